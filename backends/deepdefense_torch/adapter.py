@@ -1,0 +1,165 @@
+"""PyTorch behind the seam: no algorithm, only how torch spells each operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepdefense.errors import InputError
+
+__all__ = ["TorchSeam"]
+
+State = TypeVar("State", bound=NamedTuple)
+Fixed = TypeVar("Fixed", bound=NamedTuple)
+Forward = Callable[[Tensor], Tensor]
+
+
+def _rows(values: Any, rows: Tensor) -> Any:
+    """The given rows of every tensor of a NamedTuple."""
+    return values._make(value.index_select(0, rows) for value in values)
+
+
+def _tracked(x: Tensor) -> Tensor:
+    """X as a tensor whose gradient can be asked for, without touching the caller's."""
+    if torch.is_grad_enabled() and x.requires_grad:
+        return x
+    return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+
+
+class TorchSeam:
+    """The seam in PyTorch."""
+
+    name = "torch"
+    xp: Any = torch
+
+    def asarray(self, value: Any, model: Callable[[Tensor], Tensor]) -> Tensor:
+        parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
+        like = next((p for p in parameters if p.is_floating_point()), None)
+        if like is None:
+            return torch.as_tensor(value)
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+    def to_numpy(self, x: Tensor) -> np.ndarray:
+        return np.array(x.detach().cpu().numpy())
+
+    def index(self, labels: Any, depth: int, like: Tensor) -> Tensor:
+        index = torch.as_tensor(labels, device=like.device)
+        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+            raise InputError(f"labels must be integers, got {index.dtype}")
+        index = index.detach().long()
+        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < depth):
+            raise InputError(
+                f"labels must lie in 0..{depth - 1} for {depth} logits, "
+                f"got {int(index.min())}..{int(index.max())}"
+            )
+        return index
+
+    def one_hot(self, index: Tensor, depth: int, like: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(index, depth).to(like.dtype)
+
+    def rank(self, scores: Tensor, count: int) -> Tensor:
+        return torch.argsort(scores, dim=1, descending=True, stable=True)[:, :count]
+
+    def epsilon(self, x: Tensor) -> float:
+        if x.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"examples must be float32 or float64, got {x.dtype}: use x.float()")
+        return torch.finfo(x.dtype).eps
+
+    def stop_gradient(self, x: Tensor) -> Tensor:
+        return x.detach()
+
+    def forward(self, f: Forward, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return f(x)
+
+    @contextmanager
+    def inference(self, model: Callable[[Tensor], Tensor]) -> Iterator[Forward]:
+        modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+        modes = [module.training for module in modules]
+        devices = {tensor.device for module in modules[:1] for tensor in module.parameters()}
+        gpus = [device for device in devices if device.type == "cuda"]
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.random.fork_rng(devices=gpus))
+            for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            try:
+                for module in modules:
+                    module.training = False
+                yield model
+            finally:
+                for module, mode in zip(modules, modes, strict=True):
+                    module.training = mode
+
+    def class_gradients(self, f: Forward, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        with torch.enable_grad():
+            point = _tracked(x.detach())
+            logits = f(point)
+
+        def gradients(contrasts: Tensor) -> Tensor:
+            if not logits.requires_grad:
+                return x.new_zeros(*contrasts.shape[:2], x.shape[1])
+            pulls = [
+                torch.autograd.grad(
+                    logits, point, direction, retain_graph=True, materialize_grads=True
+                )[0]
+                for direction in contrasts.unbind(1)
+            ]
+            return torch.stack(pulls, 1)
+
+        return logits.detach(), gradients
+
+    def vjp(
+        self, f: Forward, x: Tensor, *, twice: bool = True
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        recording = torch.is_grad_enabled()
+        with torch.enable_grad():
+            point = _tracked(x)
+            logits = f(point)
+
+        def pull(cotangent: Tensor) -> Tensor:
+            if not logits.requires_grad:
+                return torch.zeros_like(x)
+            return torch.autograd.grad(
+                logits,
+                point,
+                cotangent,
+                create_graph=recording and twice,
+                retain_graph=True,
+                materialize_grads=True,
+            )[0]
+
+        return (logits if recording else logits.detach()), pull
+
+    def iterate(
+        self,
+        body: Callable[[State, Fixed], tuple[State, Tensor]],
+        state: State,
+        fixed: Fixed,
+        active: Tensor,
+        *,
+        steps: int,
+        differentiable: bool = False,
+    ) -> State:
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            for _ in range(steps):
+                rows = active.nonzero()[:, 0]
+                if len(rows) == 0:
+                    break
+                if len(rows) == len(active):
+                    state, active = body(state, fixed)
+                    continue
+                part, going = body(_rows(state, rows), _rows(fixed, rows))
+                state = state._make(
+                    old.index_copy(0, rows, new) for old, new in zip(state, part, strict=True)
+                )
+                active = active.index_copy(0, rows, going)
+        return state
+
+    def softmax_cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")

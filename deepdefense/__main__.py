@@ -1,0 +1,5 @@
+"""`python -m deepdefense`, as the command `deepdefense`."""
+
+from deepdefense.cli import main
+
+main()

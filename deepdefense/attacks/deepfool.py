@@ -1,0 +1,293 @@
+"""DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched, in any p-norm.
+
+`deepfool` is the attack. `search` is the loop inside it, shared with the Deep Defense penalty,
+which also needs the opposite errand: to *reach* the true label from a misclassified example.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from einops import einsum, rearrange, repeat
+
+from deepdefense.backend import Array, Backend, Forward, Model, backend_of
+from deepdefense.checks import (
+    check_bounds,
+    check_count,
+    check_labels,
+    check_logits,
+    check_number,
+    check_order,
+)
+from deepdefense.norms import dual, norm, steepest
+
+__all__ = [
+    "Perturbation",
+    "Search",
+    "boundary_step",
+    "contrast",
+    "deepfool",
+    "flatten",
+    "search",
+    "shortest_step",
+]
+
+# No step is shorter than this many roundings of the input. It matters only to an example that lies
+# on the boundary, whose steps would otherwise all be zero: it is carried across.
+SHORTEST_STEP = 16
+
+
+class Perturbation(NamedTuple):
+    """Perturbed examples, what was added to each, and how its search went.
+
+    `x` and `delta` [b ...]: the perturbed example and its difference to the original; `success`
+    [b]: the prediction changed (an example without a finite prediction never succeeds); `steps`
+    [b]: the number of linearisations taken.
+    """
+
+    x: Array
+    delta: Array
+    success: Array
+    steps: Array
+
+
+class Search(NamedTuple):
+    """Where a search has come to, per example; t is the cap on the steps.
+
+    `shift` [b d]: the sum of the steps, without overshoot; `steps`, `success` [b]; `bases` and
+    `targets` [b t]: the two classes whose boundary each step went for.
+    """
+
+    shift: Array
+    steps: Array
+    success: Array
+    bases: Array
+    targets: Array
+
+
+class _Task(NamedTuple):
+    """What stays fixed for an example during a search."""
+
+    x: Array  # [b d]
+    label: Array  # [b]
+    leave: Array  # [b], True: leave the label, False: reach it
+    targets: Array  # [b m], candidates
+    shortest: Array  # [b], the least length of a step
+
+
+def flatten(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
+    """The same model over flat inputs, and the inputs flat: [b ...] -> [b d]."""
+    shape = tuple(x.shape[1:])
+    flat = backend.xp.reshape(x, (x.shape[0], math.prod(shape)))
+    return lambda rows: f(backend.xp.reshape(rows, (rows.shape[0], *shape))), flat
+
+
+def contrast(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
+    """The cotangent of the gap f_target - f_base: [...], [...] -> [... k]."""
+    depth = logits.shape[1]
+    return backend.one_hot(target, depth, logits) - backend.one_hot(base, depth, logits)
+
+
+def boundary_step(
+    backend: Backend, gap: Array, normal: Array, p: float, shortest: Array
+) -> tuple[Array, Array]:
+    """The shortest step r onto the hyperplane gap + <normal, r> = 0, and whether there is one.
+
+    r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p. The
+    derivative of |gap| at 0 is that of -gap, so that an example on the boundary is still pushed
+    away from it; a step shorter than `shortest` is drawn out to it by a constant.
+
+    Shapes: [b], [b d], [b] -> [b d], [b]. Where the normal vanishes the step is zero.
+    """
+    xp = backend.xp
+    slope, direction = steepest(backend, normal, p)
+    exists = slope > 0
+    length = xp.where(gap > 0, gap, -gap) / xp.where(exists, slope, xp.ones_like(slope))
+    lacking = backend.stop_gradient(shortest - length)
+    length = length + xp.where(lacking > 0, lacking, xp.zeros_like(lacking))
+    return rearrange(length, "b -> b 1") * direction, exists
+
+
+def shortest_step(backend: Backend, x: Array, p: float) -> Array:
+    """The least length of a step for each example: [b d] -> [b]."""
+    return SHORTEST_STEP * backend.epsilon(x) * norm(backend, x, p)
+
+
+def search(
+    backend: Backend,
+    f: Forward,
+    x: Array,
+    label: Array | None,
+    *,
+    p: float,
+    steps: int,
+    overshoot: float,
+    candidates: int,
+    bounds: tuple[float, float] | None = None,
+    reach: bool = False,
+) -> tuple[Search, Array, Array]:
+    """Walk every example to a decision boundary by steps onto the nearest linearised one.
+
+    A right example leaves its label (the predicted class if `label` is None) for the nearest of
+    the other candidates, which the clean logits rank once. A wrong one stays where it is, or, with
+    `reach`, walks to its label; its base class is then the highest other class at each iterate.
+
+    Shapes: x [b d], label [b] -> `Search`, right [b], finite [b]. An example whose input or logits
+    are not finite is neither moved nor successful. All results are constants.
+    """
+    xp = backend.xp
+    x = backend.stop_gradient(x)
+    clean = backend.forward(f, x)
+    check_logits(clean, x)
+    depth = clean.shape[1]
+    finite = xp.all(xp.isfinite(x), 1) & xp.all(xp.isfinite(clean), 1)
+    ranked = backend.rank(clean, min(candidates, depth))
+    label = ranked[:, 0] if label is None else backend.index(label, depth, x)
+    right = ranked[:, 0] == label
+
+    def inside(point: Array) -> Array:
+        return point if bounds is None else xp.clip(point, bounds[0], bounds[1])
+
+    def step(state: Search, task: _Task) -> tuple[Search, Array]:
+        logits, gradients = backend.class_gradients(f, task.x + state.shift)
+        own = backend.one_hot(task.label, depth, logits)
+        rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
+        base = xp.where(task.leave, task.label, rival)
+
+        contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
+        gaps = einsum(logits, contrasts, "b k, b m k -> b m")
+        normals = gradients(contrasts)
+        usable = xp.isfinite(gaps) & xp.all(xp.isfinite(normals), 2)
+        gaps = xp.where(usable, gaps, xp.zeros_like(gaps))
+        normals = xp.where(rearrange(usable, "b m -> b m 1"), normals, xp.zeros_like(normals))
+        slopes = norm(backend, rearrange(normals, "b m d -> (b m) d"), dual(p))
+        slopes = rearrange(slopes, "(b m) -> b m", m=gaps.shape[1])
+        distances = xp.where(
+            slopes > 0,
+            xp.abs(gaps) / xp.where(slopes > 0, slopes, xp.ones_like(slopes)),
+            xp.zeros_like(slopes) + math.inf,
+        )
+        nearest = backend.one_hot(xp.argmin(distances, 1), gaps.shape[1], logits)
+        gap = einsum(gaps, nearest, "b m, b m -> b")
+        normal = einsum(normals, nearest, "b m d, b m -> b d")
+        target = xp.argmax(einsum(contrasts, nearest, "b m k, b m -> b k"), 1)
+
+        move, exists = boundary_step(backend, gap, normal, p, task.shortest)
+        shift = inside(task.x + state.shift + move) - task.x if bounds else state.shift + move
+        # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
+        exists = exists & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
+        shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
+        logits = backend.forward(f, inside(task.x + (1 + overshoot) * shift))
+        success = ((xp.argmax(logits, 1) == task.label) != task.leave) & xp.all(
+            xp.isfinite(logits), 1
+        )
+        slot = backend.one_hot(state.steps, steps, logits) > 0
+        taken = Search(
+            shift=shift,
+            steps=xp.where(exists, state.steps + 1, state.steps),
+            success=success,
+            bases=xp.where(slot, rearrange(base, "b -> b 1"), state.bases),
+            targets=xp.where(slot, rearrange(target, "b -> b 1"), state.targets),
+        )
+        return taken, exists & ~success
+
+    none = xp.zeros_like(label)
+    task = _Task(
+        x=x,
+        label=label,
+        leave=right,
+        targets=xp.where(rearrange(right, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1")),
+        shortest=shortest_step(backend, x, p),
+    )
+    start = Search(
+        shift=xp.zeros_like(x),
+        steps=none,
+        success=finite & ~right & (not reach),
+        bases=repeat(none, "b -> b t", t=steps),
+        targets=repeat(none, "b -> b t", t=steps),
+    )
+    active = finite & (right | reach)
+    return backend.iterate(step, start, task, active, steps=steps), right, finite
+
+
+def deepfool(
+    model: Model,
+    x: Array,
+    y: Array | None = None,
+    *,
+    p: float = 2,
+    steps: int = 50,
+    overshoot: float = 0.02,
+    candidates: int = 10,
+    bounds: tuple[float, float] | None = None,
+) -> Perturbation:
+    """The small perturbation that takes each example just across its nearest decision boundary.
+
+    At each iterate x_i, with gaps g_j = f_j - f_k to the base class k and normals w_j = grad g_j,
+
+        l = argmin_j |g_j| / ||w_j||_q,    x_{i+1} = x_i + |g_l| / ||w_l||_q^q |w_l|^(q-1) sign w_l
+
+    until the prediction at x + (1 + overshoot) sum_i r_i differs from k; that is the result.
+
+    Args:
+        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...] of any shape, float32 or float64, in the units the model takes.
+        y: labels [b]; an example that misses its label already is left as it is, a success in 0
+            steps. None: start from the predicted class.
+        p: order of the norm to be small in, from 1 to inf; q is its dual.
+        steps: the most linearisations for one example.
+        overshoot: how far past the boundary to go, as a share of the perturbation.
+        candidates: how many of the highest clean logits to consider, the base class included.
+        bounds: (low, high), the range the perturbed example must stay in, if any. Every iterate is
+            clipped to it.
+
+    Returns:
+        `Perturbation` (x, delta, success, steps); delta includes the overshoot.
+
+    An example on the boundary is carried across by a step of 16 roundings. One whose gradients all
+    vanish (or are so small that a step overflows), or whose input or logits are not finite, ends
+    unsuccessful where it is.
+
+    Raises:
+        InputError: an argument is out of range, or of the wrong shape, type or framework.
+
+    >>> import numpy as np
+    >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> linear = lambda x: x @ weight.T
+    >>> found = deepfool(linear, np.array([[1.0, 0.5]]))  # distance 5 / ||(3, 4)|| = 1
+    >>> found.delta.round(6), found.success, found.steps
+    (array([[-0.612, -0.816]]), array([ True]), array([1]))
+
+    Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool: a simple and accurate method to
+    fool deep neural networks", algorithms 1 and 2, and section 3.3 for other norms.
+    """
+    backend = backend_of(x, model=model, labels=y)
+    order = check_order(p)
+    check_count("steps", steps, least=1)
+    check_count("candidates", candidates, least=2)
+    check_number("overshoot", overshoot, least=0)
+    if bounds is not None:
+        check_bounds(bounds)
+    if y is not None:
+        check_labels(y, x)
+    with backend.inference(model) as f:
+        flat_f, flat = flatten(backend, f, x)
+        found, _, _ = search(
+            backend,
+            flat_f,
+            flat,
+            y,
+            p=order,
+            steps=steps,
+            overshoot=float(overshoot),
+            candidates=candidates,
+            bounds=bounds,
+        )
+    x = backend.stop_gradient(x)
+    perturbed = x + (1 + overshoot) * backend.xp.reshape(found.shift, tuple(x.shape))
+    if bounds is not None:
+        moved = backend.xp.reshape(found.steps > 0, (x.shape[0],) + (1,) * (len(x.shape) - 1))
+        clipped = backend.xp.clip(perturbed, bounds[0], bounds[1])
+        perturbed = backend.xp.where(moved, clipped, x)
+    return Perturbation(perturbed, perturbed - x, found.success, found.steps)

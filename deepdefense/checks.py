@@ -1,0 +1,81 @@
+"""Checks of what is known without looking at values: ranges of settings, shapes, ranks.
+
+Each raises `InputError`, saying what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from deepdefense.backend import Array
+from deepdefense.errors import InputError
+
+__all__ = [
+    "check_bounds",
+    "check_choice",
+    "check_count",
+    "check_labels",
+    "check_logits",
+    "check_number",
+    "check_order",
+]
+
+
+def check_order(p: Any) -> float:
+    """The order p of a norm, as a float from 1 to inf."""
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not p >= 1:
+        raise InputError(f"p must be a number from 1 to inf, got {p!r}")
+    return float(p)
+
+
+def check_count(name: str, value: Any, *, least: int) -> None:
+    """A whole number, at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
+
+
+def check_number(name: str, value: Any, *, least: float, below: float = math.inf) -> None:
+    """A finite number with least <= value < below."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{name} must be a number, got {value!r}")
+    if not least <= value < below:
+        limit = "" if below == math.inf else f" and less than {below:g}"
+        raise InputError(f"{name} must be finite, {least:g} or more{limit}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """One of the named choices."""
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_bounds(bounds: Any) -> None:
+    """A pair (low, high) with low < high."""
+    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
+
+
+def check_labels(y: Any, x: Array) -> None:
+    """One class index per example."""
+    shape = tuple(y.shape) if hasattr(y, "shape") else (len(y),)
+    if shape != (x.shape[0],):
+        raise InputError(
+            f"labels must be class indices [b] with b = {x.shape[0]} examples, got shape {shape}"
+        )
+
+
+def check_logits(logits: Array, x: Array) -> None:
+    """Logits [b k] of two classes or more for a batch of b."""
+    shape = tuple(logits.shape)
+    if len(shape) != 2 or shape[0] != x.shape[0]:
+        raise InputError(
+            f"the model must map a batch of {x.shape[0]} to logits [{x.shape[0]} k], "
+            f"it returned shape {list(shape)}"
+        )
+    if shape[1] < 2:
+        raise InputError(
+            "the model must return a logit for each of two classes or more, it returned one; "
+            "for a single-logit model use the logits (0, logit)"
+        )

@@ -1,0 +1,193 @@
+"""The command line: `deepdefense harden` and `deepdefense backends`.
+
+Exit codes: 0 done, 1 stopped early (the last good epoch is written), 2 unusable input, in one line
+and without a traceback, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from deepdefense.backend import available_backends
+from deepdefense.errors import InputError
+
+try:
+    from cyclopts import App, CycloptsError, Parameter
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+except ModuleNotFoundError as missing:
+    sys.exit(f'error: {missing.name} is missing: pip install "deepdefense[cli]"')
+
+from deepdefense.stages import Watcher
+
+if TYPE_CHECKING:
+    from deepdefense.results import HardeningReport
+
+__all__ = ["app", "main"]
+
+app = App(name="deepdefense", help="Make a trained classifier robust, and tell how robust it is.")
+console = Console(stderr=True, highlight=False)
+
+
+class _Bar(Watcher):
+    """A progress bar with the time left, and lines above it."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, task: str, total: int) -> None:
+        for old in self._progress.task_ids:
+            self._progress.remove_task(old)
+        self._progress.add_task(task, total=total)
+
+    def advance(self, done: int) -> None:
+        for task in self._progress.task_ids:
+            self._progress.update(task, completed=done)
+
+    def say(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, soft_wrap=True)
+
+
+def _option(text: str) -> Parameter:
+    return Parameter(help=text)
+
+
+@app.command
+def harden(
+    *,
+    data: Annotated[
+        str | None,
+        _option("digits (default), mnist, cifar10, FILE.npz, an image folder, or parquet."),
+    ] = None,
+    data_dir: Annotated[Path | None, _option("Folder with a copy of mnist or cifar10.")] = None,
+    network: Annotated[
+        str | None, _option("mlp (default), lenet, or package.module:factory.")
+    ] = None,
+    weights: Annotated[
+        Path | None, _option("FILE.safetensors of a trained network; without it one is trained.")
+    ] = None,
+    backend: Annotated[str | None, _option("Framework to run on (default: torch).")] = None,
+    epochs: Annotated[int | None, _option("Epochs of hardening (default: 5; digits: 60).")] = None,
+    lr: Annotated[float | None, _option("Learning rate (default: 5e-4; digits: 1e-3).")] = None,
+    batch_size: Annotated[int | None, _option("Examples per step (default: 100).")] = None,
+    lam: Annotated[float | None, _option("Weight of the penalty (default: 15; digits: 30).")] = None,
+    c: Annotated[
+        float | None, _option("Steepness for right examples (default: 25; digits: 2.5).")
+    ] = None,
+    d: Annotated[float | None, _option("Steepness for wrong examples (default: 5).")] = None,
+    steps: Annotated[int | None, _option("Most DeepFool iterations (default: 5).")] = None,
+    candidates: Annotated[int | None, _option("Classes considered (default: 10).")] = None,
+    p: Annotated[float | None, _option("Order of the norm, 1 to inf (default: 2).")] = None,
+    gradient: Annotated[
+        Literal["unrolled", "implicit"] | None,
+        _option("Through every iteration (default), or by the envelope theorem."),
+    ] = None,
+    seed: Annotated[int | None, _option("Of everything random (default: 0).")] = None,
+    out: Annotated[
+        Path | None, _option("New folder for the results (default: runs/DATA-NETWORK-TIME).")
+    ] = None,
+    resume: Annotated[
+        bool, Parameter(negative="", help="Go on with the run in OUT, or the newest in runs/.")
+    ] = False,
+) -> int:
+    """Make a classifier robust with Deep Defense, and report on it before and after.
+
+    Without an argument: scikit-learn's digits and an MLP, in under a minute. Writes report.html,
+    report.json and hardened.safetensors into a new folder.
+    """
+    given = {
+        "data": data,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "network": network,
+        "weights": None if weights is None else str(weights),
+        "backend": backend,
+        "epochs": epochs,
+        "lr": lr,
+        "batch_size": batch_size,
+        "lam": lam,
+        "c": c,
+        "d": d,
+        "steps": steps,
+        "candidates": candidates,
+        "p": p,
+        "gradient": gradient,
+        "seed": seed,
+    }
+    from deepdefense.job import run_job
+
+    with _Bar() as bar:
+        report, folder = run_job(
+            {name: value for name, value in given.items() if value is not None},
+            out=out,
+            resume=resume,
+            watcher=bar,
+        )
+    _tell(report, folder)
+    return 1 if report.stopped else 0
+
+
+def _tell(report: HardeningReport, folder: Path) -> None:
+    from deepdefense.report import judge
+
+    verdict = judge(report.as_dict())
+    console.print(f"\n{verdict.headline}. {verdict.sentence}", markup=False, soft_wrap=True)
+    print(folder / "report.html")
+
+
+@app.command
+def backends() -> int:
+    """List the known backends, and whether their framework is installed."""
+    for name, installed in available_backends().items():
+        print(f"{name}: {'available' if installed else 'not installed'}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    code: Any
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        code = _fail(str(error))
+    except InputError as error:
+        code = _fail(str(error))
+    except ImportError as error:
+        code = _fail(str(error))
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        code = _fail(f"{what}{error.strerror or error}")
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command with --out FOLDER --resume goes on")
+        code = 130
+    sys.exit(code)
+
+
+def _fail(message: str) -> int:
+    """Say what is wrong in one line; the exit code."""
+    line = " ".join(message.split())
+    console.print(f"error: {line}", markup=False, soft_wrap=True)
+    return 2

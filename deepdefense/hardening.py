@@ -1,0 +1,235 @@
+"""The whole job: measure a trained network, fine-tune it with Deep Defense, measure it again."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deepdefense.backend import backend_for, current_backend, to_host
+from deepdefense.data import Dataset, from_arrays
+from deepdefense.defense import DeepDefense
+from deepdefense.errors import InputError
+from deepdefense.evaluation import Measurement, Report, measure, summarize
+from deepdefense.results import (
+    ATTACK,
+    Cost,
+    HardeningReport,
+    NetworkInfo,
+    describe,
+    environment,
+    write_results,
+)
+from deepdefense.runs import RunFolder
+from deepdefense.stages import Assessor, Watcher, run_stage
+from deepdefense.training import Recipe, TrainingBackend, batches, losses, training_backend
+
+__all__ = ["check_fit", "count_weights", "harden", "harden_on"]
+
+COST_PAIRS = 5
+
+
+class _Measured(NamedTuple):
+    """One network's measurement with p = 2, and its summary."""
+
+    found: Measurement
+    report: Report
+
+
+def harden(
+    model: Any,
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    *,
+    defense: DeepDefense | None = None,
+    recipe: Recipe | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+) -> tuple[Any, HardeningReport]:
+    """Fine-tune a trained classifier to be robust; a hardened copy, and a report on both.
+
+    Args:
+        model: a native model of a framework (say `torch.nn.Module`), trained; it is left as it is.
+        train: examples [n ...] and labels [n] to fine-tune on, NumPy's or the framework's.
+        test: examples and labels held out, for the report alone: nothing is chosen by them.
+        defense: the penalty; `DeepDefense()` unless given.
+        recipe: how to train; `Recipe()`, the paper's, unless given.
+        out: a new folder for report.json, report.html and hardened.safetensors (needs the extra
+            ``deepdefense[cli]``). A run that is interrupted keeps its last complete epoch there.
+        resume: go on with the run in `out`, to the result it would have had.
+        watcher: hears of the progress.
+
+    A loss or gradient that is no longer finite, or a collapse of accuracy, ends training at the
+    last good epoch; `report.stopped` then says why.
+
+    Raises:
+        InputError: the data or settings cannot be used, or `out` is taken.
+    """
+    (x_train, y_train), (x_test, y_test) = train, test
+    chosen = current_backend()
+    name = (chosen or backend_for(model, x_train)).name
+    backend = training_backend(name)
+    data = from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
+    defense, recipe = defense or DeepDefense(), recipe or Recipe()
+    check_fit(backend, model, data)
+    run = None
+    if out is not None:
+        settings = {
+            "data": data.fingerprint(),
+            "defense": asdict(defense),
+            "recipe": asdict(recipe),
+        }
+        begin = RunFolder.reopen if resume else RunFolder.create
+        run = begin(Path(out), settings)
+    elif resume:
+        raise InputError("resume needs the folder of the run: out")
+    network = NetworkInfo(type(model).__name__, count_weights(backend, model), "given")
+    return harden_on(
+        backend,
+        model,
+        data,
+        network=network,
+        defense=defense,
+        recipe=recipe,
+        run=run,
+        watcher=watcher or Watcher(),
+    )
+
+
+def harden_on(
+    backend: TrainingBackend,
+    model: Any,
+    data: Dataset,
+    *,
+    network: NetworkInfo,
+    defense: DeepDefense,
+    recipe: Recipe,
+    run: RunFolder | None,
+    watcher: Watcher,
+) -> tuple[Any, HardeningReport]:
+    """`harden`, once everything is in hand: measure, train, measure, write."""
+    before = _measured(backend, model, data, defense.p, "before", watcher)
+    warnings = _warnings(before.report, data)
+    for line in warnings:
+        watcher.say(f"warning: {line}")
+    cost = _cost(backend, model, data, defense, recipe)
+    steps = recipe.epochs * -(-len(data.x_train) // recipe.batch_size)
+    watcher.say(
+        f"a hardening step takes {cost.ratio:.1f} times a plain one: "
+        f"about {steps * cost.hardening_step_seconds:.0f} s for {recipe.epochs} epochs"
+    )
+    hardened = backend.copy(model)
+    history, stopped = run_stage(
+        "harden",
+        backend.trainer(hardened, recipe),
+        Assessor.draw(backend, data, recipe.seed, ATTACK),
+        recipe=recipe,
+        defense=defense,
+        run=run,
+        watcher=watcher,
+    )
+    after = _measured(backend, hardened, data, defense.p, "after", watcher)
+    report = HardeningReport(
+        backend=backend.name,
+        network=network,
+        data=tuple(describe(data).items()),
+        defense=defense,
+        recipe=recipe,
+        environment=tuple(environment(backend.name).items()),
+        before=before.report,
+        after=after.report,
+        history=history,
+        cost=cost,
+        stopped=stopped,
+        warnings=warnings,
+    )
+    if run:
+        write_results(run, report, backend, model, hardened, data, before.found, after.found)
+    return hardened, report
+
+
+def _measured(
+    backend: TrainingBackend, model: Any, data: Dataset, p: float, when: str, watcher: Watcher
+) -> _Measured:
+    watcher.begin(f"evaluate {when}", len(data.x_test))
+
+    def found(order: float) -> Measurement:
+        return measure(
+            model,
+            data.x_test,
+            data.y_test,
+            backend=backend,
+            p=order,
+            progress=watcher.advance,
+            **ATTACK,
+        )
+
+    euclidean = found(2)
+    report = summarize(euclidean, None if p == 2 else found(p), p)
+    watcher.say(
+        f"{when}: accuracy {report.accuracy:.2%}, rho_2 {report.rho_2:.4f} "
+        f"on {report.n:,} held-out examples"
+    )
+    return _Measured(euclidean, report)
+
+
+def count_weights(backend: TrainingBackend, model: Any) -> int:
+    """How many numbers a model's parameters and statistics are."""
+    return sum(value.size for value in backend.weights(model).values())
+
+
+def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
+    """One forward pass, so that a network that does not fit the data is told in one line."""
+    batch = backend.asarray(data.x_train[:2], model)
+    try:
+        with backend.inference(model) as f:
+            logits = backend.forward(f, batch)
+        shape = tuple(logits.shape)
+    except Exception as error:  # whatever a framework raises for shapes that do not fit
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the network does not take examples of shape {list(data.x_train.shape[1:])}: {line}"
+        ) from error
+    if len(shape) != 2 or shape[1] < data.classes:
+        raise InputError(
+            f"the network must return logits [b k] for {data.classes} classes, "
+            f"it returned shape {list(shape)} for a batch of {len(batch)}"
+        )
+
+
+def _warnings(before: Report, data: Dataset) -> tuple[str, ...]:
+    found = []
+    if before.accuracy < 2 / data.classes:
+        found.append(
+            f"before hardening the network is right on {before.accuracy:.1%} only: were its "
+            "weights trained on this data, preprocessed in this way?"
+        )
+    if before.success < 0.99:
+        found.append(
+            f"DeepFool succeeded on {before.success:.1%} of the examples only, so rho says little"
+        )
+    if before.unmeasured:
+        found.append(f"{before.unmeasured} examples have no rho (all zero, or not finite)")
+    return tuple(found)
+
+
+def _cost(
+    backend: TrainingBackend, model: Any, data: Dataset, defense: DeepDefense, recipe: Recipe
+) -> Cost:
+    """Time plain and hardening steps in turn, on copies that are thrown away."""
+    plain, hard = ((backend.trainer(backend.copy(model), recipe), d) for d in (None, defense))
+    seconds: tuple[list[float], list[float]] = ([], [])
+    with backend.seeded(recipe.seed):
+        rows = batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
+        for turn, chosen in zip(range(COST_PAIRS + 1), rows, strict=False):
+            x = backend.asarray(data.x_train[chosen], model)
+            for (trainer, penalty), times in zip((plain, hard), seconds, strict=True):
+                began = time.perf_counter()
+                trainer.step(losses(backend, penalty), x, data.y_train[chosen], recipe.lr)
+                if turn or len(data.x_train) <= recipe.batch_size:  # the first warms up
+                    times.append(time.perf_counter() - began)
+    plain_seconds, hard_seconds = map(statistics.median, seconds)
+    return Cost(plain_seconds, hard_seconds, hard_seconds / plain_seconds)

@@ -1,0 +1,191 @@
+"""What a hardening run came to: its report, and the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from deepdefense.attacks.deepfool import deepfool
+from deepdefense.data import Dataset
+from deepdefense.defense import DeepDefense
+from deepdefense.evaluation import Measurement, Report
+from deepdefense.runs import CHECKPOINT, REPORT, RunFolder
+from deepdefense.stages import EpochRecord
+from deepdefense.training import Recipe, TrainingBackend
+
+__all__ = [
+    "ATTACK",
+    "Cost",
+    "HardeningReport",
+    "NetworkInfo",
+    "describe",
+    "environment",
+    "write_results",
+]
+
+SCHEMA = "deepdefense.harden/1"
+HARDENED, PAGE = "hardened.safetensors", "report.html"
+# The evaluation's attack: the paper's protocol, whatever the settings of training are.
+ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}
+GALLERY = 6
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians of single steps on the same batches, plain and hardening in turn."""
+
+    plain_step_seconds: float
+    hardening_step_seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """Which network a report is about."""
+
+    name: str
+    parameters: int
+    weights: str
+
+
+@dataclass(frozen=True)
+class HardeningReport:
+    """What a hardening run began with, came to and cost."""
+
+    backend: str
+    network: NetworkInfo
+    data: tuple[tuple[str, Any], ...]
+    defense: DeepDefense
+    recipe: Recipe
+    environment: tuple[tuple[str, Any], ...]
+    before: Report
+    after: Report
+    history: tuple[EpochRecord, ...]
+    cost: Cost
+    stopped: str | None
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of report.json."""
+        content = {
+            "schema": SCHEMA,
+            "backend": self.backend,
+            "network": asdict(self.network),
+            "data": dict(self.data),
+            "config": asdict(self.defense) | asdict(self.recipe) | {"evaluation": dict(ATTACK)},
+            "environment": dict(self.environment),
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
+            "history": [asdict(record) for record in self.history],
+            "cost": asdict(self.cost),
+            "stopped": self.stopped,
+            "warnings": self.warnings,
+        }
+        return {key: _plain(value) for key, value in content.items()}
+
+
+def describe(data: Dataset) -> dict[str, Any]:
+    """What a report says of its data."""
+    return {
+        "name": data.name,
+        "train": len(data.x_train),
+        "test": len(data.x_test),
+        "classes": data.classes,
+        "input_shape": tuple(data.x_train.shape[1:]),
+        "preprocessing": data.preprocessing,
+        "fingerprint": data.fingerprint(),
+    }
+
+
+def environment(framework: str) -> dict[str, Any]:
+    """What a result may depend on besides its settings."""
+    packages = ("deepdefense", "numpy", "einops", framework)
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it, which knows no infinity."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return "inf" if value == math.inf else value
+
+
+def write_results(
+    run: RunFolder,
+    report: HardeningReport,
+    backend: TrainingBackend,
+    model: Any,
+    hardened: Any,
+    data: Dataset,
+    before: Measurement,
+    after: Measurement,
+) -> None:
+    """The results, the report last: a folder with a report.json is complete."""
+    from deepdefense.report import render  # matplotlib and Jinja2 are in the extra `cli`
+
+    content = report.as_dict()
+    about = {"network": content["network"], "data": content["data"], "after": content["after"]}
+    run.save(HARDENED, backend.weights(hardened), about)
+    page = render(
+        content,
+        rho_before=before.rho,
+        rho_after=after.rho,
+        gallery=_gallery(backend, model, hardened, data, before, after),
+    )
+    run.write(PAGE, page)
+    run.write(REPORT, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    run.remove(CHECKPOINT)
+
+
+def _gallery(
+    backend: TrainingBackend,
+    model: Any,
+    hardened: Any,
+    data: Dataset,
+    before: Measurement,
+    after: Measurement,
+) -> Any:
+    """The first examples of as many classes that both networks get right, with what fools them."""
+    from deepdefense.report import Gallery
+
+    usable = before.correct & after.correct & before.success & after.success
+    rows = [np.flatnonzero(usable & (data.y_test == label))[:1] for label in range(data.classes)]
+    chosen = np.concatenate(rows)[:GALLERY]
+    images = data.display(data.x_test[chosen])
+    if images is None or not len(chosen):
+        return None
+    batch = backend.asarray(data.x_test[chosen], model)
+    deltas, names = [], []
+    for network in (model, hardened):
+        found = deepfool(network, batch, **ATTACK)
+        with backend.inference(network) as f:
+            fooled = backend.to_numpy(backend.forward(f, found.x)).argmax(1)
+        perturbed = data.display(backend.to_numpy(found.x))
+        assert perturbed is not None
+        deltas.append(perturbed - images)
+        names.append(tuple(data.class_names[i] if i < data.classes else str(i) for i in fooled))
+    return Gallery(
+        images=images,
+        delta_before=deltas[0],
+        delta_after=deltas[1],
+        labels=tuple(data.class_names[label] for label in data.y_test[chosen]),
+        fooled_before=names[0],
+        fooled_after=names[1],
+        rho_before=before.rho[chosen],
+        rho_after=after.rho[chosen],
+    )

@@ -1,0 +1,5 @@
+"""The NumPy reference: the seam by finite differences, and an independent textbook oracle."""
+
+from deepdefense_numpy.adapter import BACKEND
+
+__all__ = ["BACKEND"]

@@ -1,0 +1,243 @@
+"""Deep Defense, one example at a time, as the papers write it: an oracle for tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
+
+import numpy as np
+
+from deepdefense_numpy.networks import Array, TinyNetwork, central_differences
+from deepdefense_numpy.norms import distance, dual, norm, steepest
+
+EPSILON = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Where a search went: `shift` = sum_i r_i, `delta` = (1 + overshoot) shift (see `deepfool`).
+
+    `path` holds the (base, target) pair of classes of every step taken.
+    """
+
+    delta: Array
+    shift: Array
+    success: bool
+    steps: int
+    path: tuple[tuple[int, int], ...]
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `penalty`."""
+
+    lam: float
+    c: float
+    d: float
+    p: float
+    steps: int
+    overshoot: float
+    candidates: int
+
+
+def finite(v: Array) -> bool:
+    """Whether every entry of v is finite."""
+    return all(math.isfinite(float(t)) for t in v.flat)
+
+
+def argmax(scores: Array) -> int:
+    """The highest-scoring class, the first on ties."""
+    best = 0
+    for j in range(1, len(scores)):
+        if scores[j] > scores[best]:
+            best = j
+    return best
+
+
+def deepfool(
+    network: TinyNetwork,
+    x: Array,
+    y: int | None = None,
+    *,
+    p: float = 2.0,
+    steps: int = 50,
+    overshoot: float = 0.02,
+    candidates: int = 10,
+    bounds: tuple[float, float] | None = None,
+) -> Walk:
+    """DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016) on one example x of any shape.
+
+    r_i = |g_l| / ||w_l||_q^q |w_l|^(q-1) sign(w_l), where l = argmin_j |g_j| / ||w_j||_q,
+    g_j = f_j - f_base and w_j = grad_x g_j at x + shift; the base class is y, or the prediction.
+    A step is at least 16 machine epsilons of ||x||_p long.
+    """
+    zero = np.zeros(x.shape, dtype=np.float64)
+    if not finite(x) or not finite(network.logits(x)):
+        return Walk(zero, zero, False, 0, ())
+    clean = network.logits(x)
+    if y is not None and argmax(clean) != y:
+        return Walk(zero, zero, True, 0, ())
+    base = argmax(clean)
+    ranked = sorted(range(len(clean)), key=lambda j: (-float(clean[j]), j))[:candidates]
+    shortest = 16.0 * EPSILON * norm(x, p)
+
+    delta, shift, path = zero, zero, list[tuple[int, int]]()
+    while len(path) < steps:
+        scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
+        nearest, target = math.inf, None
+        for j in ranked:
+            if j != base:
+                away = distance(float(scores[j] - scores[base]), gradients[j] - gradients[base], p)
+                if away < nearest:
+                    nearest, target = away, j
+        if target is None:
+            break
+        r = max(nearest, shortest) * steepest(gradients[target] - gradients[base], p)
+        path.append((base, target))
+        shift = shift + r
+        delta = (1.0 + overshoot) * shift
+        if bounds is not None:
+            shift = np.clip(x + shift, bounds[0], bounds[1]) - x
+            delta = np.clip(x + (1.0 + overshoot) * shift, bounds[0], bounds[1]) - x
+        tested = network.logits(x + delta)
+        if finite(tested) and argmax(tested) != base:
+            return Walk(delta, shift, True, len(path), tuple(path))
+    return Walk(delta, shift, False, len(path), tuple(path))
+
+
+def reach(
+    network: TinyNetwork, x: Array, y: int, *, p: float, steps: int, overshoot: float
+) -> Walk:
+    """The search for a misclassified x, toward its label (Yan, Guo and Zhang, 2018).
+
+    As `deepfool`, with y as the only target and, as base, the best class other than y at each
+    iterate x + shift; done once x + (1 + overshoot) shift is classified as y.
+    """
+    zero = np.zeros(x.shape, dtype=np.float64)
+    if not finite(x) or not finite(network.logits(x)):
+        return Walk(zero, zero, False, 0, ())
+    if argmax(network.logits(x)) == y:
+        return Walk(zero, zero, True, 0, ())
+    shortest = 16.0 * EPSILON * norm(x, p)
+
+    delta, shift, path = zero, zero, list[tuple[int, int]]()
+    while len(path) < steps:
+        scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
+        base = argmax(np.where(np.arange(len(scores)) == y, -math.inf, scores))
+        w = gradients[y] - gradients[base]
+        away = distance(float(scores[y] - scores[base]), w, p)
+        if not math.isfinite(away):
+            break
+        path.append((base, int(y)))
+        shift = shift + max(away, shortest) * steepest(w, p)
+        delta = (1.0 + overshoot) * shift
+        tested = network.logits(x + delta)
+        if finite(tested) and argmax(tested) == y:
+            return Walk(delta, shift, True, len(path), tuple(path))
+    return Walk(delta, shift, False, len(path), tuple(path))
+
+
+def rho(delta: Array, x: Array, p: float) -> float:
+    """The relative size ||delta||_p / ||x||_p, and 0 where x is all zero."""
+    size = norm(x, p)
+    return 0.0 if size == 0.0 else norm(delta, p) / size
+
+
+def penalty(
+    network: TinyNetwork,
+    x: Array,
+    y: int,
+    *,
+    lam: float = 15.0,
+    c: float = 25.0,
+    d: float = 5.0,
+    p: float = 2.0,
+    steps: int = 5,
+    overshoot: float = 0.02,
+    candidates: int = 10,
+) -> float:
+    """The regulariser of Deep Defense (Yan, Guo and Zhang, 2018) for one example.
+
+    lam exp(-c rho) if x is correctly classified, and lam exp(+d rho) if not, the latter continued
+    linearly beyond d rho = 10: e^10 (1 + d rho - 10). 0 where x has no rho: not finite, or zero.
+    """
+    if not has_rho(network, x):
+        return 0.0
+    if argmax(network.logits(x)) == y:
+        walk = deepfool(network, x, y, p=p, steps=steps, overshoot=overshoot, candidates=candidates)
+        return lam * math.exp(-c * rho(walk.delta, x, p))
+    walk = reach(network, x, y, p=p, steps=steps, overshoot=overshoot)
+    z = d * rho(walk.delta, x, p)
+    return lam * (math.exp(z) if z <= 10.0 else math.exp(10.0) * (1.0 + z - 10.0))
+
+
+def has_rho(network: TinyNetwork, x: Array) -> bool:
+    """Whether x and its logits are finite and x is not all zero."""
+    return finite(x) and finite(network.logits(x)) and bool(np.any(x != 0.0))
+
+
+def cross_entropy(scores: Array, y: int) -> float:
+    """-log softmax(f)_y = m + log sum_j exp(f_j - m) - f_y, with m = max_j f_j."""
+    m = max(float(t) for t in scores)
+    return m + math.log(math.fsum(math.exp(float(t) - m) for t in scores)) - float(scores[y])
+
+
+def objective(
+    network: TinyNetwork, batch: Array, labels: Iterable[int], **same: Unpack[Options]
+) -> float:
+    """The mean over a batch [b ...] of cross-entropy + penalty (Yan, Guo and Zhang, 2018)."""
+    total = 0.0
+    for x, y in zip(batch, labels, strict=True):
+        total += cross_entropy(network.logits(x), y) + penalty(network, x, y, **same)
+    return total / len(batch)
+
+
+def weight_gradient(
+    network: TinyNetwork, batch: Array, labels: Iterable[int], **same: Unpack[Options]
+) -> Array:
+    """The gradient of `objective` over `network.parameters()`, by central differences."""
+    fixed = list(labels)
+    return central_differences(network, lambda n: objective(n, batch, fixed, **same))
+
+
+def implicit_weight_gradient(
+    network: TinyNetwork,
+    x: Array,
+    y: int,
+    *,
+    lam: float = 15.0,
+    c: float = 25.0,
+    d: float = 5.0,
+    p: float = 2.0,
+    steps: int = 5,
+    overshoot: float = 0.02,
+    candidates: int = 10,
+) -> Array:
+    """The gradient of `penalty` by the envelope theorem (cf. Ding et al., 2020).
+
+    d||s||_p/dW = -dg(b)/dW / ||grad_x g(b)||_q at b = x + s held fixed, where s is the shift and
+    g = f_target - f_base for the last pair of the path; d rho = (1 + overshoot) d||s||_p / ||x||_p.
+    """
+    zero = np.zeros_like(network.parameters())
+    if not has_rho(network, x):
+        return zero
+    right = argmax(network.logits(x)) == y
+    if right:
+        walk = deepfool(network, x, y, p=p, steps=steps, overshoot=overshoot, candidates=candidates)
+    else:
+        walk = reach(network, x, y, p=p, steps=steps, overshoot=overshoot)
+    if not walk.path:
+        return zero
+    base, target = walk.path[-1]
+    b = x + walk.shift
+    normals = network.class_gradients(b)
+    steepness = norm(normals[target] - normals[base], dual(p))
+    if steepness == 0.0:
+        return zero
+    d_g = central_differences(network, lambda n: float(n.logits(b)[target] - n.logits(b)[base]))
+    d_rho = (1.0 + overshoot) * -d_g / steepness / norm(x, p)
+    relative = rho(walk.delta, x, p)
+    if right:
+        return -c * lam * math.exp(-c * relative) * d_rho
+    return d * lam * math.exp(min(d * relative, 10.0)) * d_rho

@@ -1,0 +1,196 @@
+"""PyTorch's own matters: nothing of the user's model or state is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepdefense as dd
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+from torch import nn  # noqa: E402 - after the check that there is a torch
+
+pytestmark = pytest.mark.only("torch")
+
+
+def network() -> nn.Module:
+    """Convolution, batch norm and dropout, in training mode with one part frozen in evaluation."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
+    model(torch.randn(8, 2, 6, 6))  # statistics away from their start
+    model[1].eval()
+    return model
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return network()
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(6, 2, 6, 6, generator=generator)
+    return x, torch.randint(0, 5, (6,), generator=generator)
+
+
+CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "deepfool": lambda model, x, y: dd.deepfool(model, x).delta,
+    "deepfool p=inf": lambda model, x, y: dd.deepfool(model, x, y, p=float("inf")).delta,
+    "unrolled": lambda model, x, y: dd.DeepDefense()(model, x, y),
+    "implicit": lambda model, x, y: dd.DeepDefense(gradient="implicit")(model, x, y),
+    "evaluate": lambda model, x, y: dd.evaluate(model, x, y),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_nothing_of_the_users_is_touched(model: nn.Module, batch: Any, call: Any) -> None:
+    x, y = batch
+    model[0].weight.grad = torch.full_like(model[0].weight, 7.0)
+    x.requires_grad_()
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    call(model, x, y)
+    assert [module.training for module in model.modules()] == modes
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert torch.equal(torch.get_rng_state(), random)
+    assert x.grad is None
+    assert (model[0].weight.grad == 7).all()
+    assert all(p.grad is None for p in list(model.parameters())[1:])
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_everything_is_restored_after_an_error(model: nn.Module, batch: Any, call: Any) -> None:
+    modes = [module.training for module in model.modules()]
+    model[6] = nn.Linear(3, 5)  # does not fit
+    random = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="shapes"):
+        call(model, *batch)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_training_mode_makes_no_difference(model: nn.Module, batch: Any, call: Any) -> None:
+    training, evaluating = call(model, *batch), call(network().eval(), *batch)
+    if isinstance(training, torch.Tensor):
+        torch.testing.assert_close(training, evaluating, rtol=0, atol=0)
+    else:
+        assert training == evaluating
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_attacks_work_without_gradients(model: nn.Module, batch: Any, context: Any) -> None:
+    expected = dd.deepfool(model, batch[0])
+    penalty = dd.DeepDefense()(model, *batch)
+    with context():
+        found = dd.deepfool(model, batch[0].clone())  # an inference tensor under inference_mode
+        value = dd.DeepDefense()(model, *batch)
+    torch.testing.assert_close(found.delta, expected.delta, rtol=0, atol=0)
+    torch.testing.assert_close(value, penalty.detach())
+    assert not value.requires_grad
+
+
+def test_attacks_carry_no_graph(model: nn.Module, batch: Any) -> None:
+    found = dd.deepfool(model, batch[0].requires_grad_())
+    assert not any(part.requires_grad for part in found)
+
+
+def test_frozen_parameters_are_left_frozen(model: nn.Module, batch: Any) -> None:
+    expected = dd.deepfool(model, batch[0]).delta
+    free = dd.DeepDefense().objective(model.eval(), *batch)
+    model[0].requires_grad_(False)
+    torch.testing.assert_close(dd.deepfool(model, batch[0]).delta, expected)
+    dd.DeepDefense().objective(model, *batch).backward()
+    assert model[0].weight.grad is None
+    frozen = model[6].weight.grad.clone()
+    model[6].weight.grad = None
+    free.backward()
+    torch.testing.assert_close(frozen, model[6].weight.grad)
+    model.requires_grad_(False)
+    torch.testing.assert_close(dd.deepfool(model, batch[0]).delta, expected)
+    model.zero_grad()
+    dd.DeepDefense()(model, *batch).sum().backward()
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_autocast_leaves_the_penalty_in_float32(
+    model: nn.Module, batch: Any, gradient: str
+) -> None:
+    defense = dd.DeepDefense(gradient=gradient)
+    expected = defense(model, *batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = defense(model, *batch)
+        assert dd.deepfool(model, batch[0]).delta.dtype == torch.float32
+        total = defense.objective(model.eval(), *batch)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_training_mode_makes_no_difference_to_the_gradient(batch: Any, gradient: str) -> None:
+    defense = dd.DeepDefense(c=2.0, gradient=gradient)
+    found, expected = (
+        torch.autograd.grad(defense(model, *batch).sum(), list(model.parameters()))
+        for model in (network(), network().eval())
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert all(gradient.any() for gradient in found)
+
+
+def test_batch_norm_and_dropout_have_the_right_gradient(batch: Any) -> None:
+    """The penalty's gradient in every parameter, against differences, network in training mode."""
+    model, (x, y) = network().double(), (batch[0].double(), batch[1])
+    model[2], model[3] = nn.Tanh(), nn.AvgPool2d(2)  # smooth, for the differences
+    defense = dd.DeepDefense(lam=1.0, c=2.0, d=1.0, steps=2)
+    parameters = list(model.parameters())
+    gradients = torch.autograd.grad(defense(model, x, y).sum(), parameters)
+    directions = [torch.randn_like(p) for p in parameters]
+    found = sum(float((g * v).sum()) for g, v in zip(gradients, directions, strict=True))
+    values = []
+    for step in (1e-5, -2e-5):
+        with torch.no_grad():
+            for p, v in zip(parameters, directions, strict=True):
+                p.add_(step * v)
+        values.append(float(defense(model, x, y).detach().sum()))
+    assert found == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6)
+
+
+def test_penalty_of_a_hopeless_batch_still_has_a_graph() -> None:
+    """No example with a boundary in sight: the gradient is zero, and backward does not fail."""
+    model = nn.Linear(3, 2)
+    for gradient in ("unrolled", "implicit"):
+        model.zero_grad()
+        x = torch.full((2, 3), float("nan"))
+        dd.DeepDefense(gradient=gradient)(model, x, torch.tensor([0, 1])).sum().backward()
+        assert (model.weight.grad == 0).all()
+
+
+def test_labels_of_any_integer_type(model: nn.Module, batch: Any) -> None:
+    x, y = batch
+    expected = dd.DeepDefense()(model, x, y)
+    for labels in (y.int(), y.to(torch.uint8)):
+        torch.testing.assert_close(dd.DeepDefense()(model, x, labels), expected)
+
+
+def test_host_data_with_a_native_model(model: nn.Module, batch: Any) -> None:
+    x, y = batch
+    assert dd.evaluate(model, x.numpy(), y.numpy()) == dd.evaluate(model, x, y)
+    with pytest.raises(dd.InputError, match="the model is of torch, but the examples are of numpy"):
+        dd.deepfool(model, np.ones((2, 2, 6, 6)))
