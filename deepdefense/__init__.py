@@ -19,6 +19,7 @@ from deepdefense.evaluation import Report, evaluate
 from deepdefense.hardening import harden
 from deepdefense.metrics import rho
 from deepdefense.results import HardeningReport
+from deepdefense.stages import Watcher
 from deepdefense.training import Recipe
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "Recipe",
     "Report",
     "Terms",
+    "Watcher",
     "available_backends",
     "current_backend",
     "deepfool",

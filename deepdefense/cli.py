@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-app = App(name="deepdefense", help="Make a trained classifier robust, and tell how robust it is.")
+app = App(
+    name="deepdefense",
+    help="Make a trained classifier robust, and tell how robust it is.",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
+)
 console = Console(stderr=True, highlight=False)
 
 
@@ -94,7 +98,9 @@ def harden(
     epochs: Annotated[int | None, _option("Epochs of hardening (default: 5; digits: 60).")] = None,
     lr: Annotated[float | None, _option("Learning rate (default: 5e-4; digits: 1e-3).")] = None,
     batch_size: Annotated[int | None, _option("Examples per step (default: 100).")] = None,
-    lam: Annotated[float | None, _option("Weight of the penalty (default: 15; digits: 30).")] = None,
+    lam: Annotated[
+        float | None, _option("Weight of the penalty (default: 15; digits: 30).")
+    ] = None,
     c: Annotated[
         float | None, _option("Steepness for right examples (default: 25; digits: 2.5).")
     ] = None,
@@ -181,7 +187,10 @@ def main(arguments: list[str] | None = None) -> None:
         what = f"{error.filename}: " if error.filename else ""
         code = _fail(f"{what}{error.strerror or error}")
     except KeyboardInterrupt:
-        console.print("interrupted; the same command with --out FOLDER --resume goes on")
+        console.print(
+            "interrupted; to go on from the last complete epoch: deepdefense harden --resume",
+            markup=False,
+        )
         code = 130
     sys.exit(code)
 

@@ -78,6 +78,7 @@ def measure(
         found = deepfool(model, batch, p=p, steps=steps, overshoot=overshoot, candidates=candidates)
         with backend.inference(model) as f:
             logits = backend.to_numpy(backend.forward(f, batch))
+        backend.index(labels[start : start + batch_size], logits.shape[1], batch)  # in range?
         ratios = backend.to_numpy(rho(found.delta, batch, p)).astype(np.float64)
         rows = xp.reshape(batch, (batch.shape[0], -1))
         finite = np.isfinite(logits).all(1) & backend.to_numpy(xp.all(xp.isfinite(rows), 1))

@@ -80,7 +80,9 @@ class HardeningReport:
             "backend": self.backend,
             "network": asdict(self.network),
             "data": dict(self.data),
-            "config": asdict(self.defense) | asdict(self.recipe) | {"evaluation": dict(ATTACK)},
+            "config": asdict(self.defense)
+            | asdict(self.recipe)
+            | {f"evaluation_{name}": value for name, value in ATTACK.items()},
             "environment": dict(self.environment),
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),

@@ -51,7 +51,7 @@ class EpochRecord:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Assessor:
     """What is looked at after every epoch, on the same examples each time.
 

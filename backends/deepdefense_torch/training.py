@@ -97,7 +97,8 @@ class TorchTraining:
                 (getattr(layer, "name", f"layer{i}"), _module(layer))
                 for i, layer in enumerate(network.layers)
             ]
-        return nn.Sequential(OrderedDict(named))
+        # Channels last in memory: a step of LeNet takes two thirds of the time (2 CPU cores).
+        return nn.Sequential(OrderedDict(named)).to(memory_format=torch.channels_last)
 
     def copy(self, model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)

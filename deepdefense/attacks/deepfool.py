@@ -138,6 +138,7 @@ def search(
     """
     xp = backend.xp
     x = backend.stop_gradient(x)
+    shortest = shortest_step(backend, x, p)
     clean = backend.forward(f, x)
     check_logits(clean, x)
     depth = clean.shape[1]
@@ -198,7 +199,7 @@ def search(
         label=label,
         leave=right,
         targets=xp.where(rearrange(right, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1")),
-        shortest=shortest_step(backend, x, p),
+        shortest=shortest,
     )
     start = Search(
         shift=xp.zeros_like(x),

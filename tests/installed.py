@@ -1,0 +1,39 @@
+"""Run by `nox -s wheel` on an installed wheel, from another folder: what must hold there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.metadata import files
+from pathlib import Path
+
+import numpy as np
+
+
+def main(frameworks: list[str]) -> None:
+    import deepdefense as dd
+
+    imported = set(frameworks) & set(sys.modules)
+    assert not imported, f"import deepdefense imported {imported}"
+    assert "site-packages" in str(dd.__file__), dd.__file__
+    for folder in ("backends", "reference", "tests"):
+        assert importlib.util.find_spec(folder) is None, f"import {folder} works"
+    shipped = {str(file) for file in files("deepdefense") or ()}
+    for package in ("deepdefense", "deepdefense_torch", "deepdefense_numpy"):
+        assert f"{package}/py.typed" in shipped, f"{package} ships no py.typed"
+    assert "deepdefense/report/report.html.j2" in shipped, "the page's template is not shipped"
+
+    assert dd.available_backends() == {"numpy": True, "torch": False}, dd.available_backends()
+    found = dd.deepfool(lambda x: x @ np.array([[3.0, 0.0], [4.0, 0.0]]), np.array([[1.0, 0.5]]))
+    np.testing.assert_allclose(found.delta, [[-0.612, -0.816]])
+    message = ""
+    try:
+        dd.use_backend("torch")
+    except ImportError as error:
+        message = str(error)
+    assert 'pip install "deepdefense[torch]"' in message, message
+    print(f"installed: {Path(str(dd.__file__)).parent}, 9 checks passed")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,294 @@
+"""The command line as a user meets it: what it writes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepdefense import DeepDefense, Recipe, cli
+from deepdefense.runs import load_weights
+from test_hardening import TEST, TRAIN, Interrupt
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytestmark = pytest.mark.only("torch")
+
+FACTORY = """
+import torch
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(),
+                               torch.nn.Linear(8, 3))
+def nothing(x):
+    pass
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with data and a network of one's own."""
+    monkeypatch.chdir(tmp_path)
+    (x, y), (x_test, y_test) = TRAIN, TEST
+    np.savez(tmp_path / "blobs.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    (tmp_path / "my_networks.py").write_text(FACTORY)
+    return tmp_path
+
+
+BLOBS = {
+    "data": "blobs.npz",
+    "network": "my_networks:network",
+    "epochs": "2",
+    "lr": "0.01",
+    "c": "2",
+    "batch-size": "50",
+}
+
+
+def blobs(*flags: str, **changes: str) -> list[str]:
+    """The command that hardens one's own network on one's own data."""
+    options = BLOBS | {name.replace("_", "-"): value for name, value in changes.items()}
+    return [
+        "harden",
+        *(part for name, value in options.items() for part in (f"--{name}", value)),
+        *flags,
+    ]
+
+
+def run(*arguments: str) -> int:
+    """The exit code."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(list(arguments))
+    return int(exit_.value.code or 0)
+
+
+def test_hardens_without_an_argument(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The default run as the README promises it: 1.6 times as robust, as accurate."""
+    assert run("harden") == 0
+    (out,) = (folder / "runs").iterdir()
+    assert out.name.startswith("digits-mlp-")
+    assert {path.name for path in out.iterdir()} == {
+        "report.json",
+        "report.html",
+        "hardened.safetensors",
+        "reference.safetensors",
+        "settings.json",
+    }
+    report = json.loads((out / "report.json").read_text())
+    assert report["stopped"] is None
+    assert report["after"]["rho_2"] >= 1.6 * report["before"]["rho_2"]
+    assert report["after"]["accuracy"] >= report["before"]["accuracy"] - 0.005
+    assert report["data"]["name"] == "digits"
+    assert report["network"]["parameters"] == 109_160
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(out.relative_to(folder) / "report.html")
+    assert "rho_2 rose from" in captured.err.replace("\n", " ")
+
+
+def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
+    assert run(*blobs(p="inf", gradient="implicit", seed="3", out="a")) == 0
+    report = json.loads((folder / "a" / "report.json").read_text())
+    config = report["config"]
+    assert (config["p"], config["gradient"], config["seed"]) == ("inf", "implicit", 3)
+    assert (config["epochs"], config["lr"], config["c"], config["batch_size"]) == (2, 0.01, 2, 50)
+    assert report["network"]["name"] == "my_networks:network"
+    assert report["network"]["weights"].startswith("trained in this run")
+    assert report["after"]["rho_p"] > 0
+
+    # Its weights, hardened once more: what was after is now before.
+    weights = "a/hardened.safetensors"
+    assert run(*blobs(p="inf", weights=weights, epochs="0", out="b")) == 0
+    again = json.loads((folder / "b" / "report.json").read_text())
+    assert again["before"] == again["after"] == report["after"]
+    assert again["network"]["weights"] == weights
+    assert not (folder / "b" / "reference.safetensors").exists()
+
+
+@pytest.mark.parametrize(("task", "at"), [("reference", 10), ("harden", 5)])
+def test_interrupted_and_resumed(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    task: str,
+    at: int,
+) -> None:
+    assert run(*blobs(out="whole")) == 0
+
+    class Bar(Interrupt):
+        def __init__(self) -> None:
+            super().__init__(task, at)
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cli, "_Bar", Bar)
+        assert run(*blobs(out="runs/cut")) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert run(*blobs(out="runs/cut")) == 2
+    assert run("harden", "--resume", "--out", "nowhere") == 2
+    assert "there is no run to resume in nowhere" in capsys.readouterr().err
+    assert run("harden", "--resume", "--lr", "0.5") == 2
+    assert "began with lr = 0.01, not 0.5" in capsys.readouterr().err.replace("\n", " ")
+    assert run("harden", "--resume") == 0  # the newest unfinished, with its own settings
+    whole, cut = (load_weights(Path(p) / "hardened.safetensors") for p in ("whole", "runs/cut"))
+    assert all(np.array_equal(value, cut[name]) for name, value in whole.items())
+    assert run("harden", "--resume") == 2
+    assert "no unfinished run in runs/" in capsys.readouterr().err
+
+
+def test_stops_early_with_a_word_and_exit_code_1(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*blobs(lr="1e30", out="a")) == 1
+    assert "no longer finite" in capsys.readouterr().err.replace("\n", " ")
+    weights = load_weights(folder / "a" / "hardened.safetensors")
+    assert all(np.isfinite(value).all() for value in weights.values())
+
+
+def bad_weights(folder: Path, **changes: Any) -> None:
+    from safetensors.numpy import save_file
+
+    shapes = {"1.weight": (8, 16), "1.bias": (8,), "3.weight": (3, 8), "3.bias": (3,)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} | changes
+    kept = {name: value for name, value in arrays.items() if value is not None}
+    save_file(kept, folder / "w.safetensors")
+
+
+UNUSABLE: list[tuple[dict[str, str], str]] = [
+    ({"data": "nowhere.npz"}, "data must be digits, mnist, cifar10"),
+    ({"network": "resnet"}, "network must be mlp, lenet or package.module:factory, got 'resnet'"),
+    ({"network": "no_such:thing"}, "No module named 'no_such'"),
+    ({"network": "my_networks:absent"}, "has no attribute 'absent'"),
+    ({"network": "my_networks:nothing"}, "takes no argument and returns a model"),
+    ({"network": "lenet"}, "lenet takes images [c h w] of 16 x 16 pixels or more"),
+    ({"weights": "nowhere.safetensors"}, "there is no file of weights nowhere.safetensors"),
+    ({"weights": "my_networks.py"}, "my_networks.py is not a readable safetensors file"),
+    ({"backend": "caffe"}, "no backend is called 'caffe'; known: numpy, torch"),
+    ({"backend": "numpy"}, "the numpy backend evaluates but does not train"),
+    ({"p": "0.5"}, "p must be a number from 1 to inf, got 0.5"),
+    ({"lam": "-1"}, "lam must be finite, 0 or more, got -1"),
+    ({"epochs": "many"}, "epochs"),
+    ({"gradient": "exact"}, "gradient"),
+    ({"no-such-option": "1"}, "no-such-option"),
+    ({"out": "my_networks.py"}, "my_networks.py"),
+    ({"out": "my_networks.py/run"}, "my_networks.py"),
+    ({"out": "/proc/run"}, "/proc/run"),
+    ({"out": "."}, "is not empty: choose another folder"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), UNUSABLE, ids=lambda v: str(v)[:40])
+def test_unusable_input_is_one_line_and_exit_code_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, str], message: str
+) -> None:
+    before = sorted(path.name for path in folder.iterdir())
+    assert run(*blobs(**changes)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    after = sorted(path.name for path in folder.iterdir() if path.name != "__pycache__")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"3.bias": np.zeros(4, np.float32)}, "3.bias must have shape [3], it has [4]"),
+        ({"3.bias": None}, "does not fit the network: it lacks 3.bias"),
+        ({"extra": np.zeros(1, np.float32)}, "has extra, which it does not"),
+        ({"3.bias": np.full(3, np.nan, np.float32)}, "3.bias holds NaN or infinite values"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    folder: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    bad_weights(folder, **changes)
+    assert run(*blobs(weights="w.safetensors", out="a")) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (folder / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "spoil", "message"),
+    [
+        ("y_train", lambda y: y - 1, "negative"),
+        ("y_test", lambda y: y + 2, "training must have all labels"),
+        ("x_test", lambda x: np.where(x > 2, np.nan, x), "NaN or infinite"),
+        ("x_train", lambda x: x[:, :, :2], "shapes must agree"),
+    ],
+)
+def test_data_that_cannot_be_used(
+    folder: Path, capsys: pytest.CaptureFixture[str], key: str, spoil: Any, message: str
+) -> None:
+    arrays = dict(np.load(folder / "blobs.npz"))
+    np.savez(folder / "blobs.npz", **{**arrays, key: spoil(arrays[key])})
+    assert run(*blobs(out="a")) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (folder / "a").exists()
+
+
+def test_data_that_changed_are_not_resumed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("deepdefense.job.harden_on", interrupted)
+        assert run(*blobs(out="a")) == 130
+    arrays = dict(np.load(folder / "blobs.npz"))
+    np.savez(folder / "blobs.npz", **{**arrays, "x_test": arrays["x_test"] + 1})
+    assert run("harden", "--out", "a", "--resume") == 2
+    assert "have changed: start another run" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_full_disk_is_one_line_and_leaves_nothing_half_written(folder: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", "deepdefense", *blobs(out="a")],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "error: " in result.stderr
+    assert "too large" in result.stderr
+    for path in (folder / "a").iterdir():
+        assert not path.name.startswith("."), "a temporary file was left"
+        if path.suffix == ".safetensors":
+            load_weights(path)
+
+
+def test_backends_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("backends") == 0
+    assert capsys.readouterr().out.splitlines() == ["numpy: available", "torch: available"]
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("harden", "--help") == 0
+    shown = capsys.readouterr().out
+    for option in fields(DeepDefense) + fields(Recipe):
+        name = option.name.replace("_", "-")
+        if name not in ("overshoot", "unfinished", "momentum", "weight-decay", "decay"):
+            assert f"--{name}" in shown
+    for name in ("data", "data-dir", "network", "weights", "backend", "out", "resume"):
+        assert f"--{name}" in shown

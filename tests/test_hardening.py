@@ -1,0 +1,349 @@
+"""The job: hardening from Python, interrupted, resumed, and stopped in time."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepdefense as dd
+from deepdefense.data import from_arrays
+from deepdefense.results import ATTACK
+from deepdefense.runs import RunFolder, load_weights
+from deepdefense.stages import Assessor, Watcher, run_stage
+from deepdefense.training import training_backend
+from deepdefense.zoo import NETWORKS, initial_weights
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytestmark = pytest.mark.only("torch")
+
+RECIPE = dd.Recipe(epochs=3, lr=0.01, batch_size=20, seed=1)
+DEFENSE = dd.DeepDefense(lam=2.0, c=2.0, steps=3)
+
+
+def blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes around three points, [n 1 4 4] and [n].
+
+    Twelve of the sixteen directions hardly vary and tell nothing: a network has no reason to be
+    insensitive to them until it is hardened.
+    """
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    centres = np.array([[2.0, 0, 0, 1], [0, 2.0, 1, 0], [-1, -1, 1, 1]])
+    told = centres[y] + 0.5 * rng.normal(size=(n, 4))
+    return np.concatenate([told, 0.05 * rng.normal(size=(n, 12))], 1).reshape(n, 1, 4, 4), y
+
+
+TRAIN, TEST = blobs(150, 0), blobs(60, 1)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """A network trained a little on the blobs, with dropout, in float32."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 12),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.1),
+        torch.nn.Linear(12, 3),
+    )
+    with torch.no_grad():
+        net[1].weight.mul_(3)
+    backend = training_backend("torch")
+    trainer = backend.trainer(net, RECIPE)
+    assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
+    run_stage(
+        "reference", trainer, assessor, recipe=RECIPE, defense=None, run=None, watcher=Watcher()
+    )
+    return net
+
+
+def harden(model: Any, **options: Any) -> tuple[Any, dd.HardeningReport]:
+    return dd.harden(model, TRAIN, TEST, **{"defense": DEFENSE, "recipe": RECIPE, **options})
+
+
+def same_weights(a: Any, b: Any) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def test_hardens_a_copy_and_reports_on_both(model: Any) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    model.eval()
+    hardened, report = harden(model)
+    assert not model.training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not same_weights(model, hardened)
+    assert report.before == dd.evaluate(model, *TEST)
+    assert report.after == dd.evaluate(hardened, *TEST)
+    assert report.after.rho_2 > 1.5 * report.before.rho_2
+    assert [record.epoch for record in report.history] == [1, 2, 3]
+    assert report.history[-1].rho_2 == pytest.approx(report.after.rho_2)
+    assert report.history[-1].accuracy == pytest.approx(report.after.accuracy)
+    assert report.cost.ratio > 1
+    assert report.stopped is None
+    assert hash(report) == hash(replace(report))
+
+
+def test_is_reproducible(model: Any) -> None:
+    (first, one), (second, two) = harden(model), harden(model)
+    assert same_weights(first, second)
+    assert one.after == two.after
+    other, _ = harden(model, recipe=replace(RECIPE, seed=2))
+    assert not same_weights(first, other)
+
+
+def test_takes_tensors_as_it_takes_arrays(model: Any) -> None:
+    tensors = [tuple(torch.as_tensor(part) for part in pair) for pair in (TRAIN, TEST)]
+    expected, _ = harden(model)
+    found, _ = dd.harden(model, *tensors, defense=DEFENSE, recipe=RECIPE)
+    assert same_weights(found, expected)
+
+
+def test_zero_epochs_change_nothing(model: Any) -> None:
+    hardened, report = harden(model, recipe=replace(RECIPE, epochs=0))
+    assert same_weights(hardened, model)
+    assert report.history == ()
+    assert report.before == report.after
+
+
+def test_measures_in_the_norm_it_trains_in(model: Any) -> None:
+    _, report = harden(model, defense=replace(DEFENSE, p=math.inf))
+    assert report.after.p == math.inf
+    assert report.after.rho_p is not None
+    assert report.before.rho_p is not None
+    assert report.after.rho_p > report.before.rho_p
+    assert report.as_dict()["config"]["p"] == "inf"
+    assert report.as_dict()["after"]["p"] == "inf"
+
+
+def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> None:
+    hardened, report = harden(model, out=tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"settings.json", "report.json", "report.html", "hardened.safetensors"}
+    content = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert content == report.as_dict()
+    assert list(content) == [
+        "schema",
+        "backend",
+        "network",
+        "data",
+        "config",
+        "environment",
+        "before",
+        "after",
+        "history",
+        "cost",
+        "stopped",
+        "warnings",
+    ]
+    keys = {"accuracy", "rho_2", "rho_2_median", "success", "iterations_mean", "n"}
+    assert keys <= set(content["before"])
+    assert keys <= set(content["after"])
+    keys = {"loss", "cross_entropy", "penalty", "accuracy", "rho_2", "seconds"}
+    assert keys <= set(content["history"][0])
+    assert set(content["cost"]) == {"plain_step_seconds", "hardening_step_seconds", "ratio"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<script" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert 'src="data:image/png;base64' in page  # blobs are [1 4 4], shown as images
+    weights = load_weights(tmp_path / "run" / "hardened.safetensors")
+    for name, value in hardened.state_dict().items():
+        np.testing.assert_array_equal(weights[name], value.numpy())
+
+
+class Interrupt(Watcher):
+    """Interrupts the job after so many units of a task."""
+
+    def __init__(self, task: str, at: int) -> None:
+        self.task, self.at, self.now = task, at, ""
+
+    def begin(self, task: str, total: int) -> None:
+        self.now = task
+
+    def advance(self, done: int) -> None:
+        if self.now == self.task and done >= self.at:
+            raise KeyboardInterrupt
+
+
+# Steps are 8 an epoch: in the first, in the second, in the third epoch; and after all of them.
+@pytest.mark.parametrize(("task", "at"), [("harden", 3), ("harden", 12), ("evaluate after", 1)])
+def test_interrupted_run_resumes_to_the_same_result(
+    model: Any, tmp_path: Path, task: str, at: int
+) -> None:
+    expected, report = harden(model)
+    with pytest.raises(KeyboardInterrupt):
+        harden(model, out=tmp_path / "run", watcher=Interrupt(task, at))
+    assert not (tmp_path / "run" / "report.json").exists()
+    with pytest.raises(dd.InputError, match="is not empty: go on with resume"):
+        harden(model, out=tmp_path / "run")
+    found, resumed = harden(model, out=tmp_path / "run", resume=True)
+    assert same_weights(found, expected)
+    assert resumed.after == report.after
+    for one, other in zip(resumed.history, report.history, strict=True):
+        assert replace(one, seconds=0) == replace(other, seconds=0)
+    with pytest.raises(dd.InputError, match="is complete: there is nothing to resume"):
+        harden(model, out=tmp_path / "run", resume=True)
+
+
+def test_resumes_only_as_it_began(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(dd.InputError, match="there is no run to resume in"):
+        harden(model, out=tmp_path / "run", resume=True)
+    with pytest.raises(dd.InputError, match="resume needs the folder of the run: out"):
+        harden(model, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        harden(model, out=tmp_path / "run", watcher=Interrupt("harden", 12))
+    with pytest.raises(dd.InputError, match="began with recipe = "):
+        harden(model, out=tmp_path / "run", resume=True, recipe=replace(RECIPE, lr=1.0))
+
+
+@pytest.mark.parametrize("lr", [1e3, 1e30])
+def test_divergence_stops_at_the_last_good_epoch(model: Any, tmp_path: Path, lr: float) -> None:
+    hardened, report = harden(model, recipe=replace(RECIPE, lr=lr), out=tmp_path / "run")
+    assert report.stopped is not None
+    assert "nothing was changed" in report.stopped
+    assert "lower learning rate" in report.stopped
+    assert same_weights(hardened, model)
+    assert report.history == ()
+    assert report.after == report.before
+    weights = load_weights(tmp_path / "run" / "hardened.safetensors")
+    assert all(np.isfinite(value).all() for value in weights.values())
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["stopped"] == report.stopped
+
+
+def test_later_divergence_keeps_the_epochs_before(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_epoch, _ = harden(model, recipe=replace(RECIPE, epochs=1, decay=1.0))
+    rates = {0: RECIPE.lr, 1: 1e30}
+    monkeypatch.setattr(dd.Recipe, "rate", lambda recipe, epoch: rates[epoch])
+    hardened, report = harden(model)
+    assert report.stopped is not None
+    assert "epoch 2; the weights of epoch 1 are kept" in report.stopped
+    assert len(report.history) == 1
+    assert same_weights(hardened, one_epoch)
+
+
+def test_a_stopped_run_resumes_as_stopped(model: Any, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, lr=1e30)
+    with pytest.raises(KeyboardInterrupt):
+        harden(model, recipe=recipe, out=tmp_path, watcher=Interrupt("evaluate after", 1))
+    hardened, report = harden(model, recipe=recipe, out=tmp_path, resume=True)
+    assert report.stopped is not None
+    assert same_weights(hardened, model)
+
+
+def test_warns_of_a_network_that_knows_nothing(model: Any) -> None:
+    x, y = TEST
+    _, report = dd.harden(model, TRAIN, (x, (y + 1) % 3), recipe=replace(RECIPE, epochs=0))
+    assert len(report.warnings) == 1
+    assert "preprocessed in this way?" in report.warnings[0]
+
+
+def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
+    x, y = TRAIN
+    with pytest.raises(dd.InputError, match=r"does not take examples of shape \[5\]"):
+        dd.harden(model, (np.ones((9, 5)), y[:9]), (np.ones((9, 5)), y[:9]))
+    with pytest.raises(dd.InputError, match=r"must return logits .* for 8 classes"):
+        dd.harden(model, (x[:8], np.arange(8)), (x[:8], np.arange(8)))
+    with pytest.raises(dd.InputError, match="NaN or infinite"):
+        dd.harden(model, (x * np.nan, y), TEST)
+    with pytest.raises(dd.InputError, match="integers"):
+        dd.harden(model, (x, y * 0.5), TEST)
+    with (
+        dd.use_backend("numpy"),
+        pytest.raises(dd.InputError, match="evaluates but does not train"),
+    ):
+        dd.harden(model, TRAIN, TEST)
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(dd.InputError, match="is not empty: choose another folder"):
+        harden(model, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_checkpoint_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.create(tmp_path / "run", {"a": 1})
+    run.save("w.safetensors", {"x": np.arange(3.0)}, {"about": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run.save("w.safetensors", {"x": np.arange(9.0)}, {"about": 2})
+    found = run.load("w.safetensors")
+    assert found is not None
+    np.testing.assert_array_equal(found[0]["x"], np.arange(3.0))
+    assert found[1] == {"about": 1}
+    assert {path.name for path in run.path.iterdir()} == {"settings.json", "w.safetensors"}
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_zoo_builds_what_it_describes(name: str) -> None:
+    backend = training_backend("torch")
+    network = NETWORKS[name]((1, 28, 28), 10)
+    random = torch.get_rng_state()
+    model = backend.build(network)
+    assert torch.equal(torch.get_rng_state(), random)
+    weights = initial_weights(network, 0, 79.0)
+    assert {k: v.shape for k, v in backend.weights(model).items()} == {
+        k: v.shape for k, v in weights.items()
+    }
+    backend.load(model, weights)
+    assert tuple(model(torch.zeros(2, 1, 28, 28)).shape) == (2, 10)
+    for key, value in backend.weights(model).items():
+        np.testing.assert_array_equal(value, weights[key])
+
+
+def test_initial_weights_follow_the_unit_of_the_inputs() -> None:
+    network = NETWORKS["mlp"]((1, 28, 28), 10)
+    pixels, unit = (initial_weights(network, 0, deviation) for deviation in (79.0, 79.0 / 255))
+    np.testing.assert_allclose(unit["fc1.weight"], 255 * pixels["fc1.weight"], rtol=1e-6)
+    np.testing.assert_array_equal(unit["fc2.weight"], pixels["fc2.weight"])
+    assert pixels["fc1.weight"].std() == pytest.approx(0.01, rel=0.01)
+
+
+def test_lenet_needs_images_large_enough() -> None:
+    with pytest.raises(dd.InputError, match=r"16 x 16 pixels or more, got \[1, 8, 8\]"):
+        NETWORKS["lenet"]((1, 8, 8), 10)
+
+
+def test_trainer_goes_back_to_any_state(model: Any) -> None:
+    backend = training_backend("torch")
+    trainer = backend.trainer(backend.copy(model), RECIPE)
+    start = trainer.state()
+    assert set(start) == {f"weights.{name}" for name in model.state_dict()}
+    assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
+    options: Any = {"recipe": RECIPE, "defense": None, "run": None, "watcher": Watcher()}
+    run_stage("plain", trainer, assessor, **options)
+    end = trainer.state()
+    assert any(key.startswith("momentum.") for key in end)
+    trainer.restore(start)
+    run_stage("plain", trainer, assessor, **options)
+    assert all(np.array_equal(value, end[key]) for key, value in trainer.state().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": -1}, "epochs must be a whole number, 0 or more, got -1"),
+        ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
+        ({"lr": math.inf}, "lr must be finite, 0 or more"),
+        ({"momentum": 1.0}, "momentum must be finite, 0 or more and less than 1"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+    ],
+)
+def test_bad_recipes_are_told(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(dd.InputError, match=message):
+        dd.Recipe(**changes)
+
+
+def test_recipe_is_a_value() -> None:
+    assert dd.Recipe(**asdict(dd.Recipe(seed=3))) == dd.Recipe(seed=3)
