@@ -11,6 +11,9 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
 
 GROUPS = nox.project.load_toml("pyproject.toml")
+PROPERTIES = [
+    f"tests/test_{name}.py" for name in ("backend", "deepfool", "defense", "metrics", "norms")
+]
 FRAMEWORKS = ("torch", "jax", "tensorflow", "keras")
 
 
@@ -35,6 +38,13 @@ def tests_numpy(session: nox.Session) -> None:
     install(session, ".[cli]", "test")
     session.run("pytest", "--backend=numpy", *session.posargs)
     session.run("pytest", "--doctest-modules", "deepdefense")
+
+
+@nox.session(name="tests-random", default=False)
+def tests_random(session: nox.Session) -> None:
+    """The property tests on fresh draws, ten times as many: to find bugs, not to land."""
+    install(session, ".[torch,cli]", "test")
+    session.run("pytest", *PROPERTIES, env={"HYPOTHESIS_PROFILE": "random"})
 
 
 @nox.session

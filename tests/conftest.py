@@ -12,9 +12,9 @@ from subjects import SUBJECTS
 
 # A landing never depends on luck: derandomised unless asked otherwise. No deadline, as these
 # machines are noisy and a timing proves nothing.
-common = {"max_examples": 100, "deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("ci", derandomize=True, database=None, **common)
-settings.register_profile("random", **common)
+common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", max_examples=100, derandomize=True, database=None, **common)
+settings.register_profile("random", max_examples=1000, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
@@ -33,6 +33,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen = metafunc.config.getoption("--backend") or [
             name for name, installed in available_backends().items() if installed
         ]
+        if metafunc.definition.get_closest_marker("autodiff"):
+            chosen = [name for name in chosen if SUBJECTS[name].autodiff]
         metafunc.parametrize("subject", [SUBJECTS[name] for name in chosen], ids=chosen)
 
 

@@ -33,6 +33,7 @@ class Subject(ABC):
         return get_backend(self.name)
 
     exactness: float  # of this backend's input gradients, in float64
+    autodiff = True  # whether `slope` differentiates; else it only compares values
 
     @abstractmethod
     def model(self, network: TinyNetwork) -> Any:
@@ -67,6 +68,7 @@ class NumpySubject(Subject):
     name = "numpy"
     activations = ("tanh", "softplus", "identity")  # a difference across a kink is no derivative
     exactness = DIFFERENCE
+    autodiff = False
 
     def model(self, network: TinyNetwork) -> Any:
         return batched(network)

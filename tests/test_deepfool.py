@@ -143,10 +143,9 @@ def test_permuting_classes_changes_nothing(subject: Subject, case: Case) -> None
     np.testing.assert_allclose(found.delta, same.delta, atol=DIFFERENCE)
 
 
+@pytest.mark.autodiff
 @given(cases(activations=("tanh", "relu")))
 def test_single_precision_agrees_with_double(subject: Subject, case: Case) -> None:
-    if subject.name == "numpy":
-        return  # finite differences in float32 are no reference
     model = subject.model(case.network).float()
     x = case.x.astype(np.float32)
     double = attack(subject, case, x.astype(np.float64), steps=5)

@@ -106,10 +106,9 @@ def test_weight_gradient_equals_differences_of_the_oracle(subject: Subject, case
     np.testing.assert_allclose(found, (above - below) / (2 * h), rtol=NESTED, atol=NESTED)
 
 
+@pytest.mark.autodiff
 @given(cases(activations=SMOOTH, depth=(0, 2)))
 def test_implicit_gradient_equals_the_oracle(subject: Subject, case: Case) -> None:
-    if subject.name == "numpy":
-        return  # finite differences of a value cannot see a gradient that is not its derivative
     defense = fitted(case, gradient="implicit")
     judged(subject, case, defense)
     direction = case.direction()
@@ -125,10 +124,9 @@ def test_implicit_gradient_equals_the_oracle(subject: Subject, case: Case) -> No
     np.testing.assert_allclose(found, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
 
 
+@pytest.mark.autodiff
 @given(cases(depth=(0, 0)))
 def test_implicit_equals_unrolled_on_linear_models(subject: Subject, case: Case) -> None:
-    if subject.name == "numpy":
-        return  # as above
     judged(subject, case, fitted(case))
     x, y = subject.array(case.x), subject.array(case.y)
     steps = fitted(case).terms(subject.model(case.network), x, y).steps
@@ -302,14 +300,13 @@ class TestEdges:
         assert subject.backend.to_numpy(terms.penalty)[0] == defense.lam
         assert not bool(terms.success[0])
         assert not bool(terms.measured[0])
-        if subject.name != "numpy":  # a difference would step off the flat network
+        if subject.autodiff:  # a difference would step off the flat network
             np.testing.assert_array_equal(gradients(subject, flat, defense, x, y), 0)
 
+    @pytest.mark.autodiff
     def test_example_on_the_boundary_is_pushed_off_it(
         self, subject: Subject, gradient: str, p: float
     ) -> None:
-        if subject.name == "numpy":
-            return  # the distance has a kink there: no difference is its derivative
         defense = replace(DEFENSE, gradient=gradient, p=p)
         weight = np.array([[1.0, 2.0], [3.0, -1.0]])
         model = TinyNetwork((weight,), (np.zeros(2),), "identity")
