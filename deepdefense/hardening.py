@@ -18,6 +18,7 @@ from deepdefense.results import (
     Cost,
     HardeningReport,
     NetworkInfo,
+    Sample,
     describe,
     environment,
     write_results,
@@ -122,10 +123,11 @@ def harden_on(
         f"about {steps * cost.hardening_step_seconds:.0f} s for {recipe.epochs} epochs"
     )
     hardened = backend.copy(model)
+    assessor = Assessor.draw(backend, data, recipe.seed, ATTACK)
     history, stopped = run_stage(
         "harden",
         backend.trainer(hardened, recipe),
-        Assessor.draw(backend, data, recipe.seed, ATTACK),
+        assessor,
         recipe=recipe,
         defense=defense,
         run=run,
@@ -142,6 +144,7 @@ def harden_on(
         before=before.report,
         after=after.report,
         history=history,
+        sample=Sample(len(assessor.curve), float(before.found.rho[assessor.curve].mean())),
         cost=cost,
         stopped=stopped,
         warnings=warnings,

@@ -26,6 +26,7 @@ __all__ = [
     "Cost",
     "HardeningReport",
     "NetworkInfo",
+    "Sample",
     "describe",
     "environment",
     "write_results",
@@ -45,6 +46,14 @@ class Cost:
     plain_step_seconds: float
     hardening_step_seconds: float
     ratio: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The held-out examples that the history's rho_2 is of, and where they began."""
+
+    n: int
+    rho_2_before: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class HardeningReport:
     before: Report
     after: Report
     history: tuple[EpochRecord, ...]
+    sample: Sample
     cost: Cost
     stopped: str | None
     warnings: tuple[str, ...]
@@ -87,6 +97,7 @@ class HardeningReport:
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),
             "history": [asdict(record) for record in self.history],
+            "sample": asdict(self.sample),
             "cost": asdict(self.cost),
             "stopped": self.stopped,
             "warnings": self.warnings,

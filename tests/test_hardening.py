@@ -87,6 +87,8 @@ def test_hardens_a_copy_and_reports_on_both(model: Any) -> None:
     assert [record.epoch for record in report.history] == [1, 2, 3]
     assert report.history[-1].rho_2 == pytest.approx(report.after.rho_2)
     assert report.history[-1].accuracy == pytest.approx(report.after.accuracy)
+    assert report.sample.n == 60
+    assert report.sample.rho_2_before == pytest.approx(report.before.rho_2)
     assert report.cost.ratio > 1
     assert report.stopped is None
     assert hash(report) == hash(replace(report))
@@ -140,6 +142,7 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
         "before",
         "after",
         "history",
+        "sample",
         "cost",
         "stopped",
         "warnings",

@@ -116,6 +116,7 @@ def _curves(report: Mapping[str, Any]) -> list[Markup]:
     accuracy, rho, entropy, penalty = ([epoch.get(key) for epoch in history] for key in CURVES)
     shares = [percent(value, before.get("n")) for value in (before.get("accuracy"), accuracy[-1])]
     after = f"after epoch {len(history)}"
+    began = report["sample"]["rho_2_before"]  # of the same examples as the epochs
     curves = [
         figures.accuracy_curve(
             before.get("accuracy"),
@@ -123,9 +124,9 @@ def _curves(report: Mapping[str, Any]) -> list[Markup]:
             f"Accuracy over the epochs: {shares[0]} before, {shares[1]} {after}.",
         ),
         figures.rho_curve(
-            before.get("rho_2"),
+            began,
             rho,
-            f"Mean rho_2 over the epochs: {_ends([before.get('rho_2'), *rho])} {after}.",
+            f"Mean rho_2 over the epochs: {_ends([began, *rho])} {after}.",
         ),
     ]
     if any(number(value) != MISSING for value in entropy + penalty):
