@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepdefense.backend import backend_for, current_backend, to_host
-from deepdefense.data import Dataset, from_arrays
+from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.evaluation import Measurement, Report, measure, summarize
@@ -80,6 +80,7 @@ def harden(
     if out is not None:
         settings = {
             "data": data.fingerprint(),
+            "weights": fingerprint(backend.weights(model).values()),
             "defense": asdict(defense),
             "recipe": asdict(recipe),
         }
@@ -205,7 +206,7 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
 
 def _warnings(before: Report, data: Dataset) -> tuple[str, ...]:
     found = []
-    if before.accuracy < 2 / data.classes:
+    if before.accuracy < 0.1 + 0.9 / data.classes:  # a tenth of the way from chance to perfect
         found.append(
             f"before hardening the network is right on {before.accuracy:.1%} only: were its "
             "weights trained on this data, preprocessed in this way?"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.data import Dataset, load
+from deepdefense.data import Dataset, fingerprint, load
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.hardening import check_fit, count_weights, harden_on
@@ -90,9 +90,13 @@ def run_job(
         _set_weights(backend, model, Path(settings["weights"]))
     check_fit(backend, model, data)
     # Only now that all is known to fit is anything written.
-    settings = settings | {"fingerprint": data.fingerprint()}
+    initial = fingerprint(backend.weights(model).values())
+    settings = settings | {"fingerprints": {"data": data.fingerprint(), "weights": initial}}
     if saved and saved.settings != settings:
-        raise InputError(f"the data of the run in {saved.path} have changed: start another run")
+        raise InputError(
+            f"the data or the initial weights of the run in {saved.path} have changed: "
+            "start another run"
+        )
     run = saved or RunFolder.create(out or new_folder(settings), settings)
     watcher.say(f"writing to {run.path}")
     origin = settings["weights"] or _reference(backend, model, data, recipe, run, watcher)

@@ -205,6 +205,9 @@ def test_resumes_only_as_it_began(model: Any, tmp_path: Path) -> None:
         harden(model, out=tmp_path / "run", watcher=Interrupt("harden", 12))
     with pytest.raises(dd.InputError, match="began with recipe = "):
         harden(model, out=tmp_path / "run", resume=True, recipe=replace(RECIPE, lr=1.0))
+    other, _ = harden(model, recipe=replace(RECIPE, epochs=1))
+    with pytest.raises(dd.InputError, match="began with weights = "):
+        harden(other, out=tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("lr", [1e3, 1e30])

@@ -29,6 +29,7 @@ __all__ = [
     "contrast",
     "deepfool",
     "flatten",
+    "nearest_boundary",
     "search",
     "shortest_step",
 ]
@@ -87,6 +88,30 @@ def contrast(backend: Backend, target: Array, base: Array, logits: Array) -> Arr
     """The cotangent of the gap f_target - f_base: [...], [...] -> [... k]."""
     depth = logits.shape[1]
     return backend.one_hot(target, depth, logits) - backend.one_hot(base, depth, logits)
+
+
+def nearest_boundary(
+    backend: Backend, gaps: Array, normals: Array, p: float
+) -> tuple[Array, Array, Array]:
+    """The gap and normal of the nearest linearised boundary, and which it is.
+
+    l = argmin_j |g_j| / ||w_j||_q, the first of equals. A boundary whose normal vanishes, or whose
+    gap or normal is not finite, is infinitely far.
+
+    Shapes: [b m], [b m d] -> [b], [b d], one-hot [b m].
+    """
+    xp = backend.xp
+    usable = xp.isfinite(gaps) & xp.all(xp.isfinite(normals), 2)
+    gaps = xp.where(usable, gaps, xp.zeros_like(gaps))
+    normals = xp.where(rearrange(usable, "b m -> b m 1"), normals, xp.zeros_like(normals))
+    slopes = norm(backend, rearrange(normals, "b m d -> (b m) d"), dual(p))
+    slopes = rearrange(slopes, "(b m) -> b m", m=gaps.shape[1])
+    exists = slopes > 0
+    distances = xp.abs(gaps) / xp.where(exists, slopes, xp.ones_like(slopes))
+    distances = xp.where(exists, distances, xp.zeros_like(slopes) + math.inf)
+    nearest = backend.one_hot(xp.argmin(distances, 1), gaps.shape[1], gaps)
+    gap = einsum(gaps, nearest, "b m, b m -> b")
+    return gap, einsum(normals, nearest, "b m d, b m -> b d"), nearest
 
 
 def boundary_step(
@@ -158,20 +183,7 @@ def search(
 
         contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
         gaps = einsum(logits, contrasts, "b k, b m k -> b m")
-        normals = gradients(contrasts)
-        usable = xp.isfinite(gaps) & xp.all(xp.isfinite(normals), 2)
-        gaps = xp.where(usable, gaps, xp.zeros_like(gaps))
-        normals = xp.where(rearrange(usable, "b m -> b m 1"), normals, xp.zeros_like(normals))
-        slopes = norm(backend, rearrange(normals, "b m d -> (b m) d"), dual(p))
-        slopes = rearrange(slopes, "(b m) -> b m", m=gaps.shape[1])
-        distances = xp.where(
-            slopes > 0,
-            xp.abs(gaps) / xp.where(slopes > 0, slopes, xp.ones_like(slopes)),
-            xp.zeros_like(slopes) + math.inf,
-        )
-        nearest = backend.one_hot(xp.argmin(distances, 1), gaps.shape[1], logits)
-        gap = einsum(gaps, nearest, "b m, b m -> b")
-        normal = einsum(normals, nearest, "b m d, b m -> b d")
+        gap, normal, nearest = nearest_boundary(backend, gaps, gradients(contrasts), p)
         target = xp.argmax(einsum(contrasts, nearest, "b m k, b m -> b k"), 1)
 
         move, exists = boundary_step(backend, gap, normal, p, task.shortest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = [
     "Raw",
     "channels_first",
     "class_indices",
+    "fingerprint",
     "from_arrays",
     "hold_out",
     "preprocessed",
@@ -25,6 +27,15 @@ __all__ = [
 
 class DataError(InputError):
     """Data that cannot be used: what was expected, what came, what to do, in one line."""
+
+
+def fingerprint(arrays: Iterable[np.ndarray]) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 of arrays, in their order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +54,8 @@ class Dataset:
     class_names: tuple[str, ...]
 
     def fingerprint(self) -> str:
-        """The first 16 hexadecimal digits of a SHA-256 of the arrays and labels, in their order."""
-        digest = hashlib.sha256()
-        for array in (self.x_train, self.y_train, self.x_test, self.y_test):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
+        """What changes with any value, label or their order."""
+        return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
     def display(self, x: np.ndarray) -> np.ndarray | None:
         """Examples as pictures [n h w c], of the data in 0..1; None if they are not images."""
