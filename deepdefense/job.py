@@ -91,13 +91,13 @@ def run_job(
     check_fit(backend, model, data)
     # Only now that all is known to fit is anything written.
     initial = fingerprint(backend.weights(model).values())
-    settings = settings | {"fingerprints": {"data": data.fingerprint(), "weights": initial}}
-    if saved and saved.settings != settings:
+    begun = settings | {"fingerprints": {"data": data.fingerprint(), "weights": initial}}
+    if saved and saved.settings != begun:
         raise InputError(
             f"the data or the initial weights of the run in {saved.path} have changed: "
             "start another run"
         )
-    run = saved or RunFolder.create(out or new_folder(settings), settings)
+    run = saved or RunFolder.create(out or new_folder(settings), begun)
     watcher.say(f"writing to {run.path}")
     origin = settings["weights"] or _reference(backend, model, data, recipe, run, watcher)
     network = NetworkInfo(settings["network"], count_weights(backend, model), origin)
