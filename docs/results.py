@@ -9,10 +9,11 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results: written by docs/results.py -->\n", "<!-- /results -->\n"
-# The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1).
+# The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1), as remembered:
+# not checked against the paper.
 PAPER = {("mnist", "mlp"): "98.65 %, .225", ("mnist", "lenet"): "99.34 %, .284"}
 HEAD = """\
-| data, network | gradient | accuracy | rho_2 | the paper's | settings | step / plain step |
+| data, network | gradient | accuracy | rho_2 | the paper's (from memory) | settings | step / plain step |
 |---|---|---|---|---|---|---|
 """
 
