@@ -95,12 +95,10 @@ def harden(
         Path | None, _option("FILE.safetensors of a trained network; without it one is trained.")
     ] = None,
     backend: Annotated[str | None, _option("Framework to run on (default: torch).")] = None,
-    epochs: Annotated[int | None, _option("Epochs of hardening (default: 5; digits: 60).")] = None,
+    epochs: Annotated[int | None, _option("Epochs of hardening (default: 5; digits: 90).")] = None,
     lr: Annotated[float | None, _option("Learning rate (default: 5e-4; digits: 1e-3).")] = None,
     batch_size: Annotated[int | None, _option("Examples per step (default: 100).")] = None,
-    lam: Annotated[
-        float | None, _option("Weight of the penalty (default: 15; digits: 30).")
-    ] = None,
+    lam: Annotated[float | None, _option("Weight of the penalty (default: 15).")] = None,
     c: Annotated[
         float | None, _option("Steepness for right examples (default: 25; digits: 2.5).")
     ] = None,

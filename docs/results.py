@@ -13,7 +13,7 @@ BEGIN, END = "<!-- results: written by docs/results.py -->\n", "<!-- /results --
 # not checked against the paper.
 PAPER = {("mnist", "mlp"): "98.65 %, .225", ("mnist", "lenet"): "99.34 %, .284"}
 HEAD = """\
-| data, network | gradient | accuracy | rho_2 | the paper's (from memory) | settings | step / plain step |
+| data, network | gradient | accuracy | rho_2 | paper (from memory) | settings | step / plain |
 |---|---|---|---|---|---|---|
 """
 
