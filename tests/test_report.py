@@ -1,0 +1,116 @@
+"""The report page: what it says, and that it stands alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepdefense.report import Gallery, judge, render
+
+BEFORE = {"accuracy": 0.97, "rho_2": 0.2, "rho_2_median": 0.19, "success": 1.0}
+BEFORE |= {"iterations_mean": 1.5, "n": 1000}
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    """A report of two epochs that doubled rho, with these parts of it changed."""
+    epoch = {"loss": 1.0, "cross_entropy": 0.1, "penalty": 0.9, "unfinished": 0.0, "seconds": 2.0}
+    history = [
+        {"epoch": 1, "accuracy": 0.96, "rho_2": 0.3, **epoch},
+        {"epoch": 2, "accuracy": 0.98, "rho_2": 0.4, **epoch},
+    ]
+    return {
+        "schema": "deepdefense.harden/1",
+        "backend": "torch",
+        "network": {"name": "mlp", "parameters": 10, "weights": "given"},
+        "data": {"name": "blobs", "train": 9, "test": 1000, "classes": 3, "input_shape": [4]},
+        "config": {"lam": 15.0, "c": 25.0, "d": 5.0, "p": 2.0, "epochs": 2},
+        "environment": {"python": "3"},
+        "before": BEFORE,
+        "after": BEFORE | {"accuracy": 0.98, "rho_2": 0.4, "rho_2_median": 0.39},
+        "history": history,
+        "sample": {"n": 1000, "rho_2_before": 0.2},
+        "cost": {"plain_step_seconds": 0.01, "hardening_step_seconds": 0.1, "ratio": 10.0},
+        "stopped": None,
+        "warnings": [],
+        **changes,
+    }
+
+
+def page(content: dict[str, Any], gallery: Gallery | None = None) -> str:
+    rng = np.random.default_rng(0)
+    rho = rng.uniform(0, 0.4, 50)
+    return render(content, rho_before=rho, rho_after=2 * rho, gallery=gallery)
+
+
+def after(**changes: Any) -> dict[str, Any]:
+    return report(after=BEFORE | {"accuracy": 0.98, "rho_2": 0.4} | changes)
+
+
+@pytest.mark.parametrize(
+    ("content", "headline", "tone"),
+    [
+        (report(), "More robust to DeepFool, and more accurate", "good"),
+        (after(accuracy=0.96), "More robust to DeepFool, but less accurate", "mixed"),
+        (after(rho_2=0.201), "Robustness hardly changed", "mixed"),
+        (after(rho_2=0.1), "Less robust than before", "bad"),
+        (after(accuracy=0.5), "Accuracy fell by 47 points", "bad"),
+        (report(stopped="the loss was not finite"), "The run stopped early", "bad"),
+        (report(history=[]), "No epoch was run, so nothing was hardened", "mixed"),
+    ],
+)
+def test_verdict_is_honest(content: dict[str, Any], headline: str, tone: str) -> None:
+    verdict = judge(content)
+    assert verdict.headline == headline
+    assert verdict.tone == tone
+    assert headline in page(content)
+
+
+def test_stopped_run_says_why() -> None:
+    assert "the loss was not finite" in page(report(stopped="the loss was not finite"))
+
+
+def test_page_needs_nothing_else_and_is_the_same_each_time() -> None:
+    html = page(report())
+    assert html == page(report())
+    assert "<script" not in html
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html)
+    assert "url(http" not in html
+    assert "@import" not in html
+
+
+def test_names_are_escaped() -> None:
+    network = {"name": "<script>alert(1)</script>", "parameters": 1, "weights": "a&b"}
+    html = page(report(network=network, warnings=["<b>bold</b>"]))
+    assert "<script>" not in html
+    assert "<b>bold" not in html
+    assert "&lt;script&gt;" in html
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gallery_is_shown_with_its_classes(channels: int) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(2, 5, 6, channels))
+    gallery = Gallery(
+        images=images,
+        delta_before=0.01 * rng.normal(size=images.shape),
+        delta_after=0.1 * rng.normal(size=images.shape),
+        labels=("cat", "dog"),
+        fooled_before=("emu", "fox"),
+        fooled_after=("gnu", "hen"),
+        rho_before=np.array([0.1, 0.2]),
+        rho_after=np.array([0.3, 0.4]),
+    )
+    html = page(report(), gallery)
+    for name in ("cat", "dog", "emu", "fox", "gnu", "hen"):
+        assert name in html
+    assert html.count("data:image/png;base64,") == 2 * 5  # image, and twice perturbed and delta
+    assert html.count("<img") == html.count("alt=")
+
+
+def test_curve_begins_with_its_own_sample() -> None:
+    html = page(report(sample={"n": 500, "rho_2_before": 0.123}))
+    assert "0.123" in html
+    assert "500 of the held-out examples" in html
