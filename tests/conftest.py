@@ -43,10 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = config.getoption("--backend")
     if not chosen:
         return
-    kept = [
-        item
-        for item in items
-        if (marker := item.get_closest_marker("only")) is None or marker.args[0] in chosen
-    ]
+    differentiates = any(SUBJECTS[name].autodiff for name in chosen)
+
+    def about(item: pytest.Item) -> bool:
+        only, autodiff = (item.get_closest_marker(name) for name in ("only", "autodiff"))
+        return (only is None or only.args[0] in chosen) and (autodiff is None or differentiates)
+
+    kept = [item for item in items if about(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
