@@ -175,11 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
     code: Any
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        code = _fail(str(error))
-    except InputError as error:
-        code = _fail(str(error))
-    except ImportError as error:
+    except (CycloptsError, InputError, ImportError) as error:
         code = _fail(str(error))
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
