@@ -32,6 +32,7 @@ __all__ = [
     "backend_for",
     "backend_of",
     "current_backend",
+    "framework_of",
     "get_backend",
     "to_host",
     "use_backend",
@@ -62,7 +63,8 @@ class Backend(Protocol):
         """The native namespace; only these names are used from it, all with positional arguments.
 
         abs sqrt exp log sign where minimum maximum(array, array) clip argmax argmin all any
-        isfinite zeros_like ones_like reshape. Reductions and products go through einops.
+        isfinite zeros_like ones_like reshape. Reductions and products go through einops. The
+        networks of `deepdefense.testing` also take tanh and logaddexp.
         """
         ...
 
@@ -220,10 +222,21 @@ def current_backend() -> Backend | None:
     return _default.get()
 
 
-def _name_of(value: object) -> str | None:
-    """The backend whose framework defines the type of `value`, by the type's own ancestry."""
+@cache
+def _homes() -> dict[str, str]:
+    """Root modules and the backend they belong to: each framework's, and each backend's own."""
+    own = {entry.module.partition(".")[0]: name for name, entry in _entries().items()}
+    return own | {name: name for name in _entries()}
+
+
+def framework_of(value: object) -> str | None:
+    """The backend whose framework defines the type of `value`, by the type's own ancestry.
+
+    >>> framework_of(np.zeros(2)), framework_of([0.0, 0.0])
+    ('numpy', None)
+    """
     roots = (cls.__module__.partition(".")[0] for cls in type(value).__mro__)
-    return next((root for root in roots if root in _entries()), None)
+    return next((_homes()[root] for root in roots if root in _homes()), None)
 
 
 def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
@@ -237,7 +250,7 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
     """
     names = []
     for array in arrays:
-        name = _name_of(array)
+        name = framework_of(array)
         if name is None:
             raise InputError(
                 f"expected an array of {' or '.join(sorted(_entries()))}, got "
@@ -245,13 +258,13 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
             )
         names.append(name)
     if labels is not None and not isinstance(labels, Sequence):
-        names.append(_name_of(labels) or names[0])
+        names.append(framework_of(labels) or names[0])
     if len(set(names)) > 1:
         raise InputError(
             f"arrays of two frameworks in one call: {' and '.join(sorted(set(names)))}; "
             "convert them to one"
         )
-    home = _name_of(model)
+    home = framework_of(model)
     if home not in (None, names[0]):
         raise InputError(
             f"the model is of {home}, but the examples are of {names[0]}: convert them first"
@@ -266,16 +279,20 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
 
 
 def backend_for(model: Any, *arrays: Any) -> Backend:
-    """The backend of a framework's own model type (`nn.Module`), else that of the arrays.
+    """The backend for data that may be the host's: of the model, else the chosen one.
 
-    So host data (NumPy) may be given along with a native model; it is then moved batch by batch.
+    So NumPy's data may be given along with a native model (`nn.Module`), or with any function
+    once `use_backend` has said whose it is; they are then moved batch by batch.
     """
-    name = _name_of(model)
-    hosted = all(_name_of(array) in (None, "numpy") for array in arrays)
-    return get_backend(name) if name is not None and hosted else backend_of(*arrays)
+    if all(framework_of(array) in (None, "numpy") for array in arrays):
+        if (name := framework_of(model)) is not None:
+            return get_backend(name)
+        if (chosen := _default.get()) is not None:
+            return chosen
+    return backend_of(*arrays)
 
 
 def to_host(value: Any) -> np.ndarray:
     """Any framework's array, or a sequence of numbers, as NumPy's."""
-    name = _name_of(value)
+    name = framework_of(value)
     return np.asarray(value) if name in (None, "numpy") else get_backend(name).to_numpy(value)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from deepdefense.backend import Array
+from deepdefense.backend import Array, framework_of
 from deepdefense.errors import InputError
 
 __all__ = [
@@ -57,19 +57,30 @@ def check_bounds(bounds: Any) -> None:
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
 
 
+def _agree(size: int | None, other: int | None) -> bool:
+    """Whether two sizes are equal, as far as is known: a graph's batch may have any size."""
+    return size is None or other is None or size == other
+
+
 def check_labels(y: Any, x: Array) -> None:
     """One class index per example."""
     shape = tuple(y.shape) if hasattr(y, "shape") else (len(y),)
-    if shape != (x.shape[0],):
+    if len(shape) != 1 or not _agree(shape[0], x.shape[0]):
         raise InputError(
             f"labels must be class indices [b] with b = {x.shape[0]} examples, got shape {shape}"
         )
 
 
 def check_logits(logits: Array, x: Array) -> None:
-    """Logits [b k] of two classes or more for a batch of b."""
+    """Logits [b k] of two classes or more for a batch of b, of the framework of the batch."""
+    found, expected = framework_of(logits), framework_of(x)
+    if found != expected:
+        raise InputError(
+            f"the examples are of {expected}, but the model returned logits of "
+            f"{found or type(logits).__name__}: convert the examples first"
+        )
     shape = tuple(logits.shape)
-    if len(shape) != 2 or shape[0] != x.shape[0]:
+    if len(shape) != 2 or not _agree(shape[0], x.shape[0]):
         raise InputError(
             f"the model must map a batch of {x.shape[0]} to logits [{x.shape[0]} k], "
             f"it returned shape {list(shape)}"

@@ -16,7 +16,14 @@ from deepdefense.attacks.deepfool import (
     shortest_step,
 )
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of
-from deepdefense.checks import check_choice, check_count, check_labels, check_number, check_order
+from deepdefense.checks import (
+    check_choice,
+    check_count,
+    check_labels,
+    check_logits,
+    check_number,
+    check_order,
+)
 from deepdefense.metrics import ratio
 from deepdefense.norms import dual, norm
 
@@ -126,6 +133,7 @@ class DeepDefense:
         backend = backend_of(x, model=model, labels=y)
         check_labels(y, x)
         logits = model(x)
+        check_logits(logits, x)
         labels = backend.index(y, logits.shape[1], x)
         losses = backend.softmax_cross_entropy(logits, labels)
         return reduce(losses, "b ->", "mean") + reduce(self(model, x, y), "b ->", "mean")

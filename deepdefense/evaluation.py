@@ -80,7 +80,7 @@ def measure(
             logits = backend.to_numpy(backend.forward(f, batch))
         backend.index(labels[start : start + batch_size], logits.shape[1], batch)  # in range?
         ratios = backend.to_numpy(rho(found.delta, batch, p)).astype(np.float64)
-        rows = xp.reshape(batch, (batch.shape[0], -1))
+        rows = xp.reshape(batch, (len(logits), -1))
         finite = np.isfinite(logits).all(1) & backend.to_numpy(xp.all(xp.isfinite(rows), 1))
         parts.append(
             Measurement(

@@ -25,7 +25,14 @@ from deepdefense.results import (
 )
 from deepdefense.runs import RunFolder
 from deepdefense.stages import Assessor, Watcher, run_stage
-from deepdefense.training import Recipe, TrainingBackend, batches, losses, training_backend
+from deepdefense.training import (
+    Recipe,
+    Trainer,
+    TrainingBackend,
+    batches,
+    losses,
+    training_backend,
+)
 
 __all__ = ["check_fit", "count_weights", "harden", "harden_on"]
 
@@ -117,23 +124,24 @@ def harden_on(
     warnings = _warnings(before.report, data)
     for line in warnings:
         watcher.say(f"warning: {line}")
-    cost = _cost(backend, model, data, defense, recipe)
+    trainer = backend.trainer(backend.copy(model), recipe)
+    cost = _cost(backend, trainer, data, defense, recipe)
     steps = recipe.epochs * -(-len(data.x_train) // recipe.batch_size)
     watcher.say(
         f"a hardening step takes {cost.ratio:.1f} times a plain one: "
         f"about {steps * cost.hardening_step_seconds:.0f} s for {recipe.epochs} epochs"
     )
-    hardened = backend.copy(model)
     assessor = Assessor.draw(backend, data, recipe.seed, ATTACK)
     history, stopped = run_stage(
         "harden",
-        backend.trainer(hardened, recipe),
+        trainer,
         assessor,
         recipe=recipe,
         defense=defense,
         run=run,
         watcher=watcher,
     )
+    hardened = trainer.model
     after = _measured(backend, hardened, data, defense.p, "after", watcher)
     report = HardeningReport(
         backend=backend.name,
@@ -221,19 +229,20 @@ def _warnings(before: Report, data: Dataset) -> tuple[str, ...]:
 
 
 def _cost(
-    backend: TrainingBackend, model: Any, data: Dataset, defense: DeepDefense, recipe: Recipe
+    backend: TrainingBackend, trainer: Trainer, data: Dataset, defense: DeepDefense, recipe: Recipe
 ) -> Cost:
-    """Time plain and hardening steps in turn, on copies that are thrown away."""
-    plain, hard = ((backend.trainer(backend.copy(model), recipe), d) for d in (None, defense))
+    """Time plain and hardening steps in turn; the trainer is then what it was."""
+    start = trainer.state()
     seconds: tuple[list[float], list[float]] = ([], [])
     with backend.seeded(recipe.seed):
         rows = batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
         for turn, chosen in zip(range(COST_PAIRS + 1), rows, strict=False):
-            x = backend.asarray(data.x_train[chosen], model)
-            for (trainer, penalty), times in zip((plain, hard), seconds, strict=True):
+            x = backend.asarray(data.x_train[chosen], trainer.model)
+            for penalty, times in zip((None, defense), seconds, strict=True):
                 began = time.perf_counter()
                 trainer.step(losses(backend, penalty), x, data.y_train[chosen], recipe.lr)
                 if turn or len(data.x_train) <= recipe.batch_size:  # the first warms up
                     times.append(time.perf_counter() - began)
+    trainer.restore(start)
     plain_seconds, hard_seconds = map(statistics.median, seconds)
     return Cost(plain_seconds, hard_seconds, hard_seconds / plain_seconds)

@@ -87,7 +87,7 @@ def run_job(
     )
     model = _network(backend, settings["network"], data, recipe.seed)
     if settings["weights"] is not None:
-        _set_weights(backend, model, Path(settings["weights"]))
+        model = _set_weights(backend, model, Path(settings["weights"]))
     check_fit(backend, model, data)
     # Only now that all is known to fit is anything written.
     initial = fingerprint(backend.weights(model).values())
@@ -99,7 +99,9 @@ def run_job(
         )
     run = saved or RunFolder.create(out or new_folder(settings), begun)
     watcher.say(f"writing to {run.path}")
-    origin = settings["weights"] or _reference(backend, model, data, recipe, run, watcher)
+    origin = settings["weights"]
+    if origin is None:
+        model, origin = _reference(backend, model, data, recipe, run, watcher)
     network = NetworkInfo(settings["network"], count_weights(backend, model), origin)
     _, report = harden_on(
         backend,
@@ -137,10 +139,8 @@ def _network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> A
     """A native model: one of the zoo with initial weights, or what the user's factory returns."""
     if name in NETWORKS:
         network = NETWORKS[name](data.x_train.shape[1:], data.classes)
-        model = backend.build(network)
         deviation = float(data.x_train.std()) or 1.0
-        backend.load(model, initial_weights(network, seed, deviation))
-        return model
+        return backend.build(network, initial_weights(network, seed, deviation))
     place, _, factory = name.partition(":")
     if not factory:
         raise InputError(
@@ -159,8 +159,8 @@ def _network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> A
         sys.path.remove("")
 
 
-def _set_weights(backend: TrainingBackend, model: Any, path: Path) -> None:
-    """Load a file into a model whose names and shapes it must have."""
+def _set_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
+    """The model with the weights of a file, whose names and shapes must be its own."""
     given, own = load_weights(path), backend.weights(model)
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     if missing or unknown:
@@ -175,7 +175,7 @@ def _set_weights(backend: TrainingBackend, model: Any, path: Path) -> None:
             )
         if not np.isfinite(value).all():
             raise InputError(f"{path}: {name} holds NaN or infinite values")
-    backend.load(model, given)
+    return backend.load(model, given)
 
 
 def _reference(
@@ -185,19 +185,20 @@ def _reference(
     recipe: Recipe,
     run: RunFolder,
     watcher: Watcher,
-) -> str:
-    """Train the network plainly, unless this run has done so already; where it came from."""
+) -> tuple[Any, str]:
+    """The network trained plainly, unless this run has done so already; where it came from."""
     steps = math.ceil(len(data.x_train) / recipe.batch_size)
     epochs = max(REFERENCE_EPOCHS, math.ceil(REFERENCE_STEPS / steps))
     plain = replace(recipe, epochs=epochs, lr=REFERENCE_LR, decay=REFERENCE_DECAY)
+    origin = f"trained in this run, {epochs} epochs"
     saved = run.load(REFERENCE)
     if saved:
-        backend.load(model, saved[0])
-        return f"trained in this run, {epochs} epochs"
+        return backend.load(model, saved[0]), origin
     watcher.say(f"no weights given: training a reference network for {epochs} epochs")
+    trainer = backend.trainer(model, plain)
     _, stopped = run_stage(
         "reference",
-        backend.trainer(model, plain),
+        trainer,
         Assessor.draw(backend, data, recipe.seed, ATTACK),
         recipe=plain,
         defense=None,
@@ -206,5 +207,5 @@ def _reference(
     )
     if stopped:
         raise InputError(f"the reference network could not be trained: {stopped}")
-    run.save(REFERENCE, backend.weights(model), {"network": run.settings["network"]})
-    return f"trained in this run, {epochs} epochs"
+    run.save(REFERENCE, backend.weights(trainer.model), {"network": run.settings["network"]})
+    return trainer.model, origin

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from deepdefense.backend import Array, Backend, backend_of
 from deepdefense.checks import check_order
 from deepdefense.errors import InputError
@@ -39,6 +41,6 @@ def rho(delta: Array, x: Array, p: float = 2) -> Array:
     order = check_order(p)
     if tuple(delta.shape) != tuple(x.shape):
         raise InputError(f"delta {tuple(delta.shape)} and x {tuple(x.shape)} must have one shape")
-    rows = (x.shape[0], -1) if x.shape[0] else (0, 1)
+    rows = (-1, math.prod(tuple(x.shape[1:])))
     flat = (backend.xp.reshape(value, rows) for value in (delta, x))
     return ratio(backend, *(norm(backend, value, order) for value in flat))

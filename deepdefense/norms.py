@@ -45,7 +45,7 @@ def _scaled(backend: Backend, v: Array) -> tuple[Array, Array]:
 def _length(backend: Backend, u: Array, p: float) -> Array:
     """||u||_p of scaled rows, [b d] -> [b 1], at least 1; a zero row counts as 1."""
     xp = backend.xp
-    size = xp.abs(u)
+    size = u * backend.stop_gradient(xp.sign(u))  # |u|, whose derivative at 0 is 0 everywhere
     if p == 1:
         total = reduce(size, "b d -> b 1", "sum")
     elif p == math.inf:

@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from typing import Any
 
 import numpy as np
@@ -120,10 +120,12 @@ def describe(data: Dataset) -> dict[str, Any]:
 
 def environment(framework: str) -> dict[str, Any]:
     """What a result may depend on besides its settings."""
-    packages = ("deepdefense", "numpy", "einops", framework)
+    # A framework may come in distributions of several names: TensorFlow has one for CPUs alone.
+    installed = packages_distributions().get(framework, [framework])[0]
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: version(name) for name in ("deepdefense", "numpy", "einops")},
+        framework: version(installed),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
     }

@@ -94,7 +94,7 @@ class RunFolder:
 
     def save(self, name: str, arrays: Arrays, about: Mapping[str, Any]) -> None:
         """Write arrays, and what there is to say of them, as one safetensors file."""
-        contiguous = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+        contiguous = {key: np.array(value, order="C") for key, value in arrays.items()}
         metadata = {"deepdefense": json.dumps(about)}
         self.write(name, _safetensors().save(contiguous, metadata=metadata))
 

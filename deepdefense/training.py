@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 from einops import reduce
 
-from deepdefense.backend import Array, Backend, Model, get_backend
+from deepdefense.backend import Array, Backend, Forward, Model, get_backend
 from deepdefense.checks import check_count, check_number
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -86,13 +87,17 @@ class Losses(NamedTuple):
     unfinished: Array  # share of the examples whose search did not succeed
 
 
-LossFunction = Callable[[Model, Array, Array], Losses]
+# The model as it trains (dropout at work), the model itself, examples, labels -> the losses.
+LossFunction = Callable[[Forward, Model, Array, Array], Losses]
 
 
 class Trainer(Protocol):
     """A native model with its native optimizer."""
 
-    model: Any
+    @property
+    def model(self) -> Any:
+        """The model as it stands."""
+        ...
 
     def step(self, loss: LossFunction, x: Array, y: Array, lr: float) -> Losses | None:
         """One update; the losses as floats, or None, with nothing changed, if not finite."""
@@ -111,8 +116,8 @@ class Trainer(Protocol):
 class TrainingBackend(Backend, Protocol):
     """A backend that can also train: the native side of `deepdefense.harden`."""
 
-    def build(self, network: Network) -> Any:
-        """A native model of that description, its weights not yet set."""
+    def build(self, network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
+        """A native model of that description with those weights, in their dtype."""
         ...
 
     def copy(self, model: Any) -> Any:
@@ -123,8 +128,8 @@ class TrainingBackend(Backend, Protocol):
         """Parameters and statistics by name, in PyTorch's names and layout; copies."""
         ...
 
-    def load(self, model: Any, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Set all of them; names and shapes are known to fit."""
+    def load(self, model: Any, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
+        """The model with all of them set, in place if it can be; names and shapes fit."""
         ...
 
     def trainer(self, model: Any, recipe: Recipe) -> Trainer:
@@ -158,11 +163,15 @@ def training_backend(name: str) -> TrainingBackend:
     return backend
 
 
+@cache
 def losses(backend: Backend, defense: DeepDefense | None) -> LossFunction:
-    """Mean cross-entropy plus mean penalty (none without a defense), term by term."""
+    """Mean cross-entropy plus mean penalty (none without a defense), term by term.
 
-    def loss(model: Model, x: Array, y: Array) -> Losses:
-        logits = model(x)
+    The same function for the same arguments, so that it is compiled once.
+    """
+
+    def loss(forward: Forward, model: Model, x: Array, y: Array) -> Losses:
+        logits = forward(x)
         labels = backend.index(y, logits.shape[1], x)
         entropy = reduce(backend.softmax_cross_entropy(logits, labels), "b ->", "mean")
         if defense is None:

@@ -19,6 +19,7 @@ from deepdefense.errors import InputError
 
 __all__ = [
     "NETWORKS",
+    "AveragePool",
     "Conv",
     "Flatten",
     "Layer",
@@ -62,6 +63,13 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
+class AveragePool:
+    """The mean over windows of size x size, without overlap."""
+
+    size: int = 2
+
+
+@dataclass(frozen=True)
 class ReLU:
     """max(x, 0)."""
 
@@ -71,7 +79,7 @@ class Flatten:
     """[b ...] -> [b d], channels first."""
 
 
-Layer: TypeAlias = Conv | Linear | MaxPool | ReLU | Flatten
+Layer: TypeAlias = Conv | Linear | MaxPool | AveragePool | ReLU | Flatten
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,41 @@ def lenet(input_shape: tuple[int, ...], classes: int) -> Network:
     return Network("lenet", input_shape, classes, layers)
 
 
-NETWORKS: Mapping[str, Callable[[tuple[int, ...], int], Network]] = {"mlp": mlp, "lenet": lenet}
+def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
+    """The paper's ConvNet, MatConvNet's for CIFAR-10: three convolutions, and two that classify.
+
+    For images of 32 x 32 pixels or more; the fourth convolution takes all that is left of them.
+
+    Source: Yan, Guo and Zhang (2018), section 4.2.
+    """
+    if len(input_shape) != 3 or min(input_shape[1:]) < 32 or len(set(input_shape[1:])) > 1:
+        raise InputError(
+            "network convnet takes square images [c h h] of 32 x 32 pixels or more, "
+            f"got {list(input_shape)}"
+        )
+    layers = (
+        Conv("conv1", input_shape[0], 32, 5, padding=2),
+        MaxPool(),
+        ReLU(),
+        Conv("conv2", 32, 32, 5, padding=2),
+        ReLU(),
+        AveragePool(),
+        Conv("conv3", 32, 64, 5, padding=2),
+        ReLU(),
+        AveragePool(),
+        Conv("conv4", 64, 64, input_shape[1] // 2 // 2 // 2),
+        ReLU(),
+        Conv("conv5", 64, classes, 1),
+        Flatten(),
+    )
+    return Network("convnet", input_shape, classes, layers)
+
+
+NETWORKS: Mapping[str, Callable[[tuple[int, ...], int], Network]] = {
+    "mlp": mlp,
+    "lenet": lenet,
+    "convnet": convnet,
+}
 
 
 def initial_weights(

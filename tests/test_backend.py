@@ -1,143 +1,79 @@
-"""The seam: each primitive against the reference, and the choice of a backend."""
+"""How a backend is found and chosen."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
 
 import deepdefense as dd
 from deepdefense import backend as seam
-from strategies import Case, cases
-from subjects import NESTED, SUBJECTS, Subject
+
+FRAMEWORKS = {"torch", "jax", "tensorflow", "keras", "flax", "optax"}
+EXTRAS = {"matplotlib", "jinja2", "datasets", "sklearn", "hypothesis", "pytest"}
 
 
-@given(cases())
-def test_logits_and_class_gradients_equal_the_reference(subject: Subject, case: Case) -> None:
-    assume(case.network.activation in subject.activations)
-    backend, x = subject.backend, case.x.reshape(len(case.x), -1)
-    contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))
-    expected = np.stack([case.network.class_gradients(row) for row in x])
-    with backend.inference(subject.model(case.network)) as f:
-        logits, gradients = backend.class_gradients(f, subject.array(x))
-        found = gradients(subject.array(contrasts))
-        np.testing.assert_array_equal(
-            backend.to_numpy(backend.forward(f, subject.array(x))), backend.to_numpy(logits)
-        )
-    np.testing.assert_allclose(backend.to_numpy(logits), case.network(x), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(
-        backend.to_numpy(found), contrasts @ expected, atol=subject.exactness
-    )
-
-
-@given(cases())
-def test_vjp_equals_the_reference(subject: Subject, case: Case) -> None:
-    assume(case.network.activation in subject.activations)
-    backend, x = subject.backend, case.x.reshape(len(case.x), -1)
-    cotangent = case.rng.normal(size=(len(x), len(case.network.biases[-1])))
-    expected = np.stack([case.network.class_gradients(row) for row in x])
-    for twice in (True, False):
-        with backend.inference(subject.model(case.network)) as f:
-            logits, pull = backend.vjp(f, subject.array(x), twice=twice)
-            found = backend.to_numpy(pull(subject.array(cotangent)))
-        np.testing.assert_allclose(
-            backend.to_numpy(logits), case.network(x), rtol=1e-12, atol=1e-12
-        )
-        np.testing.assert_allclose(
-            found, np.einsum("bk,bkd->bd", cotangent, expected), atol=subject.exactness
-        )
-
-
-@given(cases(activations=("tanh", "softplus"), depth=(1, 2)))
-def test_pull_is_differentiable_in_the_weights(subject: Subject, case: Case) -> None:
-    """d/dW of a function of the input gradient: the second order that training needs."""
-    backend, x = subject.backend, case.x.reshape(len(case.x), -1)
-    cotangent = case.rng.normal(size=(len(x), len(case.network.biases[-1])))
-    towards = case.rng.normal(size=x.shape)
-
-    def value(model: object) -> object:
-        with backend.inference(model) as f:
-            _, pull = backend.vjp(f, subject.array(x))
-            return (pull(subject.array(cotangent)) * subject.array(towards)).sum()
-
-    direction = case.direction()
-    expected = SUBJECTS["numpy"].slope(
-        case.network,
-        lambda f: np.sum(_reference_pull(case, f, x, cotangent) * towards),
-        direction,
-    )
-    found = subject.slope(case.network, value, direction)
-    np.testing.assert_allclose(found, expected, rtol=NESTED, atol=NESTED)
-
-
-def _reference_pull(case: Case, f: object, x: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-    _, pull = SUBJECTS["numpy"].backend.vjp(f, x)  # type: ignore[arg-type]
-    return pull(cotangent)
-
-
-def test_rank_breaks_ties_by_the_lower_index(subject: Subject) -> None:
-    scores = subject.array(np.array([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0]]))
-    found = subject.backend.to_numpy(subject.backend.rank(scores, 3))
-    np.testing.assert_array_equal(found, [[1, 2, 0], [0, 1, 2]])
-    first = subject.backend.to_numpy(subject.backend.xp.argmax(scores, 1))
-    np.testing.assert_array_equal(first, [1, 0])
-
-
-class Count(NamedTuple):
-    value: object
-
-
-class Limit(NamedTuple):
-    limit: object
-
-
-def test_iterate_freezes_each_example_when_it_is_done(subject: Subject) -> None:
-    backend = subject.backend
-    limits = subject.array(np.array([0, 3, 1, 9]))
-
-    def body(state: Count, fixed: Limit) -> tuple[Count, object]:
-        value = state.value + 1
-        return Count(value), value < fixed.limit
-
-    start = Count(subject.array(np.zeros(4, np.int64)))
-    found = backend.iterate(body, start, Limit(limits), limits > 0, steps=5)
-    np.testing.assert_array_equal(backend.to_numpy(found.value), [0, 3, 1, 5])
-
-
-def test_available_backends_imports_nothing() -> None:
-    assert dd.available_backends()["numpy"] is True
-    code = (
-        "import sys, deepdefense as dd; dd.available_backends(); "
-        "print(sorted({'torch', 'jax', 'tensorflow', 'keras', 'deepdefense_torch', 'matplotlib', "
-        "'jinja2', 'datasets', 'sklearn'} & set(sys.modules)))"
-    )
+def imported(code: str) -> set[str]:
+    """The root modules in a fresh interpreter that has run the code."""
+    code += "; import sys; print('|'.join(sys.modules), file=sys.stdout)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert result.stdout.strip() == "[]"
+    return {name.partition(".")[0] for name in result.stdout.strip().splitlines()[-1].split("|")}
 
 
-def test_use_backend_is_a_function_and_a_context_manager(subject: Subject) -> None:
-    assert dd.current_backend() is None
-    with dd.use_backend(subject.name) as backend:
-        assert backend is dd.get_backend(subject.name)
-        with dd.use_backend("numpy"):
-            assert dd.current_backend() is dd.get_backend("numpy")
-        assert dd.current_backend() is backend
-    assert dd.current_backend() is None
-    chosen = dd.use_backend(subject.name)
-    assert dd.current_backend() is dd.get_backend(subject.name)
-    chosen.__exit__()
-    assert dd.current_backend() is None
+def test_import_imports_no_framework() -> None:
+    assert dd.available_backends()["numpy"] is True
+    found = imported("import deepdefense as dd; dd.available_backends()")
+    assert not found & (FRAMEWORKS | EXTRAS)
+    assert not {name for name in found if name.startswith("deepdefense_")}
+
+
+USES = {
+    "numpy": "x = np.ones((1, 2))",
+    "torch": "import torch; x = torch.ones(1, 2)",
+    "jax": "import jax.numpy as jnp; x = jnp.ones((1, 2))",
+    "tensorflow": "import tensorflow as tf; x = tf.ones((1, 2))",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.only(name)) for name in USES]
+)
+def test_using_a_backend_imports_no_other_framework(name: str) -> None:
+    """None but those that the framework imports by itself (TensorFlow: Keras, JAX if it is there).
+
+    Choosing it, an attack, a penalty and a network of the zoo: all of the backend is used.
+    """
+    own = imported(f"import numpy as np; {USES[name]}")
+    if name == "tensorflow":
+        own |= imported("import keras")  # the zoo's models are Keras's
+    chosen = (
+        ""
+        if name == "numpy"
+        else (
+            "from deepdefense.training import training_backend as t; "
+            "from deepdefense.zoo import NETWORKS, initial_weights as i; n = NETWORKS['mlp']((2,), 3);"
+            f"m = t('{name}').build(n, i(n, 0, 1.0)); m(x);"
+        )
+    )
+    found = imported(
+        f"import numpy as np; {USES[name]}; import deepdefense as dd; dd.use_backend('{name}'); "
+        "f = lambda x: x * 2.0; dd.deepfool(f, x); "
+        f"dd.DeepDefense()(f, x, np.array([0])) if '{name}' == 'numpy' else None; {chosen} 0"
+    )
+    assert f"deepdefense_{name}" in found
+    others = FRAMEWORKS - own - ({"optax"} if name == "jax" else set())
+    assert not found & others
+    assert not {f"deepdefense_{other}" for other in USES if other != name} & found
 
 
 def test_unknown_backend_is_told() -> None:
-    with pytest.raises(dd.InputError, match="no backend is called 'caffe'; known: numpy, torch"):
+    known = ", ".join(sorted(dd.available_backends()))
+    with pytest.raises(dd.InputError, match=f"no backend is called 'caffe'; known: {known}"):
         dd.use_backend("caffe")
     assert dd.current_backend() is None
 
@@ -157,20 +93,37 @@ def test_incomplete_backend_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_values_of_no_framework_are_told() -> None:
-    with pytest.raises(
-        dd.InputError, match=r"expected an array of numpy or torch, got builtins\.list"
-    ):
+    with pytest.raises(dd.InputError, match=r"expected an array of .*, got builtins\.list"):
         dd.rho([[1.0]], [[2.0]])
 
 
-@pytest.mark.only("torch")
-def test_arrays_of_two_frameworks_are_told() -> None:
-    import torch
-
-    with pytest.raises(dd.InputError, match="two frameworks in one call: numpy and torch"):
-        dd.rho(np.ones((1, 2)), torch.ones(1, 2))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.only(n)) for n in USES if n != "numpy"]
+)
+def test_arrays_of_two_frameworks_are_told(name: str) -> None:
+    backend, x = dd.get_backend(name), np.ones((2, 3))
+    native = backend.asarray(x, lambda x: x)
+    both = f"{' and '.join(sorted(['numpy', name]))}"
+    with pytest.raises(dd.InputError, match=f"two frameworks in one call: {both}"):
+        dd.rho(x, native)
+    with pytest.raises(dd.InputError, match=f"two frameworks in one call: {both}"):
+        dd.deepfool(lambda x: x, native, np.array([0, 1]))
+    with pytest.raises(
+        dd.InputError, match=f"examples are of numpy, but the model returned logits of {name}"
+    ):
+        dd.deepfool(lambda x: native, x)
     with (
         dd.use_backend("numpy"),
-        pytest.raises(dd.InputError, match=r'use_backend\("numpy"\) is in force, but .* of torch'),
+        pytest.raises(dd.InputError, match=rf'use_backend\("numpy"\) is in force, .* of {name}'),
     ):
-        dd.rho(torch.ones(1, 2), torch.ones(1, 2))
+        dd.rho(native, native)
+
+
+@pytest.mark.only("torch")
+@pytest.mark.only("jax")
+def test_arrays_of_torch_and_jax_are_told() -> None:
+    import jax.numpy as jnp
+    import torch
+
+    with pytest.raises(dd.InputError, match="two frameworks in one call: jax and torch"):
+        dd.rho(torch.ones(2, 3), jnp.ones((2, 3)))

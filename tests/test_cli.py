@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blobs import TEST, TRAIN, Interrupt
 from deepdefense import DeepDefense, Recipe, cli
 from deepdefense.runs import load_weights
-from test_hardening import TEST, TRAIN, Interrupt
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import deepdefense as dd
+from blobs import DEFENSE, RECIPE, TEST, TRAIN, Interrupt
 from deepdefense.data import from_arrays
 from deepdefense.results import ATTACK
 from deepdefense.runs import RunFolder, load_weights
@@ -21,25 +22,6 @@ from deepdefense.zoo import NETWORKS, initial_weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
-
-RECIPE = dd.Recipe(epochs=3, lr=0.01, batch_size=20, seed=1)
-DEFENSE = dd.DeepDefense(lam=2.0, c=2.0, steps=3)
-
-
-def blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three classes around three points, [n 1 4 4] and [n].
-
-    Twelve of the sixteen directions hardly vary and tell nothing: a network has no reason to be
-    insensitive to them until it is hardened.
-    """
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, n)
-    centres = np.array([[2.0, 0, 0, 1], [0, 2.0, 1, 0], [-1, -1, 1, 1]])
-    told = centres[y] + 0.5 * rng.normal(size=(n, 4))
-    return np.concatenate([told, 0.05 * rng.normal(size=(n, 12))], 1).reshape(n, 1, 4, 4), y
-
-
-TRAIN, TEST = blobs(150, 0), blobs(60, 1)
 
 
 @pytest.fixture(scope="module")
@@ -162,20 +144,6 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
         np.testing.assert_array_equal(weights[name], value.numpy())
 
 
-class Interrupt(Watcher):
-    """Interrupts the job after so many units of a task."""
-
-    def __init__(self, task: str, at: int) -> None:
-        self.task, self.at, self.now = task, at, ""
-
-    def begin(self, task: str, total: int) -> None:
-        self.now = task
-
-    def advance(self, done: int) -> None:
-        if self.now == self.task and done >= self.at:
-            raise KeyboardInterrupt
-
-
 # Steps are 8 an epoch: in the first, in the second, in the third epoch; and after all of them.
 @pytest.mark.parametrize(("task", "at"), [("harden", 3), ("harden", 12), ("evaluate after", 1)])
 def test_interrupted_run_resumes_to_the_same_result(
@@ -289,23 +257,6 @@ def test_checkpoint_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_array_equal(found[0]["x"], np.arange(3.0))
     assert found[1] == {"about": 1}
     assert {path.name for path in run.path.iterdir()} == {"settings.json", "w.safetensors"}
-
-
-@pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_zoo_builds_what_it_describes(name: str) -> None:
-    backend = training_backend("torch")
-    network = NETWORKS[name]((1, 28, 28), 10)
-    random = torch.get_rng_state()
-    model = backend.build(network)
-    assert torch.equal(torch.get_rng_state(), random)
-    weights = initial_weights(network, 0, 79.0)
-    assert {k: v.shape for k, v in backend.weights(model).items()} == {
-        k: v.shape for k, v in weights.items()
-    }
-    backend.load(model, weights)
-    assert tuple(model(torch.zeros(2, 1, 28, 28)).shape) == (2, 10)
-    for key, value in backend.weights(model).items():
-        np.testing.assert_array_equal(value, weights[key])
 
 
 def test_initial_weights_follow_the_unit_of_the_inputs() -> None:

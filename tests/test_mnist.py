@@ -12,25 +12,30 @@ from deepdefense.runs import load_weights
 from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
 
-pytest.importorskip("torch", reason="PyTorch is not installed")
 MNIST = Path(__file__).parent.parent.parent / "shared" / "data" / "mnist"
-pytestmark = [
-    pytest.mark.only("torch"),
-    pytest.mark.skipif(
-        not MNIST.is_dir(), reason=f"MNIST and its reference LeNet are not in {MNIST}"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not MNIST.is_dir(), reason=f"MNIST and its reference LeNet are not in {MNIST}"
+)
 
 
-def test_published_lenet_has_its_published_robustness() -> None:
+@pytest.mark.parametrize(
+    ("name", "examples", "accuracy", "rho"),
+    [
+        pytest.param("torch", 10_000, 0.9902, 0.2056, marks=pytest.mark.only("torch")),
+        pytest.param("jax", 1000, 0.991, 0.20146, marks=pytest.mark.only("jax")),
+        pytest.param("tensorflow", 1000, 0.991, 0.20146, marks=pytest.mark.only("tensorflow")),
+    ],
+)
+def test_published_lenet_has_its_published_robustness(
+    name: str, examples: int, accuracy: float, rho: float
+) -> None:
     """99.02 % and rho_2 = 0.2056: the protocol, preprocessing and layout are the authors'."""
     data = load("mnist", data_dir=MNIST)
-    backend = training_backend("torch")
-    model = backend.build(NETWORKS["lenet"]((1, 28, 28), 10))
-    backend.load(model, load_weights(MNIST / "lenet_reference.safetensors"))
-    report = dd.evaluate(model, data.x_test, data.y_test)
-    assert report.n == 10_000
-    assert report.accuracy == pytest.approx(0.9902, abs=0.0001)
-    assert report.rho_2 == pytest.approx(0.2056, abs=0.0005)
+    weights = load_weights(MNIST / "lenet_reference.safetensors")
+    model = training_backend(name).build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
+    report = dd.evaluate(model, data.x_test[:examples], data.y_test[:examples])
+    assert report.n == examples
+    assert report.accuracy == pytest.approx(accuracy, abs=0.0001)
+    assert report.rho_2 == pytest.approx(rho, abs=0.0005 if examples == 10_000 else 0.0001)
     assert report.success == 1
     assert report.unmeasured == 0

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume
 
 import deepdefense as dd
+from deepdefense.testing import AUTODIFF, Case, Harness, cases, given
+from deepdefense.testing.penalty import fitted, well_posed
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch import nn  # noqa: E402 - after the check that there is a torch
@@ -194,3 +197,59 @@ def test_host_data_with_a_native_model(model: nn.Module, batch: Any) -> None:
     assert dd.evaluate(model, x.numpy(), y.numpy()) == dd.evaluate(model, x, y)
     with pytest.raises(dd.InputError, match="the model is of torch, but the examples are of numpy"):
         dd.deepfool(model, np.ones((2, 2, 6, 6)))
+
+
+def naive_objective(model, x, y, defense: dd.DeepDefense):
+    """Deep Defense in plain torch for p = 2, every class in the graph of every iteration."""
+    total = torch.nn.functional.cross_entropy(model(x), y, reduction="sum")
+    for start, label in zip(x, y, strict=True):
+        clean = model(start[None])[0]
+        right = bool(clean.argmax() == label)
+        ranked = clean.argsort(descending=True, stable=True)[: defense.candidates].tolist()
+        shift = torch.zeros_like(start)
+        for _ in range(defense.steps):
+            point = start + shift
+            if not point.requires_grad:
+                point.requires_grad_()
+            logits = model(point[None])[0]
+            slopes = [
+                torch.autograd.grad(logit, point, create_graph=True, retain_graph=True)[0]
+                for logit in logits
+            ]
+            others = [j for j in range(len(logits)) if j != label]
+            base = int(label) if right else max(others, key=lambda j: float(logits[j].detach()))
+            targets = [j for j in ranked if j != label] if right else [int(label)]
+            steps = []
+            for j in targets:
+                gap, normal = logits[j] - logits[base], slopes[j] - slopes[base]
+                steps.append((gap.abs() / normal.norm(), gap.abs() / normal.norm() ** 2 * normal))
+            shift = shift + min(steps, key=lambda pair: float(pair[0].detach()))[1]
+            end = model((start + (1 + defense.overshoot) * shift)[None])[0].argmax()
+            if bool(end == label) != right:
+                break
+        rho = (1 + defense.overshoot) * shift.norm() / start.norm()
+        exponent = -defense.c * rho if right else defense.d * rho
+        total = total + defense.lam * exponent.exp()
+    return total / len(x)
+
+
+class _Torch(Harness):
+    backend = "torch"
+
+
+@given(cases(orders=(2.0,)))
+def test_equals_the_naive_definition_with_every_class_in_the_graph(case: Case) -> None:
+    """Replaying only the chosen classes changes neither value nor gradient."""
+    harness, defense = _Torch(), fitted(case)
+    well_posed(case, defense)
+    x, y = harness.array(case.x), harness.array(case.y)
+    direction = case.direction()
+    found, naive = (
+        harness.slope(case.network, value, direction)
+        for value in (
+            lambda model: defense.objective(model, x, y),
+            lambda model: naive_objective(model, x, y, defense),
+        )
+    )
+    assume(np.isfinite(naive))  # where every ReLU is dead, the naive definition divides 0 by 0
+    np.testing.assert_allclose(found, naive, rtol=AUTODIFF, atol=AUTODIFF)

@@ -1,14 +1,19 @@
-"""PyTorch behind the seam: no algorithm, only how torch spells each operation."""
+"""PyTorch behind the seam: no algorithm, only how torch spells each operation.
+
+Where `torch.compile` traces, values are not known and `torch.autograd.grad` is out of reach: there
+`torch.func` takes the gradients, and loops run to their end over all examples, behind a mask.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from deepdefense.errors import InputError
 
@@ -24,11 +29,41 @@ def _rows(values: Any, rows: Tensor) -> Any:
     return values._make(value.index_select(0, rows) for value in values)
 
 
+def _selected(mask: Tensor, new: Any, old: Any) -> Any:
+    """The rows of one NamedTuple of tensors where the mask is set, else those of another."""
+    return new._make(
+        torch.where(mask.reshape(-1, *[1] * (b.ndim - 1)), a, b)
+        for a, b in zip(new, old, strict=True)
+    )
+
+
 def _tracked(x: Tensor) -> Tensor:
     """X as a tensor whose gradient can be asked for, without touching the caller's."""
     if torch.is_grad_enabled() and x.requires_grad:
         return x
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+
+
+@torch.library.custom_op(
+    "deepdefense::snapshot", mutates_args=(), schema="(Tensor value) -> Tensor"
+)
+def _snapshot(value: Tensor) -> Tensor:
+    return value.clone()
+
+
+_snapshot.register_fake(torch.empty_like)
+
+
+def _undisturbed(model: Any) -> Forward:
+    """A traced module whose buffers stay as they are now, until the backward pass is over.
+
+    A graph that trains the module too overwrites the statistics of batch norm. Inductor (2.13)
+    would compute them again in the backward pass, from what is overwritten already, and return
+    wrong gradients (https://github.com/pytorch/pytorch/pull/197039); it keeps the results of an
+    operation that it does not know.
+    """
+    buffers = {name: _snapshot(buffer) for name, buffer in model.named_buffers()}
+    return lambda x: torch.func.functional_call(model, buffers, (x,))
 
 
 class TorchSeam:
@@ -52,7 +87,8 @@ class TorchSeam:
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise InputError(f"labels must be integers, got {index.dtype}")
         index = index.detach().long()
-        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < depth):
+        known = index.numel() > 0 and not is_compiling()
+        if known and not (int(index.min()) >= 0 and int(index.max()) < depth):
             raise InputError(
                 f"labels must lie in 0..{depth - 1} for {depth} logits, "
                 f"got {int(index.min())}..{int(index.max())}"
@@ -83,41 +119,46 @@ class TorchSeam:
         modes = [module.training for module in modules]
         devices = {tensor.device for module in modules[:1] for tensor in module.parameters()}
         gpus = [device for device in devices if device.type == "cuda"]
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.random.fork_rng(devices=gpus))
-            for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        compiling = is_compiling()
+        with (
+            # Neither can be traced. A model that draws random numbers in inference mode moves the
+            # global state on when compiled; dropout does not.
+            nullcontext() if compiling else torch.inference_mode(False),
+            nullcontext() if compiling else torch.random.fork_rng(devices=gpus),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast(accelerator, enabled=False),
+        ):
             try:
                 for module in modules:
                     module.training = False
-                yield model
+                yield _undisturbed(model) if compiling and any(modes) else model
             finally:
                 for module, mode in zip(modules, modes, strict=True):
                     module.training = mode
 
     def class_gradients(self, f: Forward, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        with torch.enable_grad():
-            point = _tracked(x.detach())
-            logits = f(point)
+        with torch.no_grad():
+            logits, pull = self.vjp(f, x.detach())
 
         def gradients(contrasts: Tensor) -> Tensor:
-            if not logits.requires_grad:
-                return x.new_zeros(*contrasts.shape[:2], x.shape[1])
-            pulls = [
-                torch.autograd.grad(
-                    logits, point, direction, retain_graph=True, materialize_grads=True
-                )[0]
-                for direction in contrasts.unbind(1)
-            ]
-            return torch.stack(pulls, 1)
+            return torch.stack([pull(contrast) for contrast in contrasts.unbind(1)], 1)
 
-        return logits.detach(), gradients
+        return logits, gradients
 
     def vjp(
         self, f: Forward, x: Tensor, *, twice: bool = True
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         recording = torch.is_grad_enabled()
+        if is_compiling():
+            values, gradient = torch.func.vjp(f, x)
+
+            def traced_pull(cotangent: Tensor) -> Tensor:
+                pulled: Tensor = gradient(cotangent)[0]
+                return pulled if recording and twice else pulled.detach()
+
+            return values, traced_pull
+
         with torch.enable_grad():
             point = _tracked(x)
             logits = f(point)
@@ -148,6 +189,10 @@ class TorchSeam:
     ) -> State:
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             for _ in range(steps):
+                if is_compiling():  # whether none is left is not known, nor how many are
+                    new, going = body(state, fixed)
+                    state, active = _selected(active, new, state), active & going
+                    continue
                 rows = active.nonzero()[:, 0]
                 if len(rows) == 0:
                     break

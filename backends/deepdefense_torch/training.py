@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.training import Losses, Recipe
-from deepdefense.zoo import Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
+from deepdefense.zoo import AveragePool, Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
 
 __all__ = ["TorchTraining"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-LossFunction = Callable[[Any, Tensor, Any], Losses]
+LossFunction = Callable[[Any, Any, Tensor, Any], Losses]
 
 
 def _module(layer: Layer) -> nn.Module:
@@ -30,6 +30,8 @@ def _module(layer: Layer) -> nn.Module:
             return nn.Linear(inputs, outputs)
         case MaxPool(size):
             return nn.MaxPool2d(size)
+        case AveragePool(size):
+            return nn.AvgPool2d(size)
         case ReLU():
             return nn.ReLU()
         case Flatten():
@@ -57,7 +59,7 @@ class _Trainer:
         self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        found = loss(self.model, x, y)
+        found = loss(self.model, self.model, x, y)
         self._optimizer.zero_grad()
         found.total.backward()
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
@@ -91,13 +93,14 @@ class _Trainer:
 class TorchTraining:
     """The training side of the PyTorch backend."""
 
-    def build(self, network: Network) -> nn.Module:
+    def build(self, network: Network, weights: Arrays) -> nn.Module:
         with self.seeded(0):  # only so that the native initialisation draws from no global state
             named = [
                 (getattr(layer, "name", f"layer{i}"), _module(layer))
                 for i, layer in enumerate(network.layers)
             ]
-        model = nn.Sequential(OrderedDict(named))
+        dtype = torch.as_tensor(next(iter(weights.values()))).dtype
+        model = self.load(nn.Sequential(OrderedDict(named)).to(dtype), weights)
         for kernel in (p for p in model.parameters() if p.dim() == 4):
             # Channels last in memory: a step of LeNet takes two thirds of the time (2 CPU cores).
             kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
@@ -109,8 +112,9 @@ class TorchTraining:
     def weights(self, model: nn.Module) -> dict[str, npt.NDArray[Any]]:
         return {name: _host(tensor) for name, tensor in model.state_dict().items()}
 
-    def load(self, model: nn.Module, weights: Arrays) -> None:
+    def load(self, model: nn.Module, weights: Arrays) -> nn.Module:
         model.load_state_dict({n: torch.as_tensor(np.array(v)) for n, v in weights.items()})
+        return model
 
     def trainer(self, model: nn.Module, recipe: Recipe) -> _Trainer:
         return _Trainer(model, recipe)

@@ -78,10 +78,15 @@ class _Task(NamedTuple):
 
 
 def flatten(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
-    """The same model over flat inputs, and the inputs flat: [b ...] -> [b d]."""
+    """The model over flat inputs, its logits checked, and the inputs flat: [b ...] -> [b d]."""
     shape = tuple(x.shape[1:])
-    flat = backend.xp.reshape(x, (x.shape[0], math.prod(shape)))
-    return lambda rows: f(backend.xp.reshape(rows, (rows.shape[0], *shape))), flat
+
+    def flat(rows: Array) -> Array:
+        logits = f(backend.xp.reshape(rows, (-1, *shape)))
+        check_logits(logits, rows)
+        return logits
+
+    return flat, backend.xp.reshape(x, (-1, math.prod(shape)))
 
 
 def contrast(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
@@ -165,7 +170,6 @@ def search(
     x = backend.stop_gradient(x)
     shortest = shortest_step(backend, x, p)
     clean = backend.forward(f, x)
-    check_logits(clean, x)
     depth = clean.shape[1]
     finite = xp.all(xp.isfinite(x), 1) & xp.all(xp.isfinite(clean), 1)
     ranked = backend.rank(clean, min(candidates, depth))
@@ -298,9 +302,9 @@ def deepfool(
             bounds=bounds,
         )
     x = backend.stop_gradient(x)
-    perturbed = x + (1 + overshoot) * backend.xp.reshape(found.shift, tuple(x.shape))
+    perturbed = x + (1 + overshoot) * backend.xp.reshape(found.shift, (-1, *x.shape[1:]))
     if bounds is not None:
-        moved = backend.xp.reshape(found.steps > 0, (x.shape[0],) + (1,) * (len(x.shape) - 1))
+        moved = backend.xp.reshape(found.steps > 0, (-1,) + (1,) * (len(x.shape) - 1))
         clipped = backend.xp.clip(perturbed, bounds[0], bounds[1])
         perturbed = backend.xp.where(moved, clipped, x)
     return Perturbation(perturbed, perturbed - x, found.success, found.steps)

@@ -113,6 +113,14 @@ class TinyNetwork:
             start = end
         return TinyNetwork(tuple(weights), tuple(biases), self.activation)
 
+    def with_logits(self, scale: float, shift: float) -> TinyNetwork:
+        """The same network, its logits shifted by one number and then scaled."""
+        return TinyNetwork(
+            (*self.weights[:-1], scale * self.weights[-1]),
+            (*self.biases[:-1], scale * (self.biases[-1] + shift)),
+            self.activation,
+        )
+
     def _preactivations(self, x: Array) -> list[Array]:
         """z_1 = W_1 x + b_1 and z_i = W_i h(z_{i-1}) + b_i; the last are the logits."""
         a = np.asarray(x, dtype=np.float64).reshape(-1)

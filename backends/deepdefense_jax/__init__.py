@@ -1,0 +1,13 @@
+"""The JAX backend: the seam of `deepdefense`, eagerly and under every transformation."""
+
+from deepdefense_jax.adapter import JaxSeam
+from deepdefense_jax.training import JaxTraining, ZooModel
+
+__all__ = ["BACKEND", "ZooModel"]
+
+
+class _Jax(JaxSeam, JaxTraining):
+    """The seam, and training."""
+
+
+BACKEND = _Jax()

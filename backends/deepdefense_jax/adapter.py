@@ -1,0 +1,165 @@
+"""JAX behind the seam: no algorithm, only how JAX spells each operation.
+
+A model is any function closed over its parameters, which are reached by tracing. Outside of a
+transformation loops are Python's and end early; inside of one they are `lax` loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from deepdefense.errors import InputError
+from deepdefense_jax.models import inferring, is_parameter
+
+__all__ = ["JaxSeam"]
+
+State = TypeVar("State", bound=NamedTuple)
+Fixed = TypeVar("Fixed", bound=NamedTuple)
+Forward = Callable[[Array], Array]
+
+
+def _known(x: Any) -> bool:
+    """Whether the values of `x` are at hand, rather than being traced."""
+    return not isinstance(x, jax.core.Tracer)
+
+
+def _constant(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
+    """The same function, with all that it is closed over held constant under differentiation.
+
+    So nothing of it enters the differentiated program, where a `lax.while_loop` has no transpose.
+    """
+    converted, hoisted = jax.closure_convert(function, *examples)
+    held = [lax.stop_gradient(value) for value in hoisted]
+    return lambda *arguments: converted(*arguments, *held)
+
+
+class JaxSeam:
+    """The seam in JAX."""
+
+    name = "jax"
+    xp: Any = jnp
+
+    def asarray(self, value: Any, model: Any) -> Array:
+        like = next(filter(is_parameter, jax.tree_util.tree_leaves(model)), None)
+        if like is None or not jnp.issubdtype(np.asarray(value).dtype, np.floating):
+            return jnp.asarray(value)
+        return jnp.asarray(value, dtype=like.dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return np.array(x)
+
+    def index(self, labels: Any, depth: int, like: Array) -> Array:
+        if _known(labels):
+            known = np.asarray(labels)
+            if not np.issubdtype(known.dtype, np.integer):
+                raise InputError(f"labels must be integers, got {known.dtype}")
+            if known.size and not (known.min() >= 0 and known.max() < depth):
+                raise InputError(
+                    f"labels must lie in 0..{depth - 1} for {depth} logits, "
+                    f"got {known.min()}..{known.max()}"
+                )
+        elif not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise InputError(f"labels must be integers, got {labels.dtype}")
+        return jnp.asarray(labels).astype(int)
+
+    def one_hot(self, index: Array, depth: int, like: Array) -> Array:
+        return jax.nn.one_hot(index, depth, dtype=like.dtype)
+
+    def rank(self, scores: Array, count: int) -> Array:
+        return jnp.argsort(scores, axis=1, descending=True, stable=True)[:, :count]
+
+    def epsilon(self, x: Array) -> float:
+        if x.dtype not in (jnp.float32, jnp.float64):
+            raise InputError(
+                f"examples must be float32 or float64, got {x.dtype}: use x.astype(float)"
+            )
+        return float(jnp.finfo(x.dtype).eps)
+
+    def stop_gradient(self, x: Array) -> Array:
+        return lax.stop_gradient(x)
+
+    def forward(self, f: Forward, x: Array) -> Array:
+        x = lax.stop_gradient(x)
+        logits: Array = _constant(f, x)(x)
+        return logits
+
+    @contextmanager
+    def inference(self, model: Any) -> Iterator[Forward]:
+        with inferring(model) as f:
+            yield f
+
+    def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+        x = lax.stop_gradient(x)
+        logits, pull = jax.vjp(_constant(f, x), x)
+
+        def gradients(contrasts: Array) -> Array:
+            # One by one: all at once takes several times as long on CPUs, and the memory of all.
+            each = jnp.swapaxes(contrasts, 0, 1)
+            if _known(contrasts):
+                return jnp.stack([pull(contrast)[0] for contrast in each], 1)
+            (pulled,) = lax.map(pull, each)
+            return jnp.swapaxes(pulled, 0, 1)
+
+        return logits, gradients
+
+    def vjp(
+        self, f: Forward, x: Array, *, twice: bool = True
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        logits, pull = jax.vjp(f, x)
+
+        def gradient(cotangent: Array) -> Array:
+            (pulled,) = pull(cotangent)
+            return pulled if twice else lax.stop_gradient(pulled)
+
+        return logits, gradient
+
+    def iterate(
+        self,
+        body: Callable[[State, Fixed], tuple[State, Array]],
+        state: State,
+        fixed: Fixed,
+        active: Array,
+        *,
+        steps: int,
+        differentiable: bool = False,
+    ) -> State:
+        def masked(carry: tuple[State, Array]) -> tuple[State, Array]:
+            old, active = carry
+            new, going = body(old, fixed)
+            kept = old._make(
+                jnp.where(jnp.reshape(active, (-1,) + (1,) * (b.ndim - 1)), b, a)
+                for a, b in zip(old, new, strict=True)
+            )
+            return kept, active & going
+
+        carry = (state, active)
+        if _known(active):
+            for _ in range(steps):
+                if not bool(carry[1].any()):
+                    break
+                carry = masked(carry)
+        elif differentiable:
+            carry, _ = lax.scan(
+                lambda carry, _: (lax.cond(carry[1].any(), masked, lambda c: c, carry), None),
+                carry,
+                length=steps,
+            )
+        else:
+            step = _constant(masked, carry)
+            _, carry = lax.while_loop(
+                lambda count: (count[0] < steps) & count[1][1].any(),
+                lambda count: (count[0] + 1, step(count[1])),
+                (0, carry),
+            )
+        return carry[0]
+
+    def softmax_cross_entropy(self, logits: Array, labels: Array) -> Array:
+        own = jnp.expand_dims(labels, 1)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), own, axis=1)[:, 0]

@@ -1,0 +1,5 @@
+"""Deep Defense inside Keras 3's own `fit`, on any backend of Keras."""
+
+from deepdefense_keras.fitting import defended
+
+__all__ = ["defended"]

@@ -1,0 +1,146 @@
+"""TensorFlow behind the seam: no algorithm, only how TensorFlow spells each operation.
+
+The same code runs eagerly, in a `tf.function` (the batch may have any size) and under XLA.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from deepdefense.errors import InputError
+
+__all__ = ["TensorFlowSeam"]
+
+State = TypeVar("State", bound=NamedTuple)
+Fixed = TypeVar("Fixed", bound=NamedTuple)
+Forward = Callable[[tf.Tensor], tf.Tensor]
+
+
+def _known(x: Any) -> bool:
+    """Whether the values of `x` are at hand, rather than being a node of a graph."""
+    return not tf.is_tensor(x) or hasattr(x, "numpy")
+
+
+class TensorFlowSeam:
+    """The seam in TensorFlow."""
+
+    name = "tensorflow"
+    xp: Any = tf.experimental.numpy
+
+    def asarray(self, value: Any, model: Any) -> tf.Tensor:
+        variables = getattr(model, "variables", ())
+        like = next((v for v in variables if tf.as_dtype(v.dtype).is_floating), None)
+        value = tf.convert_to_tensor(value)
+        if like is None or not value.dtype.is_floating:
+            return value
+        return tf.cast(value, like.dtype)
+
+    def to_numpy(self, x: tf.Tensor) -> np.ndarray:
+        return np.array(x)
+
+    def index(self, labels: Any, depth: int, like: tf.Tensor) -> tf.Tensor:
+        index = tf.convert_to_tensor(labels)
+        if not index.dtype.is_integer:
+            raise InputError(f"labels must be integers, got {index.dtype.name}")
+        if _known(index):
+            known = index.numpy()
+            if known.size and not (known.min() >= 0 and known.max() < depth):
+                raise InputError(
+                    f"labels must lie in 0..{depth - 1} for {depth} logits, "
+                    f"got {known.min()}..{known.max()}"
+                )
+        return tf.cast(index, tf.int64)
+
+    def one_hot(self, index: tf.Tensor, depth: int, like: tf.Tensor) -> tf.Tensor:
+        return tf.one_hot(index, depth, dtype=like.dtype)
+
+    def rank(self, scores: tf.Tensor, count: int) -> tf.Tensor:
+        return tf.cast(tf.math.top_k(scores, count).indices, tf.int64)
+
+    def epsilon(self, x: tf.Tensor) -> float:
+        if x.dtype not in (tf.float32, tf.float64):
+            raise InputError(
+                f"examples must be float32 or float64, got {x.dtype.name}: "
+                "use tf.cast(x, tf.float32)"
+            )
+        return float(np.finfo(x.dtype.as_numpy_dtype).eps)
+
+    def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.stop_gradient(x)
+
+    def forward(self, f: Forward, x: tf.Tensor) -> tf.Tensor:
+        return tf.stop_gradient(f(tf.stop_gradient(x)))
+
+    @contextmanager
+    def inference(self, model: Any) -> Iterator[Forward]:
+        keras = sys.modules.get("keras")
+        if keras and isinstance(model, keras.Layer):
+            from deepdefense_keras.models import inferring
+
+            with inferring(model) as f:
+                yield f
+        else:
+            yield model
+
+    def class_gradients(
+        self, f: Forward, x: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        logits, pull = self.vjp(f, tf.stop_gradient(x), twice=False)
+
+        def gradients(contrasts: tf.Tensor) -> tf.Tensor:
+            return tf.stack([pull(contrast) for contrast in tf.unstack(contrasts, axis=1)], 1)
+
+        return tf.stop_gradient(logits), gradients
+
+    def vjp(
+        self, f: Forward, x: tf.Tensor, *, twice: bool = True
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            logits = f(x)
+
+        def pull(cotangent: tf.Tensor) -> tf.Tensor:
+            gradient = tape.gradient(
+                logits,
+                x,
+                output_gradients=cotangent,
+                unconnected_gradients=tf.UnconnectedGradients.ZERO,
+            )
+            return gradient if twice else tf.stop_gradient(gradient)
+
+        return logits, pull
+
+    def iterate(
+        self,
+        body: Callable[[State, Fixed], tuple[State, tf.Tensor]],
+        state: State,
+        fixed: Fixed,
+        active: tf.Tensor,
+        *,
+        steps: int,
+        differentiable: bool = False,
+    ) -> State:
+        def masked(state: State, active: tf.Tensor) -> tuple[State, tf.Tensor]:
+            new, going = body(state, fixed)
+            kept = []
+            for a, b in zip(state, new, strict=True):
+                mask = tf.reshape(active, (-1,) + (1,) * (len(b.shape) - 1))
+                kept.append(tf.ensure_shape(tf.where(mask, b, a), a.shape))
+            return state._make(kept), tf.ensure_shape(active & going, active.shape)
+
+        state, _ = tf.while_loop(
+            lambda state, active: tf.reduce_any(active),
+            masked,
+            (state, active),
+            maximum_iterations=steps,
+        )
+        return state if differentiable else state._make(map(tf.stop_gradient, state))
+
+    def softmax_cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)

@@ -1,0 +1,141 @@
+"""What a caller sees, with values at hand: the evaluation, and errors that say what to do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepdefense.attacks.deepfool import deepfool
+from deepdefense.backend import current_backend, get_backend, use_backend
+from deepdefense.errors import InputError
+from deepdefense.evaluation import Report, evaluate
+from deepdefense.metrics import rho
+from deepdefense.testing.deepfool import linear
+from deepdefense.testing.harness import Harness
+from deepdefense_numpy import oracle
+from deepdefense_numpy.networks import TinyNetwork
+
+__all__ = ["CallTests"]
+
+BAD = [
+    ({"p": 0.5}, "p must be a number from 1 to inf, got 0.5"),
+    ({"p": "2"}, "p must be a number"),
+    ({"steps": 0}, "steps must be a whole number, 1 or more, got 0"),
+    ({"candidates": 1}, "candidates must be a whole number, 2 or more, got 1"),
+    ({"bounds": (1, 0)}, "low < high"),
+    ({"bounds": 3}, "bounds must be a pair"),
+    ({"overshoot": -1.0}, "overshoot must be finite, 0 or more"),
+]
+NETWORK = TinyNetwork.draw(np.random.default_rng(0), [4, 6, 3], "tanh")
+
+
+class CallTests(Harness):
+    """Calls from outside of any compiled function."""
+
+    def evaluated(self, x: np.ndarray, y: np.ndarray, **options: Any) -> Report:
+        """The report on the network above."""
+        return evaluate(self.model(NETWORK), self.array(x), self.array(y), **options)
+
+    @pytest.mark.parametrize(("options", "message"), BAD)
+    def test_bad_settings_are_told(self, options: dict[str, Any], message: str) -> None:
+        model = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
+        with pytest.raises(InputError, match=message):
+            deepfool(model, self.array(np.ones((1, 2))), **options)
+
+    def test_bad_labels_are_told(self) -> None:
+        model = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
+        x = self.array(np.ones((2, 2)))
+        with pytest.raises(InputError, match=r"labels must be class indices \[b\] with b = 2"):
+            deepfool(model, x, self.array(np.array([0, 1, 1])))
+        with pytest.raises(InputError, match=r"labels must lie in 0\.\.1 for 2 logits, got 0\.\.7"):
+            deepfool(model, x, self.array(np.array([0, 7])))
+        with pytest.raises(InputError, match="labels must be integers"):
+            deepfool(model, x, self.array(np.array([0.0, 1.0])))
+
+    def test_bad_models_are_told(self) -> None:
+        x = self.array(np.ones((2, 2)))
+        with pytest.raises(InputError, match="two classes or more"):
+            deepfool(self.model(linear([[1.0, 2.0]], [0.0])), x)
+        with pytest.raises(InputError, match=r"logits \[2 k\], it returned shape \[2\]"):
+            deepfool(lambda x: x[:, 0], x)
+        other: Any = np.ones((2, 3)) if self.backend != "numpy" else [[1.0, 2.0, 3.0]] * 2
+        with pytest.raises(InputError, match=r"the model returned logits of (numpy|list)"):
+            deepfool(lambda x: other, x)
+
+    def test_half_precision_is_told(self) -> None:
+        with pytest.raises(InputError, match="must be float32 or float64"):
+            deepfool(lambda x: x, self.array(np.ones((2, 2), np.float16)))
+
+    def test_rho_of_two_shapes_is_an_error(self) -> None:
+        delta, x = self.array(np.ones((2, 3))), self.array(np.ones((2, 4)))
+        with pytest.raises(InputError, match=r"delta \(2, 3\) and x \(2, 4\) must have one shape"):
+            rho(delta, x)
+
+    def test_use_backend_is_a_function_and_a_context_manager(self) -> None:
+        assert current_backend() is None
+        with use_backend(self.backend) as backend:
+            assert backend is get_backend(self.backend)
+            with use_backend("numpy"):
+                assert current_backend() is get_backend("numpy")
+            assert current_backend() is backend
+        assert current_backend() is None
+        chosen = use_backend(self.backend)
+        assert current_backend() is self.seam
+        chosen.__exit__()
+        assert current_backend() is None
+
+    def test_evaluate_is_the_mean_over_examples(self) -> None:
+        rng = np.random.default_rng(1)
+        x, y = rng.normal(size=(23, 4)), rng.integers(0, 3, 23)
+        walks = [oracle.deepfool(NETWORK, row) for row in x]
+        ratios = [oracle.rho(w.delta, row, 2) for w, row in zip(walks, x, strict=True)]
+        for batch_size in (5, 100):
+            report = self.evaluated(x, y, p=math.inf, batch_size=batch_size)
+            assert report.n == 23
+            assert report.accuracy == pytest.approx((NETWORK(x).argmax(1) == y).mean())
+            assert report.rho_2 == pytest.approx(np.mean(ratios), rel=1e-5)
+            assert report.rho_2_median == pytest.approx(np.median(ratios), rel=1e-5)
+            assert report.success == np.mean([w.success for w in walks])
+            assert report.iterations_mean == np.mean([w.steps for w in walks])
+            assert report.unmeasured == 0
+            assert report.rho_p is not None
+            assert 0 < report.rho_p < report.rho_2 * 2
+
+    def test_evaluate_counts_what_cannot_be_measured(self) -> None:
+        x = np.random.default_rng(1).normal(size=(4, 4))
+        y = NETWORK(x).argmax(1)
+        whole = self.evaluated(x[2:], y[2:])
+        x[0, 1], x[1] = math.nan, 0
+        with np.errstate(invalid="ignore"):
+            report = self.evaluated(x, y)
+        assert report.unmeasured == 2
+        assert report.success == 0.75
+        assert report.rho_2 == pytest.approx(whole.rho_2 / 2)
+        assert report.accuracy <= 0.75
+
+    def test_evaluate_tells_of_bad_input(self) -> None:
+        with pytest.raises(InputError, match="no example"):
+            self.evaluated(np.zeros((0, 4)), np.zeros(0, np.int64))
+        x, y = np.zeros((2, 4)), np.zeros(2, np.int64)
+        with pytest.raises(InputError, match="batch_size must be a whole number, 1 or more"):
+            self.evaluated(x, y, batch_size=0)
+        with pytest.raises(InputError, match="p must be a number"):
+            self.evaluated(x, y, p=0)
+
+    def test_report_is_a_value(self) -> None:
+        x = np.random.default_rng(1).normal(size=(4, 4))
+        y = NETWORK(x).argmax(1)
+        first, second = (self.evaluated(x, y) for _ in range(2))
+        assert first == second
+        assert hash(first) == hash(second)
+        keys = ["accuracy", "rho_2", "rho_2_median", "success", "iterations_mean", "n"]
+        assert list(first.as_dict()) == [*keys, "unmeasured"]
+
+    def test_host_data_follow_the_chosen_backend(self) -> None:
+        x = np.random.default_rng(1).normal(size=(4, 4))
+        y = NETWORK(x).argmax(1)
+        with use_backend(self.backend):
+            assert evaluate(self.model(NETWORK), x, y) == self.evaluated(x, y)

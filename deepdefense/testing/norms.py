@@ -1,0 +1,89 @@
+"""Norms, duals, steepest directions and rho."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from deepdefense.metrics import rho
+from deepdefense.norms import dual, norm, steepest
+from deepdefense.testing.harness import Harness
+from deepdefense.testing.strategies import ORDERS, Case, cases, given
+from deepdefense_numpy import oracle
+
+__all__ = ["NormTests"]
+
+orders = st.sampled_from([*ORDERS, 1.01, 7.0, 100.0])
+vectors = st.integers(0, 2**32 - 1).map(lambda s: np.random.default_rng(s).normal(size=(3, 5)))
+scales = st.sampled_from([1e-200, 1e-20, 1.0, 1e20, 1e200])
+
+
+class NormTests(Harness):
+    """Lengths and directions in every p-norm."""
+
+    @given(vectors, orders, scales)
+    def test_norm_equals_numpy_at_any_scale(self, v: np.ndarray, p: float, scale: float) -> None:
+        found = self.run(lambda v: norm(self.seam, v, p), scale * v)
+        np.testing.assert_allclose(found / scale, np.linalg.norm(v, p, axis=1), rtol=1e-12)
+
+    @given(vectors, orders)
+    def test_steepest_attains_the_dual_norm_with_unit_length(self, w: np.ndarray, p: float) -> None:
+        """<w, u> = ||w||_q with ||u||_p = 1: Hoelder's inequality, met with equality."""
+        slope, direction = self.run(lambda w: steepest(self.seam, w, p), w)
+        np.testing.assert_allclose(np.linalg.norm(direction, p, axis=1), 1, rtol=1e-9)
+        np.testing.assert_allclose((w * direction).sum(1), slope, rtol=1e-9)
+        np.testing.assert_allclose(slope, np.linalg.norm(w, dual(p), axis=1), rtol=1e-12)
+
+    @pytest.mark.parametrize("p", [*ORDERS, 1.01, 100.0])
+    def test_zero_rows(self, p: float) -> None:
+        def both(v: Any) -> Any:
+            return norm(self.seam, v, p), *steepest(self.seam, v, p)
+
+        for part in self.run(both, np.zeros((2, 3))):
+            np.testing.assert_array_equal(part, 0)
+
+    @given(cases())
+    def test_rho_equals_the_oracle(self, case: Case) -> None:
+        delta = case.rng.normal(size=case.x.shape)
+        found = self.run(lambda d, x: rho(d, x, case.p), delta, case.x)
+        expected = [oracle.rho(d, x, case.p) for d, x in zip(delta, case.x, strict=True)]
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+    def test_rho_of_a_zero_example_is_zero(self) -> None:
+        x = np.array([[0.0, 0.0], [3.0, 4.0]])
+        np.testing.assert_allclose(self.run(rho, np.ones((2, 2)), x), [0, math.sqrt(2) / 5])
+
+    def test_rho_of_an_empty_batch_is_empty(self) -> None:
+        assert self.run(rho, np.zeros((0, 3)), np.zeros((0, 3))).shape == (0,)
+
+
+class NormGradientTests(Harness):
+    """Derivatives of norms, at and away from zero."""
+
+    @pytest.mark.parametrize("p", [*ORDERS, 1.01, 100.0])
+    def test_gradient_is_finite_at_zeros_and_analytic_elsewhere(self, p: float) -> None:
+        def gradient(v: Any) -> Any:
+            def f(v: Any) -> Any:
+                xp = self.seam.xp
+                slope, direction = steepest(self.seam, v, p)
+                parts = [norm(self.seam, v, p), slope, norm(self.seam, direction, 2)]
+                return xp.reshape(sum(parts), (-1, 1)), xp.reshape(parts[0], (-1, 1))
+
+            whole, only = (self.seam.vjp(lambda v, i=i: f(v)[i], v) for i in (0, 1))
+            return tuple(pull(self.seam.xp.ones_like(value)) for value, pull in (whole, only))
+
+        v = np.array([[0.0, 0.0, 0.0], [0.0, -2.0, 1.0], [0.5, 0.3, -4.0]])
+        whole, found = self.run(gradient, v)
+        assert np.isfinite(whole).all()
+        np.testing.assert_array_equal(whole[0], 0)
+        rows = v[1:]
+        if p == math.inf:
+            expected = np.sign(rows) * (np.abs(rows) == np.abs(rows).max(1, keepdims=True))
+        else:
+            size = np.linalg.norm(rows, p, axis=1, keepdims=True)
+            expected = np.sign(rows) * (np.abs(rows) / size) ** (p - 1)
+        np.testing.assert_allclose(found[1:], expected, rtol=1e-7, atol=1e-12)

@@ -1,0 +1,278 @@
+"""The penalty and its weight gradient: against the oracle, and the laws it must obey."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from einops import reduce
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from deepdefense.defense import DeepDefense, Terms
+from deepdefense.testing.deepfool import linear
+from deepdefense.testing.harness import AUTODIFF, DIFFERENCE, NESTED, Harness, derivative
+from deepdefense.testing.strategies import Case, cases, given
+from deepdefense_numpy import oracle
+from deepdefense_numpy.networks import TinyNetwork
+
+__all__ = ["DEFENSE", "ImplicitTests", "PenaltyTests"]
+
+SMOOTH = ("tanh", "softplus")
+# Of moderate steepness, so that the tests see every branch at values of order 1.
+DEFENSE = DeepDefense(lam=2.0, c=1.5, d=1.0, steps=3)
+EDGES = [
+    pytest.param(replace(DEFENSE, gradient=gradient, p=p), id=f"{gradient}-{p:g}")
+    for gradient, p in (
+        ("unrolled", 1.0),
+        ("unrolled", 2.0),
+        ("unrolled", math.inf),
+        ("implicit", 1.5),
+        ("implicit", math.inf),
+    )
+]
+
+
+def options(defense: DeepDefense) -> oracle.Options:
+    """The settings as the oracle takes them."""
+    names = ("lam", "c", "d", "p", "steps", "overshoot", "candidates")
+    return oracle.Options(**{name: getattr(defense, name) for name in names})
+
+
+def fitted(case: Case, **changes: Any) -> DeepDefense:
+    """A penalty with the case's settings."""
+    return replace(DEFENSE, p=case.p, candidates=case.candidates, **changes)
+
+
+def well_posed(case: Case, defense: DeepDefense) -> None:
+    """Judge only draws whose searches change smoothly: the same path beside x, and beside W.
+
+    Where the nearest class changes, or the number of steps, the penalty has a kink or a jump, and
+    a difference across it is no derivative. Distances so large that exp vanishes test nothing.
+    """
+    start = case.network.parameters()
+    nudge = case.rng.normal(size=start.shape)
+    networks = [case.network.with_parameters(start + step * nudge) for step in (0, 1e-4, -1e-4)]
+    for x, y in zip(case.x, case.y, strict=True):
+        paths = set()
+        for network in networks:
+            right = int(network(x[None]).argmax()) == y
+            keywords: Any = {"p": case.p, "steps": defense.steps, "overshoot": defense.overshoot}
+            walk = (
+                oracle.deepfool(network, x, int(y), candidates=case.candidates, **keywords)
+                if right
+                else oracle.reach(network, x, int(y), **keywords)
+            )
+            paths.add((walk.path, walk.success))
+            assume(oracle.rho(walk.delta, x, case.p) < 5)
+        assume(len(paths) == 1)
+
+
+class _Penalties(Harness):
+    def judged(self, case: Case, defense: DeepDefense) -> None:
+        self.accept(case)
+        well_posed(case, defense)
+
+    def penalties(
+        self, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: np.ndarray
+    ) -> np.ndarray:
+        """The penalty of every example."""
+        model = self.model(network)
+        found: np.ndarray = self.run(lambda x, y: defense(model, x, y), x, y)
+        return found
+
+    def terms(
+        self, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: np.ndarray
+    ) -> Terms:
+        """The penalty with all that it is made of."""
+        model = self.model(network)
+        found: Terms = self.run(lambda x, y: defense.terms(model, x, y), x, y)
+        return found
+
+    def penalty_slope(
+        self,
+        defense: DeepDefense,
+        network: TinyNetwork,
+        x: np.ndarray,
+        y: np.ndarray,
+        direction: np.ndarray,
+    ) -> float:
+        """The derivative of the summed penalty along a direction of weights."""
+
+        def total(model: Any) -> Any:
+            return reduce(defense(model, self.array(x), self.array(y)), "b ->", "sum")
+
+        return self.slope(network, total, direction)
+
+
+class PenaltyTests(_Penalties):
+    """What the penalty must be."""
+
+    @given(cases(), st.sampled_from(["unrolled", "implicit"]))
+    def test_penalty_equals_the_oracle(self, case: Case, gradient: str) -> None:
+        defense = fitted(case, gradient=gradient)
+        self.judged(case, defense)
+        found = self.penalties(defense, case.network, case.x, case.y)
+        expected = [
+            oracle.penalty(case.network, x, int(y), **options(defense))
+            for x, y in zip(case.x, case.y, strict=True)
+        ]
+        np.testing.assert_allclose(found, expected, rtol=DIFFERENCE)
+
+    @given(cases())
+    def test_objective_equals_the_oracle(self, case: Case) -> None:
+        defense = fitted(case)
+        self.judged(case, defense)
+        model = self.model(case.network)
+        found = self.run(lambda x, y: defense.objective(model, x, y), case.x, case.y)
+        expected = oracle.objective(case.network, case.x, case.y, **options(defense))
+        np.testing.assert_allclose(found, expected, rtol=DIFFERENCE)
+
+    @given(cases(activations=SMOOTH, depth=(1, 2)))
+    def test_weight_gradient_equals_differences_of_the_oracle(self, case: Case) -> None:
+        """The unrolled gradient, second derivatives and all, along a random direction."""
+        defense = fitted(case)
+        self.judged(case, defense)
+        direction, start = case.direction(), case.network.parameters()
+
+        def reference(t: float) -> float:
+            network = case.network.with_parameters(start + t * direction)
+            return oracle.objective(network, case.x, case.y, **options(defense))
+
+        expected = derivative(reference)
+        # Kinks that the path does not show (another coordinate for p = 1) show in another step.
+        assume(np.isclose(expected, derivative(reference, 1e-5), rtol=1e-6, atol=1e-6))
+        found = self.slope(
+            case.network,
+            lambda model: defense.objective(model, self.array(case.x), self.array(case.y)),
+            direction,
+        )
+        np.testing.assert_allclose(found, expected, rtol=NESTED, atol=NESTED)
+
+    @given(cases())
+    def test_independent_of_batch_composition(self, case: Case) -> None:
+        defense = fitted(case)
+        self.judged(case, defense)
+        together = self.penalties(defense, case.network, case.x, case.y)
+        alone = self.penalties(defense, case.network, case.x[-1:], case.y[-1:])
+        np.testing.assert_allclose(alone[0], together[-1], rtol=AUTODIFF)
+
+    @given(cases(), st.sampled_from([1e-2, 1e2]), st.floats(-10, 10))
+    def test_shift_and_scale_of_logits_change_nothing(
+        self, case: Case, scale: float, shift: float
+    ) -> None:
+        defense = fitted(case)
+        self.judged(case, defense)
+        found, same = (
+            self.penalties(defense, network, case.x, case.y)
+            for network in (case.network, case.network.with_logits(scale, shift))
+        )
+        np.testing.assert_allclose(found, same, rtol=DIFFERENCE)
+
+    @pytest.mark.parametrize("defense", EDGES)
+    def test_not_finite_example_has_no_penalty_and_no_gradient(self, defense: DeepDefense) -> None:
+        network = TinyNetwork.draw(np.random.default_rng(0), [2, 4, 3], "tanh")
+        x = np.array([[math.nan, 1.0], [0.5, -0.4]])
+        y = network(np.nan_to_num(x)).argmax(1)
+        with np.errstate(invalid="ignore"):
+            terms = self.terms(defense, network, x, y)
+            assert terms.penalty[0] == 0
+            assert terms.penalty[1] > 0
+            np.testing.assert_array_equal(terms.measured, [False, True])
+            direction = np.random.default_rng(1).normal(size=network.parameters().shape)
+            both, alone = (
+                self.penalty_slope(defense, network, x[part], y[part], direction)
+                for part in (slice(0, 2), slice(1, 2))
+            )
+        np.testing.assert_allclose(both, alone, rtol=NESTED, atol=NESTED)
+
+    @pytest.mark.parametrize("defense", EDGES)
+    def test_zero_example_has_no_penalty_and_no_gradient(self, defense: DeepDefense) -> None:
+        network = TinyNetwork.draw(np.random.default_rng(0), [2, 4, 3], "tanh")
+        x, y = np.zeros((1, 2)), network(np.zeros((1, 2))).argmax(1)
+        terms = self.terms(defense, network, x, y)
+        assert terms.penalty[0] == 0
+        assert not terms.measured[0]
+        direction = np.random.default_rng(1).normal(size=network.parameters().shape)
+        assert self.penalty_slope(defense, network, x, y, direction) == 0
+
+    @pytest.mark.parametrize("defense", EDGES)
+    def test_vanishing_gradient_gives_a_constant(self, defense: DeepDefense) -> None:
+        flat = linear([[0.0, 0.0], [0.0, 0.0]], [1.0, 0.0])
+        terms = self.terms(defense, flat, np.ones((1, 2)), np.array([0]))
+        assert terms.penalty[0] == defense.lam
+        assert not terms.success[0]
+        assert not terms.measured[0]
+
+    def test_wrong_branch_goes_on_along_its_tangent(self) -> None:
+        """exp(d rho) for any d rho up to 10, and no overflow beyond."""
+        network = linear([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
+        x, y = np.array([[1.0, 0.0]]), np.array([1])  # wrong, at distance 1 / sqrt(2) from right
+        rho = 1 / math.sqrt(2)
+        for d, expected in (
+            (2.0, math.exp(2 * rho)),
+            (100.0, math.exp(10) * (1 + 100 * rho - 10)),
+            (1e6, math.exp(10) * (1 + 1e6 * rho - 10)),
+        ):
+            found = self.penalties(DeepDefense(lam=1.0, d=d, overshoot=0.0), network, x, y)
+            np.testing.assert_allclose(found, [expected], rtol=DIFFERENCE)
+
+    def test_unfinished_examples_can_be_dropped(self) -> None:
+        network = TinyNetwork.draw(np.random.default_rng(3), [2, 6, 3], "tanh")
+        x = np.random.default_rng(4).normal(size=(40, 2))
+        y = network(x).argmax(1)
+        kept, dropped = (
+            self.terms(replace(DEFENSE, steps=1, overshoot=0.0, unfinished=way), network, x, y)
+            for way in ("keep", "drop")
+        )
+        assert 0 < kept.success.sum() < len(x)
+        assert (kept.penalty > 0).all()
+        np.testing.assert_array_equal(dropped.penalty, np.where(kept.success, kept.penalty, 0))
+
+
+class ImplicitTests(_Penalties):
+    """The gradient that finite differences of the penalty cannot see, and its limits."""
+
+    @given(cases(activations=SMOOTH, depth=(0, 2)))
+    def test_implicit_gradient_equals_the_oracle(self, case: Case) -> None:
+        defense = fitted(case, gradient="implicit")
+        self.judged(case, defense)
+        direction = case.direction()
+        found = self.penalty_slope(defense, case.network, case.x, case.y, direction)
+        expected = sum(
+            oracle.implicit_weight_gradient(case.network, x, int(y), **options(defense)) @ direction
+            for x, y in zip(case.x, case.y, strict=True)
+        )
+        np.testing.assert_allclose(found, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
+
+    @given(cases(depth=(0, 0)))
+    def test_implicit_equals_unrolled_on_linear_models(self, case: Case) -> None:
+        self.judged(case, fitted(case))
+        # A wrong example may have to overtake one class after the other. Its several steps are then
+        # not the distance to any one boundary, of which the implicit gradient is the derivative.
+        assume(self.terms(fitted(case), case.network, case.x, case.y).steps.max() == 1)
+        direction = case.direction()
+        unrolled, implicit = (
+            self.penalty_slope(fitted(case, gradient=way), case.network, case.x, case.y, direction)
+            for way in ("unrolled", "implicit")
+        )
+        np.testing.assert_allclose(unrolled, implicit, rtol=1e-8, atol=1e-8)
+
+    @pytest.mark.parametrize("defense", EDGES)
+    def test_example_on_the_boundary_is_pushed_off_it(self, defense: DeepDefense) -> None:
+        network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 0.0])
+        x, y = np.array([[3.0, 2.0]]), np.array([0])
+        own, other = (  # the derivatives by the label's bias and by the other's
+            self.penalty_slope(defense, network, x, y, direction) for direction in np.eye(6)[4:]
+        )
+        assert own < 0 < other  # descent raises the one and lowers the other
+
+    @pytest.mark.parametrize("defense", EDGES)
+    def test_vanishing_gradient_has_no_gradient(self, defense: DeepDefense) -> None:
+        flat = linear([[0.0, 0.0], [0.0, 0.0]], [1.0, 0.0])
+        for direction in np.eye(6):
+            found = self.penalty_slope(defense, flat, np.ones((1, 2)), np.array([0]), direction)
+            assert found == 0

@@ -1,0 +1,137 @@
+"""The seam: each primitive against the reference, whose gradients are written out by hand."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from einops import reduce
+
+from deepdefense.backend import backend_of, get_backend
+from deepdefense.testing.harness import NESTED, Harness, derivative
+from deepdefense.testing.strategies import Case, cases, given
+from deepdefense_numpy.networks import TinyNetwork
+
+__all__ = ["PrimitiveTests"]
+
+
+class _Count(NamedTuple):
+    value: Any
+
+
+class _Limit(NamedTuple):
+    limit: Any
+
+
+def _total(values: Any) -> Any:
+    """The sum of all entries: a scalar."""
+    return reduce(values, "b d ->", "sum")
+
+
+def _pulled(network: TinyNetwork, x: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
+    """The gradient of <cotangent, logits> at each row of x."""
+    slopes = np.stack([network.class_gradients(row) for row in x])
+    gradients: np.ndarray = np.einsum("bk,bkd->bd", cotangent, slopes)
+    return gradients
+
+
+class PrimitiveTests(Harness):
+    """What each operation of the seam must do."""
+
+    @given(cases())
+    def test_logits_and_class_gradients_equal_the_reference(self, case: Case) -> None:
+        self.accept(case)
+        x = case.x.reshape(len(case.x), -1)
+        contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))
+        expected = np.stack([case.network.class_gradients(row) for row in x])
+        model = self.model(case.network)
+
+        def gradients(x: Any, contrasts: Any) -> Any:
+            with self.seam.inference(model) as f:
+                logits, pull = self.seam.class_gradients(f, x)
+                return logits, pull(contrasts), self.seam.forward(f, x)
+
+        logits, found, forward = self.run(gradients, x, contrasts)
+        np.testing.assert_allclose(forward, logits, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found, contrasts @ expected, atol=self.exactness)
+
+    @given(cases())
+    def test_vjp_equals_the_reference(self, case: Case) -> None:
+        self.accept(case)
+        x = case.x.reshape(len(case.x), -1)
+        cotangent = case.rng.normal(size=(len(x), len(case.network.biases[-1])))
+        model = self.model(case.network)
+
+        def pulled(x: Any, cotangent: Any) -> Any:
+            with self.seam.inference(model) as f:
+                twice, pull = self.seam.vjp(f, x)
+                once, pull_once = self.seam.vjp(f, x, twice=False)
+            return twice, pull(cotangent), once, pull_once(cotangent)
+
+        twice, gradient, once, gradient_once = self.run(pulled, x, cotangent)
+        for logits in (twice, once):
+            np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
+        for found in (gradient, gradient_once):
+            np.testing.assert_allclose(
+                found, _pulled(case.network, x, cotangent), atol=self.exactness
+            )
+
+    @given(cases(activations=("tanh", "softplus"), depth=(1, 2)))
+    def test_pull_is_differentiable_in_the_weights(self, case: Case) -> None:
+        """d/dW of a function of the input gradient: the second order that training needs."""
+        x = case.x.reshape(len(case.x), -1)
+        cotangent = case.rng.normal(size=(len(x), len(case.network.biases[-1])))
+        towards = case.rng.normal(size=x.shape)
+        direction, start = case.direction(), case.network.parameters()
+
+        def value(model: Any) -> Any:
+            with self.seam.inference(model) as f:
+                _, pull = self.seam.vjp(f, self.array(x))
+                return _total(pull(self.array(cotangent)) * self.array(towards))
+
+        def reference(t: float) -> float:
+            network = case.network.with_parameters(start + t * direction)
+            return float((_pulled(network, x, cotangent) * towards).sum())
+
+        found = self.slope(case.network, value, direction)
+        np.testing.assert_allclose(found, derivative(reference), rtol=NESTED, atol=NESTED)
+
+    def test_rank_breaks_ties_by_the_lower_index(self) -> None:
+        scores = np.array([[1.0, 3.0, 3.0, 0.0], [2.0, 2.0, 2.0, 2.0]])
+        found, first = self.run(lambda s: (self.seam.rank(s, 3), self.seam.xp.argmax(s, 1)), scores)
+        np.testing.assert_array_equal(found, [[1, 2, 0], [0, 1, 2]])
+        np.testing.assert_array_equal(first, [1, 0])
+
+    def test_iterate_freezes_each_example_when_it_is_done(self) -> None:
+        def body(state: _Count, fixed: _Limit) -> tuple[_Count, Any]:
+            value = state.value + 1
+            return _Count(value), value < fixed.limit
+
+        def count(start: Any, limits: Any) -> Any:
+            return self.seam.iterate(body, _Count(start), _Limit(limits), limits > 0, steps=5)
+
+        found = self.run(count, np.zeros(4), np.array([0.0, 3.0, 1.0, 9.0]))
+        np.testing.assert_array_equal(found.value, [0, 3, 1, 5])
+
+    def test_cross_entropy_is_stable(self) -> None:
+        logits = np.array([[1000.0, 0.0, -1000.0], [0.0, np.log(3.0), 0.0]])
+        found = self.run(
+            lambda z, y: self.seam.softmax_cross_entropy(z, self.seam.index(y, 3, z)),
+            logits,
+            np.array([1, 1]),
+        )
+        np.testing.assert_allclose(found, [1000, np.log(5 / 3)], rtol=1e-12)
+
+    def test_arrays_keep_their_type(self) -> None:
+        for dtype in (np.float32, np.float64):
+            found = self.array(np.ones((2, 3), dtype))
+            assert self.seam.to_numpy(found).dtype == dtype
+            assert self.seam.epsilon(found) == np.finfo(dtype).eps
+            hot = self.seam.one_hot(self.seam.index([0, 2], 3, found), 3, found)
+            assert self.seam.to_numpy(hot).dtype == dtype
+            np.testing.assert_array_equal(self.seam.to_numpy(hot), [[1, 0, 0], [0, 0, 1]])
+
+    def test_is_found_by_its_name_and_its_arrays(self) -> None:
+        assert get_backend(self.backend).name == self.backend
+        assert backend_of(self.array(np.ones(2))) is self.seam

@@ -1,0 +1,41 @@
+"""A small problem to harden a network on, and a watcher that interrupts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import deepdefense as dd
+from deepdefense.stages import Watcher
+
+RECIPE = dd.Recipe(epochs=3, lr=0.01, batch_size=20, seed=1)
+DEFENSE = dd.DeepDefense(lam=2.0, c=2.0, steps=3)
+
+
+def blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes around three points, [n 1 4 4] and [n].
+
+    Twelve of the sixteen directions hardly vary and tell nothing: a network has no reason to be
+    insensitive to them until it is hardened.
+    """
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    centres = np.array([[2.0, 0, 0, 1], [0, 2.0, 1, 0], [-1, -1, 1, 1]])
+    told = centres[y] + 0.5 * rng.normal(size=(n, 4))
+    return np.concatenate([told, 0.05 * rng.normal(size=(n, 12))], 1).reshape(n, 1, 4, 4), y
+
+
+TRAIN, TEST = blobs(150, 0), blobs(60, 1)
+
+
+class Interrupt(Watcher):
+    """Interrupts the job after so many units of a task."""
+
+    def __init__(self, task: str, at: int) -> None:
+        self.task, self.at, self.now = task, at, ""
+
+    def begin(self, task: str, total: int) -> None:
+        self.now = task
+
+    def advance(self, done: int) -> None:
+        if self.now == self.task and done >= self.at:
+            raise KeyboardInterrupt

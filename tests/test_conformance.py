@@ -1,0 +1,72 @@
+"""Every backend through the public kit, eager and compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deepdefense.testing import BackendTests, CompiledTests, DifferenceTests
+from deepdefense.testing.penalty import ImplicitTests
+from deepdefense.testing.primitives import PrimitiveTests
+
+
+@pytest.mark.only("numpy")
+class TestNumpy(DifferenceTests):
+    backend = "numpy"
+
+
+@pytest.mark.only("torch")
+class TestTorch(BackendTests):
+    backend = "torch"
+
+
+@pytest.mark.only("jax")
+class TestJax(BackendTests):
+    backend = "jax"
+
+
+@pytest.mark.only("jax")
+class TestJaxJit(CompiledTests):
+    backend = "jax"
+
+    @staticmethod
+    def compile(function: Any) -> Any:
+        import jax
+
+        return jax.jit(function)
+
+
+@pytest.mark.only("tensorflow")
+class TestTensorFlow(BackendTests):
+    backend = "tensorflow"
+
+
+@pytest.mark.only("tensorflow")
+class TestTensorFlowGraph(CompiledTests):
+    """In a `tf.function` whose batch may have any size."""
+
+    backend = "tensorflow"
+
+    @staticmethod
+    def compile(function: Any) -> Any:
+        import tensorflow as tf
+
+        def call(*arrays: Any) -> Any:
+            signature = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays]
+            return tf.function(function, input_signature=signature, autograph=False)(*arrays)
+
+        return call
+
+
+@pytest.mark.only("tensorflow")
+class TestTensorFlowXla(PrimitiveTests, ImplicitTests):
+    """Under XLA, which takes seconds for each function: every primitive, and whole gradients."""
+
+    backend = "tensorflow"
+
+    @staticmethod
+    def compile(function: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)

@@ -1,0 +1,220 @@
+"""The same networks and inputs in PyTorch, JAX and TensorFlow give the same numbers.
+
+Each whole objective is compiled where the framework compiles (`jax.jit`, `tf.function`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from einops import rearrange
+
+import blobs
+import deepdefense as dd
+from deepdefense.training import training_backend
+from deepdefense.zoo import NETWORKS, Network
+
+pytestmark = [pytest.mark.only(name) for name in ("torch", "jax", "tensorflow")]
+
+# Of the largest entry. Float64: 2e-13 seen. Float32: 6e-5 seen.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
+SHAPES = {"mlp": (1, 9, 9), "lenet": (2, 18, 17), "convnet": (3, 32, 32)}
+Weights = dict[str, np.ndarray]
+
+
+class Found(NamedTuple):
+    """What one framework computes."""
+
+    logits: np.ndarray
+    delta: np.ndarray
+    delta_steps: np.ndarray
+    penalty: np.ndarray
+    steps: np.ndarray
+    objective: float
+    gradients: Weights
+
+
+def drawn(network: Network, seed: int, dtype: str) -> Weights:
+    """Weights of a spread that carries signals through, w ~ N(0, 2 / inputs)."""
+    rng = np.random.default_rng(seed)
+    weights: Weights = {}
+    for layer in network.layers:
+        if hasattr(layer, "inputs"):
+            window = (layer.size,) * 2 if hasattr(layer, "size") else ()
+            shape = (layer.outputs, layer.inputs, *window)
+            spread = (2 / math.prod(shape[1:])) ** 0.5
+            weights[f"{layer.name}.weight"] = rng.normal(0, spread, shape).astype(dtype)
+            weights[f"{layer.name}.bias"] = rng.normal(0, 0.1, layer.outputs).astype(dtype)
+    return weights
+
+
+def examples(network: Network, weights: Weights, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels, right and wrong ones together."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(8, *network.input_shape)).astype(dtype)
+    backend = training_backend("torch")
+    model = backend.build(network, weights)
+    y = backend.to_numpy(model(backend.asarray(x, model))).argmax(1)
+    y[::3] = (y[::3] + 1 + rng.integers(0, network.classes - 1, len(y[::3]))) % network.classes
+    return x, y
+
+
+def by_torch(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
+    import torch
+
+    total = defense.objective(model, x, y)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(total, parameters)
+    return total, {n: g.numpy() for n, g in zip(names, gradients, strict=True)}
+
+
+def by_jax(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
+    import jax
+
+    objective = jax.jit(jax.value_and_grad(lambda model: defense.objective(model, x, y)))
+    total, gradients = objective(model)
+    return total, {name: np.array(value) for name, value in gradients.weights.items()}
+
+
+def by_tensorflow(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
+    import tensorflow as tf
+
+    from deepdefense_tensorflow.weights import named
+
+    weights = named(model)
+
+    @tf.function
+    def objective(x: Any, y: Any) -> Any:
+        variables = [weight.variable.value for weight in weights.values()]
+        with tf.GradientTape() as tape:
+            total = defense.objective(model, x, y)
+        return total, tape.gradient(total, variables)
+
+    total, gradients = objective(x, y)
+    return total, {
+        name: rearrange(gradient.numpy(), f"{weight.here} -> {weight.there}")
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+    }
+
+
+DIFFERENTIATE: dict[str, Callable[..., Any]] = {
+    "torch": by_torch,
+    "jax": by_jax,
+    "tensorflow": by_tensorflow,
+}
+
+
+@cache
+def computed(name: str, kind: str, dtype: str, p: float, gradient: str) -> Found:
+    network = NETWORKS[kind](SHAPES[kind], 5)
+    weights = drawn(network, 0, dtype)
+    x, y = examples(network, weights, dtype)
+    backend = training_backend(name)
+    model = backend.build(network, weights)
+    x, y = backend.asarray(x, model), backend.asarray(y, model)
+    defense = dd.DeepDefense(lam=2.0, c=3.0, d=2.0, p=p, steps=4, candidates=4, gradient=gradient)
+    found = dd.deepfool(model, x, p=p, steps=20)
+    terms = defense.terms(model, x, y)
+    total, gradients = DIFFERENTIATE[name](model, x, y, defense)
+    host = backend.to_numpy
+    with backend.inference(model) as f:
+        logits = host(backend.forward(f, x))
+    return Found(
+        logits,
+        host(found.delta),
+        host(found.steps),
+        host(terms.penalty),
+        host(terms.steps),
+        float(total),
+        gradients,
+    )
+
+
+def close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
+    scale = np.abs(expected).max()
+    assert scale > 0
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(DIFFERENTIATE, 2)))
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+@pytest.mark.parametrize("p", [2.0, math.inf])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", ["mlp", "lenet"])
+def test_same_numbers(
+    kind: str, dtype: str, p: float, gradient: str, one: str, other: str
+) -> None:
+    found, expected = (computed(name, kind, dtype, p, gradient) for name in (other, one))
+    np.testing.assert_array_equal(found.delta_steps, expected.delta_steps)
+    np.testing.assert_array_equal(found.steps, expected.steps)
+    for field in ("logits", "delta", "penalty"):
+        close(getattr(found, field), getattr(expected, field), dtype)
+    assert found.objective == pytest.approx(expected.objective, rel=TOLERANCE[dtype])
+    assert set(found.gradients) == set(expected.gradients)
+    for name, value in found.gradients.items():
+        close(value, expected.gradients[name], dtype)
+
+
+@pytest.mark.parametrize("kind", sorted(NETWORKS))
+def test_the_zoo_is_one(kind: str) -> None:
+    """Logits of every network, in float64 and in one file format."""
+    network = NETWORKS[kind](SHAPES[kind], 5)
+    weights = drawn(network, 0, "float64")
+    x = np.random.default_rng(1).normal(size=(3, *network.input_shape))
+    logits = {}
+    for name in DIFFERENTIATE:
+        backend = training_backend(name)
+        model = backend.build(network, weights)
+        for key, value in backend.weights(model).items():
+            np.testing.assert_array_equal(value, weights[key])
+        logits[name] = backend.to_numpy(model(backend.asarray(x, model)))
+    for found in logits.values():
+        close(found, logits["torch"], "float64")
+
+
+@pytest.mark.parametrize("home", DIFFERENTIATE)
+def test_hardened_in_one_framework_evaluated_in_another(home: str) -> None:
+    network = NETWORKS["mlp"]((1, 4, 4), 3)
+    start = drawn(network, 0, "float32")
+    backend = training_backend(home)
+    hardened, report = dd.harden(
+        backend.build(network, start),
+        blobs.TRAIN,
+        blobs.TEST,
+        defense=blobs.DEFENSE,
+        recipe=dd.Recipe(epochs=2, lr=0.01, batch_size=30),
+    )
+    assert report.after.rho_2 != report.before.rho_2
+    weights = backend.weights(hardened)
+    for name in DIFFERENTIATE:
+        model = training_backend(name).build(network, weights)
+        found = dd.evaluate(model, *blobs.TEST)
+        assert found.accuracy == report.after.accuracy
+        assert found.rho_2 == pytest.approx(report.after.rho_2, abs=1e-4)
+
+
+def test_training_goes_the_same_way() -> None:
+    """Two epochs from the same weights on the same batches: the same hardened network."""
+    network = NETWORKS["mlp"]((1, 4, 4), 3)
+    start = drawn(network, 0, "float64")
+    hardened: dict[str, Weights] = {}
+    for name in DIFFERENTIATE:
+        backend = training_backend(name)
+        model, _ = dd.harden(
+            backend.build(network, start),
+            blobs.TRAIN,
+            blobs.TEST,
+            defense=blobs.DEFENSE,
+            recipe=dd.Recipe(epochs=2, lr=0.01, batch_size=30, decay=1.0),
+        )
+        hardened[name] = backend.weights(model)
+    for weights in hardened.values():
+        for name, value in weights.items():
+            np.testing.assert_allclose(value, hardened["torch"][name], rtol=1e-6, atol=1e-9)

@@ -1,0 +1,238 @@
+"""The native side of every backend: networks of the zoo, weights, SGD, the whole job."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import blobs
+import deepdefense as dd
+from blobs import DEFENSE, TEST, TRAIN, Interrupt
+from deepdefense import cli
+from deepdefense.runs import load_weights
+from deepdefense.training import TrainingBackend, losses, training_backend
+from deepdefense.zoo import NETWORKS, Network, initial_weights, mlp
+
+BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in ("torch", "jax", "tensorflow")]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> TrainingBackend:
+    return training_backend(request.param)
+
+
+RECIPE = replace(blobs.RECIPE, batch_size=30)  # which divides 150: JAX compiles one shape
+
+
+def shape(name: str) -> tuple[int, int, int]:
+    return (3, 32, 32) if name == "convnet" else (2, 20, 21)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_zoo_builds_what_it_describes(backend: TrainingBackend, name: str, dtype: Any) -> None:
+    network = NETWORKS[name](shape(name), 7)
+    drawn = initial_weights(network, 0, 79.0)
+    weights = {key: value.astype(dtype) for key, value in drawn.items()}
+    model = backend.build(network, weights)
+    found = backend.weights(model)
+    assert set(found) == set(weights)
+    for key, value in found.items():
+        assert value.dtype == dtype
+        np.testing.assert_array_equal(value, weights[key])
+    x = backend.asarray(np.ones((2, *shape(name)), np.float32), model)
+    logits = backend.to_numpy(model(x))
+    assert logits.shape == (2, 7)
+    assert logits.dtype == dtype
+    zero = backend.load(backend.copy(model), {key: 0 * value for key, value in weights.items()})
+    np.testing.assert_array_equal(backend.to_numpy(zero(x)), 0)
+    np.testing.assert_array_equal(backend.to_numpy(model(x)), logits)  # the copy is another
+
+
+def test_sgd_is_the_textbooks(backend: TrainingBackend) -> None:
+    """V <- m v + g + decay w, w <- w - lr v, on softmax regression, whose gradient is known."""
+    network = mlp((4,), 3, hidden=())
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 4)), rng.integers(0, 3, 10)
+    start = {"fc1.weight": rng.normal(size=(3, 4)), "fc1.bias": rng.normal(size=3)}
+    recipe = dd.Recipe(lr=0.3, momentum=0.8, weight_decay=0.1)
+    trainer = backend.trainer(backend.build(network, start), recipe)
+    expected = {key: value.copy() for key, value in start.items()}
+    speed = {key: np.zeros_like(value) for key, value in start.items()}
+    for _ in range(3):
+        logits = x @ expected["fc1.weight"].T + expected["fc1.bias"]
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        error = (odds / odds.sum(1, keepdims=True) - np.eye(3)[y]) / len(x)
+        for key, gradient in (("fc1.weight", error.T @ x), ("fc1.bias", error.sum(0))):
+            speed[key] = 0.8 * speed[key] + gradient + 0.1 * expected[key]
+            expected[key] = expected[key] - 0.3 * speed[key]
+        taken = trainer.step(losses(backend, None), backend.asarray(x, trainer.model), y, 0.3)
+        assert taken is not None
+        entropy = np.log(odds.sum(1)) + logits.max(1) - logits[np.arange(10), y]
+        assert taken.total == pytest.approx(entropy.mean())
+    for key, value in backend.weights(trainer.model).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-6)
+
+
+def trained(backend: TrainingBackend) -> tuple[Network, Any]:
+    """A network of the zoo that knows the blobs a little."""
+    network = mlp((1, 4, 4), 3, hidden=(12,))
+    rng = np.random.default_rng(0)
+    drawn = {k: rng.normal(0, 0.6, v.shape) for k, v in initial_weights(network, 0, 1.0).items()}
+    weights = {name: value.astype(np.float32) for name, value in drawn.items()}
+    trainer = backend.trainer(backend.build(network, weights), RECIPE)
+    for start in range(0, 150, 30):
+        x = backend.asarray(TRAIN[0][start : start + 30], trainer.model)
+        trainer.step(losses(backend, None), x, TRAIN[1][start : start + 30], 0.05)
+    return network, trainer.model
+
+
+def same(backend: TrainingBackend, a: Any, b: Any) -> bool:
+    one, other = backend.weights(a), backend.weights(b)
+    return all(np.array_equal(value, other[name]) for name, value in one.items())
+
+
+def harden(model: Any, **options: Any) -> tuple[Any, dd.HardeningReport]:
+    return dd.harden(model, TRAIN, TEST, **{"defense": DEFENSE, "recipe": RECIPE, **options})
+
+
+def test_hardens_a_copy_natively(backend: TrainingBackend, tmp_path: Path) -> None:
+    network, model = trained(backend)
+    before = backend.weights(model)
+    hardened, report = harden(model, out=tmp_path / "run")
+    for name, value in backend.weights(model).items():
+        np.testing.assert_array_equal(value, before[name])
+    assert type(hardened) is type(model)
+    assert report.backend == backend.name
+    assert report.before == dd.evaluate(model, *TEST)
+    assert report.after == dd.evaluate(hardened, *TEST)
+    assert report.after.rho_2 > 1.3 * report.before.rho_2
+    assert report.stopped is None
+    weights = load_weights(tmp_path / "run" / "hardened.safetensors")
+    assert set(weights) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
+    again = backend.build(network, weights)
+    assert same(backend, again, hardened)
+    content = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert content == report.as_dict()
+    assert backend.name in content["environment"]
+
+
+def test_interrupted_run_resumes_to_the_same_result(
+    backend: TrainingBackend, tmp_path: Path
+) -> None:
+    _, model = trained(backend)
+    expected, report = harden(model)
+    with pytest.raises(KeyboardInterrupt):
+        harden(model, out=tmp_path / "run", watcher=Interrupt("harden", 8))
+    found, resumed = harden(model, out=tmp_path / "run", resume=True)
+    assert same(backend, found, expected)
+    assert resumed.after == report.after
+
+
+def test_divergence_changes_nothing(backend: TrainingBackend) -> None:
+    _, model = trained(backend)
+    hardened, report = harden(model, recipe=replace(RECIPE, lr=1e30))
+    assert report.stopped is not None
+    assert "nothing was changed" in report.stopped
+    assert same(backend, hardened, model)
+
+
+def test_trainer_goes_back_to_any_state(backend: TrainingBackend) -> None:
+    _, model = trained(backend)
+    trainer = backend.trainer(backend.copy(model), RECIPE)
+    x = backend.asarray(TRAIN[0][:20], model)
+    step = losses(backend, DEFENSE)
+    trainer.step(step, x, TRAIN[1][:20], 0.01)
+    middle = trainer.state()
+    trainer.step(step, x, TRAIN[1][:20], 0.01)
+    end = trainer.state()
+    trainer.restore(middle)
+    trainer.step(step, x, TRAIN[1][:20], 0.01)
+    assert any(not np.array_equal(value, middle[key]) for key, value in end.items())
+    for key, value in trainer.state().items():
+        np.testing.assert_array_equal(value, end[key])
+
+
+def test_command_line_runs_on_every_backend(
+    backend: TrainingBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (x, y), (x_test, y_test) = TRAIN, TEST
+    np.savez("blobs.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    save_file(initial_weights(mlp((1, 4, 4), 3), 0, 1.0), "start.safetensors")
+    options = {
+        "data": "blobs.npz",
+        "backend": backend.name,
+        "weights": "start.safetensors",
+        "epochs": "2",
+        "lr": "0.01",
+        "out": "run",
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", value)]
+    with pytest.raises(SystemExit) as left:
+        cli.main(["harden", *words])
+    assert left.value.code == 0
+    content = json.loads(Path("run/report.json").read_text())
+    assert content["backend"] == backend.name
+    assert len(content["history"]) == 2
+    assert Path("run/report.html").exists()
+
+
+@pytest.mark.only("jax")
+def test_jax_hardens_any_pytree_that_can_be_called() -> None:
+    """`Partial(apply, parameters)`, as flax, haiku and stax have their models."""
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+    layers = [
+        {"w": jnp.asarray(rng.normal(size=s).astype(np.float32) / 4), "b": jnp.zeros((1, s[1]))}
+        for s in ((16, 12), (12, 3))
+    ]
+    layers = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), layers)
+
+    def apply(parameters: Any, x: Any) -> Any:
+        rows = jnp.reshape(x, (x.shape[0], 16))
+        first, second = parameters
+        return jax.nn.relu(rows @ first["w"] + first["b"]) @ second["w"] + second["b"]
+
+    model = jax.tree_util.Partial(apply, layers)
+    with dd.use_backend("jax"):
+        hardened, report = harden(model, recipe=replace(RECIPE, epochs=1))
+    assert report.network.parameters == 16 * 12 + 12 + 12 * 3 + 3
+    assert isinstance(hardened, jax.tree_util.Partial)
+    assert hardened.args[0][0]["w"].shape == (16, 12)
+    assert not np.array_equal(hardened.args[0][0]["w"], layers[0]["w"])
+
+
+@pytest.mark.only("tensorflow")
+def test_tensorflow_hardens_the_users_own_keras_model(tmp_path: Path) -> None:
+    """Batch norm, dropout and a name without a PyTorch layer: all kept, all resumed exactly."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((1, 4, 4)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(12, name="first"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.ReLU(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(3, name="last"),
+        ]
+    )
+    expected, report = harden(model)
+    names = set(training_backend("tensorflow").weights(model))
+    assert {"first.weight", "norm.running_mean", "norm.weight", "last.bias"} <= names
+    with pytest.raises(KeyboardInterrupt):
+        harden(model, out=tmp_path / "run", watcher=Interrupt("harden", 8))
+    found, resumed = harden(model, out=tmp_path / "run", resume=True)
+    assert same(training_backend("tensorflow"), found, expected)
+    assert resumed.after == report.after
