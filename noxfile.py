@@ -11,10 +11,14 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
 
 GROUPS = nox.project.load_toml("pyproject.toml")
-PROPERTIES = [
-    f"tests/test_{name}.py" for name in ("backend", "deepfool", "defense", "metrics", "norms")
-]
 FRAMEWORKS = ("torch", "jax", "tensorflow", "keras")
+# Compilers take a second or two over each function, so those tests see fewer draws and run in two
+# processes; JAX and TensorFlow take their time over each new shape even uncompiled.
+COMPILED = "Jit or Graph or Xla"
+EAGER = {"HYPOTHESIS_PROFILE": "eager"}
+COMPILERS = {"HYPOTHESIS_PROFILE": "compilers"}
+# Reading data needs no framework: tests-numpy covers it.
+WITHOUT_DATA = "--ignore=tests/test_data.py"
 
 
 def install(session: nox.Session, package: str, *groups: str) -> None:
@@ -25,32 +29,57 @@ def install(session: nox.Session, package: str, *groups: str) -> None:
 
 @nox.session(name="tests-torch")
 def tests_torch(session: nox.Session) -> None:
-    """The PyTorch backend, and the whole job on it."""
-    install(session, ".[torch,cli]", "test")
-    # Reading data needs no framework: tests-numpy covers it.
-    without = "--ignore=tests/test_data.py"
-    session.run("pytest", "--backend=torch", without, *session.posargs)
+    """The PyTorch backend, the whole job on it, and Keras on PyTorch."""
+    install(session, ".[torch,cli]", "test", "test-keras")
+    session.run("pytest", "--backend=torch", WITHOUT_DATA, *session.posargs)
+
+
+@nox.session(name="tests-jax")
+def tests_jax(session: nox.Session) -> None:
+    """The JAX backend, eager and compiled, in equinox and flax too, and Keras on JAX."""
+    install(session, ".[jax,cli]", "test", "test-jax", "test-keras")
+    arguments = ("pytest", "--backend=jax", WITHOUT_DATA, "-n2", *session.posargs)
+    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER)
+    session.run(*arguments, "-k", COMPILED, env=COMPILERS)
+
+
+@nox.session(name="tests-tensorflow")
+def tests_tensorflow(session: nox.Session) -> None:
+    """The TensorFlow backend, eager, in graphs and under XLA, and Keras on TensorFlow."""
+    install(session, ".[tensorflow,cli]", "test")
+    arguments = ("pytest", "--backend=tensorflow", WITHOUT_DATA, "-n2", *session.posargs)
+    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER)
+    session.run(*arguments, "-k", COMPILED, env=COMPILERS)
+
+
+@nox.session(name="tests-parity")
+def tests_parity(session: nox.Session) -> None:
+    """All frameworks together: the same networks and inputs give the same numbers."""
+    install(session, ".[all]", "test")
+    backends = [f"--backend={name}" for name in ("torch", "jax", "tensorflow")]
+    files = ("tests/test_parity.py", "tests/test_backend.py")
+    session.run("pytest", *backends, *files, *session.posargs)
 
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
-    """The NumPy reference, the examples in docstrings, and the data, without any framework."""
-    install(session, ".[cli]", "test")
+    """The NumPy reference, a third party's backend, docstrings, and data, without a framework."""
+    install(session, ".[cli]", "test", "test-plugin")
     session.run("pytest", "--backend=numpy", *session.posargs)
-    session.run("pytest", "--doctest-modules", "deepdefense")
+    session.run("pytest", "--doctest-modules", "deepdefense", "--ignore=deepdefense/testing")
 
 
 @nox.session(name="tests-random", default=False)
 def tests_random(session: nox.Session) -> None:
     """The property tests on fresh draws, ten times as many: to find bugs, not to land."""
     install(session, ".[torch,cli]", "test")
-    session.run("pytest", *PROPERTIES, env={"HYPOTHESIS_PROFILE": "random"})
+    session.run("pytest", "tests/test_conformance.py", env={"HYPOTHESIS_PROFILE": "random"})
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, lint, and who may import whom."""
-    install(session, ".", "lint")
+    install(session, ".[testing]", "lint")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
     session.run("lint-imports")
@@ -60,7 +89,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Both type checkers."""
-    install(session, ".[torch,cli]", "typing")
+    install(session, ".[all,testing]", "typing")
     session.run("mypy")
     session.run("pyright", "--pythonpath", session.virtualenv.bin + "/python")
 

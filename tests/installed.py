@@ -19,20 +19,23 @@ def main(frameworks: list[str]) -> None:
     for folder in ("backends", "reference", "tests"):
         assert importlib.util.find_spec(folder) is None, f"import {folder} works"
     shipped = {str(file) for file in files("deepdefense") or ()}
-    for package in ("deepdefense", "deepdefense_torch", "deepdefense_numpy"):
+    backends = [f"deepdefense_{name}" for name in (*frameworks, "numpy")]
+    for package in ("deepdefense", *backends):
         assert f"{package}/py.typed" in shipped, f"{package} ships no py.typed"
     assert "deepdefense/report/report.html.j2" in shipped, "the page's template is not shipped"
 
-    assert dd.available_backends() == {"numpy": True, "torch": False}, dd.available_backends()
+    known = {"numpy": True, "torch": False, "jax": False, "tensorflow": False}
+    assert dd.available_backends() == known, dd.available_backends()
     found = dd.deepfool(lambda x: x @ np.array([[3.0, 0.0], [4.0, 0.0]]), np.array([[1.0, 0.5]]))
     np.testing.assert_allclose(found.delta, [[-0.612, -0.816]])
-    message = ""
-    try:
-        dd.use_backend("torch")
-    except ImportError as error:
-        message = str(error)
-    assert 'pip install "deepdefense[torch]"' in message, message
-    print(f"installed: {Path(str(dd.__file__)).parent}, 9 checks passed")
+    for name in ("torch", "jax", "tensorflow"):
+        message = ""
+        try:
+            dd.use_backend(name)
+        except ImportError as error:
+            message = str(error)
+        assert f'pip install "deepdefense[{name}]"' in message, message
+    print(f"installed: {Path(str(dd.__file__)).parent}, all checks passed")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ EXTRAS = {"matplotlib", "jinja2", "datasets", "sklearn", "hypothesis", "pytest"}
 
 def imported(code: str) -> set[str]:
     """The root modules in a fresh interpreter that has run the code."""
-    code += "; import sys; print('|'.join(sys.modules), file=sys.stdout)"
+    code += "\nimport sys; print('|'.join(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
@@ -32,43 +34,44 @@ def test_import_imports_no_framework() -> None:
     assert not {name for name in found if name.startswith("deepdefense_")}
 
 
-USES = {
-    "numpy": "x = np.ones((1, 2))",
-    "torch": "import torch; x = torch.ones(1, 2)",
-    "jax": "import jax.numpy as jnp; x = jnp.ones((1, 2))",
-    "tensorflow": "import tensorflow as tf; x = tf.ones((1, 2))",
+# What a user imports before Deep Defense. TensorFlow brings Keras, and JAX where that is installed.
+IMPORTS = {
+    "numpy": "numpy",
+    "torch": "torch",
+    "jax": "jax, optax",
+    "tensorflow": "tensorflow, keras",
 }
+ATTACK = """
+dd.use_backend({name!r})
+backend = dd.get_backend({name!r})
+x, y = (backend.asarray(np.array(v), None) for v in ([[1.0, 2.0]], [0]))
+dd.deepfool(lambda x: x * 2.0, x)
+dd.DeepDefense()(lambda x: x * 2.0, x, y)
+"""
+TRAIN = """
+from deepdefense.training import Recipe, losses
+from deepdefense.zoo import initial_weights, mlp
+network = mlp((2,), 3)
+model = backend.build(network, initial_weights(network, 0, 1.0))
+x = backend.asarray(np.array([[1.0, 2.0]]), model)
+backend.trainer(model, Recipe()).step(losses(backend, dd.DeepDefense()), x, np.array([0]), 0.1)
+"""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.only(name)) for name in USES]
-)
+def only_where_tested(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.only(name)) for name in names]
+
+
+@pytest.mark.parametrize("name", only_where_tested(IMPORTS))
 def test_using_a_backend_imports_no_other_framework(name: str) -> None:
-    """None but those that the framework imports by itself (TensorFlow: Keras, JAX if it is there).
-
-    Choosing it, an attack, a penalty and a network of the zoo: all of the backend is used.
-    """
-    own = imported(f"import numpy as np; {USES[name]}")
-    if name == "tensorflow":
-        own |= imported("import keras")  # the zoo's models are Keras's
-    chosen = (
-        ""
-        if name == "numpy"
-        else (
-            "from deepdefense.training import training_backend as t; "
-            "from deepdefense.zoo import NETWORKS, initial_weights as i; n = NETWORKS['mlp']((2,), 3);"
-            f"m = t('{name}').build(n, i(n, 0, 1.0)); m(x);"
-        )
-    )
-    found = imported(
-        f"import numpy as np; {USES[name]}; import deepdefense as dd; dd.use_backend('{name}'); "
-        "f = lambda x: x * 2.0; dd.deepfool(f, x); "
-        f"dd.DeepDefense()(f, x, np.array([0])) if '{name}' == 'numpy' else None; {chosen} 0"
-    )
+    """An attack, a penalty, a network of the zoo and a step of training: no other framework."""
+    own = imported(f"import {IMPORTS[name]}")
+    training = "" if name == "numpy" else TRAIN
+    code = f"import numpy as np, deepdefense as dd\n{ATTACK.format(name=name)}{training}"
+    found = imported(code)
     assert f"deepdefense_{name}" in found
-    others = FRAMEWORKS - own - ({"optax"} if name == "jax" else set())
-    assert not found & others
-    assert not {f"deepdefense_{other}" for other in USES if other != name} & found
+    assert not (found & FRAMEWORKS) - own
+    assert not {f"deepdefense_{other}" for other in IMPORTS if other != name} & found
 
 
 def test_unknown_backend_is_told() -> None:
@@ -97,9 +100,7 @@ def test_values_of_no_framework_are_told() -> None:
         dd.rho([[1.0]], [[2.0]])
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.only(n)) for n in USES if n != "numpy"]
-)
+@pytest.mark.parametrize("name", only_where_tested(("torch", "jax", "tensorflow")))
 def test_arrays_of_two_frameworks_are_told(name: str) -> None:
     backend, x = dd.get_backend(name), np.ones((2, 3))
     native = backend.asarray(x, lambda x: x)

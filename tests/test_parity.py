@@ -131,7 +131,7 @@ def computed(name: str, kind: str, dtype: str, p: float, gradient: str) -> Found
         host(found.steps),
         host(terms.penalty),
         host(terms.steps),
-        float(total),
+        float(host(total)),
         gradients,
     )
 
@@ -148,9 +148,7 @@ def close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
 @pytest.mark.parametrize("p", [2.0, math.inf])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", ["mlp", "lenet"])
-def test_same_numbers(
-    kind: str, dtype: str, p: float, gradient: str, one: str, other: str
-) -> None:
+def test_same_numbers(kind: str, dtype: str, p: float, gradient: str, one: str, other: str) -> None:
     found, expected = (computed(name, kind, dtype, p, gradient) for name in (other, one))
     np.testing.assert_array_equal(found.delta_steps, expected.delta_steps)
     np.testing.assert_array_equal(found.steps, expected.steps)
@@ -201,7 +199,10 @@ def test_hardened_in_one_framework_evaluated_in_another(home: str) -> None:
 
 
 def test_training_goes_the_same_way() -> None:
-    """Two epochs from the same weights on the same batches: the same hardened network."""
+    """Two epochs from the same weights on the same batches: the same hardened network.
+
+    To 1e-6: Keras keeps its learning rate in float32.
+    """
     network = NETWORKS["mlp"]((1, 4, 4), 3)
     start = drawn(network, 0, "float64")
     hardened: dict[str, Weights] = {}
@@ -217,4 +218,4 @@ def test_training_goes_the_same_way() -> None:
         hardened[name] = backend.weights(model)
     for weights in hardened.values():
         for name, value in weights.items():
-            np.testing.assert_allclose(value, hardened["torch"][name], rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(value, hardened["torch"][name], rtol=1e-6, atol=1e-6)

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from deepdefense.errors import InputError
-from deepdefense_jax.models import inferring, is_parameter
+from deepdefense_jax.models import dtype_of, inferring
 
 __all__ = ["JaxSeam"]
 
@@ -47,10 +47,9 @@ class JaxSeam:
     xp: Any = jnp
 
     def asarray(self, value: Any, model: Any) -> Array:
-        like = next(filter(is_parameter, jax.tree_util.tree_leaves(model)), None)
-        if like is None or not jnp.issubdtype(np.asarray(value).dtype, np.floating):
-            return jnp.asarray(value)
-        return jnp.asarray(value, dtype=like.dtype)
+        placed, dtype = jnp.asarray(value), dtype_of(model)
+        floating = jnp.issubdtype(placed.dtype, jnp.floating)
+        return placed.astype(dtype) if floating and dtype is not None else placed
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.array(x)

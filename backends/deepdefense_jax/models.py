@@ -11,12 +11,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["inferring", "is_parameter"]
+__all__ = ["dtype_of", "inferring", "is_parameter"]
 
 
 def is_parameter(leaf: Any) -> bool:
     """Whether a leaf of a model that is a pytree can be trained: an inexact array."""
     return isinstance(leaf, jax.Array) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def dtype_of(model: Any) -> Any:
+    """The dtype of a model's first parameter; None for a function, which shows none."""
+    keras = sys.modules.get("keras")
+    if keras and isinstance(model, keras.Layer):
+        return jnp.dtype(model.variable_dtype)
+    first = next(filter(is_parameter, jax.tree_util.tree_leaves(model)), None)
+    return None if first is None else first.dtype
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from deepdefense_keras.checks import check_batch, check_model, class_indices
 __all__ = ["defended"]
 
 
-class _Mean(keras.losses.Loss):
+class _Mean(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
     """The mean of given values, weighted and scaled as Keras does any loss."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 

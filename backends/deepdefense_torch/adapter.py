@@ -77,7 +77,8 @@ class TorchSeam:
         like = next((p for p in parameters if p.is_floating_point()), None)
         if like is None:
             return torch.as_tensor(value)
-        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        placed = torch.as_tensor(value, device=like.device)
+        return placed.to(like.dtype) if placed.is_floating_point() else placed
 
     def to_numpy(self, x: Tensor) -> np.ndarray:
         return np.array(x.detach().cpu().numpy())
@@ -151,7 +152,7 @@ class TorchSeam:
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         recording = torch.is_grad_enabled()
         if is_compiling():
-            values, gradient = torch.func.vjp(f, x)
+            values, gradient, *_ = torch.func.vjp(f, x)  # two parts; typed as if there were three
 
             def traced_pull(cotangent: Tensor) -> Tensor:
                 pulled: Tensor = gradient(cotangent)[0]

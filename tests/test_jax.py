@@ -1,0 +1,241 @@
+"""JAX's own matters: every transformation, and the libraries that people's models are in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepdefense as dd
+
+jax = pytest.importorskip("jax", reason="JAX is not installed")
+import jax.numpy as jnp  # noqa: E402 - after the check that there is a jax
+
+pytestmark = pytest.mark.only("jax")
+
+DEFENSES = [
+    pytest.param(dd.DeepDefense(lam=2.0, c=2.0, d=1.0, steps=3, gradient=gradient), id=gradient)
+    for gradient in ("unrolled", "implicit")
+]
+Parameters = dict[str, Any]
+
+
+def parameters(seed: int = 0) -> Parameters:
+    rng = np.random.default_rng(seed)
+    shapes = {"w1": (4, 8), "b1": (1, 8), "w2": (8, 3), "b2": (1, 3)}
+    return {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+
+
+def apply(weights: Parameters, x: Any) -> Any:
+    hidden = jnp.tanh(jnp.reshape(x, (-1, 4)) @ weights["w1"] + weights["b1"])
+    return hidden @ weights["w2"] + weights["b2"]
+
+
+def batch() -> tuple[Any, Any]:
+    rng = np.random.default_rng(1)
+    return jnp.asarray(rng.normal(size=(6, 2, 2))), jnp.asarray(rng.integers(0, 3, 6))
+
+
+def objective(defense: dd.DeepDefense, weights: Parameters, x: Any, y: Any) -> Any:
+    return defense.objective(partial(apply, weights), x, y)
+
+
+def assert_same(found: Any, expected: Any, tolerance: float = 1e-9) -> None:
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_value_and_gradient_are_the_same_compiled(defense: dd.DeepDefense) -> None:
+    x, y = batch()
+    weights = parameters()
+    eager = jax.value_and_grad(partial(objective, defense))(weights, x, y)
+    compiled = jax.jit(jax.value_and_grad(partial(objective, defense)))(weights, x, y)
+    assert_same(compiled, eager)
+    assert float(eager[0]) == pytest.approx(float(objective(defense, weights, x, y)))
+    assert all(bool(jnp.abs(leaf).sum() > 0) for leaf in jax.tree.leaves(eager[1]))
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_vmap_over_seeds_trains_many_networks_at_once(defense: dd.DeepDefense) -> None:
+    x, y = batch()
+    each = [parameters(seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    gradient = jax.grad(partial(objective, defense))
+    together = jax.jit(jax.vmap(gradient, in_axes=(0, None, None)))(stacked, x, y)
+    for i, weights in enumerate(each):
+        assert_same(jax.tree.map(lambda leaf, i=i: leaf[i], together), gradient(weights, x, y))
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_checkpoint_changes_nothing(defense: dd.DeepDefense) -> None:
+    x, y = batch()
+    plain = jax.grad(partial(objective, defense))
+    saving = jax.jit(jax.grad(jax.checkpoint(partial(objective, defense))))
+    assert_same(saving(parameters(), x, y), plain(parameters(), x, y))
+
+
+def test_deepfool_is_the_same_compiled_and_has_no_gradient() -> None:
+    x, y = batch()
+    weights = parameters()
+    attack = partial(dd.deepfool, partial(apply, weights), p=3.0)
+    assert_same(jax.jit(attack)(x, y), attack(x, y))
+
+    def size(weights: Parameters) -> Any:
+        return jnp.abs(dd.deepfool(partial(apply, weights), x).delta).sum()
+
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(size))(weights)):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+def test_single_precision_without_x64() -> None:
+    """As JAX comes: float32, int32, and the strictest promotion."""
+    code = """
+import jax, jax.numpy as jnp, numpy as np
+import deepdefense as dd
+assert not jax.config.jax_enable_x64
+rng = np.random.default_rng(0)
+w = jnp.asarray(rng.normal(size=(4, 3)))
+x, y = jnp.asarray(rng.normal(size=(5, 4))), jnp.array([0, 1, 2, 0, 1])
+for gradient in ("unrolled", "implicit"):
+    defense = dd.DeepDefense(c=2.0, steps=3, gradient=gradient)
+    f = lambda w: defense.objective(lambda x: x @ w, x, y)
+    eager, compiled = jax.grad(f)(w), jax.jit(jax.grad(f))(w)
+    assert eager.dtype == jnp.float32
+    np.testing.assert_allclose(eager, compiled, rtol=1e-3, atol=1e-4)
+found = dd.deepfool(lambda x: x @ w, x)
+assert found.delta.dtype == jnp.float32 and bool(found.success.all())
+"""
+    environment = {
+        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "JAX_PLATFORMS": "cpu",
+    }
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
+
+
+def plain(defense: dd.DeepDefense, f: Any, x: Any, y: Any) -> float:
+    """The objective by the plain call, outside of any transformation."""
+    return float(defense.objective(f, x, y))
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_equinox_module(defense: dd.DeepDefense) -> None:
+    eqx = pytest.importorskip("equinox", reason="equinox is not installed")
+    x, y = batch()
+    x = jnp.reshape(x, (-1, 4))
+
+    class Network(eqx.Module):
+        """A module for whole batches, with dropout."""
+
+        first: Any
+        last: Any
+        dropout: Any
+
+        def __call__(self, x: Any, key: Any = None) -> Any:
+            hidden = jax.vmap(lambda row: jnp.tanh(self.first(row)))(x)
+            return jax.vmap(self.last)(self.dropout(hidden, key=key))
+
+    keys = jax.random.split(jax.random.key(0))
+    model = Network(
+        eqx.nn.Linear(4, 8, key=keys[0]), eqx.nn.Linear(8, 3, key=keys[1]), eqx.nn.Dropout(0.5)
+    )
+    predicting = eqx.nn.inference_mode(model)
+    value, gradient = eqx.filter_jit(
+        eqx.filter_value_and_grad(lambda model: defense(model, x, y).sum())
+    )(model)
+    np.testing.assert_allclose(value, float(defense(lambda x: predicting(x), x, y).sum()))
+    weights = {
+        "w1": model.first.weight.T,
+        "b1": model.first.bias[None],
+        "w2": model.last.weight.T,
+        "b2": model.last.bias[None],
+    }
+    expected = jax.grad(lambda w: defense(partial(apply, w), x, y).sum())(weights)
+    np.testing.assert_allclose(gradient.first.weight.T, expected["w1"], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(gradient.last.bias[None], expected["b2"], rtol=1e-7, atol=1e-9)
+    assert not model.dropout.inference  # the user's own is as it was
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_flax_linen_module(defense: dd.DeepDefense) -> None:
+    linen = pytest.importorskip("flax.linen", reason="flax is not installed")
+    x, y = batch()
+    x = jnp.reshape(x, (-1, 4))
+    network = linen.Sequential(
+        [linen.Dense(8, param_dtype=float), jnp.tanh, linen.Dense(3, param_dtype=float)]
+    )
+    variables = network.init(jax.random.key(0), x)
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda v: defense.objective(partial(network.apply, v), x, y))
+    )(variables)
+    assert float(value) == pytest.approx(plain(defense, partial(network.apply, variables), x, y))
+    first, last = (variables["params"][f"layers_{i}"] for i in (0, 2))
+    weights = {
+        "w1": first["kernel"],
+        "b1": first["bias"][None],
+        "w2": last["kernel"],
+        "b2": last["bias"][None],
+    }
+    expected = jax.grad(partial(objective, defense))(weights, x, y)
+    found = gradient["params"]["layers_0"]["kernel"]
+    np.testing.assert_allclose(found, expected["w1"], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_flax_nnx_module(defense: dd.DeepDefense) -> None:
+    nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
+    x, y = batch()
+    x = jnp.reshape(x, (-1, 4)).astype(jnp.float32)  # as nnx's statistics
+
+    class Network(nnx.Module):
+        """With batch norm and dropout, whose states the penalty must not touch."""
+
+        def __init__(self, rngs: Any) -> None:
+            self.first = nnx.Linear(4, 8, rngs=rngs)
+            self.norm = nnx.BatchNorm(8, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+            self.last = nnx.Linear(8, 3, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            return self.last(self.dropout(jnp.tanh(self.norm(self.first(x)))))
+
+    model = Network(nnx.Rngs(0))
+    model(x)  # statistics away from their start
+    before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    counts = np.array(model.dropout.rngs.count[...])
+    value, gradient = nnx.jit(nnx.value_and_grad(lambda m: defense(m, x, y).sum()))(model)
+    assert_same(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), before, 0)
+    np.testing.assert_array_equal(model.dropout.rngs.count[...], counts)
+    assert not model.dropout.deterministic
+    graph, state = nnx.split(model)
+
+    def predicting(x: Any) -> Any:
+        twin = nnx.merge(graph, state)
+        twin.eval()
+        return twin(x)
+
+    np.testing.assert_allclose(value, float(defense(predicting, x, y).sum()), rtol=1e-4)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert float(jnp.abs(gradient["first"]["kernel"][...]).sum()) > 0
+
+
+def test_host_data_with_a_native_model() -> None:
+    """NumPy's data with a function, once it is said whose; with a model of the zoo, always."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(5, 4)), rng.integers(0, 3, 5)
+    f = partial(apply, parameters())
+    with dd.use_backend("jax"):
+        assert dd.evaluate(f, x, y) == dd.evaluate(f, jnp.asarray(x), jnp.asarray(y))
+    from deepdefense.zoo import mlp
+
+    weights = {
+        "fc1.weight": rng.normal(size=(3, 4)).astype(np.float32),
+        "fc1.bias": np.zeros(3, np.float32),
+    }
+    model = dd.get_backend("jax").build(mlp((4,), 3, hidden=()), weights)  # type: ignore[attr-defined]
+    assert dd.evaluate(model, x, y).n == 5

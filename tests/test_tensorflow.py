@@ -1,0 +1,178 @@
+"""TensorFlow's own matters: graphs, XLA, Keras models in training, mixed precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepdefense as dd
+
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+import keras  # noqa: E402 - after the check that there is a TensorFlow
+
+pytestmark = pytest.mark.only("tensorflow")
+
+DEFENSES = [
+    pytest.param(dd.DeepDefense(lam=2.0, c=2.0, d=1.0, steps=3, gradient=gradient), id=gradient)
+    for gradient in ("unrolled", "implicit")
+]
+
+
+def network(policy: str = "float32") -> keras.Model:
+    """Convolution, pooling, batch norm and dropout, with statistics away from their start."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, dtype=policy),
+            layers.BatchNormalization(dtype=policy),
+            layers.Activation("tanh", dtype=policy),
+            layers.MaxPooling2D(2, dtype=policy),
+            layers.Dropout(0.5, dtype=policy),
+            layers.Flatten(dtype=policy),
+            layers.Dense(5, dtype=policy),
+        ]
+    )
+    x, _ = batch()
+    for _ in range(3):
+        model(x, training=True)
+    return model
+
+
+def batch() -> tuple[Any, Any]:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(6, 6, 6, 2)).astype(np.float32)
+    return tf.constant(x), tf.constant(rng.integers(0, 5, 6))
+
+
+def values(model: keras.Model) -> list[np.ndarray]:
+    return [np.array(v.value.numpy()) for v in model.variables]
+
+
+def gradients(defense: dd.DeepDefense, model: keras.Model, x: Any, y: Any) -> Any:
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(defense(model, x, y))
+    return total, tape.gradient(total, [v.value for v in model.trainable_variables])
+
+
+def assert_same(found: Any, expected: Any, tolerance: float) -> None:
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        scale = 1 + np.abs(other).max()
+        np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=tolerance)
+
+
+WAYS = {
+    "graph": lambda f, x, y: tf.function(f),
+    "unknown batch": lambda f, x, y: tf.function(
+        f, input_signature=[tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in (x, y)]
+    ),
+    "without autograph": lambda f, x, y: tf.function(f, autograph=False),
+    "XLA": lambda f, x, y: tf.function(f, jit_compile=True),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_compiled_loop_equals_the_plain_call(defense: dd.DeepDefense, way: str) -> None:
+    x, y = batch()
+    model = network()
+    eager = gradients(defense, model, x, y)
+    compiled = WAYS[way](lambda x, y: gradients(defense, model, x, y), x, y)
+    assert_same(compiled(x, y), eager, 1e-4)
+    if way == "unknown batch":
+        assert_same(compiled(x[:2], y[:2]), gradients(defense, model, x[:2], y[:2]), 1e-4)
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nothing_of_the_users_is_touched(defense: dd.DeepDefense, compiled: bool) -> None:
+    """Neither statistics, nor seeds of dropout, nor weights; eagerly and in a graph."""
+    x, y = batch()
+    model = network()
+    before = values(model)
+
+    def call(x: Any, y: Any) -> Any:
+        return defense.terms(model, x, y).penalty, dd.deepfool(model, x).delta
+
+    (tf.function(call) if compiled else call)(x, y)
+    for found, expected in zip(values(model), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_inside_of_a_training_step_the_penalty_is_of_the_model_as_it_predicts(
+    defense: dd.DeepDefense,
+) -> None:
+    x, y = batch()
+    model = network()
+    expected = tf.reduce_sum(defense(lambda x: model(x, training=False), x, y))
+    seen = []
+
+    class Training(keras.Layer):
+        """A layer that calls the penalty while Keras is in training mode."""
+
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            seen.append(tf.reduce_sum(defense(model, inputs, y)))
+            return inputs
+
+    Training()(x, training=True)
+    np.testing.assert_allclose(seen[-1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_mixed_precision_leaves_the_penalty_in_float32(
+    defense: dd.DeepDefense, policy: str
+) -> None:
+    x, y = batch()
+    full, mixed = network(), network(policy)
+    for one, other in zip(mixed.variables, full.variables, strict=True):
+        one.assign(other.value)
+    assert mixed(x).dtype != tf.float32
+    policies = [layer.dtype_policy.name for layer in mixed.layers]
+    expected = gradients(defense, full, x, y)
+    assert_same(gradients(defense, mixed, x, y), expected, 1e-6)
+    compiled = tf.function(lambda x, y: gradients(defense, mixed, x, y))
+    assert_same(compiled(x, y), expected, 1e-4)
+    assert [layer.dtype_policy.name for layer in mixed.layers] == policies
+    assert mixed(x).dtype != tf.float32
+
+
+def test_attacks_carry_no_gradient() -> None:
+    x, y = batch()
+    model = network()
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        size = tf.reduce_sum(tf.abs(dd.deepfool(model, x, y).delta))
+    assert tape.gradient(size, model.trainable_variables[0].value) is None
+
+
+def test_labels_of_any_integer_type() -> None:
+    x, y = batch()
+    model = network()
+    expected = dd.DeepDefense()(model, x, y)
+    for dtype in (tf.int32, tf.uint8):
+        np.testing.assert_array_equal(dd.DeepDefense()(model, x, tf.cast(y, dtype)), expected)
+
+
+def test_host_data_with_a_native_model() -> None:
+    x, y = batch()
+    model = network()
+    assert dd.evaluate(model, x.numpy(), y.numpy()) == dd.evaluate(model, x, y)
+    with pytest.raises(
+        dd.InputError, match="the model is of tensorflow, but the examples are of n"
+    ):
+        dd.deepfool(model, np.ones((2, 6, 6, 2)))
+
+
+def test_the_zoo_needs_keras_on_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepdefense.training import training_backend
+    from deepdefense.zoo import initial_weights, mlp
+
+    chain = mlp((4,), 3)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(dd.InputError, match="set KERAS_BACKEND=tensorflow"):
+        training_backend("tensorflow").build(chain, initial_weights(chain, 0, 1.0))
