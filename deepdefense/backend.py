@@ -42,6 +42,7 @@ Array: TypeAlias = Any  # a tensor of whichever framework is in use; shapes stan
 Model: TypeAlias = Callable[[Array], Array]  # a batch [b ...] -> logits [b k]
 Forward: TypeAlias = Callable[[Array], Array]  # a model whose evaluation is free of side effects
 
+Function = TypeVar("Function", bound=Callable[..., str | None])
 State = TypeVar("State", bound=NamedTuple)
 Fixed = TypeVar("Fixed", bound=NamedTuple)
 
@@ -62,9 +63,11 @@ class Backend(Protocol):
     def xp(self) -> Any:
         """The native namespace; only these names are used from it, all with positional arguments.
 
-        abs sqrt exp log sign where minimum maximum(array, array) clip argmax argmin all any
-        isfinite zeros_like ones_like reshape. Reductions and products go through einops. The
-        networks of `deepdefense.testing` also take tanh and logaddexp.
+        abs sqrt exp log sign where maximum(array, array) clip argmax argmin all isfinite
+        zeros_like ones_like reshape. Reductions and products go through einops, which must know
+        the arrays. Of an array itself: ``+ - * /`` and comparisons, with scalars too, ``& | ~``,
+        slices, ``len`` and ``shape``. The networks of `deepdefense.testing` take tanh and logaddexp
+        besides.
         """
         ...
 
@@ -153,6 +156,17 @@ class Backend(Protocol):
 
 GROUP = "deepdefense.backends"
 _default: ContextVar[Backend | None] = ContextVar("deepdefense_backend", default=None)
+_loaded: dict[str, Backend] = {}
+
+
+def _constant(function: Function) -> Function:
+    """A function that `torch.compile` calls while it traces, and whose answer it keeps.
+
+    This is `torch.compiler.assume_constant_result`, as the core may not import torch. Without it
+    the entry points, imports and context below would have to be traced, which cannot be done.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 @cache
@@ -169,12 +183,19 @@ def available_backends() -> dict[str, bool]:
     return {name: importlib.util.find_spec(name) is not None for name in sorted(_entries())}
 
 
-@cache
 def get_backend(name: str) -> Backend:
     """The backend of that name, importing its framework.
 
     Raises `InputError` if no such backend is known, `ImportError` if its framework is missing.
     """
+    _load(name)
+    return _loaded[name]
+
+
+@_constant
+def _load(name: str) -> None:
+    if name in _loaded:
+        return
     if name not in _entries():
         known = ", ".join(sorted(_entries())) or "none (is deepdefense installed?)"
         raise InputError(f"no backend is called {name!r}; known: {known}")
@@ -183,16 +204,18 @@ def get_backend(name: str) -> Backend:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != name:
             raise
+        of = _entries()[name].dist  # a third party's backend has no extra here
+        extra = of is None or of.name == "deepdefense"
+        wanted = f'"deepdefense[{name}]"' if extra else name
         raise ImportError(
-            f"the {name} backend needs {name}, which is not installed: "
-            f'pip install "deepdefense[{name}]"',
+            f"the {name} backend needs {name}, which is not installed: pip install {wanted}",
             name=name,
         ) from error
     if not isinstance(backend, Backend):
         members = (name for name in vars(Backend) if not name.startswith("_"))
         missing = sorted(member for member in members if not hasattr(backend, member))
         raise TypeError(f"the entry point {name!r} is no backend: it lacks {', '.join(missing)}")
-    return backend
+    _loaded[name] = backend
 
 
 class use_backend:  # noqa: N801 - reads as a verb, as contextlib's own classes do
@@ -217,6 +240,12 @@ class use_backend:  # noqa: N801 - reads as a verb, as contextlib's own classes 
         _default.reset(self._token)
 
 
+@_constant
+def _chosen() -> str | None:
+    backend = _default.get()
+    return None if backend is None else backend.name
+
+
 def current_backend() -> Backend | None:
     """The backend that `use_backend` chose, or None."""
     return _default.get()
@@ -229,6 +258,11 @@ def _homes() -> dict[str, str]:
     return own | {name: name for name in _entries()}
 
 
+@_constant
+def _home(root: str) -> str | None:
+    return _homes().get(root)
+
+
 def framework_of(value: object) -> str | None:
     """The backend whose framework defines the type of `value`, by the type's own ancestry.
 
@@ -236,7 +270,7 @@ def framework_of(value: object) -> str | None:
     ('numpy', None)
     """
     roots = (cls.__module__.partition(".")[0] for cls in type(value).__mro__)
-    return next((_homes()[root] for root in roots if root in _homes()), None)
+    return next((home for root in roots if (home := _home(root))), None)
 
 
 def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
@@ -269,10 +303,10 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
         raise InputError(
             f"the model is of {home}, but the examples are of {names[0]}: convert them first"
         )
-    chosen = _default.get()
-    if chosen is not None and chosen.name != names[0]:
+    chosen = _chosen()
+    if chosen not in (None, names[0]):
         raise InputError(
-            f'use_backend("{chosen.name}") is in force, but this array is of {names[0]}: '
+            f'use_backend("{chosen}") is in force, but this array is of {names[0]}: '
             f'convert it, or call use_backend("{names[0]}")'
         )
     return get_backend(names[0])

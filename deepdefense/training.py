@@ -116,6 +116,8 @@ class Trainer(Protocol):
 class TrainingBackend(Backend, Protocol):
     """A backend that can also train: the native side of `deepdefense.harden`."""
 
+    def __hash__(self) -> int: ...
+
     def build(self, network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
         """A native model of that description with those weights, in their dtype."""
         ...

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -79,7 +80,7 @@ class JaxSeam:
             raise InputError(
                 f"examples must be float32 or float64, got {x.dtype}: use x.astype(float)"
             )
-        return float(jnp.finfo(x.dtype).eps)
+        return float(np.finfo(x.dtype).eps)
 
     def stop_gradient(self, x: Array) -> Array:
         return lax.stop_gradient(x)
@@ -114,7 +115,7 @@ class JaxSeam:
         logits, pull = jax.vjp(f, x)
 
         def gradient(cotangent: Array) -> Array:
-            (pulled,) = pull(cotangent)
+            pulled: Array = pull(cotangent)[0]
             return pulled if twice else lax.stop_gradient(pulled)
 
         return logits, gradient

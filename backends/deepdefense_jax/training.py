@@ -44,8 +44,8 @@ def _convolved(x: Array, kernel: Array, padding: int) -> Array:
     height, width = (length - size + 1 for length in x.shape[1:3])
     strips = jnp.concatenate([x[:, :, s : s + width] for s in range(size)], -1)
     rows = rearrange(kernel, "o i r s -> r (s i) o")
-    mapped = sum(strips[:, r : r + height] @ rows[r] for r in range(size))
-    return rearrange(mapped, "b h w o -> b o h w")
+    products = [strips[:, r : r + height] @ rows[r] for r in range(size)]
+    return rearrange(sum(products[1:], products[0]), "b h w o -> b o h w")
 
 
 def _apply(layer: Layer, weights: Mapping[str, Array], x: Array) -> Array:

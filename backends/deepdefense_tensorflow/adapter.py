@@ -69,7 +69,7 @@ class TensorFlowSeam:
                 f"examples must be float32 or float64, got {x.dtype.name}: "
                 "use tf.cast(x, tf.float32)"
             )
-        return float(np.finfo(x.dtype.as_numpy_dtype).eps)
+        return float(np.finfo(x.dtype.name).eps)
 
     def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(x)
@@ -106,12 +106,13 @@ class TensorFlowSeam:
             logits = f(x)
 
         def pull(cotangent: tf.Tensor) -> tf.Tensor:
-            gradient = tape.gradient(
-                logits,
-                x,
-                output_gradients=cotangent,
+            gradients: Any = tape.gradient(
+                [logits],
+                [x],
+                output_gradients=[cotangent],
                 unconnected_gradients=tf.UnconnectedGradients.ZERO,
             )
+            (gradient,) = gradients
             return gradient if twice else tf.stop_gradient(gradient)
 
         return logits, pull

@@ -54,8 +54,8 @@ def named(model: keras.Layer, prefix: str = "") -> dict[str, Weight]:
         below |= {id(variable) for variable in child.weights}
     for variable in model.weights:
         if id(variable) not in below:
-            here, there = _layout(model, variable)
-            found[prefix + _NAMES.get(variable.name, variable.name)] = Weight(variable, here, there)
+            name = str(variable.name)
+            found[prefix + _NAMES.get(name, name)] = Weight(variable, *_layout(model, variable))
     return found
 
 

@@ -6,6 +6,7 @@ Where `torch.compile` traces, values are not known and `torch.autograd.grad` is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
@@ -133,7 +134,14 @@ class TorchSeam:
             try:
                 for module in modules:
                     module.training = False
-                yield _undisturbed(model) if compiling and any(modes) else model
+                keras = sys.modules.get("keras")
+                if keras and isinstance(model, keras.Layer):
+                    from deepdefense_keras.models import inferring
+
+                    with inferring(model) as f:
+                        yield f
+                else:
+                    yield _undisturbed(model) if compiling and any(modes) else model
             finally:
                 for module, mode in zip(modules, modes, strict=True):
                     module.training = mode

@@ -24,7 +24,7 @@ from deepdefense.testing.deepfool import DeepFoolTests, SinglePrecisionTests
 from deepdefense.testing.harness import AUTODIFF, DIFFERENCE, NESTED, SINGLE, Harness
 from deepdefense.testing.norms import NormGradientTests, NormTests
 from deepdefense.testing.penalty import ImplicitTests, PenaltyTests
-from deepdefense.testing.primitives import PrimitiveTests
+from deepdefense.testing.primitives import ConstantTests, PrimitiveTests
 from deepdefense.testing.strategies import Case, cases, given
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "CompiledTests",
     "DifferenceTests",
     "Harness",
+    "PrimitiveTests",
     "cases",
     "given",
 ]
@@ -51,6 +52,7 @@ class DifferenceTests(PrimitiveTests, NormTests, DeepFoolTests, PenaltyTests, Ca
 
 class CompiledTests(
     PrimitiveTests,
+    ConstantTests,
     NormTests,
     NormGradientTests,
     DeepFoolTests,

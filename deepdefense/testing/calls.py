@@ -52,6 +52,10 @@ class CallTests(Harness):
             deepfool(model, x, self.array(np.array([0, 1, 1])))
         with pytest.raises(InputError, match=r"labels must lie in 0\.\.1 for 2 logits, got 0\.\.7"):
             deepfool(model, x, self.array(np.array([0, 7])))
+        with pytest.raises(
+            InputError, match=r"labels must lie in 0\.\.1 for 2 logits, got -1\.\.1"
+        ):
+            deepfool(model, x, self.array(np.array([-1, 1])))
         with pytest.raises(InputError, match="labels must be integers"):
             deepfool(model, x, self.array(np.array([0.0, 1.0])))
 

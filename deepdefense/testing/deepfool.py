@@ -63,9 +63,9 @@ class _Attacks(Harness):
     ) -> Perturbation:
         """The perturbation of every example, as NumPy's arrays."""
         model = self.model(network, dtype=x.dtype)
-        if y is None:
-            return self.run(lambda x: deepfool(model, x, **options), x)
-        return self.run(lambda x, y: deepfool(model, x, y, **options), x, y)
+        values = (x,) if y is None else (x, y)
+        found: Perturbation = self.run(lambda *given: deepfool(model, *given, **options), *values)
+        return found
 
 
 class DeepFoolTests(_Attacks):

@@ -37,7 +37,7 @@ def _numpy(backend: Backend, value: Any) -> Any:
     if not isinstance(value, tuple):
         return backend.to_numpy(value)
     parts = [_numpy(backend, part) for part in value]
-    return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
 
 
 class Harness:
@@ -84,15 +84,15 @@ class Harness:
     ) -> Callable[[Any], Any]:
         """The oracle's network in the backend's operations, its parameters moved by t [1 1]."""
         xp = self.seam.xp
-        ways = None if direction is None else network.with_parameters(direction)
+        way = None if direction is None else network.with_parameters(direction)
 
-        def place(values: tuple[np.ndarray, ...], moves: tuple[np.ndarray, ...] | None) -> list:
-            placed = [self.array(np.atleast_2d(value).astype(dtype)) for value in values]
-            if moves is None:
+        def place(kind: str) -> list[Any]:
+            placed = [self.array(np.atleast_2d(v).astype(dtype)) for v in getattr(network, kind)]
+            if way is None:
                 return placed
             return [
                 start + t * self.array(np.atleast_2d(move))
-                for start, move in zip(placed, moves, strict=True)
+                for start, move in zip(placed, getattr(way, kind), strict=True)
             ]
 
         def activate(z: Any) -> Any:
@@ -107,8 +107,7 @@ class Harness:
                     return z
 
         def logits(x: Any) -> Any:
-            weights = place(network.weights, ways and ways.weights)
-            biases = place(network.biases, ways and ways.biases)
+            weights, biases = place("weights"), place("biases")
             rows = xp.reshape(x, (-1, network.weights[0].shape[1]))
             for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
                 rows = einsum(rows, weight, "b i, o i -> b o") + bias

@@ -25,21 +25,28 @@ SMOOTH = ("tanh", "softplus")
 # Of moderate steepness, so that the tests see every branch at values of order 1.
 DEFENSE = DeepDefense(lam=2.0, c=1.5, d=1.0, steps=3)
 EDGES = [
-    pytest.param(replace(DEFENSE, gradient=gradient, p=p), id=f"{gradient}-{p:g}")
-    for gradient, p in (
-        ("unrolled", 1.0),
-        ("unrolled", 2.0),
-        ("unrolled", math.inf),
-        ("implicit", 1.5),
-        ("implicit", math.inf),
+    pytest.param(defense, id=f"{defense.gradient}-{defense.p:g}")
+    for defense in (
+        replace(DEFENSE, p=1.0),
+        replace(DEFENSE, p=2.0),
+        replace(DEFENSE, p=math.inf),
+        replace(DEFENSE, p=1.5, gradient="implicit"),
+        replace(DEFENSE, p=math.inf, gradient="implicit"),
     )
 ]
 
 
 def options(defense: DeepDefense) -> oracle.Options:
     """The settings as the oracle takes them."""
-    names = ("lam", "c", "d", "p", "steps", "overshoot", "candidates")
-    return oracle.Options(**{name: getattr(defense, name) for name in names})
+    return oracle.Options(
+        lam=defense.lam,
+        c=defense.c,
+        d=defense.d,
+        p=defense.p,
+        steps=defense.steps,
+        overshoot=defense.overshoot,
+        candidates=defense.candidates,
+    )
 
 
 def fitted(case: Case, **changes: Any) -> DeepDefense:

@@ -8,11 +8,11 @@ import numpy as np
 from einops import reduce
 
 from deepdefense.backend import backend_of, get_backend
-from deepdefense.testing.harness import NESTED, Harness, derivative
+from deepdefense.testing.harness import AUTODIFF, NESTED, Harness, derivative
 from deepdefense.testing.strategies import Case, cases, given
 from deepdefense_numpy.networks import TinyNetwork
 
-__all__ = ["PrimitiveTests"]
+__all__ = ["ConstantTests", "PrimitiveTests"]
 
 
 class _Count(NamedTuple):
@@ -54,7 +54,8 @@ class PrimitiveTests(Harness):
         logits, found, forward = self.run(gradients, x, contrasts)
         np.testing.assert_allclose(forward, logits, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(found, contrasts @ expected, atol=self.exactness)
+        expected = contrasts @ expected
+        np.testing.assert_allclose(found, expected, rtol=self.exactness, atol=self.exactness)
 
     @given(cases())
     def test_vjp_equals_the_reference(self, case: Case) -> None:
@@ -73,9 +74,8 @@ class PrimitiveTests(Harness):
         for logits in (twice, once):
             np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
         for found in (gradient, gradient_once):
-            np.testing.assert_allclose(
-                found, _pulled(case.network, x, cotangent), atol=self.exactness
-            )
+            expected = _pulled(case.network, x, cotangent)
+            np.testing.assert_allclose(found, expected, rtol=self.exactness, atol=self.exactness)
 
     @given(cases(activations=("tanh", "softplus"), depth=(1, 2)))
     def test_pull_is_differentiable_in_the_weights(self, case: Case) -> None:
@@ -111,8 +111,10 @@ class PrimitiveTests(Harness):
         def count(start: Any, limits: Any) -> Any:
             return self.seam.iterate(body, _Count(start), _Limit(limits), limits > 0, steps=5)
 
-        found = self.run(count, np.zeros(4), np.array([0.0, 3.0, 1.0, 9.0]))
-        np.testing.assert_array_equal(found.value, [0, 3, 1, 5])
+        # The first is done before it begins, whatever `body` would say of it.
+        start, limits = np.array([-5.0, 0.0, 0.0, 0.0]), np.array([0.0, 3.0, 1.0, 9.0])
+        found = self.run(count, start, limits)
+        np.testing.assert_array_equal(found.value, [-5, 3, 1, 5])
 
     def test_cross_entropy_is_stable(self) -> None:
         logits = np.array([[1000.0, 0.0, -1000.0], [0.0, np.log(3.0), 0.0]])
@@ -132,6 +134,37 @@ class PrimitiveTests(Harness):
             assert self.seam.to_numpy(hot).dtype == dtype
             np.testing.assert_array_equal(self.seam.to_numpy(hot), [[1, 0, 0], [0, 0, 1]])
 
+    def test_host_arrays_are_copies(self) -> None:
+        x = self.array(np.ones((2, 3)))
+        self.seam.to_numpy(x)[:] = 0
+        np.testing.assert_array_equal(self.seam.to_numpy(x), 1)
+
     def test_is_found_by_its_name_and_its_arrays(self) -> None:
         assert get_backend(self.backend).name == self.backend
         assert backend_of(self.array(np.ones(2))) is self.seam
+
+
+class ConstantTests(Harness):
+    """What must have no derivative, which finite differences cannot honour."""
+
+    @given(cases(activations=("tanh", "softplus")))
+    def test_forward_and_class_gradients_are_constant(self, case: Case) -> None:
+        """Added to the model's own logits, they add nothing to a gradient in the weights."""
+        x = case.x.reshape(len(case.x), -1)
+        contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))
+        direction = case.direction()
+
+        def value(model: Any, constants: bool) -> Any:
+            rows = self.array(x)
+            with self.seam.inference(model) as f:
+                total = _total(f(rows))
+                if constants:
+                    logits, pull = self.seam.class_gradients(f, rows)
+                    slopes = self.seam.xp.reshape(pull(self.array(contrasts)), (len(x), -1))
+                    parts = (logits, slopes, self.seam.forward(f, rows))
+                    total = total + sum(map(_total, parts))
+            return total
+
+        plain = self.slope(case.network, lambda model: value(model, False), direction)
+        found = self.slope(case.network, lambda model: value(model, True), direction)
+        np.testing.assert_allclose(found, plain, rtol=AUTODIFF, atol=AUTODIFF)

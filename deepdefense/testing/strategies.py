@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, settings
+from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 
 from deepdefense_numpy.networks import TinyNetwork
@@ -23,8 +23,9 @@ def given(*strategies: Any) -> Callable[[Callable[..., None]], Callable[..., Non
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         suppressed = [HealthCheck.differing_executors, HealthCheck.too_slow]
-        patient = settings(deadline=None, suppress_health_check=suppressed)
-        return patient(hypothesis.given(*strategies)(test))
+        patient: Any = settings(deadline=None, suppress_health_check=suppressed)
+        drawn: Callable[..., None] = patient(cast(Any, hypothesis_given)(*strategies)(test))
+        return drawn
 
     return decorate
 
@@ -42,7 +43,8 @@ class Case(NamedTuple):
     @property
     def predicted(self) -> np.ndarray:
         """The network's predictions [b]."""
-        return self.network(self.x).argmax(1)
+        predictions: np.ndarray = self.network(self.x).argmax(1)
+        return predictions
 
     def direction(self) -> np.ndarray:
         """A random direction in the space of parameters."""
