@@ -94,7 +94,10 @@ def harden(
     weights: Annotated[
         Path | None, _option("FILE.safetensors of a trained network; without it one is trained.")
     ] = None,
-    backend: Annotated[str | None, _option("Framework to run on (default: torch).")] = None,
+    backend: Annotated[
+        str | None,
+        _option("torch, jax or tensorflow (default: the first of them that is installed)."),
+    ] = None,
     epochs: Annotated[int | None, _option("Epochs of hardening (default: 5; digits: 90).")] = None,
     lr: Annotated[float | None, _option("Learning rate (default: 5e-4; digits: 1e-3).")] = None,
     batch_size: Annotated[int | None, _option("Examples per step (default: 100).")] = None,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from deepdefense.backend import available_backends
 from deepdefense.data import Dataset, fingerprint, load
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -67,7 +68,14 @@ def new_folder(settings: Mapping[str, Any]) -> Path:
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a new run: what was given, else what fits the data, else the paper's."""
     data = given.get("data", DEFAULTS["data"])
-    return {**DEFAULTS, **FITTED.get(data, {}), **given}
+    return {**DEFAULTS, "backend": _installed(), **FITTED.get(data, {}), **given}
+
+
+def _installed() -> str:
+    """The first framework that is installed, in the order that people have them."""
+    available = available_backends()
+    order = [DEFAULTS["backend"], *sorted(available.keys() - {"numpy"})]
+    return next((name for name in order if available[name]), order[0])
 
 
 def run_job(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import runpy
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-OF = {"keras_fit": "tensorflow"}  # on Keras's other backends: tests/keras_checks.py
+OF = {"keras": "tensorflow"}  # on Keras's other backends: tests/keras_checks.py
+RUN = """
+import json, runpy, sys
+reports = runpy.run_path(sys.argv[1])["main"]()
+print(json.dumps([report.as_dict() for report in reports]))
+"""
 
 
 def home(path: Path) -> str:
-    return OF.get(path.stem, path.stem.partition("_")[0])
+    framework = path.stem.partition("_")[0]
+    return OF.get(framework, framework)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +32,13 @@ def home(path: Path) -> str:
     ],
 )
 def test_example_hardens_its_network(path: Path) -> None:
-    before, after = runpy.run_path(str(path))["main"]()
-    assert after.accuracy >= before.accuracy - 0.02
-    assert after.rho_2 > 1.15 * before.rho_2
-    assert after.success == 1
+    """In an interpreter of its own, as a user has it: without the tests' strict modes."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "KERAS_"))}
+    result = subprocess.run(
+        [sys.executable, "-c", RUN, str(path)], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    before, after = json.loads(result.stdout.splitlines()[-1])
+    assert after["accuracy"] >= before["accuracy"] - 0.02
+    assert after["rho_2"] > 1.15 * before["rho_2"]
+    assert after["success"] == 1

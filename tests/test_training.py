@@ -211,6 +211,28 @@ def test_jax_hardens_any_pytree_that_can_be_called() -> None:
     assert not np.array_equal(hardened.args[0][0]["w"], layers[0]["w"])
 
 
+@pytest.mark.only("jax")
+def test_jax_hardens_an_equinox_module() -> None:
+    import equinox as eqx
+    import jax
+
+    class Network(eqx.Module):
+        """A module that takes batches."""
+
+        layers: eqx.nn.MLP
+
+        def __call__(self, x: Any) -> Any:
+            return jax.vmap(self.layers)(x.reshape(len(x), 16))
+
+    key = jax.random.key(0)
+    model = Network(eqx.nn.MLP(16, 3, 8, 1, dtype=np.float32, key=key))
+    with dd.use_backend("jax"):
+        hardened, report = harden(model, recipe=replace(RECIPE, epochs=1))
+    assert report.network.parameters == 16 * 8 + 8 + 8 * 3 + 3
+    first, other = (m.layers.layers[0].weight for m in (model, hardened))
+    assert not np.array_equal(first, other)
+
+
 @pytest.mark.only("tensorflow")
 def test_tensorflow_hardens_the_users_own_keras_model(tmp_path: Path) -> None:
     """Batch norm, dropout and a name without a PyTorch layer: all kept, all resumed exactly."""

@@ -36,7 +36,8 @@ def _constant(function: Callable[..., Any], *examples: Any) -> Callable[..., Any
 
     So nothing of it enters the differentiated program, where a `lax.while_loop` has no transpose.
     """
-    converted, hoisted = jax.closure_convert(function, *examples)
+    # In a function of our own, as a module that can be called need not be hashable.
+    converted, hoisted = jax.closure_convert(lambda *given: function(*given), *examples)
     held = [lax.stop_gradient(value) for value in hoisted]
     return lambda *arguments: converted(*arguments, *held)
 
