@@ -58,7 +58,7 @@ def tests_parity(session: nox.Session) -> None:
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("torch", "jax", "tensorflow")]
     files = ("tests/test_parity.py", "tests/test_backend.py")
-    session.run("pytest", *backends, *files, *session.posargs)
+    session.run("pytest", *backends, *files, "-n2", *session.posargs)
 
 
 @nox.session(name="tests-numpy")

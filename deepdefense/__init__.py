@@ -5,6 +5,7 @@
 'unrolled'
 """
 
+from deepdefense import zoo
 from deepdefense.attacks import Perturbation, deepfool
 from deepdefense.backend import (
     Backend,
@@ -18,6 +19,7 @@ from deepdefense.errors import InputError
 from deepdefense.evaluation import Report, evaluate
 from deepdefense.hardening import harden
 from deepdefense.metrics import rho
+from deepdefense.models import build
 from deepdefense.results import HardeningReport
 from deepdefense.stages import Watcher
 from deepdefense.training import Recipe
@@ -35,6 +37,7 @@ __all__ = [
     "Terms",
     "Watcher",
     "available_backends",
+    "build",
     "current_backend",
     "deepfool",
     "evaluate",
@@ -42,4 +45,5 @@ __all__ = [
     "harden",
     "rho",
     "use_backend",
+    "zoo",
 ]

@@ -14,13 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deepdefense.backend import available_backends
 from deepdefense.data import Dataset, fingerprint, load
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.hardening import check_fit, count_weights, harden_on
+from deepdefense.models import check_weights
 from deepdefense.results import ATTACK, HardeningReport, NetworkInfo
 from deepdefense.runs import REPORT, SETTINGS, RunFolder, load_weights
 from deepdefense.stages import Assessor, Watcher, run_stage
@@ -169,20 +168,8 @@ def _network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> A
 
 def _set_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
     """The model with the weights of a file, whose names and shapes must be its own."""
-    given, own = load_weights(path), backend.weights(model)
-    missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    if missing or unknown:
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing)
-        parts += [f"has {', '.join(unknown)}, which it does not"] * bool(unknown)
-        raise InputError(f"{path} does not fit the network: it {' and '.join(parts)}")
-    for name, value in given.items():
-        if value.shape != own[name].shape:
-            raise InputError(
-                f"{path} does not fit the network: {name} must have shape "
-                f"{list(own[name].shape)}, it has {list(value.shape)}"
-            )
-        if not np.isfinite(value).all():
-            raise InputError(f"{path}: {name} holds NaN or infinite values")
+    given = load_weights(path)
+    check_weights(given, backend.weights(model), str(path))
     return backend.load(model, given)
 
 

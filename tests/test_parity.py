@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from deepdefense.zoo import NETWORKS, Network
 
 pytestmark = [pytest.mark.only(name) for name in ("torch", "jax", "tensorflow")]
 
-# Of the largest entry. Float64: 2e-13 seen. Float32: 6e-5 seen.
+# Of the largest entry. The largest errors seen: 4e-15 in float64, 2e-6 in float32.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 SHAPES = {"mlp": (1, 9, 9), "lenet": (2, 18, 17), "convnet": (3, 32, 32)}
 Weights = dict[str, np.ndarray]
@@ -110,7 +110,6 @@ DIFFERENTIATE: dict[str, Callable[..., Any]] = {
 }
 
 
-@cache
 def computed(name: str, kind: str, dtype: str, p: float, gradient: str) -> Found:
     network = NETWORKS[kind](SHAPES[kind], 5)
     weights = drawn(network, 0, dtype)
@@ -143,21 +142,21 @@ def close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
     np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize(("one", "other"), list(combinations(DIFFERENTIATE, 2)))
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
 @pytest.mark.parametrize("p", [2.0, math.inf])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", ["mlp", "lenet"])
-def test_same_numbers(kind: str, dtype: str, p: float, gradient: str, one: str, other: str) -> None:
-    found, expected = (computed(name, kind, dtype, p, gradient) for name in (other, one))
-    np.testing.assert_array_equal(found.delta_steps, expected.delta_steps)
-    np.testing.assert_array_equal(found.steps, expected.steps)
-    for field in ("logits", "delta", "penalty"):
-        close(getattr(found, field), getattr(expected, field), dtype)
-    assert found.objective == pytest.approx(expected.objective, rel=TOLERANCE[dtype])
-    assert set(found.gradients) == set(expected.gradients)
-    for name, value in found.gradients.items():
-        close(value, expected.gradients[name], dtype)
+def test_same_numbers(kind: str, dtype: str, p: float, gradient: str) -> None:
+    each = [computed(name, kind, dtype, p, gradient) for name in DIFFERENTIATE]
+    for found, expected in combinations(each, 2):
+        np.testing.assert_array_equal(found.delta_steps, expected.delta_steps)
+        np.testing.assert_array_equal(found.steps, expected.steps)
+        for field in ("logits", "delta", "penalty"):
+            close(getattr(found, field), getattr(expected, field), dtype)
+        assert found.objective == pytest.approx(expected.objective, rel=TOLERANCE[dtype])
+        assert set(found.gradients) == set(expected.gradients)
+        for name, value in found.gradients.items():
+            close(value, expected.gradients[name], dtype)
 
 
 @pytest.mark.parametrize("kind", sorted(NETWORKS))
@@ -178,22 +177,23 @@ def test_the_zoo_is_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("home", DIFFERENTIATE)
-def test_hardened_in_one_framework_evaluated_in_another(home: str) -> None:
+def test_hardened_in_one_framework_evaluated_in_another(home: str, tmp_path: Path) -> None:
     network = NETWORKS["mlp"]((1, 4, 4), 3)
     start = drawn(network, 0, "float32")
     backend = training_backend(home)
-    hardened, report = dd.harden(
+    _, report = dd.harden(
         backend.build(network, start),
         blobs.TRAIN,
         blobs.TEST,
         defense=blobs.DEFENSE,
         recipe=dd.Recipe(epochs=2, lr=0.01, batch_size=30),
+        out=tmp_path / "run",
     )
     assert report.after.rho_2 != report.before.rho_2
-    weights = backend.weights(hardened)
     for name in DIFFERENTIATE:
-        model = training_backend(name).build(network, weights)
-        found = dd.evaluate(model, *blobs.TEST)
+        with dd.use_backend(name):
+            model = dd.build(network, tmp_path / "run" / "hardened.safetensors")
+            found = dd.evaluate(model, *blobs.TEST)
         assert found.accuracy == report.after.accuracy
         assert found.rho_2 == pytest.approx(report.after.rho_2, abs=1e-4)
 

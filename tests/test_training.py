@@ -55,6 +55,25 @@ def test_zoo_builds_what_it_describes(backend: TrainingBackend, name: str, dtype
     np.testing.assert_array_equal(backend.to_numpy(model(x)), logits)  # the copy is another
 
 
+def test_build_takes_weights_in_any_form(backend: TrainingBackend, tmp_path: Path) -> None:
+    network = dd.zoo.mlp((4,), 3, hidden=(5,))
+    with pytest.raises(dd.InputError, match="choose a framework first"):
+        dd.build(network)
+    with dd.use_backend(backend.name):
+        model = dd.build(network, seed=3)
+        weights = backend.weights(model)
+        save_file(weights, tmp_path / "w.safetensors")
+        for given in (weights, tmp_path / "w.safetensors", str(tmp_path / "w.safetensors")):
+            assert same(backend, dd.build(network, given), model)
+        renamed = {k.replace("2.w", "3.w"): v for k, v in weights.items()}
+        with pytest.raises(dd.InputError, match=r"lacks fc2\.weight and has fc3\.weight"):
+            dd.build(network, renamed)
+        with pytest.raises(dd.InputError, match=r"fc1\.bias must have shape \[5\], it has \[6\]"):
+            dd.build(network, weights | {"fc1.bias": np.zeros(6)})
+        with pytest.raises(dd.InputError, match=r"no file|not found|does not exist"):
+            dd.build(network, tmp_path / "none.safetensors")
+
+
 def test_sgd_is_the_textbooks(backend: TrainingBackend) -> None:
     """V <- m v + g + decay w, w <- w - lr v, on softmax regression, whose gradient is known."""
     network = mlp((4,), 3, hidden=())
