@@ -82,7 +82,8 @@ class Backend(Protocol):
     def index(self, labels: Any, depth: int, like: Array) -> Array:
         """Labels [b] as this framework's index type, on the device of `like`.
 
-        Raises `InputError` unless they are integers in [0, depth), where values are known.
+        Raises `InputError` unless they are integers in [0, depth), where values are known:
+        `deepdefense.checks.check_indices` does.
         """
         ...
 

@@ -16,6 +16,7 @@ __all__ = [
     "check_bounds",
     "check_choice",
     "check_count",
+    "check_indices",
     "check_labels",
     "check_logits",
     "check_number",
@@ -68,6 +69,20 @@ def check_labels(y: Any, x: Array) -> None:
     if len(shape) != 1 or not _agree(shape[0], x.shape[0]):
         raise InputError(
             f"labels must be class indices [b] with b = {x.shape[0]} examples, got shape {shape}"
+        )
+
+
+def check_indices(integer: bool, dtype: Any, known: Any, depth: int) -> None:
+    """Class indices in [0, depth): by their type, and by their values [b] unless those are None.
+
+    For a backend's `index`, which alone knows its types and when values are at hand.
+    """
+    if not integer:
+        raise InputError(f"labels must be integers, got {dtype}")
+    if known is not None and known.size and not (known.min() >= 0 and known.max() < depth):
+        raise InputError(
+            f"labels must lie in 0..{depth - 1} for {depth} logits, "
+            f"got {known.min()}..{known.max()}"
         )
 
 

@@ -74,7 +74,7 @@ def _installed() -> str:
     """The first framework that is installed, in the order that people have them."""
     available = available_backends()
     order = [DEFAULTS["backend"], *sorted(available.keys() - {"numpy"})]
-    return next((name for name in order if available[name]), order[0])
+    return str(next((name for name in order if available[name]), order[0]))
 
 
 def run_job(

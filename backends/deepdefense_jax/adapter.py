@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 from deepdefense_jax.models import dtype_of, inferring
 
@@ -57,17 +58,9 @@ class JaxSeam:
         return np.array(x)
 
     def index(self, labels: Any, depth: int, like: Array) -> Array:
-        if _known(labels):
-            known = np.asarray(labels)
-            if not np.issubdtype(known.dtype, np.integer):
-                raise InputError(f"labels must be integers, got {known.dtype}")
-            if known.size and not (known.min() >= 0 and known.max() < depth):
-                raise InputError(
-                    f"labels must lie in 0..{depth - 1} for {depth} logits, "
-                    f"got {known.min()}..{known.max()}"
-                )
-        elif not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise InputError(f"labels must be integers, got {labels.dtype}")
+        known = np.asarray(labels) if _known(labels) else None
+        dtype = labels.dtype if known is None else known.dtype
+        check_indices(jnp.issubdtype(dtype, jnp.integer), dtype, known, depth)
         return jnp.asarray(labels).astype(int)
 
     def one_hot(self, index: Array, depth: int, like: Array) -> Array:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
 __all__ = ["TensorFlowSeam"]
@@ -20,11 +21,6 @@ __all__ = ["TensorFlowSeam"]
 State = TypeVar("State", bound=NamedTuple)
 Fixed = TypeVar("Fixed", bound=NamedTuple)
 Forward = Callable[[tf.Tensor], tf.Tensor]
-
-
-def _known(x: Any) -> bool:
-    """Whether the values of `x` are at hand, rather than being a node of a graph."""
-    return not tf.is_tensor(x) or hasattr(x, "numpy")
 
 
 class TensorFlowSeam:
@@ -46,15 +42,8 @@ class TensorFlowSeam:
 
     def index(self, labels: Any, depth: int, like: tf.Tensor) -> tf.Tensor:
         index = tf.convert_to_tensor(labels)
-        if not index.dtype.is_integer:
-            raise InputError(f"labels must be integers, got {index.dtype.name}")
-        if _known(index):
-            known = index.numpy()
-            if known.size and not (known.min() >= 0 and known.max() < depth):
-                raise InputError(
-                    f"labels must lie in 0..{depth - 1} for {depth} logits, "
-                    f"got {known.min()}..{known.max()}"
-                )
+        known = index.numpy() if hasattr(index, "numpy") else None  # a node of a graph has no value
+        check_indices(index.dtype.is_integer, index.dtype.name, known, depth)
         return tf.cast(index, tf.int64)
 
     def one_hot(self, index: tf.Tensor, depth: int, like: tf.Tensor) -> tf.Tensor:

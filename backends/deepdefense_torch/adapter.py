@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
 __all__ = ["TorchSeam"]
@@ -86,16 +87,10 @@ class TorchSeam:
 
     def index(self, labels: Any, depth: int, like: Tensor) -> Tensor:
         index = torch.as_tensor(labels, device=like.device)
-        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-            raise InputError(f"labels must be integers, got {index.dtype}")
-        index = index.detach().long()
-        known = index.numel() > 0 and not is_compiling()
-        if known and not (int(index.min()) >= 0 and int(index.max()) < depth):
-            raise InputError(
-                f"labels must lie in 0..{depth - 1} for {depth} logits, "
-                f"got {int(index.min())}..{int(index.max())}"
-            )
-        return index
+        whole = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+        known = None if is_compiling() else index.detach().cpu().numpy()
+        check_indices(whole, index.dtype, known, depth)
+        return index.detach().long()
 
     def one_hot(self, index: Tensor, depth: int, like: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(index, depth).to(like.dtype)

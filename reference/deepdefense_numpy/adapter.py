@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
 __all__ = ["BACKEND", "jacobian"]
@@ -53,13 +54,7 @@ class _Numpy:
 
     def index(self, labels: Any, depth: int, like: Array) -> Array:
         index = np.asarray(labels)
-        if not np.issubdtype(index.dtype, np.integer):
-            raise InputError(f"labels must be integers, got {index.dtype}")
-        if index.size and not (index.min() >= 0 and index.max() < depth):
-            raise InputError(
-                f"labels must lie in 0..{depth - 1} for {depth} logits, "
-                f"got {index.min()}..{index.max()}"
-            )
+        check_indices(np.issubdtype(index.dtype, np.integer), index.dtype, index, depth)
         return index.astype(np.int64)
 
     def one_hot(self, index: Array, depth: int, like: Array) -> Array:

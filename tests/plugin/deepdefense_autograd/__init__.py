@@ -17,6 +17,7 @@ from autograd.tracer import getval
 # einops finds a framework among the subclasses of this class and offers no public way to add one.
 from einops._backends import AbstractBackend
 
+from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
 __all__ = ["BACKEND", "Adapter", "Tensor"]
@@ -102,13 +103,7 @@ class Adapter:
 
     def index(self, labels, depth, like):
         known = np.asarray(constant(labels))
-        if known.dtype.kind not in "iu":
-            raise InputError(f"labels must be integers, got {known.dtype}")
-        if known.size and not (known.min() >= 0 and known.max() < depth):
-            raise InputError(
-                f"labels must lie in 0..{depth - 1} for {depth} logits, "
-                f"got {known.min()}..{known.max()}"
-            )
+        check_indices(known.dtype.kind in "iu", known.dtype, known, depth)
         return Tensor(known.astype(np.int64))
 
     def one_hot(self, index, depth, like):
