@@ -89,7 +89,7 @@ def harden(
     ] = None,
     data_dir: Annotated[Path | None, _option("Folder with a copy of mnist or cifar10.")] = None,
     network: Annotated[
-        str | None, _option("mlp (default), lenet, or package.module:factory.")
+        str | None, _option("mlp (default), lenet, convnet, or package.module:factory.")
     ] = None,
     weights: Annotated[
         Path | None, _option("FILE.safetensors of a trained network; without it one is trained.")

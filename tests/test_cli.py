@@ -167,7 +167,10 @@ def bad_weights(folder: Path, **changes: Any) -> None:
 
 UNUSABLE: list[tuple[dict[str, str], str]] = [
     ({"data": "nowhere.npz"}, "data must be digits, mnist, cifar10"),
-    ({"network": "resnet"}, "network must be mlp, lenet or package.module:factory, got 'resnet'"),
+    (
+        {"network": "resnet"},
+        "network must be mlp, lenet, convnet or package.module:factory, got 'resnet'",
+    ),
     ({"network": "no_such:thing"}, "No module named 'no_such'"),
     ({"network": "my_networks:absent"}, "has no attribute 'absent'"),
     ({"network": "my_networks:nothing"}, "takes no argument and returns a model"),

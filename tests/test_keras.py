@@ -17,7 +17,6 @@ BACKENDS = [
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_keras(backend: str) -> None:
-    pytest.importorskip("keras", reason="Keras is not installed")
     # Without `conftest`, whose strictness about JAX's types Keras itself does not pass.
     command = [sys.executable, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider"]
     environment = {name: value for name, value in os.environ.items() if name[:4] != "JAX_"} | {
