@@ -239,3 +239,27 @@ def test_host_data_with_a_native_model() -> None:
     }
     model = dd.get_backend("jax").build(mlp((4,), 3, hidden=()), weights)  # type: ignore[attr-defined]
     assert dd.evaluate(model, x, y).n == 5
+
+
+def test_network_of_the_zoo_is_a_pytree() -> None:
+    """As JAX's own idiom has it: differentiated, compiled and updated as one argument."""
+    import optax
+
+    rng = np.random.default_rng(0)
+    shapes = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
+    weights = {key: rng.normal(0, 0.5, size).astype(np.float32) for key, size in shapes.items()}
+    with dd.use_backend("jax"):
+        model = dd.build(dd.zoo.mlp((4,), 3, hidden=(8,)), weights)
+    x, y = batch()
+    x = jnp.reshape(x, (-1, 4)).astype(jnp.float32)
+    defense = dd.DeepDefense(lam=1.0, c=2.0, d=1.0)
+
+    @jax.jit
+    def step(model: Any, x: Any, y: Any) -> Any:
+        value, gradients = jax.value_and_grad(lambda m: defense.objective(m, x, y))(model)
+        moves = jax.tree.map(lambda g: -1e-3 * g, gradients)
+        return value, optax.apply_updates(model, moves)
+
+    value, moved = step(model, x, y)
+    assert type(moved) is type(model)
+    assert float(step(moved, x, y)[0]) < float(value)
