@@ -35,8 +35,8 @@ def draw(folder: Path) -> Figure:
     figure = Figure(figsize=(7.6, 4.9), layout="constrained")
     axes = figure.subplots(len(rows), 5)
     for column, weights in ((1, given), (3, folder / "hardened.safetensors")):
-        model = backend.build(NETWORKS[settings["network"]](data.x_test.shape[1:], data.classes))
-        backend.load(model, load_weights(Path(weights)))
+        network = NETWORKS[settings["network"]](data.x_test.shape[1:], data.classes)
+        model = backend.build(network, load_weights(Path(weights)))
         x = backend.asarray(data.x_test[rows], model)
         found = dd.deepfool(model, x)
         with backend.inference(model) as f:
