@@ -169,7 +169,8 @@ def _network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> A
 def _set_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
     """The model with the weights of a file, whose names and shapes must be its own."""
     given = load_weights(path)
-    check_weights(given, backend.weights(model), str(path))
+    own = {name: value.shape for name, value in backend.weights(model).items()}
+    check_weights(given, own, str(path))
     return backend.load(model, given)
 
 

@@ -13,7 +13,7 @@ from deepdefense.backend import current_backend
 from deepdefense.errors import InputError
 from deepdefense.runs import load_weights
 from deepdefense.training import training_backend
-from deepdefense.zoo import Network, initial_weights
+from deepdefense.zoo import Network, initial_weights, weight_shapes
 
 __all__ = ["build", "check_weights"]
 
@@ -50,16 +50,16 @@ def build(
     chosen = current_backend()
     if chosen is None:
         raise InputError('choose a framework first: deepdefense.use_backend("torch")')
-    values: Arrays = initial_weights(network, seed, deviation)
-    if weights is not None:
-        source = str(weights) if isinstance(weights, str | Path) else "the weights given"
-        given = load_weights(Path(weights)) if isinstance(weights, str | Path) else weights
-        check_weights(given, values, source)
-        values = given
-    return training_backend(chosen.name).build(network, values)
+    if weights is None:
+        weights = initial_weights(network, seed, deviation)
+    source = "the weights given"
+    if isinstance(weights, str | Path):
+        source, weights = str(weights), load_weights(Path(weights))
+    check_weights(weights, weight_shapes(network), source)
+    return training_backend(chosen.name).build(network, weights)
 
 
-def check_weights(given: Arrays, own: Arrays, source: str) -> None:
+def check_weights(given: Arrays, own: Mapping[str, tuple[int, ...]], source: str) -> None:
     """Raise `InputError`, naming what differs, unless names and shapes are a network's own."""
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     if missing or unknown:
@@ -67,10 +67,10 @@ def check_weights(given: Arrays, own: Arrays, source: str) -> None:
         parts += [f"has {', '.join(unknown)}, which it does not"] * bool(unknown)
         raise InputError(f"{source} does not fit the network: it {' and '.join(parts)}")
     for name, value in given.items():
-        if value.shape != own[name].shape:
+        if value.shape != own[name]:
             raise InputError(
                 f"{source} does not fit the network: {name} must have shape "
-                f"{list(own[name].shape)}, it has {list(value.shape)}"
+                f"{list(own[name])}, it has {list(value.shape)}"
             )
         if not np.isfinite(value).all():
             raise InputError(f"{source}: {name} holds NaN or infinite values")

@@ -28,6 +28,7 @@ __all__ = [
     "Network",
     "ReLU",
     "initial_weights",
+    "weight_shapes",
 ]
 
 SPREAD = 0.01
@@ -169,6 +170,21 @@ NETWORKS: Mapping[str, Callable[[tuple[int, ...], int], Network]] = {
 }
 
 
+def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a network's weights, in the order of its layers.
+
+    >>> weight_shapes(mlp((4,), 3, hidden=()))
+    {'fc1.weight': (3, 4), 'fc1.bias': (3,)}
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in network.layers:
+        if isinstance(layer, Conv | Linear):
+            window = (layer.size, layer.size) if isinstance(layer, Conv) else ()
+            shapes[f"{layer.name}.weight"] = (layer.outputs, layer.inputs, *window)
+            shapes[f"{layer.name}.bias"] = (layer.outputs,)
+    return shapes
+
+
 def initial_weights(
     network: Network, seed: int, deviation: float
 ) -> dict[str, npt.NDArray[np.float32]]:
@@ -181,13 +197,12 @@ def initial_weights(
     of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) come from.
     """
     random = np.random.default_rng(seed)
+    first = FIRST_DEVIATION / (deviation * math.prod(network.input_shape) ** 0.5)
     weights: dict[str, npt.NDArray[np.float32]] = {}
-    for layer in network.layers:
-        if isinstance(layer, Conv | Linear):
-            window = (layer.size, layer.size) if isinstance(layer, Conv) else ()
-            first = FIRST_DEVIATION / (deviation * math.prod(network.input_shape) ** 0.5)
-            spread = SPREAD if weights else first
-            drawn = random.normal(0.0, spread, (layer.outputs, layer.inputs, *window))
-            weights[f"{layer.name}.weight"] = drawn.astype(np.float32)
-            weights[f"{layer.name}.bias"] = np.zeros(layer.outputs, np.float32)
+    for name, shape in weight_shapes(network).items():
+        if name.endswith(".bias"):
+            weights[name] = np.zeros(shape, np.float32)
+        else:
+            drawn = random.normal(0.0, SPREAD if weights else first, shape)
+            weights[name] = drawn.astype(np.float32)
     return weights

@@ -18,7 +18,7 @@ from einops import rearrange
 import blobs
 import deepdefense as dd
 from deepdefense.training import training_backend
-from deepdefense.zoo import NETWORKS, Network
+from deepdefense.zoo import NETWORKS, Network, weight_shapes
 
 pytestmark = [pytest.mark.only(name) for name in ("torch", "jax", "tensorflow")]
 
@@ -44,13 +44,9 @@ def drawn(network: Network, seed: int, dtype: str) -> Weights:
     """Weights of a spread that carries signals through, w ~ N(0, 2 / inputs)."""
     rng = np.random.default_rng(seed)
     weights: Weights = {}
-    for layer in network.layers:
-        if hasattr(layer, "inputs"):
-            window = (layer.size,) * 2 if hasattr(layer, "size") else ()
-            shape = (layer.outputs, layer.inputs, *window)
-            spread = (2 / math.prod(shape[1:])) ** 0.5
-            weights[f"{layer.name}.weight"] = rng.normal(0, spread, shape).astype(dtype)
-            weights[f"{layer.name}.bias"] = rng.normal(0, 0.1, layer.outputs).astype(dtype)
+    for name, shape in weight_shapes(network).items():
+        spread = 0.1 if name.endswith(".bias") else (2 / math.prod(shape[1:])) ** 0.5
+        weights[name] = rng.normal(0, spread, shape).astype(dtype)
     return weights
 
 
