@@ -27,6 +27,13 @@ def install(session: nox.Session, package: str, *groups: str) -> None:
     session.install("-c", "constraints.txt", "-e", package, *tools)
 
 
+def eager_then_compiled(session: nox.Session, backend: str) -> None:
+    """All tests of a backend, those of compiled functions with fewer draws."""
+    arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, "-n2", *session.posargs)
+    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER)
+    session.run(*arguments, "-k", COMPILED, env=COMPILERS)
+
+
 @nox.session(name="tests-torch")
 def tests_torch(session: nox.Session) -> None:
     """The PyTorch backend, the whole job on it, and Keras on PyTorch."""
@@ -38,18 +45,14 @@ def tests_torch(session: nox.Session) -> None:
 def tests_jax(session: nox.Session) -> None:
     """The JAX backend, eager and compiled, in equinox and flax too, and Keras on JAX."""
     install(session, ".[jax,cli]", "test", "test-jax", "test-keras")
-    arguments = ("pytest", "--backend=jax", WITHOUT_DATA, "-n2", *session.posargs)
-    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER)
-    session.run(*arguments, "-k", COMPILED, env=COMPILERS)
+    eager_then_compiled(session, "jax")
 
 
 @nox.session(name="tests-tensorflow")
 def tests_tensorflow(session: nox.Session) -> None:
     """The TensorFlow backend, eager, in graphs and under XLA, and Keras on TensorFlow."""
     install(session, ".[tensorflow,cli]", "test")
-    arguments = ("pytest", "--backend=tensorflow", WITHOUT_DATA, "-n2", *session.posargs)
-    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER)
-    session.run(*arguments, "-k", COMPILED, env=COMPILERS)
+    eager_then_compiled(session, "tensorflow")
 
 
 @nox.session(name="tests-parity")
