@@ -152,9 +152,10 @@ class DeepFoolTests(_Attacks):
         order = case.rng.permutation(len(case.x))
         shuffled = self.attack(case.network, case.x[order], **options)
         np.testing.assert_allclose(shuffled.delta, together.delta[order], atol=1e-9)
-        alone = self.attack(case.network, case.x[-1:], **options)
-        np.testing.assert_allclose(alone.delta[0], together.delta[-1], atol=1e-9)
-        assert alone.steps[0] == together.steps[-1]
+        for i in range(len(case.x)):
+            alone = self.attack(case.network, case.x[i : i + 1], **options)
+            np.testing.assert_allclose(alone.delta[0], together.delta[i], atol=1e-9)
+            assert alone.steps[0] == together.steps[i]
 
     @given(cases())
     def test_success_means_another_prediction(self, case: Case) -> None:

@@ -160,15 +160,16 @@ class PenaltyTests(_Penalties):
         np.testing.assert_allclose(found, expected, rtol=NESTED, atol=NESTED)
 
     @given(cases())
-    def test_independent_of_batch_composition(self, case: Case) -> None:
+    def test_penalty_is_independent_of_batch_composition(self, case: Case) -> None:
         defense = fitted(case)
         self.judged(case, defense)
         together = self.penalties(defense, case.network, case.x, case.y)
-        alone = self.penalties(defense, case.network, case.x[-1:], case.y[-1:])
-        np.testing.assert_allclose(alone[0], together[-1], rtol=AUTODIFF)
+        for i in range(len(case.x)):
+            alone = self.penalties(defense, case.network, case.x[i : i + 1], case.y[i : i + 1])
+            np.testing.assert_allclose(alone[0], together[i], rtol=AUTODIFF)
 
     @given(cases(), st.sampled_from([1e-2, 1e2]), st.floats(-10, 10))
-    def test_shift_and_scale_of_logits_change_nothing(
+    def test_shift_and_scale_of_logits_change_no_penalty(
         self, case: Case, scale: float, shift: float
     ) -> None:
         defense = fitted(case)
@@ -272,10 +273,11 @@ class ImplicitTests(_Penalties):
     def test_example_on_the_boundary_is_pushed_off_it(self, defense: DeepDefense) -> None:
         network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 0.0])
         x, y = np.array([[3.0, 2.0]]), np.array([0])
-        own, other = (  # the derivatives by the label's bias and by the other's
-            self.penalty_slope(defense, network, x, y, direction) for direction in np.eye(6)[4:]
-        )
-        assert own < 0 < other  # descent raises the one and lowers the other
+        biases = np.eye(6)[4:]
+        own, other = (self.penalty_slope(defense, network, x, y, way) for way in biases)
+        assert own < 0 < other  # descent raises the label's bias, lowers the other's
+        anywhere = np.random.default_rng(0).normal(size=6)  # not finite if any entry is not
+        assert math.isfinite(self.penalty_slope(defense, network, x, y, anywhere))
 
     @pytest.mark.parametrize("defense", EDGES)
     def test_vanishing_gradient_has_no_gradient(self, defense: DeepDefense) -> None:
