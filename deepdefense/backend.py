@@ -26,6 +26,7 @@ from deepdefense.errors import InputError
 __all__ = [
     "Array",
     "Backend",
+    "Fold",
     "Forward",
     "Model",
     "available_backends",
@@ -41,6 +42,8 @@ __all__ = [
 Array: TypeAlias = Any  # a tensor of whichever framework is in use; shapes stand in the docstrings
 Model: TypeAlias = Callable[[Array], Array]  # a batch [b ...] -> logits [b k]
 Forward: TypeAlias = Callable[[Array], Array]  # a model whose evaluation is free of side effects
+
+Fold: TypeAlias = Callable[[Callable[[Any, Array, Array], Any], Any, Array], Any]
 
 Function = TypeVar("Function", bound=Callable[..., str | None])
 State = TypeVar("State", bound=NamedTuple)
@@ -114,11 +117,12 @@ class Backend(Protocol):
         """Logits [b k] at x [b d], constant: no graph leads to the parameters or to x."""
         ...
 
-    def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Callable[[Array], Array]]:
-        """Logits [b k] at x [b d], and a pull from contrasts [b m k] to gradients [b m d].
+    def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
+        """Logits [b k] at x [b d], and a fold over gradients of contrasts; all constant.
 
-        Row j of the gradients is the gradient of ``sum_k contrast[j, k] f_k(x)``. All of it is
-        constant, as in `forward`.
+        ``fold(step, state, contrasts)`` takes contrasts [b m k] one at a time, so that no more than
+        one gradient is held: ``state = step(state, contrast, gradient)`` for each j in turn, with
+        ``contrast`` [b k] and the gradient [b d] of ``sum_k contrast[k] f_k(x)``.
         """
         ...
 

@@ -45,16 +45,13 @@ def _scaled(backend: Backend, v: Array) -> tuple[Array, Array]:
 def _length(backend: Backend, u: Array, p: float) -> Array:
     """||u||_p of scaled rows, [b d] -> [b 1], at least 1; a zero row counts as 1."""
     xp = backend.xp
-    size = u * backend.stop_gradient(xp.sign(u))  # |u|, whose derivative at 0 is 0 everywhere
-    if p == 1:
-        total = reduce(size, "b d -> b 1", "sum")
-    elif p == math.inf:
-        total = reduce(size, "b d -> b 1", "max")
-    else:
-        total = reduce(u * u if p == 2 else _power(backend, size, p), "b d -> b 1", "sum")
-    total = xp.where(total == 0, xp.ones_like(total), total)
     if p == 2:
-        return xp.sqrt(total)
+        total = reduce(u * u, "b d -> b 1", "sum")
+        return xp.sqrt(xp.where(total == 0, xp.ones_like(total), total))
+    size = u * backend.stop_gradient(xp.sign(u))  # |u|, whose derivative at 0 is 0 everywhere
+    powers = size if p in (1, math.inf) else _power(backend, size, p)
+    total = reduce(powers, "b d -> b 1", "max" if p == math.inf else "sum")
+    total = xp.where(total == 0, xp.ones_like(total), total)
     return total if p in (1, math.inf) else _power(backend, total, 1 / p)
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from deepdefense.backend import Fold
 from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 from deepdefense_jax.models import dtype_of, inferring
@@ -89,19 +90,20 @@ class JaxSeam:
         with inferring(model) as f:
             yield f
 
-    def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
         x = lax.stop_gradient(x)
         logits, pull = jax.vjp(_constant(f, x), x)
 
-        def gradients(contrasts: Array) -> Array:
+        def fold(step: Callable[..., Any], state: Any, contrasts: Array) -> Any:
             # One by one: all at once takes several times as long on CPUs, and the memory of all.
             each = jnp.swapaxes(contrasts, 0, 1)
-            if _known(contrasts):
-                return jnp.stack([pull(contrast)[0] for contrast in each], 1)
-            (pulled,) = lax.map(pull, each)
-            return jnp.swapaxes(pulled, 0, 1)
+            if not _known(contrasts):
+                return lax.scan(lambda s, c: (step(s, c, pull(c)[0]), None), state, each)[0]
+            for contrast in each:
+                state = step(state, contrast, pull(contrast)[0])
+            return state
 
-        return logits, gradients
+        return logits, fold
 
     def vjp(
         self, f: Forward, x: Array, *, twice: bool = True

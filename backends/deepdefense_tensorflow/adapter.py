@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from deepdefense.backend import Fold
 from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
@@ -77,15 +78,15 @@ class TensorFlowSeam:
         else:
             yield model
 
-    def class_gradients(
-        self, f: Forward, x: tf.Tensor
-    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    def class_gradients(self, f: Forward, x: tf.Tensor) -> tuple[tf.Tensor, Fold]:
         logits, pull = self.vjp(f, tf.stop_gradient(x), twice=False)
 
-        def gradients(contrasts: tf.Tensor) -> tf.Tensor:
-            return tf.stack([pull(contrast) for contrast in tf.unstack(contrasts, axis=1)], 1)
+        def fold(step: Callable[..., Any], state: Any, contrasts: tf.Tensor) -> Any:
+            for contrast in tf.unstack(contrasts, axis=1):
+                state = step(state, contrast, pull(contrast))
+            return state
 
-        return tf.stop_gradient(logits), gradients
+        return tf.stop_gradient(logits), fold
 
     def vjp(
         self, f: Forward, x: tf.Tensor, *, twice: bool = True

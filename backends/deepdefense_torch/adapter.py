@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from deepdefense.backend import Fold
 from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
@@ -141,14 +142,16 @@ class TorchSeam:
                 for module, mode in zip(modules, modes, strict=True):
                     module.training = mode
 
-    def class_gradients(self, f: Forward, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def class_gradients(self, f: Forward, x: Tensor) -> tuple[Tensor, Fold]:
         with torch.no_grad():
             logits, pull = self.vjp(f, x.detach())
 
-        def gradients(contrasts: Tensor) -> Tensor:
-            return torch.stack([pull(contrast) for contrast in contrasts.unbind(1)], 1)
+        def fold(step: Callable[..., Any], state: Any, contrasts: Tensor) -> Any:
+            for contrast in contrasts.unbind(1):
+                state = step(state, contrast, pull(contrast))
+            return state
 
-        return logits, gradients
+        return logits, fold
 
     def vjp(
         self, f: Forward, x: Tensor, *, twice: bool = True

@@ -101,10 +101,9 @@ class TorchTraining:
             ]
         dtype = torch.as_tensor(next(iter(weights.values()))).dtype
         model = self.load(nn.Sequential(OrderedDict(named)).to(dtype), weights)
-        for kernel in (p for p in model.parameters() if p.dim() == 4):
-            # Channels last in memory: a step of LeNet takes two thirds of the time (2 CPU cores).
-            kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
-        return model
+        # A step of LeNet takes half of the time (2 CPU cores). `contiguous` would not do: it leaves
+        # a kernel of one input channel as it is.
+        return model.to(memory_format=torch.channels_last)
 
     def copy(self, model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from einops import einsum, rearrange, repeat
 
-from deepdefense.backend import Array, Backend, Forward, Model, backend_of
+from deepdefense.backend import Array, Backend, Fold, Forward, Model, backend_of
 from deepdefense.checks import (
     check_bounds,
     check_count,
@@ -67,6 +67,18 @@ class Search(NamedTuple):
     targets: Array
 
 
+class Nearest(NamedTuple):
+    """A linearised boundary, per example: `distance`, `gap` [b], `normal` [b d], `contrast` [b k].
+
+    Where there is none, the distance is infinite and the gap and normal are 0.
+    """
+
+    distance: Array
+    gap: Array
+    normal: Array
+    contrast: Array
+
+
 class _Task(NamedTuple):
     """What stays fixed for an example during a search."""
 
@@ -96,27 +108,36 @@ def contrast(backend: Backend, target: Array, base: Array, logits: Array) -> Arr
 
 
 def nearest_boundary(
-    backend: Backend, gaps: Array, normals: Array, p: float
-) -> tuple[Array, Array, Array]:
-    """The gap and normal of the nearest linearised boundary, and which it is.
+    backend: Backend, x: Array, logits: Array, fold: Fold, contrasts: Array, p: float
+) -> Nearest:
+    """The nearest linearised boundary, of those between the classes that each contrast compares.
 
     l = argmin_j |g_j| / ||w_j||_q, the first of equals. A boundary whose normal vanishes, or whose
     gap or normal is not finite, is infinitely far.
 
-    Shapes: [b m], [b m d] -> [b], [b d], one-hot [b m].
+    Shapes: x [b d], logits [b k], contrasts [b m k] -> `Nearest`. The normals come one at a time
+    from the fold, so their number takes no memory.
     """
     xp = backend.xp
-    usable = xp.isfinite(gaps) & xp.all(xp.isfinite(normals), 2)
-    gaps = xp.where(usable, gaps, xp.zeros_like(gaps))
-    normals = xp.where(rearrange(usable, "b m -> b m 1"), normals, xp.zeros_like(normals))
-    slopes = norm(backend, rearrange(normals, "b m d -> (b m) d"), dual(p))
-    slopes = rearrange(slopes, "(b m) -> b m", m=gaps.shape[1])
-    exists = slopes > 0
-    distances = xp.abs(gaps) / xp.where(exists, slopes, xp.ones_like(slopes))
-    distances = xp.where(exists, distances, xp.zeros_like(slopes) + math.inf)
-    nearest = backend.one_hot(xp.argmin(distances, 1), gaps.shape[1], gaps)
-    gap = einsum(gaps, nearest, "b m, b m -> b")
-    return gap, einsum(normals, nearest, "b m d, b m -> b d"), nearest
+
+    def nearer(best: Nearest, contrast: Array, normal: Array) -> Nearest:
+        gap = einsum(logits, contrast, "b k, b k -> b")
+        slope = norm(backend, normal, dual(p))
+        exists = (slope > 0) & xp.isfinite(slope) & xp.isfinite(gap)
+        distance = xp.abs(gap) / xp.where(exists, slope, xp.ones_like(slope))
+        closer = exists & (distance < best.distance)
+        row = rearrange(closer, "b -> b 1")
+        return Nearest(
+            distance=xp.where(closer, distance, best.distance),
+            gap=xp.where(closer, gap, best.gap),
+            normal=xp.where(row, normal, best.normal),
+            contrast=xp.where(row, contrast, best.contrast),
+        )
+
+    zero = xp.zeros_like(logits[:, 0])
+    none = Nearest(zero + math.inf, zero, xp.zeros_like(x), contrasts[:, 0])
+    found: Nearest = fold(nearer, none, contrasts)
+    return found
 
 
 def boundary_step(
@@ -180,18 +201,18 @@ def search(
         return point if bounds is None else xp.clip(point, bounds[0], bounds[1])
 
     def step(state: Search, task: _Task) -> tuple[Search, Array]:
-        logits, gradients = backend.class_gradients(f, task.x + state.shift)
+        point = task.x + state.shift
+        logits, fold = backend.class_gradients(f, point)
         own = backend.one_hot(task.label, depth, logits)
         rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
         base = xp.where(task.leave, task.label, rival)
 
         contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
-        gaps = einsum(logits, contrasts, "b k, b m k -> b m")
-        gap, normal, nearest = nearest_boundary(backend, gaps, gradients(contrasts), p)
-        target = xp.argmax(einsum(contrasts, nearest, "b m k, b m -> b k"), 1)
+        nearest = nearest_boundary(backend, point, logits, fold, contrasts, p)
+        target = xp.argmax(nearest.contrast, 1)
 
-        move, exists = boundary_step(backend, gap, normal, p, task.shortest)
-        shift = inside(task.x + state.shift + move) - task.x if bounds else state.shift + move
+        move, exists = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
+        shift = inside(point + move) - task.x if bounds else state.shift + move
         # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
         exists = exists & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)

@@ -23,6 +23,16 @@ class _Limit(NamedTuple):
     limit: Any
 
 
+class _Pulled(NamedTuple):
+    """Sums over gradients and their contrasts, in which each weighs half of the next."""
+
+    gradient: Any
+    contrast: Any
+
+    def followed_by(self, contrast: Any, gradient: Any) -> _Pulled:
+        return _Pulled(0.5 * self.gradient + gradient, 0.5 * self.contrast + contrast)
+
+
 def _total(values: Any) -> Any:
     """The sum of all entries: a scalar."""
     return reduce(values, "b d ->", "sum")
@@ -48,13 +58,17 @@ class PrimitiveTests(Harness):
 
         def gradients(x: Any, contrasts: Any) -> Any:
             with self.seam.inference(model) as f:
-                logits, pull = self.seam.class_gradients(f, x)
-                return logits, pull(contrasts), self.seam.forward(f, x)
+                logits, fold = self.seam.class_gradients(f, x)
+                start = _Pulled(self.seam.xp.zeros_like(x), self.seam.xp.zeros_like(logits))
+                pulled = fold(_Pulled.followed_by, start, contrasts)
+                return logits, *pulled, self.seam.forward(f, x)
 
-        logits, found, forward = self.run(gradients, x, contrasts)
+        logits, found, taken, forward = self.run(gradients, x, contrasts)
         np.testing.assert_allclose(forward, logits, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
-        expected = contrasts @ expected
+        last = np.array([0.25, 0.5, 1.0])  # one after the other, in their order
+        np.testing.assert_allclose(taken, last @ contrasts, rtol=1e-12, atol=1e-12)
+        expected = last @ (contrasts @ expected)
         np.testing.assert_allclose(found, expected, rtol=self.exactness, atol=self.exactness)
 
     @given(cases())
@@ -159,9 +173,10 @@ class ConstantTests(Harness):
             with self.seam.inference(model) as f:
                 total = _total(f(rows))
                 if constants:
-                    logits, pull = self.seam.class_gradients(f, rows)
-                    slopes = self.seam.xp.reshape(pull(self.array(contrasts)), (len(x), -1))
-                    parts = (logits, slopes, self.seam.forward(f, rows))
+                    logits, fold = self.seam.class_gradients(f, rows)
+                    start = _Pulled(self.seam.xp.zeros_like(rows), logits)
+                    pulled = fold(_Pulled.followed_by, start, self.array(contrasts))
+                    parts = (logits, pulled.gradient, self.seam.forward(f, rows))
                     total = total + sum(map(_total, parts))
             return total
 

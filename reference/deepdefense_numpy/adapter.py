@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from deepdefense.backend import Fold
 from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
@@ -78,9 +79,15 @@ class _Numpy:
     def inference(self, model: Forward) -> Iterator[Forward]:
         yield model
 
-    def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Callable[[Array], Array]]:
-        slopes = jacobian(f, x)
-        return f(x), lambda contrasts: np.einsum("bmk,bkd->bmd", contrasts, slopes)
+    def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
+        logits, pull = self.vjp(f, x)
+
+        def fold(step: Callable[..., Any], state: Any, contrasts: Array) -> Any:
+            for contrast in np.swapaxes(contrasts, 0, 1):
+                state = step(state, contrast, pull(contrast))
+            return state
+
+        return logits, fold
 
     def vjp(
         self, f: Forward, x: Array, *, twice: bool = True

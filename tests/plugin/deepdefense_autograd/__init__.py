@@ -129,11 +129,12 @@ class Adapter:
     def class_gradients(self, f, x):
         logits, pull = self.vjp(f, self.stop_gradient(x), twice=False)
 
-        def gradients(contrasts):
-            each = np.swapaxes(constant(contrasts), 0, 1)
-            return Tensor(np.stack([pull(Tensor(contrast)).data for contrast in each], 1))
+        def fold(step, state, contrasts):
+            for contrast in map(Tensor, np.swapaxes(constant(contrasts), 0, 1)):
+                state = step(state, contrast, pull(contrast))
+            return state
 
-        return self.stop_gradient(logits), gradients
+        return self.stop_gradient(logits), fold
 
     def vjp(self, f, x, *, twice=True):
         pull, logits = make_vjp(lambda data: bare(f(Tensor(data))))(x.data)
