@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from einops import rearrange, reduce
 
-from deepdefense.attacks.deepfool import (
-    Search,
-    boundary_step,
-    contrast,
-    flatten,
-    search,
-    shortest_step,
-)
+from deepdefense.attacks.deepfool import Search, first_step, flatten, search
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of
 from deepdefense.checks import (
     check_choice,
@@ -24,14 +17,22 @@ from deepdefense.checks import (
     check_number,
     check_order,
 )
+from deepdefense.errors import InputError
+from deepdefense.lengths import chord, implicit, unrolled
 from deepdefense.metrics import ratio
-from deepdefense.norms import dual, norm
+from deepdefense.norms import norm
 
-__all__ = ["DeepDefense", "Terms"]
+__all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
+
+GRADIENTS = ("unrolled", "implicit", "chord")
 
 # Beyond this exponent the penalty of a wrong example goes on along its tangent: d * rho = 10 is a
 # perturbation of twice the input's own norm (d = 5), and exp(89) overflows float32.
 LARGEST_EXPONENT = 10.0
+
+
+# What `DeepDefense.fast` and the command line's --fast set.
+FAST: dict[str, Any] = {"gradient": "chord", "candidates": 2, "steps": 1}
 
 
 class Terms(NamedTuple):
@@ -49,19 +50,6 @@ class Terms(NamedTuple):
     success: Array
     steps: Array
     measured: Array
-
-
-class _Replay(NamedTuple):
-    shift: Array  # [b d], differentiable
-    step: Array  # [b], how many were replayed
-
-
-class _Walk(NamedTuple):
-    x: Array  # [b d]
-    steps: Array  # [b], how many to replay
-    bases: Array  # [b t]
-    targets: Array  # [b t]
-    shortest: Array  # [b]
 
 
 @dataclass(frozen=True)
@@ -88,6 +76,8 @@ class DeepDefense:
             derivatives); "implicit" takes the envelope theorem at the boundary point found,
             d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q, at a fraction of the cost (no second
             derivatives). Where one step reaches the boundary of a linear network, they are equal.
+            "chord" is an approximation at a fraction of that again: one step, and from where it
+            lands the rest of the way by the same slope. It goes with ``steps=1``; see `fast`.
         unfinished: an example that is not across after `steps` enters with its partial
             perturbation ("keep"), or not at all ("drop").
 
@@ -112,7 +102,7 @@ class DeepDefense:
     steps: int = 5
     overshoot: float = 0.02
     candidates: int = 10
-    gradient: Literal["unrolled", "implicit"] = "unrolled"
+    gradient: Literal["unrolled", "implicit", "chord"] = "unrolled"
     unfinished: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
@@ -121,8 +111,27 @@ class DeepDefense:
         check_order(self.p)
         check_count("steps", self.steps, least=1)
         check_count("candidates", self.candidates, least=2)
-        check_choice("gradient", self.gradient, ("unrolled", "implicit"))
+        check_choice("gradient", self.gradient, GRADIENTS)
         check_choice("unfinished", self.unfinished, ("keep", "drop"))
+        if self.gradient == "chord" and self.steps != 1:
+            raise InputError(
+                f"gradient chord takes one step, got steps={self.steps}: set steps=1, "
+                "or use DeepDefense.fast()"
+            )
+
+    @classmethod
+    def fast(cls, **changes: Any) -> DeepDefense:
+        """The penalty at the least cost: one step towards the runner-up, the rest by the chord.
+
+        ``DeepDefense(gradient="chord", candidates=2, steps=1)``, and any other setting by name. A
+        step of training then takes about three plain ones, instead of ten to twenty. The distance
+        is an approximation, exact on linear networks whose runner-up is the nearest class; what it
+        saves and what comes of it is measured in docs/cost.md.
+
+        >>> DeepDefense.fast(c=12.0).gradient
+        'chord'
+        """
+        return cls(**{**FAST, **changes})
 
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
         """The penalty of each example, lam included: [b ...], [b] -> [b]."""
@@ -146,21 +155,11 @@ class DeepDefense:
         with backend.inference(model) as f:
             f, flat = flatten(backend, f, x)
             flat = backend.stop_gradient(flat)
-            found, correct, finite = search(
-                backend,
-                f,
-                flat,
-                y,
-                p=self.p,
-                steps=self.steps,
-                overshoot=self.overshoot,
-                candidates=self.candidates,
-                reach=True,
-            )
+            found, correct, finite = self._search(backend, f, flat, y)
             # An example without a prediction would put NaN in the gradient even when masked out.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
-            length = self._unrolled if self.gradient == "unrolled" else self._implicit
-            distance = (1 + self.overshoot) * length(backend, f, flat, found)
+            length, success = self._length(backend, f, flat, found)
+            distance = (1 + self.overshoot) * length
 
         scale = norm(backend, flat, self.p)
         rho = ratio(backend, distance, scale)
@@ -170,68 +169,33 @@ class DeepDefense:
         penalty = self.lam * xp.exp(exponent - excess) * (1 + excess)
         counted = finite & (scale > 0)
         if self.unfinished == "drop":
-            counted = counted & found.success
+            counted = counted & success
         return Terms(
             penalty=xp.where(counted, penalty, xp.zeros_like(penalty)),
             rho=rho,
             correct=correct,
-            success=found.success,
+            success=success,
             steps=found.steps,
             measured=finite & (scale > 0) & (found.steps > 0),
         )
 
-    def _unrolled(self, backend: Backend, f: Forward, x: Array, found: Search) -> Array:
-        """||sum of the steps||_p, each step a function of the parameters: [b].
+    def _search(
+        self, backend: Backend, f: Forward, x: Array, y: Array
+    ) -> tuple[Search, Array, Array]:
+        settings: dict[str, Any] = {
+            "p": self.p,
+            "overshoot": self.overshoot,
+            "candidates": self.candidates,
+        }
+        if self.gradient == "chord":
+            return first_step(backend, f, x, y, **settings)
+        return search(backend, f, x, y, steps=self.steps, reach=True, **settings)
 
-        The search has chosen the classes without a graph. Only the chosen gap and normal of each
-        step are replayed with one: the same value and gradient, at a fraction of the cost.
-        """
-
-        def step(state: _Replay, walk: _Walk) -> tuple[_Replay, Array]:
-            logits, pull = backend.vjp(f, walk.x + state.shift)
-            direction = _chosen(backend, walk.bases, walk.targets, state.step, logits)
-            # Without a step to take, a zero direction keeps the example in the graph, at rest.
-            due = rearrange(state.step < walk.steps, "b -> b 1")
-            direction = backend.xp.where(due, direction, backend.xp.zeros_like(direction))
-            gap = reduce(logits * direction, "b k -> b", "sum")
-            move, _ = boundary_step(backend, gap, pull(direction), self.p, walk.shortest)
-            taken = _Replay(state.shift + move, state.step + 1)
-            return taken, taken.step < walk.steps
-
-        replayed = backend.iterate(
-            step,
-            _Replay(backend.xp.zeros_like(x), backend.xp.zeros_like(found.steps)),
-            _Walk(x, found.steps, found.bases, found.targets, shortest_step(backend, x, self.p)),
-            found.steps >= 0,
-            steps=self.steps,
-            differentiable=True,
-        )
-        return norm(backend, replayed.shift, self.p)
-
-    def _implicit(self, backend: Backend, f: Forward, x: Array, found: Search) -> Array:
-        """The distance found, with the gradient of the envelope theorem: [b].
-
-        At b = x + r held fixed, d||r||_p = -dg(b) / ||grad g(b)||_q: one forward and one backward
-        pass, no second derivative.
-        """
-        xp = backend.xp
-        logits, pull = backend.vjp(f, x + found.shift, twice=False)
-        last = xp.maximum(found.steps - 1, xp.zeros_like(found.steps))
-        direction = _chosen(backend, found.bases, found.targets, last, logits)
-        gap = reduce(logits * direction, "b k -> b", "sum")
-        slope = norm(backend, pull(direction), dual(self.p))
-        moves = (found.steps > 0) & (slope > 0) & xp.isfinite(slope)
-        nearer = (gap - backend.stop_gradient(gap)) / xp.where(moves, slope, xp.ones_like(slope))
-        distance = norm(backend, found.shift, self.p)
-        return distance - xp.where(moves, nearer, xp.zeros_like(nearer))
-
-
-def _chosen(backend: Backend, bases: Array, targets: Array, step: Array, logits: Array) -> Array:
-    """The cotangent of the gap that a given step went for: [b t], [b t], [b] -> [b k]."""
-    xp = backend.xp
-    slot = backend.one_hot(step, bases.shape[1], logits) > 0
-    base, target = (
-        reduce(xp.where(slot, trace, xp.zeros_like(trace)), "b t -> b", "sum")
-        for trace in (bases, targets)
-    )
-    return contrast(backend, target, base, logits)
+    def _length(self, backend: Backend, f: Forward, x: Array, found: Search) -> tuple[Array, Array]:
+        """The length [b] of what was found, differentiable, and whether it is across [b]."""
+        if self.gradient == "unrolled":
+            length = unrolled(backend, f, x, found, p=self.p, steps=self.steps)
+            return length, found.success
+        if self.gradient == "implicit":
+            return implicit(backend, f, x, found, p=self.p), found.success
+        return chord(backend, f, x, found, p=self.p, overshoot=self.overshoot)

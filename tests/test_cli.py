@@ -102,6 +102,10 @@ def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
     assert report["network"]["weights"].startswith("trained in this run")
     assert report["after"]["rho_p"] > 0
 
+    assert run(*blobs("--fast", candidates="3", out="c")) == 0
+    config = json.loads((folder / "c" / "report.json").read_text())["config"]
+    assert (config["gradient"], config["candidates"], config["steps"]) == ("chord", 3, 1)
+
     # Its weights, hardened once more: what was after is now before.
     weights = "a/hardened.safetensors"
     assert run(*blobs(p="inf", weights=weights, epochs="0", out="b")) == 0

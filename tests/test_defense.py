@@ -18,7 +18,8 @@ import deepdefense as dd
         ({"p": 0.9}, "p must be a number from 1 to inf"),
         ({"steps": 0}, "steps must be a whole number, 1 or more"),
         ({"candidates": 1}, "candidates must be a whole number, 2 or more"),
-        ({"gradient": "exact"}, "gradient must be one of unrolled, implicit, got 'exact'"),
+        ({"gradient": "exact"}, "gradient must be one of unrolled, implicit, chord, got 'exact'"),
+        ({"gradient": "chord"}, r"chord takes one step, got steps=5: .* DeepDefense.fast\(\)"),
         ({"unfinished": "no"}, "unfinished must be one of keep, drop"),
     ],
 )
@@ -31,3 +32,11 @@ def test_is_a_value() -> None:
     assert dd.DeepDefense() == dd.DeepDefense(p=2)
     assert hash(dd.DeepDefense()) == hash(dd.DeepDefense(p=2))
     assert repr(dd.DeepDefense()).startswith("DeepDefense(lam=15.0, c=25.0, d=5.0, p=2")
+
+
+def test_fast_is_a_named_set_of_settings() -> None:
+    expected = dd.DeepDefense(gradient="chord", candidates=2, steps=1, c=3.0)
+    assert dd.DeepDefense.fast(c=3.0) == expected
+    assert dd.DeepDefense.fast(candidates=3).candidates == 3
+    with pytest.raises(dd.InputError, match="chord takes one step, got steps=2"):
+        dd.DeepDefense.fast(steps=2)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.only("jax")
 DEFENSES = [
     pytest.param(dd.DeepDefense(lam=2.0, c=2.0, d=1.0, steps=3, gradient=gradient), id=gradient)
     for gradient in ("unrolled", "implicit")
-]
+] + [pytest.param(dd.DeepDefense.fast(lam=2.0, c=2.0, d=1.0), id="fast")]
 Parameters = dict[str, Any]
 
 
@@ -101,8 +101,8 @@ assert not jax.config.jax_enable_x64
 rng = np.random.default_rng(0)
 w = jnp.asarray(rng.normal(size=(4, 3)))
 x, y = jnp.asarray(rng.normal(size=(5, 4))), jnp.array([0, 1, 2, 0, 1])
-for gradient in ("unrolled", "implicit"):
-    defense = dd.DeepDefense(c=2.0, steps=3, gradient=gradient)
+exact = (dd.DeepDefense(c=2.0, steps=3, gradient=way) for way in ("unrolled", "implicit"))
+for defense in (*exact, dd.DeepDefense.fast(c=2.0)):
     f = lambda w: defense.objective(lambda x: x @ w, x, y)
     eager, compiled = jax.grad(f)(w), jax.jit(jax.grad(f))(w)
     assert eager.dtype == jnp.float32

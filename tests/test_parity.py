@@ -113,7 +113,9 @@ def computed(name: str, kind: str, dtype: str, p: float, gradient: str) -> Found
     backend = training_backend(name)
     model = backend.build(network, weights)
     x, y = backend.asarray(x, model), backend.asarray(y, model)
-    defense = dd.DeepDefense(lam=2.0, c=3.0, d=2.0, p=p, steps=4, candidates=4, gradient=gradient)
+    steps = 1 if gradient == "chord" else 4
+    settings: dict[str, Any] = {"lam": 2.0, "c": 3.0, "d": 2.0, "p": p, "candidates": 4}
+    defense = dd.DeepDefense(steps=steps, gradient=gradient, **settings)
     found = dd.deepfool(model, x, p=p, steps=20)
     terms = defense.terms(model, x, y)
     total, gradients = DIFFERENTIATE[name](model, x, y, defense)
@@ -138,7 +140,7 @@ def close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
     np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit", "chord"])
 @pytest.mark.parametrize("p", [2.0, math.inf])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", ["mlp", "lenet"])

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.only("tensorflow")
 DEFENSES = [
     pytest.param(dd.DeepDefense(lam=2.0, c=2.0, d=1.0, steps=3, gradient=gradient), id=gradient)
     for gradient in ("unrolled", "implicit")
-]
+] + [pytest.param(dd.DeepDefense.fast(lam=2.0, c=2.0, d=1.0), id="fast")]
 
 
 def network(policy: str = "float32") -> keras.Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,14 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "deepfool p=inf": lambda model, x, y: dd.deepfool(model, x, y, p=float("inf")).delta,
     "unrolled": lambda model, x, y: dd.DeepDefense()(model, x, y),
     "implicit": lambda model, x, y: dd.DeepDefense(gradient="implicit")(model, x, y),
+    "fast": lambda model, x, y: dd.DeepDefense.fast()(model, x, y),
     "evaluate": lambda model, x, y: dd.evaluate(model, x, y),
 }
+DEFENSES = [
+    pytest.param(dd.DeepDefense(), id="unrolled"),
+    pytest.param(dd.DeepDefense(gradient="implicit"), id="implicit"),
+    pytest.param(dd.DeepDefense.fast(), id="fast"),
+]
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -131,11 +138,10 @@ def test_frozen_parameters_are_left_frozen(model: nn.Module, batch: Any) -> None
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+@pytest.mark.parametrize("defense", DEFENSES)
 def test_autocast_leaves_the_penalty_in_float32(
-    model: nn.Module, batch: Any, gradient: str
+    model: nn.Module, batch: Any, defense: dd.DeepDefense
 ) -> None:
-    defense = dd.DeepDefense(gradient=gradient)
     expected = defense(model, *batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = defense(model, *batch)
@@ -146,9 +152,11 @@ def test_autocast_leaves_the_penalty_in_float32(
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
-def test_training_mode_makes_no_difference_to_the_gradient(batch: Any, gradient: str) -> None:
-    defense = dd.DeepDefense(c=2.0, gradient=gradient)
+@pytest.mark.parametrize("defense", DEFENSES)
+def test_training_mode_makes_no_difference_to_the_gradient(
+    batch: Any, defense: dd.DeepDefense
+) -> None:
+    defense = replace(defense, c=2.0)
     found, expected = (
         torch.autograd.grad(defense(model, *batch).sum(), list(model.parameters()))
         for model in (network(), network().eval())
@@ -178,10 +186,10 @@ def test_batch_norm_and_dropout_have_the_right_gradient(batch: Any) -> None:
 def test_penalty_of_a_hopeless_batch_still_has_a_graph() -> None:
     """No example with a boundary in sight: the gradient is zero, and backward does not fail."""
     model = nn.Linear(3, 2)
-    for gradient in ("unrolled", "implicit"):
+    for defense in (dd.DeepDefense(), dd.DeepDefense(gradient="implicit"), dd.DeepDefense.fast()):
         model.zero_grad()
         x = torch.full((2, 3), float("nan"))
-        dd.DeepDefense(gradient=gradient)(model, x, torch.tensor([0, 1])).sum().backward()
+        defense(model, x, torch.tensor([0, 1])).sum().backward()
         assert (model.weight.grad == 0).all()
 
 

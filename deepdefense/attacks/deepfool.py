@@ -28,6 +28,7 @@ __all__ = [
     "boundary_step",
     "contrast",
     "deepfool",
+    "first_step",
     "flatten",
     "nearest_boundary",
     "search",
@@ -56,11 +57,13 @@ class Perturbation(NamedTuple):
 class Search(NamedTuple):
     """Where a search has come to, per example; t is the cap on the steps.
 
-    `shift` [b d]: the sum of the steps, without overshoot; `steps`, `success` [b]; `bases` and
-    `targets` [b t]: the two classes whose boundary each step went for.
+    `shift` [b d]: the sum of the steps, without overshoot; `slope` [b]: ||w||_q of the last step's
+    normal; `steps`, `success` [b]; `bases` and `targets` [b t]: the two classes whose boundary each
+    step went for.
     """
 
     shift: Array
+    slope: Array
     steps: Array
     success: Array
     bases: Array
@@ -143,13 +146,13 @@ def nearest_boundary(
 def boundary_step(
     backend: Backend, gap: Array, normal: Array, p: float, shortest: Array
 ) -> tuple[Array, Array]:
-    """The shortest step r onto the hyperplane gap + <normal, r> = 0, and whether there is one.
+    """The shortest step r onto the hyperplane gap + <normal, r> = 0, and its slope ||normal||_q.
 
     r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p. The
     derivative of |gap| at 0 is that of -gap, so that an example on the boundary is still pushed
     away from it; a step shorter than `shortest` is drawn out to it by a constant.
 
-    Shapes: [b], [b d], [b] -> [b d], [b]. Where the normal vanishes the step is zero.
+    Shapes: [b], [b d], [b] -> [b d], [b]. Where the normal vanishes both are zero.
     """
     xp = backend.xp
     slope, direction = steepest(backend, normal, p)
@@ -157,12 +160,50 @@ def boundary_step(
     length = xp.where(gap > 0, gap, -gap) / xp.where(exists, slope, xp.ones_like(slope))
     lacking = backend.stop_gradient(shortest - length)
     length = length + xp.where(lacking > 0, lacking, xp.zeros_like(lacking))
-    return rearrange(length, "b -> b 1") * direction, exists
+    return rearrange(length, "b -> b 1") * direction, slope
 
 
 def shortest_step(backend: Backend, x: Array, p: float) -> Array:
     """The least length of a step for each example: [b d] -> [b]."""
     return SHORTEST_STEP * backend.epsilon(x) * norm(backend, x, p)
+
+
+def _assign(
+    backend: Backend, x: Array, clean: Array, label: Array | None, candidates: int, p: float
+) -> tuple[_Task, Array]:
+    """Each example's errand by its clean logits [b k], and whether it is measurable [b].
+
+    A right example is to leave its label (the predicted class if `label` is None) for any of the
+    other candidates, which the clean logits rank once; a wrong one is to reach its label.
+    """
+    xp, depth = backend.xp, clean.shape[1]
+    ranked = backend.rank(clean, min(candidates, depth))
+    label = ranked[:, 0] if label is None else backend.index(label, depth, x)
+    right = ranked[:, 0] == label
+    targets = xp.where(rearrange(right, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1"))
+    task = _Task(
+        x=x, label=label, leave=right, targets=targets, shortest=shortest_step(backend, x, p)
+    )
+    return task, xp.all(xp.isfinite(x), 1) & xp.all(xp.isfinite(clean), 1)
+
+
+def _linearised_step(
+    backend: Backend, task: _Task, shift: Array, logits: Array, fold: Fold, p: float
+) -> tuple[Array, Array, Array, Array]:
+    """From x + shift onto its nearest linearised boundary.
+
+    A right example's base class is its label, a wrong one's the highest other class at the iterate.
+
+    Shapes: shift [b d], logits [b k] -> step [b d], its slope, base and target [b].
+    """
+    xp = backend.xp
+    own = backend.one_hot(task.label, logits.shape[1], logits)
+    rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
+    base = xp.where(task.leave, task.label, rival)
+    contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
+    nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p)
+    move, slope = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
+    return move, slope, base, xp.argmax(nearest.contrast, 1)
 
 
 def search(
@@ -181,40 +222,24 @@ def search(
     """Walk every example to a decision boundary by steps onto the nearest linearised one.
 
     A right example leaves its label (the predicted class if `label` is None) for the nearest of
-    the other candidates, which the clean logits rank once. A wrong one stays where it is, or, with
-    `reach`, walks to its label; its base class is then the highest other class at each iterate.
+    the other candidates. A wrong one stays where it is or, with `reach`, walks to its label.
 
     Shapes: x [b d], label [b] -> `Search`, right [b], finite [b]. An example whose input or logits
     are not finite is neither moved nor successful. All results are constants.
     """
     xp = backend.xp
     x = backend.stop_gradient(x)
-    shortest = shortest_step(backend, x, p)
-    clean = backend.forward(f, x)
-    depth = clean.shape[1]
-    finite = xp.all(xp.isfinite(x), 1) & xp.all(xp.isfinite(clean), 1)
-    ranked = backend.rank(clean, min(candidates, depth))
-    label = ranked[:, 0] if label is None else backend.index(label, depth, x)
-    right = ranked[:, 0] == label
+    task, finite = _assign(backend, x, backend.forward(f, x), label, candidates, p)
 
     def inside(point: Array) -> Array:
         return point if bounds is None else xp.clip(point, bounds[0], bounds[1])
 
     def step(state: Search, task: _Task) -> tuple[Search, Array]:
-        point = task.x + state.shift
-        logits, fold = backend.class_gradients(f, point)
-        own = backend.one_hot(task.label, depth, logits)
-        rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
-        base = xp.where(task.leave, task.label, rival)
-
-        contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
-        nearest = nearest_boundary(backend, point, logits, fold, contrasts, p)
-        target = xp.argmax(nearest.contrast, 1)
-
-        move, exists = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
-        shift = inside(point + move) - task.x if bounds else state.shift + move
+        logits, fold = backend.class_gradients(f, task.x + state.shift)
+        move, slope, base, target = _linearised_step(backend, task, state.shift, logits, fold, p)
+        shift = inside(task.x + state.shift + move) - task.x if bounds else state.shift + move
         # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
-        exists = exists & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
+        exists = (slope > 0) & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
         logits = backend.forward(f, inside(task.x + (1 + overshoot) * shift))
         success = ((xp.argmax(logits, 1) == task.label) != task.leave) & xp.all(
@@ -223,6 +248,7 @@ def search(
         slot = backend.one_hot(state.steps, steps, logits) > 0
         taken = Search(
             shift=shift,
+            slope=slope,
             steps=xp.where(exists, state.steps + 1, state.steps),
             success=success,
             bases=xp.where(slot, rearrange(base, "b -> b 1"), state.bases),
@@ -230,23 +256,50 @@ def search(
         )
         return taken, exists & ~success
 
-    none = xp.zeros_like(label)
-    task = _Task(
-        x=x,
-        label=label,
-        leave=right,
-        targets=xp.where(rearrange(right, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1")),
-        shortest=shortest,
-    )
+    none = xp.zeros_like(task.label)
     start = Search(
         shift=xp.zeros_like(x),
+        slope=xp.zeros_like(task.shortest),
         steps=none,
-        success=finite & ~right & (not reach),
+        success=finite & ~task.leave & (not reach),
         bases=repeat(none, "b -> b t", t=steps),
         targets=repeat(none, "b -> b t", t=steps),
     )
-    active = finite & (right | reach)
-    return backend.iterate(step, start, task, active, steps=steps), right, finite
+    active = finite & (task.leave | reach)
+    return backend.iterate(step, start, task, active, steps=steps), task.leave, finite
+
+
+def first_step(
+    backend: Backend,
+    f: Forward,
+    x: Array,
+    label: Array,
+    *,
+    p: float,
+    overshoot: float,
+    candidates: int,
+) -> tuple[Search, Array, Array]:
+    """The first step of `search` with `reach`, not tried out: one forward pass instead of three.
+
+    As `search` returns, with `success` False throughout.
+    """
+    xp = backend.xp
+    x = backend.stop_gradient(x)
+    clean, fold = backend.class_gradients(f, x)
+    task, finite = _assign(backend, x, clean, label, candidates, p)
+    origin = xp.zeros_like(x)
+    move, slope, base, target = _linearised_step(backend, task, origin, clean, fold, p)
+    exists = (slope > 0) & finite & xp.isfinite(norm(backend, (1 + overshoot) * move, p))
+    none = xp.zeros_like(task.label)
+    found = Search(
+        shift=xp.where(rearrange(exists, "b -> b 1"), move, origin),
+        slope=slope,
+        steps=xp.where(exists, none + 1, none),
+        success=none > 0,
+        bases=rearrange(base, "b -> b 1"),
+        targets=rearrange(target, "b -> b 1"),
+    )
+    return found, task.leave, finite
 
 
 def deepfool(

@@ -32,6 +32,7 @@ EDGES = [
         replace(DEFENSE, p=math.inf),
         replace(DEFENSE, p=1.5, gradient="implicit"),
         replace(DEFENSE, p=math.inf, gradient="implicit"),
+        replace(DEFENSE, p=2.0, gradient="chord", steps=1),
     )
 ]
 
@@ -268,6 +269,37 @@ class ImplicitTests(_Penalties):
             for way in ("unrolled", "implicit")
         )
         np.testing.assert_allclose(unrolled, implicit, rtol=1e-8, atol=1e-8)
+
+    @given(cases(activations=SMOOTH, depth=(0, 2)))
+    def test_chord_equals_the_oracle(self, case: Case) -> None:
+        """Its value, and its gradient with the landing point and the slope held fixed."""
+        defense = fitted(case, gradient="chord", steps=1)
+        self.judged(case, defense)
+        direction = case.direction()
+        each = [
+            oracle.chord_penalty(case.network, x, int(y), **options(defense))
+            for x, y in zip(case.x, case.y, strict=True)
+        ]
+        found = self.penalties(defense, case.network, case.x, case.y)
+        np.testing.assert_allclose(found, [value for value, _ in each], rtol=DIFFERENCE)
+        slope = self.penalty_slope(defense, case.network, case.x, case.y, direction)
+        expected = sum(gradient @ direction for _, gradient in each)
+        np.testing.assert_allclose(slope, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
+
+    @given(cases(depth=(0, 0), classes=(2, 2)))
+    def test_chord_equals_implicit_between_two_linear_classes(self, case: Case) -> None:
+        """Where one step is exact, the approximation is too: its value and its gradient."""
+        exact, fast = (
+            fitted(case, gradient=gradient, **changes)
+            for gradient, changes in (("implicit", {}), ("chord", {"steps": 1}))
+        )
+        self.judged(case, exact)
+        direction = case.direction()
+        given = (case.network, case.x, case.y)
+        values = [self.penalties(defense, *given) for defense in (fast, exact)]
+        slopes = [self.penalty_slope(defense, *given, direction) for defense in (fast, exact)]
+        np.testing.assert_allclose(values[0], values[1], rtol=1e-8)
+        np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-8, atol=1e-8)
 
     @pytest.mark.parametrize("defense", EDGES)
     def test_example_on_the_boundary_is_pushed_off_it(self, defense: DeepDefense) -> None:

@@ -138,6 +138,62 @@ def reach(
     return Walk(delta, shift, False, len(path), tuple(path))
 
 
+def chord(
+    network: TinyNetwork, x: Array, y: int, *, p: float, candidates: int
+) -> tuple[float, float, Array, tuple[int, int]] | None:
+    """One step towards the boundary, and the rest of the way with its slope (the chord method).
+
+    With w = grad g(x) and r the first step of `deepfool`, or of `reach` for a misclassified x, the
+    length is ||r||_p - g(b) / ||w||_q at b = x + r, or ||r||_p if that is not positive. Returns
+    length, slope ||w||_q, b and the (base, target) pair, or None.
+    """
+    if argmax(network.logits(x)) == y:
+        walk = deepfool(network, x, y, p=p, overshoot=0.0, steps=1, candidates=candidates)
+    else:
+        walk = reach(network, x, y, p=p, overshoot=0.0, steps=1)
+    if not walk.path:
+        return None
+    base, target = walk.path[0]
+    gradients, b = network.class_gradients(x), x + walk.shift
+    slope = norm(gradients[target] - gradients[base], dual(p))
+    scores = network.logits(b)
+    length = norm(walk.shift, p) - float(scores[target] - scores[base]) / slope
+    return (length if length > 0 else norm(walk.shift, p)), slope, b, (base, target)
+
+
+def chord_penalty(
+    network: TinyNetwork,
+    x: Array,
+    y: int,
+    *,
+    lam: float = 15.0,
+    c: float = 25.0,
+    d: float = 5.0,
+    p: float = 2.0,
+    steps: int = 1,
+    overshoot: float = 0.02,
+    candidates: int = 2,
+) -> tuple[float, Array]:
+    """The penalty of one example by `chord`, and its gradient with b and the slope held fixed."""
+    zero = np.zeros_like(network.parameters())
+    if not has_rho(network, x):
+        return 0.0, zero
+    right = argmax(network.logits(x)) == y
+    found = chord(network, x, y, p=p, candidates=candidates)
+    if found is None:
+        return lam, zero
+    length, slope, b, (base, target) = found
+    relative = (1.0 + overshoot) * length / norm(x, p)
+    d_g = central_differences(network, lambda n: float(n.logits(b)[target] - n.logits(b)[base]))
+    d_rho = (1.0 + overshoot) * -d_g / slope / norm(x, p)
+    if right:
+        value = lam * math.exp(-c * relative)
+        return value, -c * value * d_rho
+    z = d * relative
+    value = lam * (math.exp(z) if z <= 10.0 else math.exp(10.0) * (1.0 + z - 10.0))
+    return value, d * lam * math.exp(min(z, 10.0)) * d_rho
+
+
 def rho(delta: Array, x: Array, p: float) -> float:
     """The relative size ||delta||_p / ||x||_p, and 0 where x is all zero."""
     size = norm(x, p)
