@@ -1,0 +1,83 @@
+"""Measure all of it, print one table, and write it: `python -m benchmarks --out FILE.json`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.attacks import peers
+from benchmarks.hardening import many_classes, steps
+from benchmarks.insides import activations, passes
+from benchmarks.subjects import trained
+from deepdefense.backend import available_backends
+from deepdefense.data import load
+from deepdefense.results import environment
+from deepdefense.training import training_backend
+from deepdefense.zoo import NETWORKS
+
+app = App(name="benchmarks", help="What hardening and attacks cost, as ratios in one process.")
+console = Console()
+KINDS = ("mlp", "lenet")
+Rows = list[dict[str, Any]]
+
+
+def _show(title: str, rows: Rows) -> None:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    console.print(table)
+
+
+@app.default
+def main(
+    *,
+    data_dir: Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")] = None,
+    mlp: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    lenet: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 11,
+    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+) -> None:
+    """Hardening steps, passes, activations, and DeepFool beside its peers, on MNIST."""
+    data = load("mnist", data_dir=data_dir)
+    weights = {k: trained(k, data, path) for k, path in zip(KINDS, (mlp, lenet), strict=True)}
+    found: dict[str, Rows] = {}
+
+    def keep(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        found.setdefault(title, []).extend(map(dict, rows))
+        _show(title, found[title])
+
+    network = NETWORKS["mlp"](data.x_train.shape[1:], data.classes)
+    keep("attacks", peers(training_backend("torch").build(network, weights["mlp"]), data, 3))
+    for kind in KINDS:
+        keep("steps", steps("torch", kind, weights[kind], data, rounds))
+        keep("passes", passes(kind, weights[kind], data, rounds))
+        keep("activations", activations(kind, weights[kind], data))
+    keep("steps", many_classes(3))
+    for framework in ("jax", "tensorflow"):
+        if available_backends()[framework]:
+            keep("steps", steps(framework, "lenet", weights["lenet"], data, rounds))
+    content = {
+        "schema": "deepdefense.bench/1",
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "environment": environment("torch") | {"threads": torch.get_num_threads()},
+        **found,
+    }
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        console.print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    app()

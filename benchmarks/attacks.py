@@ -1,0 +1,137 @@
+"""DeepFool beside its peers: the same images, in turn, with the norms that each one finds."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import deepdefense as dd
+from benchmarks.subjects import unit_interval
+from benchmarks.timing import alternated
+from deepdefense.data import Dataset
+
+__all__ = ["peers"]
+
+IMAGES, BATCH, STEPS = 1000, 100, 50
+FEW = 50  # images for the peers that take them one by one, or a class at a time
+Attack = Callable[[Tensor], Tensor]
+
+
+def _without(*names: str) -> None:
+    """Empty modules for what adv-lib and torchattacks import, but DeepFool there does not use.
+
+    No torchvision imports beside the tested torch, and visdom draws curves in a browser.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            empty: Any = types.ModuleType(name)
+            empty.models = empty.transforms = empty.Visdom = object
+            sys.modules[name] = empty
+
+
+def _foolbox(model: nn.Module) -> Attack:
+    import foolbox
+
+    # Its bounds are checked, and clip: none that matter here.
+    known = foolbox.PyTorchModel(model, bounds=(-1e6, 1e6))
+    attack = foolbox.attacks.L2DeepFoolAttack(steps=STEPS, candidates=10, overshoot=0.02)
+    return lambda x: attack(known, x, model(x).argmax(1), epsilons=None)[0]
+
+
+def _adv_lib(model: nn.Module) -> Attack:
+    _without("torchvision", "torchvision.models", "visdom")
+    from adv_lib.attacks import df
+
+    return lambda x: df(model, x, model(x).argmax(1), steps=STEPS, overshoot=0.02, norm=2)
+
+
+def _art(model: nn.Module, shape: tuple[int, ...], classes: int, bounds: Any) -> Attack:
+    from art.attacks.evasion import DeepFool
+    from art.estimators.classification import PyTorchClassifier
+
+    loss = nn.CrossEntropyLoss()
+    known = PyTorchClassifier(model, loss, shape, classes, clip_values=bounds, device_type="cpu")
+    settings = {"max_iter": STEPS, "epsilon": 0.02, "nb_grads": 10, "batch_size": BATCH}
+    attack = DeepFool(known, verbose=False, **settings)
+    return lambda x: torch.tensor(attack.generate(x.numpy()))
+
+
+def _torchattacks(model: nn.Module) -> Attack:
+    _without("torchvision", "torchvision.models", "torchvision.transforms")
+    import torchattacks
+
+    attack = torchattacks.DeepFool(model, steps=STEPS, overshoot=0.02)
+    return lambda x: attack(x, model(x).argmax(1)).detach()
+
+
+def _all(attack: Attack, x: Tensor) -> Tensor:
+    return torch.cat([attack(batch) for batch in x.split(BATCH)])
+
+
+def _compare(
+    title: str, model: nn.Module, x: Tensor, attacks: dict[str, Attack], rounds: int
+) -> Iterator[dict[str, Any]]:
+    calls = {name: lambda attack=attack: _all(attack, x) for name, attack in attacks.items()}
+    times = alternated(calls, base="deepdefense", rounds=rounds, warmup=1)
+    clean = model(x).argmax(1)
+    for name, attack in attacks.items():
+        found = _all(attack, x)
+        norms = (found - x).flatten(1).norm(dim=1)
+        yield {
+            "subject": title,
+            "way": name,
+            "images": len(x),
+            "seconds": times[name].seconds,
+            "ratio": 1 / times[name].ratio,  # deepdefense's time / this one's
+            "norm_mean": float(norms.mean()),
+            "norm_median": float(norms.median()),
+            "success": float((model(found).argmax(1) != clean).float().mean()),
+        }
+
+
+def peers(model: nn.Module, data: Dataset, rounds: int) -> Iterator[dict[str, Any]]:
+    """With and without bounds; the parameters are frozen, which helps the peers."""
+    model = model.eval().requires_grad_(False)
+    bounded = unit_interval(model, data)
+    x = torch.tensor(data.x_test[:IMAGES])
+    pixels = (x + torch.tensor(data.mean)) / data.scale
+    pixels = pixels.clamp(0, 1)  # rounding
+    shape, classes = tuple(x.shape[1:]), data.classes
+    steps: dict[str, Any] = {"steps": STEPS}
+    yield from _compare(
+        "mlp, no bounds",
+        model,
+        x,
+        {
+            "deepdefense": lambda x: dd.deepfool(model, x, **steps).x,
+            "foolbox": _foolbox(model),
+        },
+        rounds,
+    )
+    within: Attack = lambda x: dd.deepfool(bounded, x, bounds=(0.0, 1.0), **steps).x  # noqa: E731
+    yield from _compare(
+        "mlp, within [0, 1]",
+        bounded,
+        pixels,
+        {"deepdefense": within, "adv-lib": _adv_lib(bounded)},
+        rounds,
+    )
+    yield from _compare(
+        "mlp, within [0, 1], few images",
+        bounded,
+        pixels[:FEW],
+        {
+            "deepdefense": within,
+            "ART": _art(bounded, shape, classes, (0.0, 1.0)),
+            "torchattacks": _torchattacks(bounded),
+        },
+        1,
+    )

@@ -1,0 +1,68 @@
+"""A hardening step in plain steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.subjects import resnet18_shaped
+from benchmarks.timing import alternated
+from deepdefense.data import Dataset
+from deepdefense.defense import DeepDefense
+from deepdefense.training import Recipe, losses, training_backend
+from deepdefense.zoo import NETWORKS
+
+__all__ = ["BATCH", "DEFENSES", "many_classes", "steps"]
+
+BATCH = 100
+DEFENSES: Mapping[str, DeepDefense | None] = {
+    "plain": None,
+    "exact": DeepDefense(),
+    "implicit": DeepDefense(gradient="implicit"),
+    "implicit, 3 candidates": DeepDefense(gradient="implicit", candidates=3),
+    "fast": DeepDefense.fast(),
+}
+# Of the image size and batch, which two cores can do in seconds; exact takes 9 gradients a step.
+CLASSES, SIDE, LARGE_BATCH = 1000, 64, 16
+
+
+def _calls(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
+    """An optimizer step for each way, with rate 0, so that all of them see one network."""
+    backend = training_backend(framework)
+    trainer = backend.trainer(model, Recipe())
+    placed = backend.asarray(x, model)
+
+    def call(defense: DeepDefense | None) -> Callable[[], object]:
+        loss = losses(backend, defense)
+        return lambda: trainer.step(loss, placed, y, 0.0)
+
+    return {way: call(defense) for way, defense in DEFENSES.items()}
+
+
+def _rows(subject: str, calls: Mapping[str, Callable[[], object]], rounds: int) -> Iterator[Any]:
+    for way, timing in alternated(calls, base="plain", rounds=rounds).items():
+        yield {"subject": subject, "way": way, **timing._asdict()}
+
+
+def steps(
+    framework: str, kind: str, weights: Mapping[str, np.ndarray], data: Dataset, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Each way to harden a trained network of the zoo, as a multiple of a plain step."""
+    network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
+    model = training_backend(framework).build(network, weights)
+    x, y = data.x_train[:BATCH], data.y_train[:BATCH]
+    yield from _rows(f"{framework}, {kind}", _calls(framework, model, x, y), rounds)
+
+
+def many_classes(rounds: int) -> Iterator[dict[str, Any]]:
+    """The same for a ResNet-18-shaped network of 1,000 classes, in PyTorch."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(LARGE_BATCH, 3, SIDE, SIDE, generator=generator)
+    model = resnet18_shaped(CLASSES, x)
+    with torch.no_grad():
+        y = model.eval()(x).argmax(1).numpy()  # right examples, as most are in training
+    calls = _calls("torch", model, x, y)
+    yield from _rows(f"torch, resnet18-shaped, {CLASSES} classes", calls, rounds)

@@ -1,0 +1,149 @@
+"""What a hardening step is made of: passes through the network, and activations kept."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.hardening import BATCH, DEFENSES
+from benchmarks.timing import alternated
+from deepdefense.data import Dataset
+from deepdefense.defense import DeepDefense
+from deepdefense.training import losses, training_backend
+from deepdefense.zoo import NETWORKS
+
+__all__ = ["activations", "passes"]
+
+
+class _Counted(nn.Module):
+    """A model that counts the examples that go through it, and gradients that reach its input."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.forward_rows, self.backward_rows = model, 0, 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.forward_rows += len(x)
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(self._count)
+        return self.model(x)
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backward_rows += len(gradient)
+
+
+def _subject(kind: str, weights: Mapping[str, np.ndarray], data: Dataset) -> tuple[Any, ...]:
+    network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
+    model = training_backend("torch").build(network, weights)
+    x, y = torch.tensor(data.x_train[:BATCH]), torch.tensor(data.y_train[:BATCH])
+    return model, x, y
+
+
+def _loss(defense: DeepDefense | None, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    total: Tensor = losses(training_backend("torch"), defense)(model, model, x, y).total
+    return total
+
+
+def passes(
+    kind: str, weights: Mapping[str, np.ndarray], data: Dataset, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Passes of the whole batch that a step makes, and the share of its time they account for.
+
+    Forward passes and gradients towards the input, those of the plain step included, counted as
+    they happen; each costs what it costs alone. The rest of the time is gradients in the weights
+    (beyond those of the plain step), second derivatives, and arithmetic on perturbations.
+    """
+    model, x, y = _subject(kind, weights, data)
+    given = x.clone().requires_grad_()
+    logits = model(given)
+    cotangent = torch.ones_like(logits)
+    once = alternated(
+        {
+            "plain": lambda: _loss(None, model, x, y).backward(),
+            "forward": lambda: training_backend("torch").forward(model, x),
+            "towards the input": lambda: torch.autograd.grad(
+                logits, given, cotangent, retain_graph=True
+            ),
+            **{
+                way: lambda defense=defense: _loss(defense, model, x, y).backward()
+                for way, defense in DEFENSES.items()
+                if defense is not None
+            },
+        },
+        base="plain",
+        rounds=rounds,
+    )
+    for way, defense in DEFENSES.items():
+        counted = _Counted(model)
+        _loss(defense, counted, x, y).backward()
+        forward, backward = counted.forward_rows / BATCH, counted.backward_rows / BATCH
+        extra = (forward - 1) * once["forward"].seconds + backward * once[
+            "towards the input"
+        ].seconds
+        yield {
+            "subject": f"torch, {kind}",
+            "way": way,
+            "forward_passes": forward,
+            "input_gradients": backward,
+            "forward_ratio": once["forward"].ratio,
+            "input_gradient_ratio": once["towards the input"].ratio,
+            "ratio": once[way].ratio,  # without the optimizer's own time
+            "passes_share": (extra + once["plain"].seconds) / once[way].seconds,
+        }
+
+
+class _Kept:
+    """A tensor that a graph keeps for its backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _bytes_kept(loss: Any, own: set[int]) -> tuple[int, int]:
+    """The most bytes that graphs hold at one time, and what is held when the loss is known."""
+    alive: weakref.WeakSet[_Kept] = weakref.WeakSet()
+    most = 0
+
+    def held() -> int:
+        storages = {k.tensor.untyped_storage().data_ptr(): k.tensor for k in alive}
+        return sum(
+            tensor.untyped_storage().nbytes() for at, tensor in storages.items() if at not in own
+        )
+
+    def pack(tensor: Tensor) -> _Kept:
+        nonlocal most
+        kept = _Kept(tensor.detach())  # with its graph it would keep itself alive
+        alive.add(kept)
+        most = max(most, held())
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        total = loss()
+        at_the_end = held()
+    del total
+    return most, at_the_end
+
+
+def activations(
+    kind: str, weights: Mapping[str, np.ndarray], data: Dataset
+) -> Iterator[dict[str, Any]]:
+    """Bytes kept for backward passes, as a multiple of a plain step's; weights and input apart."""
+    model, x, y = _subject(kind, weights, data)
+    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), x)}
+    plain = 0
+    for way, defense in DEFENSES.items():
+        most, end = _bytes_kept(lambda d=defense: _loss(d, model, x, y), own)
+        plain = plain or end
+        yield {
+            "subject": f"torch, {kind}",
+            "way": way,
+            "bytes": end,
+            "ratio": end / plain,
+            "peak_ratio": most / plain,
+        }

@@ -1,0 +1,94 @@
+"""The networks and images that are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepdefense.data import Dataset
+from deepdefense.runs import load_weights
+from deepdefense.training import Recipe, train_epoch, training_backend
+from deepdefense.zoo import NETWORKS, initial_weights
+
+__all__ = ["resnet18_shaped", "trained", "unit_interval"]
+
+EPOCHS = 3  # of plain training, where no weights are given: 97 % and more on MNIST
+
+
+def trained(kind: str, data: Dataset, weights: Path | None) -> Mapping[str, np.ndarray]:
+    """The weights of a file, or of a network trained here: its distances set DeepFool's steps."""
+    if weights is not None:
+        return load_weights(weights)
+    backend, recipe = training_backend("torch"), Recipe(epochs=EPOCHS, lr=1e-3)
+    network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
+    start = initial_weights(network, 0, float(data.x_train.std()))
+    trainer = backend.trainer(backend.build(network, start), recipe)
+    for epoch in range(EPOCHS):
+        train_epoch(
+            backend,
+            trainer,
+            data.x_train,
+            data.y_train,
+            recipe=recipe,
+            defense=None,
+            epoch=epoch,
+        )
+    return backend.weights(trainer.model)
+
+
+def unit_interval(model: nn.Module, data: Dataset) -> nn.Module:
+    """The same model for pixels in [0, 1], which some peers insist on."""
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.register_buffer("mean", torch.tensor(data.mean))
+
+        def forward(self, x: Tensor) -> Any:
+            return self.model(x * data.scale - self.mean)
+
+    return Shifted().eval()
+
+
+class _Block(nn.Module):
+    """Two convolutions with batch norm beside a shortcut (He et al., 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        same = inputs == outputs and stride == 1
+        shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut = nn.Identity() if same else nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet18_shaped(classes: int, x: Tensor) -> nn.Module:
+    """ResNet-18's layers with initial weights, its statistics those of `x`: for its cost alone."""
+    torch.manual_seed(0)
+    widths = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
+    blocks = [
+        block
+        for inputs, outputs, stride in widths
+        for block in (_Block(inputs, outputs, stride), _Block(outputs, outputs, 1))
+    ]
+    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes)]
+    model = nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, *head)
+    with torch.no_grad():
+        for _ in range(20):
+            model(x)
+    return model.to(memory_format=torch.channels_last)
