@@ -79,6 +79,17 @@ def tests_random(session: nox.Session) -> None:
     session.run("pytest", "tests/test_conformance.py", env={"HYPOTHESIS_PROFILE": "random"})
 
 
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """What hardening and DeepFool cost, beside their peers: `nox -s bench -- --data-dir FOLDER`."""
+    install(session, ".[all]", "bench")
+    # Without what they ask for: torchvision in a release that the tested torch does not go with,
+    # and an older requests. What their DeepFool needs of it is in the group.
+    peers = ("foolbox", "adv-lib", "adversarial-robustness-toolbox", "torchattacks")
+    session.install("-c", "constraints.txt", "--no-deps", *peers)
+    session.run("python", "-W", "ignore", "-m", "benchmarks", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Format, lint, and who may import whom."""

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.attacks import peers
 from benchmarks.hardening import many_classes, steps
-from benchmarks.insides import activations, passes
+from benchmarks.insides import activations, approximation, passes
 from benchmarks.subjects import trained
 from deepdefense.backend import available_backends
 from deepdefense.data import load
@@ -63,6 +63,7 @@ def main(
         keep("steps", steps("torch", kind, weights[kind], data, rounds))
         keep("passes", passes(kind, weights[kind], data, rounds))
         keep("activations", activations(kind, weights[kind], data))
+        keep("approximation", approximation(kind, weights[kind], data))
     keep("steps", many_classes(3))
     for framework in ("jax", "tensorflow"):
         if available_backends()[framework]:

@@ -1,55 +1,136 @@
-"""Write the README's table from the reports in docs/results: `python docs/results.py`."""
+"""Write the tables of README.md and docs/cost.md from what runs left: `python docs/results.py`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- results: written by docs/results.py -->\n", "<!-- /results -->\n"
 # The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1), as remembered:
 # not checked against the paper.
 PAPER = {("mnist", "mlp"): "98.65 %, .225", ("mnist", "lenet"): "99.34 %, .284"}
-HEAD = """\
-| data, network | gradient | accuracy | rho_2 | paper (from memory) | settings | step / plain |
-|---|---|---|---|---|---|---|
-"""
+Row = Mapping[str, Any]
 
 
-def row(report: dict[str, Any]) -> str:
-    """One line of the table."""
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n".replace("| --- ", "|---") for line in lines)
+
+
+def hardened(report: Row) -> Iterable[str]:
+    """One line of the README's table."""
     before, after, config = report["before"], report["after"], report["config"]
     data, network = report["data"]["name"], report["network"]["name"]
-    settings = (
-        f"{config['epochs']} epochs, lr {config['lr']:g}, λ {config['lam']:g}, c {config['c']:g}"
-    )
-    cells = (
+    return (
         f"{data}, {network}",
-        config["gradient"],
+        "fast (chord)" if config["gradient"] == "chord" else config["gradient"],
         f"{100 * before['accuracy']:.2f} → {100 * after['accuracy']:.2f} %",
         f"{before['rho_2']:.4f} → {after['rho_2']:.4f}",
         PAPER.get((data, network), ""),
-        settings,
+        f"{config['epochs']} epochs, lr {config['lr']:g}, λ {config['lam']:g}, c {config['c']:g}",
         f"{report['cost']['ratio']:.1f}",
     )
-    return f"| {' | '.join(cells)} |\n"
 
 
-def readme(text: str) -> str:
-    """The README with its table made anew."""
+def results() -> str:
+    """Hardening runs, before and after."""
     reports = [json.loads(p.read_text()) for p in sorted((ROOT / "docs/results").glob("*.json"))]
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}{HEAD}{''.join(map(row, reports))}{END}{tail}"
+    head = "data, network|gradient|accuracy|rho_2|paper (from memory)|settings|step / plain"
+    return table(head.split("|"), map(hardened, reports))
+
+
+def measured(part: str, head: Mapping[str, Callable[[Row], str]]) -> str:
+    """Rows of the benchmark, a column for each name."""
+    bench = json.loads((ROOT / "docs/benchmarks/cpu.json").read_text())
+    return table(head, ([cell(row) for cell in head.values()] for row in bench[part]))
+
+
+def each_way(part: str, value: Callable[[Row], str]) -> str:
+    """Rows of the benchmark, subjects down and ways across."""
+    bench = json.loads((ROOT / "docs/benchmarks/cpu.json").read_text())
+    ways = list(dict.fromkeys(row["way"] for row in bench[part] if row["way"] != "plain"))
+    lines: dict[str, list[str]] = {}
+    for row in bench[part]:
+        if row["way"] in ways:
+            lines.setdefault(row["subject"], []).append(value(row))
+    return table(["", *ways], ([subject, *cells] for subject, cells in lines.items()))
+
+
+def named(name: str) -> Callable[[Row], str]:
+    """A column of text."""
+    return lambda row: str(row[name])
+
+
+def figure(name: str, form: str = ".1f") -> Callable[[Row], str]:
+    """A column of numbers."""
+    return lambda row: format(row[name], form)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"results": results},
+    "docs/cost.md": {
+        "steps": lambda: each_way("steps", figure("ratio")),
+        "passes": lambda: measured(
+            "passes",
+            {
+                "": named("subject"),
+                "way": named("way"),
+                "forward": figure("forward_passes"),
+                "each": figure("forward_ratio", ".2f"),
+                "gradients towards the input": figure("input_gradients"),
+                "each ": figure("input_gradient_ratio", ".2f"),
+                "passes' share of the time": figure("passes_share", ".0%"),
+            },
+        ),
+        "activations": lambda: each_way("activations", figure("ratio")),
+        "approximation": lambda: measured(
+            "approximation",
+            {
+                "": named("subject"),
+                "way": named("way"),
+                "images": named("images"),
+                "median error": figure("error_median", "+.1%"),
+                "median of its size": figure("size_median", ".1%"),
+                "95th percentile": figure("size_95", ".1%"),
+            },
+        ),
+        "attacks": lambda: measured(
+            "attacks",
+            {
+                "": named("subject"),
+                "attack": named("way"),
+                "images": named("images"),
+                "seconds": figure("seconds", ".2f"),
+                "time, ours / theirs": figure("ratio", ".2f"),
+                "mean norm": figure("norm_mean", ".4g"),
+                "success": figure("success", ".0%"),
+            },
+        ),
+    },
+}
+
+
+def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """A page with its tables made anew."""
+    for name, content in tables.items():
+        begin, end = f"<!-- {name}: written by docs/results.py -->\n", f"<!-- /{name} -->\n"
+        head, _, rest = text.partition(begin)
+        _, _, tail = rest.partition(end)
+        text = f"{head}{begin}{content()}{end}{tail}"
+    return text
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    if "--check" in sys.argv:
-        sys.exit(
-            0 if readme(old) == old else "README.md is not what docs/results.py writes: run it"
-        )
-    path.write_text(readme(old), encoding="utf-8")
+    for page, tables in TABLES.items():
+        path = ROOT / page
+        old = path.read_text(encoding="utf-8")
+        new = filled(old, tables)
+        if "--check" not in sys.argv:
+            path.write_text(new, encoding="utf-8")
+        elif new != old:
+            sys.exit(f"{page} is not what docs/results.py writes: run it")
