@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from einops import rearrange, reduce
 
-from deepdefense.attacks.deepfool import Search, first_step, flatten, search
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of
 from deepdefense.checks import (
     check_choice,
@@ -21,6 +21,7 @@ from deepdefense.errors import InputError
 from deepdefense.lengths import chord, implicit, unrolled
 from deepdefense.metrics import ratio
 from deepdefense.norms import norm
+from deepdefense.search import Search, first_step, flatten, search
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
 
@@ -30,9 +31,8 @@ GRADIENTS = ("unrolled", "implicit", "chord")
 # perturbation of twice the input's own norm (d = 5), and exp(89) overflows float32.
 LARGEST_EXPONENT = 10.0
 
-
 # What `DeepDefense.fast` and the command line's --fast set.
-FAST: dict[str, Any] = {"gradient": "chord", "candidates": 2, "steps": 1}
+FAST: Mapping[str, Any] = {"gradient": "chord", "candidates": 2, "steps": 1}
 
 
 class Terms(NamedTuple):

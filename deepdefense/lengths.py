@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
-from deepdefense.attacks.deepfool import Search, boundary_step, contrast, shortest_step
 from deepdefense.backend import Array, Backend, Forward
 from deepdefense.norms import dual, norm
+from deepdefense.search import Search, boundary_step, contrast, shortest_step
 
 __all__ = ["chord", "implicit", "unrolled"]
 

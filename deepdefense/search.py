@@ -1,0 +1,281 @@
+"""The walk to a decision boundary, by steps onto the nearest linearised one, in any p-norm.
+
+`search` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched. The attack
+and the Deep Defense penalty share it; the penalty also needs the opposite errand, to *reach* the
+true label from a misclassified example, and, to be fast, the `first_step` alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from einops import einsum, rearrange, repeat
+
+from deepdefense.backend import Array, Backend, Fold, Forward
+from deepdefense.checks import check_logits
+from deepdefense.norms import dual, norm, steepest
+
+__all__ = [
+    "Nearest",
+    "Search",
+    "boundary_step",
+    "contrast",
+    "first_step",
+    "flatten",
+    "nearest_boundary",
+    "search",
+    "shortest_step",
+]
+
+# No step is shorter than this many roundings of the input. It matters only to an example that lies
+# on the boundary, whose steps would otherwise all be zero: it is carried across.
+SHORTEST_STEP = 16
+
+
+class Search(NamedTuple):
+    """Where a search has come to, per example; t is the cap on the steps.
+
+    `shift` [b d]: the sum of the steps, without overshoot; `slope` [b]: ||w||_q of the last step's
+    normal; `steps`, `success` [b]; `bases` and `targets` [b t]: the two classes whose boundary each
+    step went for.
+    """
+
+    shift: Array
+    slope: Array
+    steps: Array
+    success: Array
+    bases: Array
+    targets: Array
+
+
+class Nearest(NamedTuple):
+    """A linearised boundary, per example: `distance`, `gap` [b], `normal` [b d], `contrast` [b k].
+
+    Where there is none, the distance is infinite and the gap and normal are 0.
+    """
+
+    distance: Array
+    gap: Array
+    normal: Array
+    contrast: Array
+
+
+class _Task(NamedTuple):
+    """What stays fixed for an example during a search."""
+
+    x: Array  # [b d]
+    label: Array  # [b]
+    leave: Array  # [b], True: leave the label, False: reach it
+    targets: Array  # [b m], candidates
+    shortest: Array  # [b], the least length of a step
+
+
+def flatten(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
+    """The model over flat inputs, its logits checked, and the inputs flat: [b ...] -> [b d]."""
+    shape = tuple(x.shape[1:])
+
+    def flat(rows: Array) -> Array:
+        logits = f(backend.xp.reshape(rows, (-1, *shape)))
+        check_logits(logits, rows)
+        return logits
+
+    return flat, backend.xp.reshape(x, (-1, math.prod(shape)))
+
+
+def contrast(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
+    """The cotangent of the gap f_target - f_base: [...], [...] -> [... k]."""
+    depth = logits.shape[1]
+    return backend.one_hot(target, depth, logits) - backend.one_hot(base, depth, logits)
+
+
+def nearest_boundary(
+    backend: Backend, x: Array, logits: Array, fold: Fold, contrasts: Array, p: float
+) -> Nearest:
+    """The nearest linearised boundary, of those between the classes that each contrast compares.
+
+    l = argmin_j |g_j| / ||w_j||_q, the first of equals. A boundary whose normal vanishes, or whose
+    gap or normal is not finite, is infinitely far.
+
+    Shapes: x [b d], logits [b k], contrasts [b m k] -> `Nearest`. The normals come one at a time
+    from the fold, so their number takes no memory.
+    """
+    xp = backend.xp
+
+    def nearer(best: Nearest, contrast: Array, normal: Array) -> Nearest:
+        gap = einsum(logits, contrast, "b k, b k -> b")
+        slope = norm(backend, normal, dual(p))
+        exists = (slope > 0) & xp.isfinite(slope) & xp.isfinite(gap)
+        distance = xp.abs(gap) / xp.where(exists, slope, xp.ones_like(slope))
+        closer = exists & (distance < best.distance)
+        row = rearrange(closer, "b -> b 1")
+        return Nearest(
+            distance=xp.where(closer, distance, best.distance),
+            gap=xp.where(closer, gap, best.gap),
+            normal=xp.where(row, normal, best.normal),
+            contrast=xp.where(row, contrast, best.contrast),
+        )
+
+    zero = xp.zeros_like(logits[:, 0])
+    none = Nearest(zero + math.inf, zero, xp.zeros_like(x), contrasts[:, 0])
+    found: Nearest = fold(nearer, none, contrasts)
+    return found
+
+
+def boundary_step(
+    backend: Backend, gap: Array, normal: Array, p: float, shortest: Array
+) -> tuple[Array, Array]:
+    """The shortest step r onto the hyperplane gap + <normal, r> = 0, and its slope ||normal||_q.
+
+    r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p. The
+    derivative of |gap| at 0 is that of -gap, so that an example on the boundary is still pushed
+    away from it; a step shorter than `shortest` is drawn out to it by a constant.
+
+    Shapes: [b], [b d], [b] -> [b d], [b]. Where the normal vanishes both are zero.
+    """
+    xp = backend.xp
+    slope, direction = steepest(backend, normal, p)
+    exists = slope > 0
+    length = xp.where(gap > 0, gap, -gap) / xp.where(exists, slope, xp.ones_like(slope))
+    lacking = backend.stop_gradient(shortest - length)
+    length = length + xp.where(lacking > 0, lacking, xp.zeros_like(lacking))
+    return rearrange(length, "b -> b 1") * direction, slope
+
+
+def shortest_step(backend: Backend, x: Array, p: float) -> Array:
+    """The least length of a step for each example: [b d] -> [b]."""
+    return SHORTEST_STEP * backend.epsilon(x) * norm(backend, x, p)
+
+
+def _assign(
+    backend: Backend, x: Array, clean: Array, label: Array | None, candidates: int, p: float
+) -> tuple[_Task, Array]:
+    """Each example's errand by its clean logits [b k], and whether it is measurable [b].
+
+    A right example is to leave its label (the predicted class if `label` is None) for any of the
+    other candidates, which the clean logits rank once; a wrong one is to reach its label.
+    """
+    xp, depth = backend.xp, clean.shape[1]
+    ranked = backend.rank(clean, min(candidates, depth))
+    label = ranked[:, 0] if label is None else backend.index(label, depth, x)
+    right = ranked[:, 0] == label
+    targets = xp.where(rearrange(right, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1"))
+    task = _Task(
+        x=x, label=label, leave=right, targets=targets, shortest=shortest_step(backend, x, p)
+    )
+    return task, xp.all(xp.isfinite(x), 1) & xp.all(xp.isfinite(clean), 1)
+
+
+def _linearised_step(
+    backend: Backend, task: _Task, shift: Array, logits: Array, fold: Fold, p: float
+) -> tuple[Array, Array, Array, Array]:
+    """From x + shift onto its nearest linearised boundary.
+
+    A right example's base class is its label, a wrong one's the highest other class at the iterate.
+
+    Shapes: shift [b d], logits [b k] -> step [b d], its slope, base and target [b].
+    """
+    xp = backend.xp
+    own = backend.one_hot(task.label, logits.shape[1], logits)
+    rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
+    base = xp.where(task.leave, task.label, rival)
+    contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
+    nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p)
+    move, slope = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
+    return move, slope, base, xp.argmax(nearest.contrast, 1)
+
+
+def search(
+    backend: Backend,
+    f: Forward,
+    x: Array,
+    label: Array | None,
+    *,
+    p: float,
+    steps: int,
+    overshoot: float,
+    candidates: int,
+    bounds: tuple[float, float] | None = None,
+    reach: bool = False,
+) -> tuple[Search, Array, Array]:
+    """Walk every example to a decision boundary by steps onto the nearest linearised one.
+
+    A right example leaves its label (the predicted class if `label` is None) for the nearest of
+    the other candidates. A wrong one stays where it is or, with `reach`, walks to its label.
+
+    Shapes: x [b d], label [b] -> `Search`, right [b], finite [b]. An example whose input or logits
+    are not finite is neither moved nor successful. All results are constants.
+    """
+    xp = backend.xp
+    x = backend.stop_gradient(x)
+    task, finite = _assign(backend, x, backend.forward(f, x), label, candidates, p)
+
+    def inside(point: Array) -> Array:
+        return point if bounds is None else xp.clip(point, bounds[0], bounds[1])
+
+    def step(state: Search, task: _Task) -> tuple[Search, Array]:
+        logits, fold = backend.class_gradients(f, task.x + state.shift)
+        move, slope, base, target = _linearised_step(backend, task, state.shift, logits, fold, p)
+        shift = inside(task.x + state.shift + move) - task.x if bounds else state.shift + move
+        # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
+        exists = (slope > 0) & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
+        shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
+        logits = backend.forward(f, inside(task.x + (1 + overshoot) * shift))
+        success = ((xp.argmax(logits, 1) == task.label) != task.leave) & xp.all(
+            xp.isfinite(logits), 1
+        )
+        slot = backend.one_hot(state.steps, steps, logits) > 0
+        taken = Search(
+            shift=shift,
+            slope=slope,
+            steps=xp.where(exists, state.steps + 1, state.steps),
+            success=success,
+            bases=xp.where(slot, rearrange(base, "b -> b 1"), state.bases),
+            targets=xp.where(slot, rearrange(target, "b -> b 1"), state.targets),
+        )
+        return taken, exists & ~success
+
+    none = xp.zeros_like(task.label)
+    start = Search(
+        shift=xp.zeros_like(x),
+        slope=xp.zeros_like(task.shortest),
+        steps=none,
+        success=finite & ~task.leave & (not reach),
+        bases=repeat(none, "b -> b t", t=steps),
+        targets=repeat(none, "b -> b t", t=steps),
+    )
+    active = finite & (task.leave | reach)
+    return backend.iterate(step, start, task, active, steps=steps), task.leave, finite
+
+
+def first_step(
+    backend: Backend,
+    f: Forward,
+    x: Array,
+    label: Array,
+    *,
+    p: float,
+    overshoot: float,
+    candidates: int,
+) -> tuple[Search, Array, Array]:
+    """The first step of `search` with `reach`, not tried out: one forward pass instead of three.
+
+    As `search` returns, with `success` False throughout.
+    """
+    xp = backend.xp
+    x = backend.stop_gradient(x)
+    clean, fold = backend.class_gradients(f, x)
+    task, finite = _assign(backend, x, clean, label, candidates, p)
+    origin = xp.zeros_like(x)
+    move, slope, base, target = _linearised_step(backend, task, origin, clean, fold, p)
+    exists = (slope > 0) & finite & xp.isfinite(norm(backend, (1 + overshoot) * move, p))
+    none = xp.zeros_like(task.label)
+    found = Search(
+        shift=xp.where(rearrange(exists, "b -> b 1"), move, origin),
+        slope=slope,
+        steps=xp.where(exists, none + 1, none),
+        success=none > 0,
+        bases=rearrange(base, "b -> b 1"),
+        targets=rearrange(target, "b -> b 1"),
+    )
+    return found, task.leave, finite
