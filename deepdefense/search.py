@@ -105,9 +105,9 @@ def nearest_boundary(
     def nearer(best: Nearest, contrast: Array, normal: Array) -> Nearest:
         gap = einsum(logits, contrast, "b k, b k -> b")
         slope = norm(backend, normal, dual(p))
-        exists = (slope > 0) & xp.isfinite(slope) & xp.isfinite(gap)
+        exists = (slope > 0) & (slope < math.inf)
         distance = xp.abs(gap) / xp.where(exists, slope, xp.ones_like(slope))
-        closer = exists & (distance < best.distance)
+        closer = exists & (distance < best.distance)  # false if either is not a number
         row = rearrange(closer, "b -> b 1")
         return Nearest(
             distance=xp.where(closer, distance, best.distance),
