@@ -54,8 +54,9 @@ def main(
     found: dict[str, Rows] = {}
 
     def keep(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        found.setdefault(title, []).extend(map(dict, rows))
-        _show(title, found[title])
+        new = list(map(dict, rows))
+        found.setdefault(title, []).extend(new)
+        _show(title, new)
 
     network = NETWORKS["mlp"](data.x_train.shape[1:], data.classes)
     keep("attacks", peers(training_backend("torch").build(network, weights["mlp"]), data, 3))

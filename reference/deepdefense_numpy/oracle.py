@@ -186,12 +186,8 @@ def chord_penalty(
     relative = (1.0 + overshoot) * length / norm(x, p)
     d_g = central_differences(network, lambda n: float(n.logits(b)[target] - n.logits(b)[base]))
     d_rho = (1.0 + overshoot) * -d_g / slope / norm(x, p)
-    if right:
-        value = lam * math.exp(-c * relative)
-        return value, -c * value * d_rho
-    z = d * relative
-    value = lam * (math.exp(z) if z <= 10.0 else math.exp(10.0) * (1.0 + z - 10.0))
-    return value, d * lam * math.exp(min(z, 10.0)) * d_rho
+    value, slope_in_rho = price(right, relative, lam, c, d)
+    return value, slope_in_rho * d_rho
 
 
 def rho(delta: Array, x: Array, p: float) -> float:
@@ -220,12 +216,22 @@ def penalty(
     """
     if not has_rho(network, x):
         return 0.0
-    if argmax(network.logits(x)) == y:
+    right = argmax(network.logits(x)) == y
+    if right:
         walk = deepfool(network, x, y, p=p, steps=steps, overshoot=overshoot, candidates=candidates)
-        return lam * math.exp(-c * rho(walk.delta, x, p))
-    walk = reach(network, x, y, p=p, steps=steps, overshoot=overshoot)
-    z = d * rho(walk.delta, x, p)
-    return lam * (math.exp(z) if z <= 10.0 else math.exp(10.0) * (1.0 + z - 10.0))
+    else:
+        walk = reach(network, x, y, p=p, steps=steps, overshoot=overshoot)
+    return price(right, rho(walk.delta, x, p), lam, c, d)[0]
+
+
+def price(right: bool, relative: float, lam: float, c: float, d: float) -> tuple[float, float]:
+    """The regulariser at a given rho, as `penalty` has it, and its derivative in rho."""
+    if right:
+        value = lam * math.exp(-c * relative)
+        return value, -c * value
+    z = d * relative
+    value = lam * (math.exp(z) if z <= 10.0 else math.exp(10.0) * (1.0 + z - 10.0))
+    return value, d * lam * math.exp(min(z, 10.0))
 
 
 def has_rho(network: TinyNetwork, x: Array) -> bool:
@@ -293,7 +299,4 @@ def implicit_weight_gradient(
         return zero
     d_g = central_differences(network, lambda n: float(n.logits(b)[target] - n.logits(b)[base]))
     d_rho = (1.0 + overshoot) * -d_g / steepness / norm(x, p)
-    relative = rho(walk.delta, x, p)
-    if right:
-        return -c * lam * math.exp(-c * relative) * d_rho
-    return d * lam * math.exp(min(d * relative, 10.0)) * d_rho
+    return price(right, rho(walk.delta, x, p), lam, c, d)[1] * d_rho
