@@ -26,7 +26,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "backend": "torch",
         "network": {"name": "mlp", "parameters": 10, "weights": "given"},
         "data": {"name": "blobs", "train": 9, "test": 1000, "classes": 3, "input_shape": [4]},
-        "config": {"lam": 15.0, "c": 25.0, "d": 5.0, "p": 2.0, "epochs": 2},
+        "config": {"lam": 15.0, "c": 25.0, "d": 5.0, "p": 2.0, "gradient": "unrolled", "epochs": 2},
         "environment": {"python": "3"},
         "before": BEFORE,
         "after": BEFORE | {"accuracy": 0.98, "rho_2": 0.4, "rho_2_median": 0.39},
