@@ -66,16 +66,19 @@ class Backend(Protocol):
     def xp(self) -> Any:
         """The native namespace; only these names are used from it, all with positional arguments.
 
-        abs sqrt exp log sign where maximum(array, array) clip argmax argmin all isfinite
-        zeros_like ones_like reshape. Reductions and products go through einops, which must know
-        the arrays. Of an array itself: ``+ - * /`` and comparisons, with scalars too, ``& | ~``,
-        slices, ``len`` and ``shape``. The networks of `deepdefense.testing` take tanh and logaddexp
-        besides.
+        abs sqrt exp log cos tanh sign floor where minimum(array, array) maximum(array, array)
+        clip argmax argmin all isfinite zeros_like ones_like reshape. Reductions and products go
+        through einops, which must know the arrays. Of an array itself: ``+ - * /`` and comparisons,
+        with scalars too, ``& | ~``, slices, ``len`` and ``shape``. The networks of
+        `deepdefense.testing` take logaddexp besides.
         """
         ...
 
-    def asarray(self, value: Any, model: Model) -> Array:
-        """An array of this framework where `model` computes: on its device, in its dtype."""
+    def asarray(self, value: Any, like: Model | Array) -> Array:
+        """An array of this framework on the device and in the dtype of `like`, if it is floating.
+
+        `like` is an array, or a model: its first floating parameter, if it has any.
+        """
         ...
 
     def to_numpy(self, x: Array) -> np.ndarray:

@@ -53,8 +53,12 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_bounds(bounds: Any) -> None:
-    """A pair (low, high) with low < high."""
-    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not bounds[0] < bounds[1]:
+    """A pair (low, high) of numbers with low < high, or of which one or both are arrays."""
+    if not isinstance(bounds, Sequence) or len(bounds) != 2:
+        raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
+    if any(hasattr(bound, "shape") for bound in bounds):
+        return
+    if not bounds[0] < bounds[1]:
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
 
 

@@ -50,8 +50,8 @@ class JaxSeam:
     name = "jax"
     xp: Any = jnp
 
-    def asarray(self, value: Any, model: Any) -> Array:
-        placed, dtype = jnp.asarray(value), dtype_of(model)
+    def asarray(self, value: Any, like: Any) -> Array:
+        placed, dtype = jnp.asarray(value), dtype_of(like)
         floating = jnp.issubdtype(placed.dtype, jnp.floating)
         return placed.astype(dtype) if floating and dtype is not None else placed
 

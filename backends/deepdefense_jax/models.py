@@ -20,7 +20,7 @@ def is_parameter(leaf: Any) -> bool:
 
 
 def dtype_of(model: Any) -> Any:
-    """The dtype of a model's first parameter; None for a function, which shows none."""
+    """The dtype of an array or a model's first parameter; None for a function, which shows none."""
     keras = sys.modules.get("keras")
     if keras and isinstance(model, keras.Layer):
         return jnp.dtype(model.variable_dtype)

@@ -30,13 +30,13 @@ class TensorFlowSeam:
     name = "tensorflow"
     xp: Any = tf.experimental.numpy
 
-    def asarray(self, value: Any, model: Any) -> tf.Tensor:
-        variables = getattr(model, "variables", ())
-        like = next((v for v in variables if tf.as_dtype(v.dtype).is_floating), None)
+    def asarray(self, value: Any, like: Any) -> tf.Tensor:
+        candidates = [like] if tf.is_tensor(like) else getattr(like, "variables", ())
+        first = next((v for v in candidates if tf.as_dtype(v.dtype).is_floating), None)
         value = tf.convert_to_tensor(value)
-        if like is None or not value.dtype.is_floating:
+        if first is None or not value.dtype.is_floating:
             return value
-        return tf.cast(value, like.dtype)
+        return tf.cast(value, first.dtype)
 
     def to_numpy(self, x: tf.Tensor) -> np.ndarray:
         return np.array(x)

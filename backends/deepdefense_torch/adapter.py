@@ -75,11 +75,13 @@ class TorchSeam:
     name = "torch"
     xp: Any = torch
 
-    def asarray(self, value: Any, model: Callable[[Tensor], Tensor]) -> Tensor:
-        parameters = model.parameters() if isinstance(model, torch.nn.Module) else iter(())
-        like = next((p for p in parameters if p.is_floating_point()), None)
-        if like is None:
-            return torch.as_tensor(value)
+    def asarray(self, value: Any, like: Callable[[Tensor], Tensor] | Tensor) -> Tensor:
+        if not isinstance(like, Tensor):
+            parameters = like.parameters() if isinstance(like, torch.nn.Module) else iter(())
+            first = next((p for p in parameters if p.is_floating_point()), None)
+            if first is None:
+                return torch.as_tensor(value)
+            like = first
         placed = torch.as_tensor(value, device=like.device)
         return placed.to(like.dtype) if placed.is_floating_point() else placed
 

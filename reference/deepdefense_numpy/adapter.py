@@ -47,8 +47,11 @@ class _Numpy:
     name = "numpy"
     xp: Any = np
 
-    def asarray(self, value: Any, model: Forward) -> Array:
-        return np.asarray(value)
+    def asarray(self, value: Any, like: Forward | Array) -> Array:
+        placed = np.asarray(value)
+        if isinstance(like, np.ndarray) and np.issubdtype(placed.dtype, np.floating):
+            return placed.astype(like.dtype)
+        return placed
 
     def to_numpy(self, x: Array) -> Array:
         return np.array(x)

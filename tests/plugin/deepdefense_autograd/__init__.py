@@ -95,7 +95,7 @@ class Adapter:
     name = "autograd"
     xp: Any = xp
 
-    def asarray(self, value, model):
+    def asarray(self, value, like):
         return Tensor(np.asarray(bare(value)))
 
     def to_numpy(self, x):
