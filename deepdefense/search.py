@@ -8,6 +8,7 @@ true label from a misclassified example, and, to be fast, the `first_step` alone
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from einops import einsum, rearrange, repeat
@@ -195,13 +196,14 @@ def search(
     steps: int,
     overshoot: float,
     candidates: int,
-    bounds: tuple[float, float] | None = None,
+    inside: Callable[[Array], Array] | None = None,
     reach: bool = False,
 ) -> tuple[Search, Array, Array]:
     """Walk every example to a decision boundary by steps onto the nearest linearised one.
 
     A right example leaves its label (the predicted class if `label` is None) for the nearest of
     the other candidates. A wrong one stays where it is or, with `reach`, walks to its label.
+    `inside` maps points [b d] into the range they must stay in, if there is one.
 
     Shapes: x [b d], label [b] -> `Search`, right [b], finite [b]. An example whose input or logits
     are not finite is neither moved nor successful. All results are constants.
@@ -210,17 +212,19 @@ def search(
     x = backend.stop_gradient(x)
     task, finite = _assign(backend, x, backend.forward(f, x), label, candidates, p)
 
-    def inside(point: Array) -> Array:
-        return point if bounds is None else xp.clip(point, bounds[0], bounds[1])
+    def within(point: Array) -> Array:
+        return point if inside is None else inside(point)
 
     def step(state: Search, task: _Task) -> tuple[Search, Array]:
         logits, fold = backend.class_gradients(f, task.x + state.shift)
         move, slope, base, target = _linearised_step(backend, task, state.shift, logits, fold, p)
-        shift = inside(task.x + state.shift + move) - task.x if bounds else state.shift + move
+        shift = state.shift + move
+        if inside is not None:
+            shift = inside(task.x + shift) - task.x
         # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
         exists = (slope > 0) & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
-        logits = backend.forward(f, inside(task.x + (1 + overshoot) * shift))
+        logits = backend.forward(f, within(task.x + (1 + overshoot) * shift))
         success = ((xp.argmax(logits, 1) == task.label) != task.leave) & xp.all(
             xp.isfinite(logits), 1
         )

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from einops import rearrange
 
+from deepdefense.attacks.problem import Bounds, Perturbation, limits
 from deepdefense.backend import Array, Model, backend_of
-from deepdefense.checks import (
-    check_bounds,
-    check_count,
-    check_labels,
-    check_number,
-    check_order,
-)
+from deepdefense.checks import check_count, check_labels, check_number, check_order
 from deepdefense.search import flatten, search
 
-__all__ = ["Perturbation", "deepfool"]
-
-
-class Perturbation(NamedTuple):
-    """Perturbed examples, what was added to each, and how its search went.
-
-    `x` and `delta` [b ...]: the perturbed example and its difference to the original; `success`
-    [b]: the prediction changed (an example without a finite prediction never succeeds); `steps`
-    [b]: the number of linearisations taken.
-    """
-
-    x: Array
-    delta: Array
-    success: Array
-    steps: Array
+__all__ = ["deepfool"]
 
 
 def deepfool(
@@ -40,7 +21,7 @@ def deepfool(
     steps: int = 50,
     overshoot: float = 0.02,
     candidates: int = 10,
-    bounds: tuple[float, float] | None = None,
+    bounds: Bounds | None = None,
 ) -> Perturbation:
     """The small perturbation that takes each example just across its nearest decision boundary.
 
@@ -59,8 +40,8 @@ def deepfool(
         steps: the most linearisations for one example.
         overshoot: how far past the boundary to go, as a share of the perturbation.
         candidates: how many of the highest clean logits to consider, the base class included.
-        bounds: (low, high), the range the perturbed example must stay in, if any. Every iterate is
-            clipped to it.
+        bounds: (low, high), the range the perturbed example must stay in, if any: numbers, or
+            arrays of its shape. Every iterate is clipped to it.
 
     Returns:
         `Perturbation` (x, delta, success, steps); delta includes the overshoot.
@@ -87,12 +68,11 @@ def deepfool(
     check_count("steps", steps, least=1)
     check_count("candidates", candidates, least=2)
     check_number("overshoot", overshoot, least=0)
-    if bounds is not None:
-        check_bounds(bounds)
     if y is not None:
         check_labels(y, x)
     with backend.inference(model) as f:
         flat_f, flat = flatten(backend, f, x)
+        inside = limits(backend, flat, bounds)
         found, _, _ = search(
             backend,
             flat_f,
@@ -102,12 +82,17 @@ def deepfool(
             steps=steps,
             overshoot=float(overshoot),
             candidates=candidates,
-            bounds=bounds,
+            inside=inside,
         )
-    x = backend.stop_gradient(x)
-    perturbed = x + (1 + overshoot) * backend.xp.reshape(found.shift, (-1, *x.shape[1:]))
-    if bounds is not None:
-        moved = backend.xp.reshape(found.steps > 0, (-1,) + (1,) * (len(x.shape) - 1))
-        clipped = backend.xp.clip(perturbed, bounds[0], bounds[1])
-        perturbed = backend.xp.where(moved, clipped, x)
-    return Perturbation(perturbed, perturbed - x, found.success, found.steps)
+    flat = backend.stop_gradient(flat)
+    perturbed = flat + (1 + overshoot) * found.shift
+    if inside is not None:
+        moved = rearrange(found.steps > 0, "b -> b 1")
+        perturbed = backend.xp.where(moved, inside(perturbed), flat)
+    shape = (-1, *x.shape[1:])
+    return Perturbation(
+        backend.xp.reshape(perturbed, shape),
+        backend.xp.reshape(perturbed - flat, shape),
+        found.success,
+        found.steps,
+    )

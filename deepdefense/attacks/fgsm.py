@@ -1,0 +1,66 @@
+"""The fast gradient (sign) method (Goodfellow, Shlens, Szegedy, ICLR 2015)."""
+
+from __future__ import annotations
+
+import math
+
+from deepdefense.attacks.losses import cross_entropy
+from deepdefense.attacks.problem import Bounds, Perturbation, posed
+from deepdefense.backend import Array, Model
+from deepdefense.checks import check_number, check_order
+from deepdefense.norms import steepest
+
+__all__ = ["fgsm"]
+
+
+def fgsm(
+    model: Model,
+    x: Array,
+    y: Array | None = None,
+    *,
+    eps: float,
+    p: float = math.inf,
+    targeted: bool = False,
+    bounds: Bounds | None = None,
+) -> Perturbation:
+    """One step of length eps, the way the cross-entropy rises fastest.
+
+    x + eps u, with u = argmax { <grad_x CE, u> : ||u||_p <= 1 }; sign(grad_x CE) for p = inf.
+
+    Args:
+        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units the model takes.
+        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
+        eps: the length of the step, in the units of x.
+        p: order of the norm that the length is in, 1 to inf.
+        targeted: step towards the class y instead of away from it.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+
+    Returns:
+        `Perturbation` (x, delta, success, steps); an example fooled as it is stays as it is.
+
+    The direction comes from the log-odds, which rise with the cross-entropy and whose gradient does
+    not vanish in float32 where the network is sure (`losses.cross_entropy`).
+
+    Raises:
+        InputError: an argument is out of range, or of the wrong shape, type or framework.
+
+    >>> import numpy as np
+    >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> fgsm(lambda x: x @ weight.T, np.array([[1.0, 0.5]]), eps=0.8).x.round(6)
+    array([[ 0.2, -0.3]])
+
+    Source: Goodfellow, Shlens and Szegedy (2015), "Explaining and harnessing adversarial examples",
+    section 4.
+    """
+    check_number("eps", eps, least=0)
+    order = check_order(p)
+    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+        backend, (start, label) = problem.backend, problem.example
+        _, _, gradient = problem.rise(start, lambda f: cross_entropy(backend, f, label))
+        _, direction = steepest(backend, gradient, order)
+        point = problem.inside(start + eps * direction)
+        found = problem.fooled(backend.forward(problem.f, point), label)
+        return problem.result(
+            point, found, backend.xp.where(problem.open, label * 0 + 1, label * 0)
+        )

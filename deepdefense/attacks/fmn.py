@@ -1,0 +1,85 @@
+"""The fast minimum-norm attack (Pintor et al., NeurIPS 2021), without units of its own."""
+
+from __future__ import annotations
+
+from einops import rearrange
+
+from deepdefense.attacks.balls import check_ball, projected
+from deepdefense.attacks.losses import margin
+from deepdefense.attacks.problem import Bounds, Perturbation, posed
+from deepdefense.attacks.walk import Start, View, cosine, walk
+from deepdefense.backend import Array, Model
+from deepdefense.checks import check_count, check_number
+from deepdefense.norms import steepest
+
+__all__ = ["fmn"]
+
+
+def fmn(
+    model: Model,
+    x: Array,
+    y: Array | None = None,
+    *,
+    p: float = 2,
+    steps: int = 100,
+    gamma: float = 0.05,
+    targeted: bool = False,
+    bounds: Bounds | None = None,
+) -> Perturbation:
+    """Gradient steps inside of a ball whose radius follows the distance to the boundary.
+
+    delta_{i+1} = P(delta_i + alpha_i u_i), P onto ||delta||_p <= eps_i, with u_i the way the margin
+    m rises fastest. Until a point fools, eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a
+    little beyond the linearised boundary (the paper stops on it, which may approach it for ever);
+    from then on it grows by 1 + gamma_i while the point does not fool; while it does it shrinks by
+    1 - gamma_i, to the best distance at most. The nearest fooled point, brought to rest
+    (`walk.settled`), is the result. The walk sets out from the nearest boundary of the network
+    linearised at x, whose distance is the first alpha (the paper sets out from x, with 1, for
+    images in [0, 1]); alpha falls to a hundredth and gamma to a fiftieth, along a cosine.
+
+    Args:
+        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units the model takes.
+        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
+        p: order of the norm to be small in, 2 or inf.
+        steps: gradients to take.
+        gamma: by how much the radius changes in a step at first, relatively.
+        targeted: reach the class y instead of leaving it.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+
+    Returns:
+        `Perturbation` (x, delta, success, steps).
+
+    Raises:
+        InputError: an argument is out of range, or of the wrong shape, type or framework.
+
+    >>> import numpy as np
+    >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> found = fmn(lambda x: x @ weight.T, np.array([[1.0, 0.5]]), p=np.inf)
+    >>> round(float(abs(found.delta).max()), 2)  # 5 / ||(3, 4)||_1 = 0.714
+    0.71
+
+    Source: Pintor, Roli, Brendel and Biggio (2021), "Fast minimum-norm adversarial attacks through
+    adaptive norm constraints", algorithm 1.
+    """
+    check_count("steps", steps, least=1)
+    check_number("gamma", gamma, least=0, below=1)
+    order = check_ball(p)
+    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+        backend = problem.backend
+        xp = backend.xp
+
+        def move(start: Start, view: View) -> tuple[Array, Array]:
+            alpha = start.unit * cosine(backend, view.time, 1, 0.01)
+            change = gamma * cosine(backend, view.time, 1, 0.02)
+            slope, direction = steepest(backend, view.gradient, order)
+            ahead = xp.abs(view.value) / xp.where(slope > 0, slope, xp.ones_like(slope))
+            wider = view.radius * (1 + change)
+            across = (view.distance + ahead) * (1 + change)
+            outside = xp.where(xp.isfinite(view.nearest), wider, across)
+            inside = xp.minimum(view.radius * (1 - change), view.nearest)
+            radius = xp.where(view.fooled, inside, outside)
+            moved = view.delta + rearrange(alpha, "b -> b 1") * direction
+            return projected(backend, moved, radius, order), radius
+
+        return walk(problem, move, loss=margin, p=order, steps=steps)

@@ -1,0 +1,106 @@
+"""Projected gradient descent (Madry et al., ICLR 2018), in the maximum norm and the 2-norm."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from einops import rearrange
+
+from deepdefense.attacks.balls import check_ball, generators, projected, start
+from deepdefense.attacks.losses import cross_entropy
+from deepdefense.attacks.problem import Bounds, Example, Perturbation, posed
+from deepdefense.backend import Array, Model
+from deepdefense.checks import check_count, check_number
+from deepdefense.norms import steepest
+
+__all__ = ["pgd"]
+
+
+class _State(NamedTuple):
+    point: Array  # [b d]
+    found: Array  # [b]
+    steps: Array  # [b]
+
+
+def pgd(
+    model: Model,
+    x: Array,
+    y: Array | None = None,
+    *,
+    eps: float,
+    alpha: float | None = None,
+    steps: int = 40,
+    p: float = math.inf,
+    restarts: int = 1,
+    random_start: bool = True,
+    targeted: bool = False,
+    bounds: Bounds | None = None,
+    seed: int = 0,
+) -> Perturbation:
+    """Steps of length alpha the way the cross-entropy rises fastest, each projected onto the ball.
+
+    x_{i+1} = P(x_i + alpha u_i), u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }, and P onto
+    ||x_i - x||_p <= eps and the bounds. An example is done as soon as it is fooled.
+
+    Args:
+        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units the model takes.
+        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
+        eps: radius of the ball, in the units of x.
+        alpha: length of a step; None: 2.5 eps / steps.
+        steps: the most steps of one run.
+        p: order of the norm, 2 or inf.
+        restarts: runs, each from another point; an example that is fooled makes no more of them.
+        random_start: start from a point drawn evenly from the ball, instead of from x.
+        targeted: reach the class y instead of leaving it.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        seed: of the random starts; what is drawn depends on it and on the example's own values.
+
+    Returns:
+        `Perturbation` (x, delta, success, steps).
+
+    Raises:
+        InputError: an argument is out of range, or of the wrong shape, type or framework.
+
+    >>> import numpy as np
+    >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> found = pgd(lambda x: x @ weight.T, np.array([[1.0, 0.5]]), eps=0.75)  # 5 / ||(3, 4)||_1
+    >>> bool(found.success[0]), bool(abs(found.delta).max() <= 0.75)
+    (True, True)
+
+    Source: Madry, Makelov, Schmidt, Tsipras and Vladu (2018), "Towards deep learning models
+    resistant to adversarial attacks", section 2.1.
+    """
+    check_number("eps", eps, least=0)
+    if alpha is not None:
+        check_number("alpha", alpha, least=0)
+    check_count("steps", steps, least=1)
+    check_count("restarts", restarts, least=1)
+    order = check_ball(p)
+    length = 2.5 * eps / steps if alpha is None else alpha
+    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+        backend, example = problem.backend, problem.example
+        xp = backend.xp
+
+        def step(state: _State, example: Example) -> tuple[_State, Array]:
+            label = example.label
+            _, _, gradient = problem.rise(state.point, lambda f: cross_entropy(backend, f, label))
+            _, direction = steepest(backend, gradient, order)
+            delta = state.point + length * direction - example.x
+            radius = xp.zeros_like(delta[:, 0]) + eps
+            point = problem.inside(example.x + projected(backend, delta, radius, order))
+            found = problem.fooled(backend.forward(problem.f, point), label)
+            return _State(point, found, state.steps + 1), ~found
+
+        sources = generators(backend, example.x, seed) if random_start else []
+        none = xp.zeros_like(example.label)
+        state = _State(example.x, none > 0, none)
+        for _ in range(restarts):
+            going = problem.open & ~state.found
+            point = example.x
+            if random_start:
+                point = problem.inside(point + start(backend, point, sources, eps, order))
+            point = xp.where(rearrange(going, "b -> b 1"), point, state.point)
+            state = backend.iterate(step, state._replace(point=point), example, going, steps=steps)
+        return problem.result(state.point, state.found, state.steps)

@@ -1,0 +1,214 @@
+"""What every attack is given and gives back, checked and laid out once.
+
+An example is *fooled* where its prediction is not its label or, in a targeted attack, is the class
+asked for. Attacks run on flat examples [b d]; a point that fooled is returned as it was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from einops import rearrange, reduce
+
+from deepdefense.attacks.losses import Loss, margin
+from deepdefense.backend import Array, Backend, Forward, Model, backend_of
+from deepdefense.checks import check_bounds, check_labels
+from deepdefense.errors import InputError
+from deepdefense.norms import norm
+from deepdefense.search import boundary_step, contrast, flatten, nearest_boundary
+
+__all__ = ["Bounds", "Example", "Perturbation", "Problem", "limits", "posed"]
+
+# What fools leads by this many roundings of the largest logit: a batch of another size rounds anew.
+CLEARANCE = 64
+
+Bounds: TypeAlias = tuple[Any, Any]  # (low, high): numbers, or arrays of an example's shape
+
+
+class Perturbation(NamedTuple):
+    """Perturbed examples, what was added to each, and how its search went.
+
+    `x` and `delta` [b ...]: the perturbed example and its difference to the original; `success`
+    [b]: the example is fooled (one without a finite prediction never is); `steps` [b]: how often
+    the attack moved it, by its own count.
+    """
+
+    x: Array
+    delta: Array
+    success: Array
+    steps: Array
+
+
+class Example(NamedTuple):
+    """What stays fixed for an example: itself [b d], and the class [b] it is to leave or reach."""
+
+    x: Array
+    label: Array
+
+
+def limits(backend: Backend, flat: Array, bounds: Bounds | None) -> Callable[[Array], Array] | None:
+    """The map of points [b d] into the bounds, if there are any."""
+    if bounds is None:
+        return None
+    xp = backend.xp
+    check_bounds(bounds)
+    rows = []
+    for bound in bounds:
+        shape = getattr(bound, "shape", ())
+        row = xp.reshape(bound, (1, -1)) if len(shape) else bound
+        if len(shape) and row.shape[1] != flat.shape[1]:
+            raise InputError(
+                f"bounds that are arrays must have the shape of an example, {flat.shape[1]} values "
+                f"in all, got {tuple(shape)}"
+            )
+        rows.append(xp.zeros_like(flat[:1]) + row)
+    low, high = rows
+    return lambda point: xp.minimum(xp.maximum(point, low), high)
+
+
+class Estimate(NamedTuple):
+    """Of the way to the boundary, by a linear model of the network at the example.
+
+    `unit` [b], the distance; `slope` [b], the dual norm of the normal; `point` [b d], on it.
+    """
+
+    unit: Array
+    slope: Array
+    point: Array
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch to attack."""
+
+    backend: Backend
+    f: Forward  # flat points [b d] -> logits [b k]
+    example: Example
+    clean: Array  # logits [b k] of the examples themselves
+    targeted: bool
+    inside: Callable[[Array], Array]
+    shape: tuple[int, ...]
+
+    def fooled(self, logits: Array, label: Array) -> Array:
+        """Where finite logits [b k] decide as the attack wants, by more than rounding: [b].
+
+        A point on the boundary would be fooled in one batch, and not in another.
+        """
+        backend = self.backend
+        lead = self.aim(margin(backend, logits, label)).value
+        size = reduce(backend.xp.abs(logits), "b k -> b", "max")
+        clear = lead > CLEARANCE * backend.epsilon(logits) * size
+        return clear & backend.xp.all(backend.xp.isfinite(logits), 1)
+
+    @property
+    def already(self) -> Array:
+        """Where there is nothing to do: [b]."""
+        xp, label = self.backend.xp, self.example.label
+        hit = xp.argmax(self.clean, 1) == label
+        return (hit if self.targeted else ~hit) & xp.all(xp.isfinite(self.clean), 1)
+
+    @property
+    def open(self) -> Array:
+        """Where there is something to do, and the example and its logits are finite: [b]."""
+        xp = self.backend.xp
+        finite = xp.all(xp.isfinite(self.example.x), 1) & xp.all(xp.isfinite(self.clean), 1)
+        return finite & ~self.already
+
+    def aim(self, loss: Loss) -> Loss:
+        """The loss as this attack drives it: up to leave the label, down to reach it."""
+        return Loss(-loss.value, -loss.cotangent) if self.targeted else loss
+
+    def rise(self, point: Array, loss: Callable[[Array], Loss]) -> tuple[Array, Array, Array]:
+        """Logits [b k], what is driven up [b], and its gradient at a point: [b d] -> [b d].
+
+        The gradient is 0 where it is not finite. All are constants.
+        """
+        xp = self.backend.xp
+        logits, fold = self.backend.class_gradients(self.f, point)
+        value, cotangent = self.aim(loss(logits))
+        gradient = fold(
+            lambda _, contrast, gradient: gradient,
+            xp.zeros_like(point),
+            rearrange(cotangent, "b k -> b 1 k"),
+        )
+        finite = rearrange(xp.all(xp.isfinite(gradient), 1), "b -> b 1")
+        return logits, value, xp.where(finite, gradient, xp.zeros_like(gradient))
+
+    def first_estimate(self, p: float, candidates: int = 10) -> Estimate:
+        """Where the network, linearised at the examples, would cross: `Estimate`.
+
+        Untargeted, it is the nearest boundary of those with the `candidates` highest logits; the
+        runner-up's need not be it, and a walk that sets out for the wrong class seldom comes back.
+        Targeted, it is the one with the highest other class. Its distance is the unit of length of
+        attacks that know nothing of the inputs' units. Where there is none: a tenth of ||x||_p,
+        or 0.1 for x = 0.
+        """
+        backend, (x, label) = self.backend, self.example
+        xp, depth = backend.xp, self.clean.shape[1]
+        logits, fold = backend.class_gradients(self.f, x)
+        if self.targeted:
+            contrasts = rearrange(
+                self.aim(margin(backend, logits, label)).cotangent, "b k -> b 1 k"
+            )
+        else:
+            ranked = backend.rank(logits, min(candidates, depth))
+            contrasts = contrast(backend, ranked[:, 1:], rearrange(label, "b -> b 1"), logits)
+        near = nearest_boundary(backend, x, logits, fold, contrasts, p)
+        shortest = xp.zeros_like(near.gap)
+        move, slope = boundary_step(backend, near.gap, near.normal, p, shortest)
+        size = norm(backend, x, p)
+        fallback = 0.1 * xp.where(size > 0, size, xp.ones_like(size))
+        distance = norm(backend, move, p)
+        usable = (distance > 0) & xp.isfinite(distance)
+        return Estimate(
+            unit=xp.where(usable, distance, fallback),
+            slope=slope,
+            point=self.inside(x + xp.where(rearrange(usable, "b -> b 1"), move, 0 * x)),
+        )
+
+    def result(self, point: Array, found: Array, steps: Array) -> Perturbation:
+        """The examples [b d], moved where there was something to do, in their own shape."""
+        xp, x = self.backend.xp, self.example.x
+        moved = rearrange(self.open, "b -> b 1")
+        perturbed = xp.where(moved, point, x)
+        shape = (-1, *self.shape)
+        return Perturbation(
+            xp.reshape(perturbed, shape),
+            xp.reshape(perturbed - x, shape),
+            self.already | (found & self.open),
+            steps,
+        )
+
+
+@contextmanager
+def posed(
+    model: Model, x: Array, y: Array | None, *, targeted: bool, bounds: Bounds | None
+) -> Iterator[Problem]:
+    """The problem, while the model is in inference mode.
+
+    `y` None: leave the predicted class. Raises `InputError` for arguments of the wrong shape, type
+    or framework, and for a targeted attack without the class to reach.
+    """
+    backend = backend_of(x, model=model, labels=y)
+    backend.epsilon(x)  # float32 or float64?
+    if y is not None:
+        check_labels(y, x)
+    elif targeted:
+        raise InputError("a targeted attack needs y, the class that each example is to reach")
+    with backend.inference(model) as f:
+        flat_f, flat = flatten(backend, f, backend.stop_gradient(x))
+        clean = backend.forward(flat_f, flat)
+        predicted = backend.xp.argmax(clean, 1)
+        label = predicted if y is None else backend.index(y, clean.shape[1], x)
+        yield Problem(
+            backend=backend,
+            f=flat_f,
+            example=Example(flat, label),
+            clean=clean,
+            targeted=targeted,
+            inside=limits(backend, flat, bounds) or (lambda point: point),
+            shape=tuple(x.shape[1:]),
+        )

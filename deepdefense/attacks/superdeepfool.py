@@ -1,0 +1,122 @@
+"""SuperDeepFool (Abdollahpour, Moosavi-Dezfooli et al., 2024): DeepFool, then straighten."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from einops import einsum, rearrange
+
+from deepdefense.attacks.losses import margin
+from deepdefense.attacks.problem import Bounds, Example, Perturbation, posed
+from deepdefense.attacks.walk import settled
+from deepdefense.backend import Array, Model
+from deepdefense.checks import check_count, check_number, check_order
+from deepdefense.norms import norm, steepest
+from deepdefense.search import search
+
+__all__ = ["superdeepfool"]
+
+
+class _State(NamedTuple):
+    point: Array  # [b d], where the next search sets out
+    best: Array  # [b d], the nearest point that fooled
+    nearest: Array  # [b], its distance
+    steps: Array  # [b]
+
+
+def superdeepfool(
+    model: Model,
+    x: Array,
+    y: Array | None = None,
+    *,
+    p: float = 2,
+    steps: int = 10,
+    search_steps: int = 50,
+    overshoot: float = 0.02,
+    candidates: int = 10,
+    bounds: Bounds | None = None,
+) -> Perturbation:
+    """Search the boundary by DeepFool, then turn the perturbation along the boundary's normal.
+
+    From x_i DeepFool leads to a boundary point b. With w the gradient of the margin there,
+    x_{i+1} = x + <b - x, w> / ||w||_q u, u = argmax { <w, u> : ||u||_p <= 1 }: the nearest point to
+    x of the hyperplane through b. It repeats until x_{i+1} itself is fooled.
+
+    Args:
+        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units the model takes.
+        y: labels [b] to leave; None: the predicted class.
+        p: order of the norm to be small in, from 1 to inf; q is its dual.
+        steps: the most rounds of search and turn.
+        search_steps: the most steps of DeepFool in each.
+        overshoot: of DeepFool, as a share of its perturbation.
+        candidates: how many of the highest logits DeepFool considers.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+
+    Returns:
+        `Perturbation` (x, delta, success, steps): the nearest point that fooled on the way,
+        brought to rest (`walk.settled`); `steps` are rounds.
+
+    Raises:
+        InputError: an argument is out of range, or of the wrong shape, type or framework.
+
+    >>> import numpy as np
+    >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> found = superdeepfool(lambda x: x @ weight.T, np.array([[1.0, 0.5]]))
+    >>> round(float(np.linalg.norm(found.delta)), 2)  # 5 / ||(3, 4)||
+    1.0
+
+    Source: Abdollahpour, Kim, Moosavi-Dezfooli and Frossard (2024), "SuperDeepFool: a new fast and
+    accurate minimal adversarial attack", algorithm 2, SDF(inf, 1).
+    """
+    order = check_order(p)
+    check_count("steps", steps, least=1)
+    check_count("search_steps", search_steps, least=1)
+    check_count("candidates", candidates, least=2)
+    check_number("overshoot", overshoot, least=0)
+    with posed(model, x, y, targeted=False, bounds=bounds) as problem:
+        backend = problem.backend
+        xp = backend.xp
+
+        def nearer(state: _State, example: Example, point: Array, fooled: Array) -> _State:
+            distance = norm(backend, point - example.x, order)
+            better = fooled & (distance < state.nearest)
+            return state._replace(
+                best=xp.where(rearrange(better, "b -> b 1"), point, state.best),
+                nearest=xp.where(better, distance, state.nearest),
+            )
+
+        def step(state: _State, example: Example) -> tuple[_State, Array]:
+            walked, _, _ = search(
+                backend,
+                problem.f,
+                state.point,
+                example.label,
+                p=order,
+                steps=search_steps,
+                overshoot=float(overshoot),
+                candidates=candidates,
+                inside=problem.inside,
+            )
+            landed = problem.inside(state.point + (1 + overshoot) * walked.shift)
+            logits, _, normal = problem.rise(landed, lambda f: margin(backend, f, example.label))
+            state = nearer(state, example, landed, problem.fooled(logits, example.label))
+            slope, way = steepest(backend, normal, order)
+            there = slope > 0
+            reach = einsum(landed - example.x, normal, "b d, b d -> b")
+            length = xp.where(there, reach, 0 * reach) / xp.where(there, slope, xp.ones_like(slope))
+            turned = problem.inside(example.x + rearrange(length, "b -> b 1") * way)
+            fooled = problem.fooled(backend.forward(problem.f, turned), example.label)
+            state = nearer(state, example, turned, fooled)
+            return state._replace(point=turned, steps=state.steps + 1), there & ~fooled
+
+        x, label = problem.example
+        far = xp.zeros_like(x[:, 0]) + math.inf
+        state = _State(x, x, far, xp.zeros_like(label))
+        state = backend.iterate(step, state, problem.example, problem.open, steps=steps)
+        found = xp.isfinite(state.nearest)
+        point = xp.where(rearrange(found, "b -> b 1"), state.best, state.point)
+        return problem.result(
+            settled(problem, point, found & problem.open, order), found, state.steps
+        )
