@@ -12,19 +12,17 @@ from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
-from deepdefense.evaluation import Measurement, Report, measure, summarize
+from deepdefense.evaluation.rho import Measurement, Summary, measure, summarize
+from deepdefense.provenance import NetworkInfo, describe, environment
 from deepdefense.results import (
     ATTACK,
     Cost,
     HardeningReport,
-    NetworkInfo,
     Sample,
-    describe,
-    environment,
     write_results,
 )
 from deepdefense.runs import RunFolder
-from deepdefense.stages import Assessor, Watcher, run_stage
+from deepdefense.stages import Assessor, run_stage
 from deepdefense.training import (
     Recipe,
     Trainer,
@@ -33,6 +31,7 @@ from deepdefense.training import (
     losses,
     training_backend,
 )
+from deepdefense.watcher import Watcher
 
 __all__ = ["check_fit", "count_weights", "harden", "harden_on"]
 
@@ -43,7 +42,7 @@ class _Measured(NamedTuple):
     """One network's measurement with p = 2, and its summary."""
 
     found: Measurement
-    report: Report
+    report: Summary
 
 
 def harden(
@@ -212,7 +211,7 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         )
 
 
-def _warnings(before: Report, data: Dataset) -> tuple[str, ...]:
+def _warnings(before: Summary, data: Dataset) -> tuple[str, ...]:
     found = []
     if before.accuracy < 0.1 + 0.9 / data.classes:  # a tenth of the way from chance to perfect
         found.append(

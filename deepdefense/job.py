@@ -5,28 +5,25 @@ Settings are a flat mapping of plain values, kept in the run's folder, so that a
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from deepdefense.backend import available_backends
 from deepdefense.data import Dataset, fingerprint, load
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.hardening import check_fit, count_weights, harden_on
-from deepdefense.models import check_weights
-from deepdefense.results import ATTACK, HardeningReport, NetworkInfo
-from deepdefense.runs import REPORT, SETTINGS, RunFolder, load_weights
-from deepdefense.stages import Assessor, Watcher, run_stage
+from deepdefense.models import first_installed, network_named, with_weights
+from deepdefense.provenance import NetworkInfo
+from deepdefense.results import ATTACK, HardeningReport
+from deepdefense.runs import RunFolder, latest, new_path
+from deepdefense.stages import Assessor, run_stage
 from deepdefense.training import Recipe, TrainingBackend, training_backend
-from deepdefense.zoo import NETWORKS, initial_weights
+from deepdefense.watcher import Watcher
 
-__all__ = ["DEFAULTS", "new_folder", "run_job"]
+__all__ = ["DEFAULTS", "run_job"]
 
 REFERENCE = "reference.safetensors"
 # The reference network, where none is given: ten epochs, or enough of them for a small data set.
@@ -58,30 +55,17 @@ FITTED: dict[str, dict[str, Any]] = {
 }
 
 
-def new_folder(settings: Mapping[str, Any]) -> Path:
-    """runs/DATA-NETWORK-TIME, in the working directory."""
-    names = (Path(str(settings["data"])).stem, str(settings["network"]).rpartition(":")[2])
-    return Path("runs") / f"{names[0]}-{names[1]}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a new run: what was given, else what fits the data, else the paper's."""
     data = given.get("data", DEFAULTS["data"])
-    return {**DEFAULTS, "backend": _installed(), **FITTED.get(data, {}), **given}
-
-
-def _installed() -> str:
-    """The first framework that is installed, in the order that people have them."""
-    available = available_backends()
-    order = [DEFAULTS["backend"], *sorted(available.keys() - {"numpy"})]
-    return str(next((name for name in order if available[name]), order[0]))
+    return {**DEFAULTS, "backend": first_installed(), **FITTED.get(data, {}), **given}
 
 
 def run_job(
     given: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
 ) -> tuple[HardeningReport, Path]:
     """Do it, or go on with it; the report, and the folder with all that was written."""
-    saved = RunFolder.reopen(out or _latest(), given) if resume else None
+    saved = RunFolder.reopen(out or latest("harden"), given) if resume else None
     settings = saved.settings if saved else resolve(given)
     defense = _fields(DeepDefense, settings | {"p": float(settings["p"])})
     recipe = _fields(Recipe, settings)
@@ -92,9 +76,9 @@ def run_job(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples "
         f"{list(data.x_train.shape[1:])}, {data.classes} classes"
     )
-    model = _network(backend, settings["network"], data, recipe.seed)
+    model = network_named(backend, settings["network"], data, recipe.seed)
     if settings["weights"] is not None:
-        model = _set_weights(backend, model, Path(settings["weights"]))
+        model = with_weights(backend, model, Path(settings["weights"]))
     check_fit(backend, model, data)
     # Only now that all is known to fit is anything written.
     initial = fingerprint(backend.weights(model).values())
@@ -104,7 +88,7 @@ def run_job(
             f"the data or the initial weights of the run in {saved.path} have changed: "
             "start another run"
         )
-    run = saved or RunFolder.create(out or new_folder(settings), begun)
+    run = saved or RunFolder.create(out or new_path("harden", settings), begun)
     watcher.say(f"writing to {run.path}")
     origin = settings["weights"]
     if origin is None:
@@ -126,52 +110,6 @@ def run_job(
 def _fields(kind: Any, settings: Mapping[str, Any]) -> Any:
     """A frozen dataclass from those settings that are its fields."""
     return kind(**{f.name: settings[f.name] for f in fields(kind) if f.name in settings})
-
-
-def _latest() -> Path:
-    """The newest unfinished run in runs/."""
-    unfinished = [
-        folder
-        for folder in Path("runs").glob("*")
-        if (folder / SETTINGS).exists() and not (folder / REPORT).exists()
-    ]
-    if not unfinished:
-        raise InputError(
-            "there is no unfinished run in runs/ to resume; name its folder with --out"
-        )
-    return max(unfinished, key=lambda folder: folder.stat().st_mtime)
-
-
-def _network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
-    """A native model: one of the zoo with initial weights, or what the user's factory returns."""
-    if name in NETWORKS:
-        network = NETWORKS[name](data.x_train.shape[1:], data.classes)
-        deviation = float(data.x_train.std()) or 1.0
-        return backend.build(network, initial_weights(network, seed, deviation))
-    place, _, factory = name.partition(":")
-    if not factory:
-        raise InputError(
-            f"network must be {', '.join(NETWORKS)} or package.module:factory, got {name!r}"
-        )
-    sys.path.insert(0, "")  # as `python -m` does, for a module beside the user
-    try:
-        with backend.seeded(seed):
-            return getattr(importlib.import_module(place), factory)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"network {name}: {error}; expected an importable module with a function "
-            "that takes no argument and returns a model"
-        ) from error
-    finally:
-        sys.path.remove("")
-
-
-def _set_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
-    """The model with the weights of a file, whose names and shapes must be its own."""
-    given = load_weights(path)
-    own = {name: value.shape for name, value in backend.weights(model).items()}
-    check_weights(given, own, str(path))
-    return backend.load(model, given)
 
 
 def _reference(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.backend import current_backend
+from deepdefense.backend import available_backends, current_backend
+from deepdefense.data import Dataset
 from deepdefense.errors import InputError
 from deepdefense.runs import load_weights
-from deepdefense.training import training_backend
-from deepdefense.zoo import Network, initial_weights, weight_shapes
+from deepdefense.training import TrainingBackend, training_backend
+from deepdefense.zoo import NETWORKS, Network, initial_weights, weight_shapes
 
-__all__ = ["build", "check_weights"]
+__all__ = ["build", "check_weights", "first_installed", "network_named", "with_weights"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -74,3 +77,42 @@ def check_weights(given: Arrays, own: Mapping[str, tuple[int, ...]], source: str
             )
         if not np.isfinite(value).all():
             raise InputError(f"{source}: {name} holds NaN or infinite values")
+
+
+def first_installed() -> str:
+    """The first framework that is installed, in the order that people have them."""
+    available = available_backends()
+    order = ["torch", *sorted(available.keys() - {"numpy", "torch"})]
+    return str(next((name for name in order if available[name]), order[0]))
+
+
+def network_named(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
+    """A native model: one of the zoo with initial weights, or what the user's factory returns."""
+    if name in NETWORKS:
+        network = NETWORKS[name](data.x_train.shape[1:], data.classes)
+        deviation = float(data.x_train.std()) or 1.0
+        return backend.build(network, initial_weights(network, seed, deviation))
+    place, _, factory = name.partition(":")
+    if not factory:
+        raise InputError(
+            f"network must be {', '.join(NETWORKS)} or package.module:factory, got {name!r}"
+        )
+    sys.path.insert(0, "")  # as `python -m` does, for a module beside the user
+    try:
+        with backend.seeded(seed):
+            return getattr(importlib.import_module(place), factory)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"network {name}: {error}; expected an importable module with a function "
+            "that takes no argument and returns a model"
+        ) from error
+    finally:
+        sys.path.remove("")
+
+
+def with_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
+    """The model with the weights of a file, whose names and shapes must be its own."""
+    given = load_weights(path)
+    own = {name: value.shape for name, value in backend.weights(model).items()}
+    check_weights(given, own, str(path))
+    return backend.load(model, given)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import packages_distributions, version
 from typing import Any
 
 import numpy as np
@@ -16,7 +12,8 @@ import numpy as np
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.data import Dataset
 from deepdefense.defense import DeepDefense
-from deepdefense.evaluation import Measurement, Report
+from deepdefense.evaluation.rho import Measurement, Summary
+from deepdefense.provenance import NetworkInfo, plain
 from deepdefense.runs import CHECKPOINT, REPORT, RunFolder
 from deepdefense.stages import EpochRecord
 from deepdefense.training import Recipe, TrainingBackend
@@ -25,10 +22,7 @@ __all__ = [
     "ATTACK",
     "Cost",
     "HardeningReport",
-    "NetworkInfo",
     "Sample",
-    "describe",
-    "environment",
     "write_results",
 ]
 
@@ -57,15 +51,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class NetworkInfo:
-    """Which network a report is about."""
-
-    name: str
-    parameters: int
-    weights: str
-
-
-@dataclass(frozen=True)
 class HardeningReport:
     """What a hardening run began with, came to and cost."""
 
@@ -75,8 +60,8 @@ class HardeningReport:
     defense: DeepDefense
     recipe: Recipe
     environment: tuple[tuple[str, Any], ...]
-    before: Report
-    after: Report
+    before: Summary
+    after: Summary
     history: tuple[EpochRecord, ...]
     sample: Sample
     cost: Cost
@@ -102,42 +87,7 @@ class HardeningReport:
             "stopped": self.stopped,
             "warnings": self.warnings,
         }
-        return {key: _plain(value) for key, value in content.items()}
-
-
-def describe(data: Dataset) -> dict[str, Any]:
-    """What a report says of its data."""
-    return {
-        "name": data.name,
-        "train": len(data.x_train),
-        "test": len(data.x_test),
-        "classes": data.classes,
-        "input_shape": tuple(data.x_train.shape[1:]),
-        "preprocessing": data.preprocessing,
-        "fingerprint": data.fingerprint(),
-    }
-
-
-def environment(framework: str) -> dict[str, Any]:
-    """What a result may depend on besides its settings."""
-    # A framework may come in distributions of several names: TensorFlow has one for CPUs alone.
-    installed = packages_distributions().get(framework, [framework])[0]
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("deepdefense", "numpy", "einops")},
-        framework: version(installed),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can hold it, which knows no infinity."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return "inf" if value == math.inf else value
+        return {key: plain(value) for key, value in content.items()}
 
 
 def write_results(

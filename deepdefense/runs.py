@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ import numpy.typing as npt
 
 from deepdefense.errors import InputError
 
-__all__ = ["CHECKPOINT", "REPORT", "SETTINGS", "RunFolder", "load_weights"]
+__all__ = [
+    "CHECKPOINT",
+    "REPORT",
+    "SETTINGS",
+    "RunFolder",
+    "latest",
+    "load_weights",
+    "new_path",
+]
 
 SETTINGS, CHECKPOINT, REPORT = "settings.json", "checkpoint.safetensors", "report.json"
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -48,11 +57,15 @@ class RunFolder:
         return run
 
     @classmethod
-    def reopen(cls, path: Path, settings: Mapping[str, Any] | None = None) -> RunFolder:
+    def reopen(
+        cls, path: Path, settings: Mapping[str, Any] | None = None, command: str = "harden"
+    ) -> RunFolder:
         """The folder of an unfinished run; `settings`, if given, must be those it began with."""
         run = cls(path)
         if not (path / SETTINGS).is_file():
             raise InputError(f"there is no run to resume in {path}")
+        if run.command != command:
+            raise InputError(f"the run in {path} is of {run.command}, not of {command}")
         if (path / REPORT).exists():
             raise InputError(f"the run in {path} is complete: there is nothing to resume")
         for name, value in (settings or {}).items():
@@ -68,6 +81,11 @@ class RunFolder:
     def settings(self) -> dict[str, Any]:
         """What the run was started with."""
         return dict(self._read_json(SETTINGS))
+
+    @property
+    def command(self) -> str:
+        """Which command's run it is."""
+        return str(self.settings.get("command", "harden"))
 
     def _read_json(self, name: str) -> Any:
         try:
@@ -112,6 +130,30 @@ class RunFolder:
     def remove(self, name: str) -> None:
         """Delete a file if it is there."""
         (self.path / name).unlink(missing_ok=True)
+
+
+def new_path(command: str, settings: Mapping[str, Any]) -> Path:
+    """runs/DATA-NETWORK-TIME, in the working directory; but for hardening after its command."""
+    names = [Path(str(settings["data"])).stem, str(settings["network"]).rpartition(":")[2]]
+    prefix = [] if command == "harden" else [command]
+    return Path("runs") / "-".join([*prefix, *names, f"{datetime.now():%Y%m%d-%H%M%S}"])
+
+
+def latest(command: str) -> Path:
+    """The newest unfinished run of a command in runs/."""
+    unfinished = [
+        folder
+        for folder in Path("runs").glob("*")
+        if (folder / SETTINGS).exists()
+        and not (folder / REPORT).exists()
+        and RunFolder(folder).command == command
+    ]
+    if not unfinished:
+        raise InputError(
+            f"there is no unfinished run in runs/ of {command} to resume; name its folder with "
+            "--out"
+        )
+    return max(unfinished, key=lambda folder: folder.stat().st_mtime)
 
 
 def load_weights(path: Path) -> dict[str, npt.NDArray[Any]]:

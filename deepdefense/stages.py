@@ -11,30 +11,18 @@ import numpy.typing as npt
 
 from deepdefense.data import Dataset
 from deepdefense.defense import DeepDefense
-from deepdefense.evaluation import measure
+from deepdefense.evaluation.rho import measure
 from deepdefense.runs import CHECKPOINT, RunFolder
 from deepdefense.training import DivergedError, Recipe, Trainer, TrainingBackend, train_epoch
+from deepdefense.watcher import Watcher
 
-__all__ = ["Assessor", "EpochRecord", "Watcher", "run_stage"]
+__all__ = ["Assessor", "EpochRecord", "run_stage"]
 
 # Training accuracy that falls this far below where it began is a collapse, not a trade-off.
 COLLAPSE = 0.10
 # Enough for a curve: the standard error of a mean rho is then about 2 % of it.
 CURVE_EXAMPLES, WATCHED_EXAMPLES = 1000, 2000
 LINES = 10  # about so many lines of progress for a stage
-
-
-class Watcher:
-    """What hears of a job's progress; this one keeps it to itself."""
-
-    def begin(self, task: str, total: int) -> None:
-        """A task of `total` units begins."""
-
-    def advance(self, done: int) -> None:
-        """So many units of it are done."""
-
-    def say(self, line: str) -> None:
-        """Something a person would want to read."""
 
 
 @dataclass(frozen=True)

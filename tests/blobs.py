@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import deepdefense as dd
-from deepdefense.stages import Watcher
+from deepdefense.watcher import Watcher
 
 RECIPE = dd.Recipe(epochs=3, lr=0.01, batch_size=20, seed=1)
 DEFENSE = dd.DeepDefense(lam=2.0, c=2.0, steps=3)

@@ -16,8 +16,9 @@ from blobs import DEFENSE, RECIPE, TEST, TRAIN, Interrupt
 from deepdefense.data import from_arrays
 from deepdefense.results import ATTACK
 from deepdefense.runs import RunFolder, load_weights
-from deepdefense.stages import Assessor, Watcher, run_stage
+from deepdefense.stages import Assessor, run_stage
 from deepdefense.training import training_backend
+from deepdefense.watcher import Watcher
 from deepdefense.zoo import NETWORKS, initial_weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
