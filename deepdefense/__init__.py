@@ -6,7 +6,18 @@
 """
 
 from deepdefense import zoo
-from deepdefense.attacks import Perturbation, deepfool
+from deepdefense.attacks import (
+    Perturbation,
+    apgd,
+    cw,
+    ddn,
+    deepfool,
+    fgsm,
+    fmn,
+    pgd,
+    square,
+    superdeepfool,
+)
 from deepdefense.backend import (
     Backend,
     available_backends,
@@ -16,19 +27,29 @@ from deepdefense.backend import (
 )
 from deepdefense.defense import DeepDefense, Terms
 from deepdefense.errors import InputError
-from deepdefense.evaluation import Report, evaluate
+from deepdefense.evaluation import (
+    Check,
+    Diagnosis,
+    Report,
+    doctor,
+    eps_ref,
+    evaluate,
+    fgs_accuracy,
+)
 from deepdefense.hardening import harden
 from deepdefense.metrics import rho
 from deepdefense.models import build
 from deepdefense.results import HardeningReport
-from deepdefense.stages import Watcher
 from deepdefense.training import Recipe
+from deepdefense.watcher import Watcher
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "Check",
     "DeepDefense",
+    "Diagnosis",
     "HardeningReport",
     "InputError",
     "Perturbation",
@@ -36,14 +57,25 @@ __all__ = [
     "Report",
     "Terms",
     "Watcher",
+    "apgd",
     "available_backends",
     "build",
     "current_backend",
+    "cw",
+    "ddn",
     "deepfool",
+    "doctor",
+    "eps_ref",
     "evaluate",
+    "fgs_accuracy",
+    "fgsm",
+    "fmn",
     "get_backend",
     "harden",
+    "pgd",
     "rho",
+    "square",
+    "superdeepfool",
     "use_backend",
     "zoo",
 ]

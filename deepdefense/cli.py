@@ -1,7 +1,7 @@
-"""The command line: `deepdefense harden` and `deepdefense backends`.
+"""The command line: `deepdefense harden`, `deepdefense evaluate` and `deepdefense backends`.
 
-Exit codes: 0 done, 1 stopped early (the last good epoch is written), 2 unusable input, in one line
-and without a traceback, 130 interrupted.
+Exit codes: 0 done, 1 stopped early (the last good epoch is written) or below --fail-under, 2
+unusable input, in one line and without a traceback, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f'error: {missing.name} is missing: pip install "deepdefense[cli]"')
 
-from deepdefense.stages import Watcher
+from deepdefense.watcher import Watcher
 
 if TYPE_CHECKING:
+    from deepdefense.report import Verdict
     from deepdefense.results import HardeningReport
 
 __all__ = ["app", "main"]
@@ -169,10 +170,103 @@ def harden(
     return 1 if report.stopped else 0
 
 
+@app.command
+def evaluate(
+    *,
+    data: Annotated[
+        str | None,
+        _option("digits (default), mnist, cifar10, FILE.npz, an image folder, or parquet."),
+    ] = None,
+    data_dir: Annotated[Path | None, _option("Folder with a copy of mnist or cifar10.")] = None,
+    network: Annotated[
+        str | None, _option("mlp (default), lenet, convnet, or package.module:factory.")
+    ] = None,
+    weights: Annotated[
+        Path | None, _option("FILE.safetensors of the network; a factory may bring its own.")
+    ] = None,
+    reference: Annotated[
+        Path | None, _option("FILE.safetensors of the undefended network, to compare with.")
+    ] = None,
+    backend: Annotated[
+        str | None,
+        _option("torch, jax or tensorflow (default: the first of them that is installed)."),
+    ] = None,
+    preset: Annotated[
+        Literal["quick", "standard", "thorough"] | None,
+        _option("Which attacks, and with how many steps (default: quick)."),
+    ] = None,
+    examples: Annotated[
+        int | None, _option("Held-out examples, drawn by the seed (default: 1000).")
+    ] = None,
+    p: Annotated[float | None, _option("Norm of the attacker, 2 or inf (default: 2).")] = None,
+    eps: Annotated[
+        list[float] | None,
+        _option(
+            "Sizes to give accuracy under attack at, in the units of the network's input, pixels "
+            "0..255 for images (default: the median distance)."
+        ),
+    ] = None,
+    bounds: Annotated[
+        Literal["pixels", "none"] | None,
+        _option("Keep perturbed images within 0..255 (default), or not."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, _option("Examples attacked at a time (default: 500).")
+    ] = None,
+    seed: Annotated[int | None, _option("Of everything random (default: 0).")] = None,
+    fail_under: Annotated[
+        float | None,
+        _option(
+            "Exit with 1 if accuracy under attack within --eps is lower, or not to be trusted."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, _option("New folder for the results (default: runs/evaluate-...-TIME).")
+    ] = None,
+    resume: Annotated[
+        bool, Parameter(negative="", help="Go on with the run in OUT, or the newest in runs/.")
+    ] = False,
+) -> int:
+    """Tell how robust a network is by several attacks, and whether that can be believed.
+
+    Writes report.html and report.json into a new folder.
+    """
+    from deepdefense.evaluation.job import run_evaluation
+
+    if fail_under is not None and not (eps and 0 <= fail_under <= 1):
+        raise InputError("--fail-under is an accuracy from 0 to 1, and needs --eps to give it at")
+    given = {
+        "data": data,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "network": network,
+        "weights": None if weights is None else str(weights),
+        "reference": None if reference is None else str(reference),
+        "backend": backend,
+        "preset": preset,
+        "examples": examples,
+        "p": p,
+        "eps": eps,
+        "bounds": bounds,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    with _Bar() as bar:
+        report, folder = run_evaluation(chosen, out=out, resume=resume, watcher=bar)
+    from deepdefense.report import judge_evaluation
+
+    _conclude(judge_evaluation(report.as_dict()), folder)
+    robust = report.headline.robust_accuracy
+    return 0 if fail_under is None or (robust is not None and robust >= fail_under) else 1
+
+
 def _tell(report: HardeningReport, folder: Path) -> None:
     from deepdefense.report import judge
 
-    verdict = judge(report.as_dict())
+    _conclude(judge(report.as_dict()), folder)
+
+
+def _conclude(verdict: Verdict, folder: Path) -> None:
     console.print(f"\n{verdict.headline}. {verdict.sentence}", markup=False, soft_wrap=True)
     print(folder / "report.html")
 
@@ -188,6 +282,7 @@ def backends() -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     code: Any
+    command = next(iter(sys.argv[1:] if arguments is None else arguments), "")
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, InputError, ImportError) as error:
@@ -197,7 +292,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(f"{what}{error.strerror or error}")
     except KeyboardInterrupt:
         console.print(
-            "interrupted; to go on from the last complete epoch: deepdefense harden --resume",
+            f"interrupted; to go on from what is complete: deepdefense {command} --resume",
             markup=False,
         )
         code = 130

@@ -301,3 +301,26 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
             assert f"--{name}" in shown
     for name in ("data", "data-dir", "network", "weights", "backend", "out", "resume"):
         assert f"--{name}" in shown
+
+
+def test_evaluates_and_gives_an_exit_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*blobs(out="a")) == 0
+    capsys.readouterr()
+    judged = ["evaluate", "--data", "blobs.npz", "--network", "my_networks:network"]
+    judged += ["--weights", "a/hardened.safetensors", "--reference", "a/reference.safetensors"]
+    assert run(*judged, "--eps", "0.1", "--fail-under", "0.5", "--examples", "30") == 0
+    captured = capsys.readouterr()
+    page = Path(captured.out.strip())
+    assert page.parent.name.startswith("evaluate-blobs-network-")
+    report = json.loads((page.parent / "report.json").read_text())
+    assert (report["n"], report["data"]["of"], report["preset"]) == (30, 60, "quick")
+    assert report["comparison"]["better"] > 0.5
+    assert report["reference"]["network"]["weights"] == "a/reference.safetensors"
+    assert "are fooled within" in captured.err.replace("\n", " ")
+    assert run(*judged, "--eps", "9", "--fail-under", "0.5", "--out", "low") == 1
+    assert run(*judged, "--fail-under", "0.5") == 2
+    assert "needs --eps" in capsys.readouterr().err.replace("\n", " ")
+    assert run("evaluate", "--data", "blobs.npz") == 2
+    assert "network mlp has no weights of its own" in capsys.readouterr().err.replace("\n", " ")
+    assert run("evaluate", "--resume") == 2
+    assert "no unfinished run in runs/ of evaluate" in capsys.readouterr().err.replace("\n", " ")

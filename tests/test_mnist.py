@@ -8,6 +8,7 @@ import pytest
 
 import deepdefense as dd
 from deepdefense.data import load
+from deepdefense.evaluation.rho import measure, summarize
 from deepdefense.runs import load_weights
 from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
@@ -33,9 +34,40 @@ def test_published_lenet_has_its_published_robustness(
     data = load("mnist", data_dir=MNIST)
     weights = load_weights(MNIST / "lenet_reference.safetensors")
     model = training_backend(name).build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
-    report = dd.evaluate(model, data.x_test[:examples], data.y_test[:examples])
+    x, y = data.x_test[:examples], data.y_test[:examples]
+    report = summarize(measure(model, x, y, backend=training_backend(name)))
     assert report.n == examples
     assert report.accuracy == pytest.approx(accuracy, abs=0.0001)
     assert report.rho_2 == pytest.approx(rho, abs=0.0005 if examples == 10_000 else 0.0001)
     assert report.success == 1
     assert report.unmeasured == 0
+
+
+@pytest.mark.only("torch")
+def test_scale_of_real_logits_changes_no_figure_and_saturation_is_named() -> None:
+    """Float32, as trained: at a thousandfold the cross-entropy has no gradient left."""
+    import torch
+
+    data = load("mnist", data_dir=MNIST)
+    weights = load_weights(MNIST / "lenet_reference.safetensors")
+    model = training_backend("torch").build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
+    x, y = data.x_test[:40], data.y_test[:40]
+    bounds = (-data.mean, 255 - data.mean)
+
+    class Loud(torch.nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.model, self.factor = model, factor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * self.model(x)
+
+    plain, *loud = (dd.evaluate(Loud(f), x, y, bounds=bounds) for f in (1.0, 10.0, 1000.0))
+    assert [str(c) for c in plain.checks if c.status == "fail"] == []
+    for report in loud:
+        assert report.trusted
+        assert report.distances == pytest.approx(plain.distances, rel=1e-2)
+        assert report.distance.median == pytest.approx(plain.distance.median, rel=1e-3)
+        assert report.rho_2 == pytest.approx(plain.rho_2, rel=1e-3)
+        assert report.headline.robust_accuracy == plain.headline.robust_accuracy
+    assert "saturation" in {c.name for c in loud[1].checks if c.status == "fail"}

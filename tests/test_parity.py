@@ -217,3 +217,21 @@ def test_training_goes_the_same_way() -> None:
     for weights in hardened.values():
         for name, value in weights.items():
             np.testing.assert_allclose(value, hardened["torch"][name], rtol=1e-6, atol=1e-6)
+
+
+def test_evaluations_agree() -> None:
+    """The same figures from every framework, in float32, to 1e-3."""
+    network = NETWORKS["mlp"](SHAPES["mlp"], 4)
+    weights = drawn(network, 0, "float32")
+    x, y = examples(network, weights, "float32")
+    reports = {}
+    for name in ("torch", "jax", "tensorflow"):
+        model = training_backend(name).build(network, weights)
+        with dd.use_backend(name):
+            reports[name] = dd.evaluate(model, x, y, batch_size=5)
+    for one, other in combinations(reports.values(), 2):
+        assert one.accuracy == other.accuracy
+        assert one.rho_2 == pytest.approx(other.rho_2, rel=1e-3)
+        assert one.distances == pytest.approx(other.distances, rel=1e-3)
+        assert one.headline.robust_accuracy == other.headline.robust_accuracy
+        assert [c.name for c in one.checks] == [c.name for c in other.checks]

@@ -19,8 +19,10 @@ networks, inputs and settings. They need float64, pytest and hypothesis
 (``pip install "deepdefense[testing]"``).
 """
 
+from deepdefense.testing.attacks import AttackTests
 from deepdefense.testing.calls import CallTests
 from deepdefense.testing.deepfool import DeepFoolTests, SinglePrecisionTests
+from deepdefense.testing.evaluation import EvaluationTests, GradientFaultTests
 from deepdefense.testing.harness import AUTODIFF, DIFFERENCE, NESTED, SINGLE, Harness
 from deepdefense.testing.norms import NormGradientTests, NormTests
 from deepdefense.testing.penalty import ImplicitTests, PenaltyTests
@@ -43,7 +45,9 @@ __all__ = [
 ]
 
 
-class DifferenceTests(PrimitiveTests, NormTests, DeepFoolTests, PenaltyTests, CallTests):
+class DifferenceTests(
+    PrimitiveTests, NormTests, DeepFoolTests, PenaltyTests, AttackTests, EvaluationTests, CallTests
+):
     """All that can be asked of a backend whose gradients are finite differences."""
 
     exactness = DIFFERENCE
@@ -63,5 +67,5 @@ class CompiledTests(
     """All that holds inside of a compiled function; name the backend, and `compile`."""
 
 
-class BackendTests(CompiledTests, CallTests):
+class BackendTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
     """All that holds of a backend; name it."""

@@ -1,21 +1,19 @@
-"""How accurate and how robust a model is on held-out data."""
+"""The paper's figures: accuracy, and rho by DeepFool from the predicted class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from deepdefense.attacks.deepfool import deepfool
-from deepdefense.backend import Array, Backend, Model, backend_for, to_host
-from deepdefense.checks import check_count, check_labels, check_order
-from deepdefense.errors import InputError
+from deepdefense.backend import Array, Backend, Model, to_host
 from deepdefense.metrics import rho
 
-__all__ = ["Measurement", "Report", "evaluate", "measure"]
+__all__ = ["Measurement", "Summary", "measure", "summarize"]
 
 
 class Measurement(NamedTuple):
@@ -29,8 +27,8 @@ class Measurement(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Report:
-    """Accuracy and robustness of one model on n examples.
+class Summary:
+    """Accuracy and rho of one model on n examples.
 
     rho_p = ||D||_p / ||x||_p with D by DeepFool from the *predicted* class, whatever the label. Its
     mean and median run over all n examples; one whose search failed counts with the perturbation it
@@ -51,11 +49,9 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as report.json has them; rho_p only where p is not 2."""
-        fields = asdict(self)
-        if self.rho_p is None:
-            for name in ("p", "rho_p", "rho_p_median"):
-                del fields[name]
-        return fields
+        unused = ("p", "rho_p", "rho_p_median") if self.rho_p is None else ()
+        names = (f.name for f in fields(Summary) if f.name not in unused)
+        return {name: getattr(self, name) for name in names}
 
 
 def measure(
@@ -64,6 +60,7 @@ def measure(
     y: Array,
     *,
     backend: Backend,
+    like: Any = None,
     p: float = 2,
     steps: int = 50,
     overshoot: float = 0.02,
@@ -71,10 +68,13 @@ def measure(
     batch_size: int = 500,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Measurement:
-    """Attack every example from its predicted class; `progress` hears how many are done."""
+    """Attack every example from its predicted class; `progress` hears how many are done.
+
+    Batches are placed where `like` is, the model unless something else is given.
+    """
     xp, parts, labels = backend.xp, [], to_host(y)
     for start in range(0, len(x), batch_size):
-        batch = backend.asarray(x[start : start + batch_size], model)
+        batch = backend.asarray(x[start : start + batch_size], model if like is None else like)
         found = deepfool(model, batch, p=p, steps=steps, overshoot=overshoot, candidates=candidates)
         with backend.inference(model) as f:
             logits = backend.to_numpy(backend.forward(f, batch))
@@ -95,9 +95,9 @@ def measure(
     return Measurement(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def summarize(found: Measurement, other: Measurement | None = None, p: float = 2) -> Report:
+def summarize(found: Measurement, other: Measurement | None = None, p: float = 2) -> Summary:
     """The report of a measurement with p = 2, and of another one with order p."""
-    return Report(
+    return Summary(
         accuracy=float(found.correct.mean()),
         rho_2=float(found.rho.mean()),
         rho_2_median=float(np.median(found.rho)),
@@ -109,61 +109,3 @@ def summarize(found: Measurement, other: Measurement | None = None, p: float = 2
         rho_p=None if other is None else float(other.rho.mean()),
         rho_p_median=None if other is None else float(np.median(other.rho)),
     )
-
-
-def evaluate(
-    model: Model,
-    x: Array,
-    y: Array,
-    *,
-    p: float = 2,
-    steps: int = 50,
-    overshoot: float = 0.02,
-    candidates: int = 10,
-    batch_size: int = 500,
-) -> Report:
-    """Accuracy, and rho by DeepFool, of a model on held-out examples.
-
-    Args:
-        model: a batch [b ...] -> logits [b k].
-        x: examples [n ...], of the model's framework, or NumPy's for a native model.
-        y: labels [n].
-        p: order of a second norm to measure in, besides 2.
-        steps: of `deepfool`.
-        overshoot: of `deepfool`.
-        candidates: of `deepfool`.
-        batch_size: how many examples are attacked at a time.
-
-    Raises:
-        InputError: no example, or an argument out of range or of the wrong shape.
-
-    >>> import numpy as np
-    >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
-    >>> report = evaluate(lambda x: x @ weight.T, np.array([[1.0, 0.5]]), np.array([0]))
-    >>> report.accuracy, round(report.rho_2, 4)  # 1.02 * 1 / ||x||
-    (1.0, 0.9123)
-
-    DeepFool gives an upper bound of the distance to the boundary, so rho is an upper bound too.
-
-    Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), section 4.
-    """
-    backend = backend_for(model, x)
-    check_count("batch_size", batch_size, least=1)
-    check_labels(y, x)
-    if len(x) == 0:
-        raise InputError("there is no example to evaluate on")
-
-    def found(order: float) -> Measurement:
-        return measure(
-            model,
-            x,
-            y,
-            backend=backend,
-            p=order,
-            steps=steps,
-            overshoot=overshoot,
-            candidates=candidates,
-            batch_size=batch_size,
-        )
-
-    return summarize(found(2), None if check_order(p) == 2 else found(p), p)

@@ -1,0 +1,21 @@
+"""How accurate and how robust a network is, and whether that can be believed."""
+
+from deepdefense.evaluation.checks import Check
+from deepdefense.evaluation.doctor import Diagnosis, doctor
+from deepdefense.evaluation.evaluate import evaluate
+from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
+from deepdefense.evaluation.report import Report
+from deepdefense.evaluation.rho import Measurement, Summary, measure
+
+__all__ = [
+    "Check",
+    "Diagnosis",
+    "Measurement",
+    "Report",
+    "Summary",
+    "doctor",
+    "eps_ref",
+    "evaluate",
+    "fgs_accuracy",
+    "measure",
+]

@@ -1,0 +1,136 @@
+"""What `deepdefense evaluate` does: from settings to data, networks, report and page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepdefense.checks import check_count
+from deepdefense.data import Dataset, fingerprint, load
+from deepdefense.errors import InputError
+from deepdefense.evaluation.assessment import assess
+from deepdefense.evaluation.pages import write
+from deepdefense.evaluation.plan import About, Plan
+from deepdefense.evaluation.report import Report
+from deepdefense.hardening import check_fit, count_weights
+from deepdefense.models import first_installed, network_named, with_weights
+from deepdefense.provenance import NetworkInfo
+from deepdefense.results import ATTACK
+from deepdefense.runs import RunFolder, latest, new_path
+from deepdefense.training import TrainingBackend, training_backend
+from deepdefense.watcher import Watcher
+from deepdefense.zoo import NETWORKS
+
+__all__ = ["DEFAULTS", "run_evaluation"]
+
+DEFAULTS: dict[str, Any] = {
+    "data": "digits",
+    "data_dir": None,
+    "network": "mlp",
+    "weights": None,
+    "reference": None,
+    "backend": None,
+    "preset": "quick",
+    "examples": 1000,
+    "p": 2.0,
+    "eps": [],
+    "bounds": "pixels",
+    "batch_size": 500,
+    "seed": 0,
+}
+
+
+def run_evaluation(
+    given: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
+) -> tuple[Report, Path]:
+    """Do it, or go on with it; the report, and the folder with all that was written."""
+    saved = RunFolder.reopen(out or latest("evaluate"), given, "evaluate") if resume else None
+    fresh = {"command": "evaluate", **DEFAULTS, "backend": first_installed()}
+    settings = saved.settings if saved else {**fresh, **given}
+    seed = settings["seed"]
+    plan = Plan.of(
+        preset=settings["preset"],
+        p=float(settings["p"]),
+        eps=settings["eps"] or None,
+        seed=seed,
+        batch_size=settings["batch_size"],
+        rho=ATTACK,
+    )
+    check_count("examples", settings["examples"], least=1)
+    backend = training_backend(settings["backend"])
+    folder = None if settings["data_dir"] is None else Path(settings["data_dir"])
+    data = load(settings["data"], data_dir=folder, seed=seed)
+    model, network = _network(backend, settings, settings["weights"], data)
+    reference, undefended = None, network
+    if settings["reference"] is not None:
+        reference, undefended = _network(backend, settings, settings["reference"], data)
+    rows = _chosen(len(data.x_test), settings["examples"], seed)
+    networks = [model] if reference is None else [model, reference]
+    begun = settings | {
+        "fingerprints": {
+            "data": data.fingerprint(),
+            "weights": [fingerprint(backend.weights(each).values()) for each in networks],
+        }
+    }
+    if saved and saved.settings != begun:
+        raise InputError(
+            f"the data or the weights of the evaluation in {saved.path} have changed: start another"
+        )
+    run = saved or RunFolder.create(out or new_path("evaluate", settings), begun)
+    watcher.say(f"writing to {run.path}")
+    report = assess(
+        model,
+        data.x_test[rows],
+        data.y_test[rows],
+        plan,
+        bounds=_bounds(data, settings["bounds"]),
+        reference=reference,
+        about=About(network, undefended, _described(data)),
+        run=run,
+        watcher=watcher,
+    )
+    write(run, report, data.display)
+    return report, run.path
+
+
+def _network(
+    backend: TrainingBackend, settings: Mapping[str, Any], weights: str | None, data: Dataset
+) -> tuple[Any, NetworkInfo]:
+    """The named network with these weights, and what a report says of it."""
+    name = settings["network"]
+    if weights is None and name in NETWORKS:
+        raise InputError(
+            f"network {name} has no weights of its own: name a file of them with --weights"
+        )
+    model = network_named(backend, name, data, settings["seed"])
+    if weights is not None:
+        model = with_weights(backend, model, Path(weights))
+    check_fit(backend, model, data)
+    return model, NetworkInfo(name, count_weights(backend, model), weights or "the factory's")
+
+
+def _chosen(n: int, count: int, seed: int) -> Any:
+    """So many of n examples, drawn by the seed, in their order."""
+    if count >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng((seed, 2)).permutation(n)[:count])
+
+
+def _described(data: Dataset) -> dict[str, Any]:
+    """What the report says of its data besides what the arrays show."""
+    return {
+        "name": data.name,
+        "of": len(data.x_test),
+        "class_names": tuple(data.class_names),
+        "preprocessing": data.preprocessing,
+    }
+
+
+def _bounds(data: Dataset, choice: str) -> tuple[Any, Any] | None:
+    """The range of pixels as the network takes them: shifted by the mean image."""
+    if choice == "none" or data.scale != 255:
+        return None
+    return -data.mean, np.float32(data.scale) - data.mean

@@ -1,0 +1,233 @@
+"""What an evaluation came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deepdefense.evaluation.checks import Check, severe_failure
+from deepdefense.evaluation.minima import Minima
+from deepdefense.evaluation.rho import Measurement, Summary
+from deepdefense.evaluation.statistics import (
+    Comparison,
+    Curve,
+    Distance,
+    Interval,
+    bootstrap,
+    distances,
+    known,
+    middle,
+    quantile,
+    robust,
+    share_interval,
+)
+from deepdefense.evaluation.subject import Host
+from deepdefense.provenance import NetworkInfo, plain
+
+__all__ = [
+    "AttackLine",
+    "Headline",
+    "Report",
+    "Side",
+    "Threat",
+    "Weakness",
+    "attack_lines",
+    "headline",
+    "intervals",
+    "weakness",
+]
+
+SCHEMA = "deepdefense.evaluate/1"
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What the attacker may do."""
+
+    p: float
+    bounds: str
+    goal: str = "any other class"
+    knowledge: str = "white box: the attacker knows the network and its gradients"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures to go by, or why they are `withheld`."""
+
+    withheld: str | None
+    distance_median: float | None
+    eps: float | None
+    robust_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class AttackLine:
+    """One attack: what it fooled of the examples it was run on, and how near.
+
+    `best` is the share of the examples fooled whose smallest perturbation is this attack's;
+    `rejected` counts claims that did not hold.
+    """
+
+    name: str
+    kind: str
+    settings: tuple[tuple[str, Any], ...]
+    ran: int
+    success: float | None
+    median: float | None
+    best: float
+    rejected: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Weakness:
+    """Which class is nearest to which: `counts` [k][k] of right examples, true class by row."""
+
+    counts: tuple[tuple[int, ...], ...]
+    median: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The undefended network, on the same examples."""
+
+    network: NetworkInfo
+    accuracy: float
+    rho_2: float
+    rho_2_median: float
+    success: float
+    iterations_mean: float
+    distance: Distance
+    curve: Curve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Summary):
+    """Accuracy, and robustness as the smallest perturbation found by any of several attacks.
+
+    `accuracy`, `rho_2` and what goes with them are the paper's figures (`Summary`). `headline` has
+    the figures to go by; it withholds them while a severe one of the `checks` fails. The arrays
+    behind it, one entry per example, are in `minima` (and `reference_minima`).
+    """
+
+    backend: str
+    network: NetworkInfo
+    data: tuple[tuple[str, Any], ...]
+    threat: Threat
+    preset: str
+    seed: int
+    headline: Headline
+    distance: Distance
+    curve: Curve
+    intervals: tuple[tuple[str, Interval], ...]
+    attacks: tuple[AttackLine, ...]
+    checks: tuple[Check, ...]
+    weakness: Weakness
+    reference: Side | None
+    comparison: Comparison | None
+    manifest: tuple[tuple[str, Any], ...] = field(repr=False, compare=False)
+    minima: Minima = field(repr=False, compare=False)
+    reference_minima: Minima | None = field(repr=False, compare=False)
+    x: Host = field(repr=False, compare=False)
+    y: npt.NDArray[np.int64] = field(repr=False, compare=False)
+
+    @property
+    def distances(self) -> npt.NDArray[np.float64]:
+        """The smallest perturbation found [n]: 0 where wrong of itself, inf where there is none."""
+        return self.minima.distance
+
+    @property
+    def trusted(self) -> bool:
+        """No severe check fails."""
+        return severe_failure(self.checks) is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of report.json."""
+        content: dict[str, Any] = {
+            "schema": SCHEMA,
+            "backend": self.backend,
+            "network": asdict(self.network),
+            "data": dict(self.data),
+            "threat": asdict(self.threat),
+            "preset": self.preset,
+            "seed": self.seed,
+            **super().as_dict(),
+            "headline": asdict(self.headline),
+            "distance": _distance(self.distance),
+            "curve": asdict(self.curve),
+            "intervals": dict(self.intervals),
+            "attacks": [asdict(line) | {"settings": dict(line.settings)} for line in self.attacks],
+            "checks": [asdict(check) for check in self.checks],
+            "weakness": asdict(self.weakness),
+            "reference": None,
+            "comparison": None if self.comparison is None else asdict(self.comparison),
+            "manifest": dict(self.manifest),
+        }
+        if self.reference is not None:
+            side = asdict(self.reference)
+            content["reference"] = side | {"distance": _distance(self.reference.distance)}
+        return {key: plain(value) for key, value in content.items()}
+
+
+def _distance(distance: Distance) -> dict[str, Any]:
+    return asdict(distance) | {"quantiles": dict(distance.quantiles)}
+
+
+def headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
+    """The median distance and accuracy under attack, unless a severe check fails."""
+    failing = severe_failure(checks)
+    if failing is not None:
+        reason = f"The check “{failing.name}” fails: {failing.evidence}."
+        return Headline(reason, None, eps, None)
+    distance = minima.distance
+    return Headline(None, distances(distance).median, eps, robust(distance, eps))
+
+
+def intervals(by_rho: Measurement, minima: Minima, eps: float, seed: int) -> dict[str, Interval]:
+    """95 % bootstrap intervals of the main figures."""
+    n = len(minima.distance)
+    return {
+        "accuracy": share_interval(float(by_rho.correct.mean()), n, seed),
+        "rho_2": bootstrap(lambda v: v[..., 0].mean(1), by_rho.rho, seed=seed),
+        "distance_median": bootstrap(lambda v: middle(v[..., 0]), minima.distance, seed=seed),
+        "robust_accuracy": share_interval(robust(minima.distance, eps), n, seed),
+    }
+
+
+def weakness(minima: Minima, y: Host, classes: int) -> Weakness:
+    """Per class: where the smallest perturbations of its examples lead, and their median."""
+    fooled = np.isfinite(minima.distance) & (minima.distance > 0)
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (y[fooled], minima.predicted[fooled]), 1)
+    medians = []
+    for label in range(classes):
+        own = minima.distance[(y == label) & (minima.distance > 0)]
+        medians.append(known(quantile(own, 0.5)) if len(own) else None)
+    return Weakness(tuple(tuple(map(int, row)) for row in counts), tuple(medians))
+
+
+def attack_lines(minima: Minima) -> tuple[AttackLine, ...]:
+    """The table of attacks."""
+    fooled = int((minima.by >= 0).sum()) or 1
+    lines = []
+    for i, outcome in enumerate(minima.outcomes):
+        found = outcome.distance[outcome.ran]
+        hit = np.isfinite(found)
+        lines.append(
+            AttackLine(
+                name=outcome.attack.name,
+                kind=outcome.attack.kind,
+                settings=outcome.attack.settings,
+                ran=len(found),
+                success=float(hit.mean()) if len(found) else None,
+                median=quantile(found[hit], 0.5) if hit.any() else None,
+                best=float((minima.by == i).sum() / fooled),
+                rejected=outcome.rejected,
+                seconds=round(outcome.seconds, 3),
+            )
+        )
+    return tuple(lines)

@@ -1,0 +1,158 @@
+"""What is evaluated: a network in inference mode, and the examples it is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deepdefense.backend import Array, Backend, Forward, Model, backend_for, framework_of, to_host
+from deepdefense.checks import check_bounds, check_count, check_indices, check_labels, check_logits
+from deepdefense.errors import InputError
+
+__all__ = ["Host", "Subject", "posed"]
+
+Host = npt.NDArray[Any]
+
+# Logits are divided by one number so that their standard deviation over the classes is this, about
+# what trained networks have. No decision changes, and a network that is the same up to a factor
+# gets the same figures from attacks that are not blind to it.
+SPREAD = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network and its examples; arrays [n ...] live in host memory."""
+
+    backend: Backend
+    network: Forward  # as it came, in inference mode
+    like: Any  # where batches are placed: an array or the model
+    x: Host
+    y: Host
+    bounds: tuple[Any, Any] | None
+    batch_size: int
+    scale: float
+    logits: Host  # of the network as it came [n k]
+
+    def f(self, x: Array) -> Array:
+        """The network's logits in common units: what attacks see."""
+        return self.network(x) * (1 / self.scale)
+
+    @property
+    def correct(self) -> Host:
+        """Where the network is right, of itself: [n]."""
+        right: Host = (self.logits.argmax(1) == self.y) & np.isfinite(self.logits).all(1)
+        return right
+
+    def native(self, x: Host) -> Array:
+        """A batch as the framework's own, where the network computes."""
+        return self.backend.asarray(np.array(x, order="C"), self.like)
+
+    @property
+    def native_bounds(self) -> tuple[Any, Any] | None:
+        """The bounds as attacks take them."""
+        if self.bounds is None:
+            return None
+        low, high = (
+            self.native(np.asarray(bound, self.x.dtype)) if np.ndim(bound) else float(bound)
+            for bound in self.bounds
+        )
+        return low, high
+
+    def batches(self, rows: Host) -> Iterator[Host]:
+        """Indices of examples, in batches."""
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+    def predict(self, x: Host, batch_size: int | None = None) -> Host:
+        """Logits [n k] as the network gives them, in batches of that size."""
+        size = batch_size or self.batch_size
+        parts = [
+            self.backend.to_numpy(self.backend.forward(self.network, self.native(x[i : i + size])))
+            for i in range(0, len(x), size)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.logits.shape[1]))
+
+    def sample(self, count: int) -> Subject:
+        """The same network on examples spread evenly over the data."""
+        rows = np.unique(np.linspace(0, len(self.x) - 1, min(count, len(self.x))).astype(int))
+        return self.on(rows)
+
+    def on(self, rows: Host) -> Subject:
+        """The same network on some of the examples."""
+        return replace(self, x=self.x[rows], y=self.y[rows], logits=self.logits[rows])
+
+
+@contextmanager
+def posed(
+    model: Model,
+    x: Array,
+    y: Array,
+    *,
+    bounds: Any,
+    batch_size: int,
+    beside: Subject | None = None,
+) -> Iterator[Subject]:
+    """The subject, while the model is in inference mode; raises `InputError` for unfit data.
+
+    `beside` is another network's, whose framework and place it shares.
+    """
+    backend = beside.backend if beside else backend_for(model, x)
+    check_count("batch_size", batch_size, least=1)
+    check_labels(y, x)
+    if len(x) == 0:
+        raise InputError("there is no example to evaluate on")
+    elsewhere = framework_of(x) == "numpy" and backend.name != "numpy"
+    like = beside.like if beside else model if elsewhere else x
+    host, labels = to_host(x), to_host(y)
+    if bounds is not None:
+        check_bounds(bounds)
+    with backend.inference(model) as network:
+        first = backend.asarray(host[:1], like)
+        backend.epsilon(first)
+        host = host.astype(backend.to_numpy(first).dtype, copy=False)  # what the network sees
+        if bounds is not None:
+            bounds = _inside(host, bounds)
+        check_logits(network(first), first)
+        subject = Subject(
+            backend, network, like, host, labels, bounds, batch_size, 1.0, np.zeros((0, 2))
+        )
+        logits = subject.predict(host)
+        whole = np.issubdtype(labels.dtype, np.integer)
+        check_indices(whole, labels.dtype, labels, logits.shape[1])
+        finite = logits[np.isfinite(logits).all(1)].astype(np.float64)
+        spread = float(np.sqrt(np.mean(finite.var(1)))) if len(finite) else 0.0
+        scale = spread / SPREAD if 0 < spread < np.inf else 1.0
+        yield replace(subject, logits=logits, scale=scale)
+
+
+def _each(bound: Any, x: Host) -> Host:
+    """A bound for every input of an example, as the examples' own type."""
+    try:
+        return np.broadcast_to(np.asarray(bound, x.dtype), x.shape[1:])
+    except ValueError as error:
+        raise InputError(
+            f"bounds that are arrays must have the shape of an example, {list(x.shape[1:])}, got "
+            f"{list(np.shape(bound))}"
+        ) from error
+
+
+def _inside(x: Host, bounds: Sequence[Any]) -> tuple[Any, Any]:
+    """The bounds, in host memory; examples must lie within them, but for rounding."""
+    low, high = (to_host(b) if framework_of(b) else b for b in bounds)
+    if not np.all(np.asarray(low) < np.asarray(high)):
+        raise InputError("bounds must be a pair (low, high) with low < high everywhere")
+    low, high = (_each(bound, x) if np.ndim(bound) else float(bound) for bound in (low, high))
+    slack = 1e-6 * np.max(np.abs(np.asarray(high) - np.asarray(low)))
+    finite = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
+    if np.any(finite < low - slack) or np.any(finite > high + slack):
+        raise InputError(
+            f"examples must lie within the bounds, {np.min(low):g} to {np.max(high):g}; they run "
+            f"from {finite.min():g} to {finite.max():g}: give the bounds in the units of x, or "
+            "none"
+        )
+    return low, high

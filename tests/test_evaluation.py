@@ -1,0 +1,188 @@
+"""The evaluation from Python: figures by hand, what is written, and what is gone on with."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepdefense as dd
+from blobs import Interrupt
+from deepdefense.evaluation.statistics import (
+    bootstrap,
+    compare,
+    curve,
+    distances,
+    robust,
+    share_interval,
+)
+from deepdefense_numpy.networks import TinyNetwork
+
+pytestmark = pytest.mark.only("numpy")
+
+NETWORK = TinyNetwork.draw(np.random.default_rng(3), [4, 8, 3], "tanh")
+X = np.random.default_rng(4).normal(size=(12, 4))
+Y = NETWORK(X).argmax(1)
+
+
+def test_failures_count_as_beyond_and_mistakes_as_zero() -> None:
+    values = np.array([0.0, 0.0, 1.0, 2.0, 3.0, math.inf, math.inf, math.inf])
+    found = distances(values)
+    assert (found.median, found.wrong, found.censored) == (2.0, 2, 3)
+    assert dict(found.quantiles) == {
+        "5": 0.0, "10": 0.0, "25": 0.0, "50": 2.0, "75": None, "90": None
+    }  # fmt: skip
+    assert robust(values, 0.0) == 6 / 8
+    assert robust(values, 2.0) == 4 / 8
+    line = curve(values)
+    assert line.robust_accuracy[0] == 6 / 8
+    assert line.robust_accuracy[-1] == 3 / 8
+    assert all(a >= b for a, b in pairwise(line.robust_accuracy))
+    assert curve(np.zeros(3)).eps == ()
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    hits = []
+    for seed in range(100):
+        low, high = bootstrap(lambda v: v[..., 0].mean(1), rng.normal(1.0, 2.0, 200), seed=seed)
+        assert low is not None
+        assert high is not None
+        hits.append(low <= 1.0 <= high)
+    assert 88 <= sum(hits) <= 100  # 95, give or take three standard deviations of 2.2
+    low, high = share_interval(0.5, 100)
+    assert low == pytest.approx(0.4, abs=0.02)
+    assert high == pytest.approx(0.6, abs=0.02)
+    assert share_interval(1.0, 50) == (1.0, 1.0)
+
+
+def test_networks_are_compared_pair_by_pair() -> None:
+    before = np.random.default_rng(1).uniform(1, 2, 101)
+    before[0] = 0
+    found = compare(before, 2 * before)
+    assert found.median_ratio == pytest.approx(2)
+    assert found.interval == pytest.approx((2, 2))  # pairs: no spread, though each side has some
+    assert found.better == 100 / 101
+    assert found.accuracy_change == 0
+    unknown = compare(before, np.full(101, math.inf))
+    assert unknown.median_ratio is None
+
+
+def test_eps_ref_is_where_accuracy_falls_to_the_level() -> None:
+    eps = dd.eps_ref(NETWORK, X, Y, level=0.6)
+    below, above = dd.fgs_accuracy(NETWORK, X, Y, [0.99 * eps, eps])
+    assert above <= 0.6 < below
+    with pytest.raises(dd.InputError, match="not above the level"):
+        dd.eps_ref(NETWORK, X, (Y + 1) % 3)
+    with pytest.raises(dd.InputError, match="no eps brings accuracy down"):
+        dd.eps_ref(lambda x: 0 * NETWORK(x) + np.eye(3)[0], X, np.zeros(12, int))
+
+
+def test_an_evaluation_is_written_and_gone_on_with(tmp_path: Path) -> None:
+    whole = dd.evaluate(NETWORK, X, Y, bounds=(-4.0, 4.0), batch_size=4, out=tmp_path / "whole")
+    cut = tmp_path / "cut"
+    options: dict[str, Any] = {"bounds": (-4.0, 4.0), "batch_size": 4, "out": cut}
+    with pytest.raises(KeyboardInterrupt):
+        dd.evaluate(NETWORK, X, Y, watcher=Interrupt("fmn(p=2.0, steps=30)", 8), **options)
+    parts = sorted(path.name for path in cut.glob("*.part.safetensors"))
+    assert len(parts) >= 4  # DeepFool whole, and the first batch of FMN
+    again = dd.evaluate(NETWORK, X, Y, **options)
+    assert {path.name for path in cut.iterdir()} == {"report.json", "report.html", "settings.json"}
+    old, new = (
+        json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "cut")
+    )
+    for report in (old, new):
+        for attack in report["attacks"]:
+            del attack["seconds"]
+    assert old == new
+    assert (again.distances == whole.distances).all()
+    assert new["schema"] == "deepdefense.evaluate/1"
+    assert [set(check) for check in new["checks"]] == [
+        {"name", "status", "evidence", "remedy", "severe"}
+    ] * len(new["checks"])
+    page = (cut / "report.html").read_text()
+    assert "Half of the examples are fooled within" in page
+    with pytest.raises(dd.InputError, match="is not empty"):
+        dd.evaluate(NETWORK, X, Y, out=cut)
+
+
+def test_withheld_figures_are_nowhere(tmp_path: Path) -> None:
+    def probabilities(x: np.ndarray) -> np.ndarray:
+        powers = np.exp(NETWORK(x))
+        return powers / powers.sum(1, keepdims=True)
+
+    report = dd.evaluate(probabilities, X, Y, out=tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert not report.trusted
+    assert content["headline"]["distance_median"] is None
+    assert content["headline"]["robust_accuracy"] is None
+    assert "probabilities" in content["headline"]["withheld"]
+    assert "Not to be trusted: logits" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_report_is_printable_and_hashable() -> None:
+    report = dd.evaluate(NETWORK, X, Y)
+    assert isinstance(hash(report), int)
+    assert "accuracy=1.0" in repr(report)
+    text = str(dd.doctor(NETWORK, X, Y))
+    assert "pass  logits" in text
+
+
+def test_a_network_that_is_always_wrong_is_told() -> None:
+    report = dd.evaluate(NETWORK, X, (Y + 1) % 3)
+    assert report.accuracy == 0
+    assert report.distance.median == 0
+    assert not report.trusted
+
+
+def test_unfit_data_are_told() -> None:
+    with pytest.raises(dd.InputError, match=r"labels must lie in 0\.\.2"):
+        dd.evaluate(NETWORK, X, Y + 1)
+    with pytest.raises(dd.InputError, match="must be float32 or float64"):
+        dd.evaluate(NETWORK, X.astype(int), Y)
+    with pytest.raises(dd.InputError, match="there is no example"):
+        dd.evaluate(NETWORK, X[:0], Y[:0])
+
+
+def test_examples_that_are_not_finite_are_wrong_and_nothing_more() -> None:
+    x = X.copy()
+    x[0] = np.nan
+    report = dd.evaluate(NETWORK, x, Y)
+    assert report.distances[0] == 0
+    assert report.distance.wrong == 1
+    assert np.isfinite(report.distances).all()
+
+
+def test_rounding_is_no_fault_of_an_attack_in_the_maximum_norm() -> None:
+    """In float32 x + eps is off by a rounding of x, which may be more than a millionth of eps."""
+    rng = np.random.default_rng(5)
+    network = TinyNetwork.draw(rng, [40, 8, 3], "tanh")
+    x = (128 + 60 * rng.uniform(-1, 1, (10, 40))).astype(np.float32)
+
+    def model(x: np.ndarray) -> np.ndarray:
+        return network((x.astype(np.float64) - 128) / 60).astype(x.dtype)
+
+    y = model(x).argmax(1)
+    low, high = np.full(40, 1 / 3), np.full(40, 255 + 1 / 3)  # not numbers of float32
+    report = dd.evaluate(model, x, y, p=np.inf, eps=[8.0, 20.0], bounds=(low, high))
+    assert sum(line.rejected for line in report.attacks) == 0
+    assert (report.minima.points >= low.astype(np.float32)).all()
+    assert any(line.success for line in report.attacks if line.kind == "within eps")
+
+
+def test_a_folder_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
+    out = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        dd.evaluate(NETWORK, X, Y, watcher=Interrupt("fmn(p=2.0, steps=30)", 1), out=out)
+    # Other bounds: what was found without them does not count.
+    report = dd.evaluate(NETWORK, np.clip(X, -1, 1), Y, bounds=(-1.0, 1.0), out=out)
+    assert (np.abs(report.minima.points) <= 1).all()
+    (tmp_path / "harden").mkdir()
+    (tmp_path / "harden" / "settings.json").write_text("{}")
+    with pytest.raises(dd.InputError, match="is of harden, not of evaluate"):
+        dd.evaluate(NETWORK, X, Y, out=tmp_path / "harden")
