@@ -1,9 +1,19 @@
-"""The report page of `deepdefense harden`: one HTML file that needs nothing but itself.
+"""The pages of `deepdefense harden` and `evaluate`: HTML files that need nothing but themselves.
 
-It takes matplotlib and Jinja2, of the extra `deepdefense[cli]`; nothing else imports this package.
+They take matplotlib and Jinja2, of the extra `deepdefense[cli]`; nothing else imports this package.
 """
 
+from deepdefense.report.evaluation import Weakest, render_evaluation
+from deepdefense.report.evaluation_verdict import judge_evaluation
 from deepdefense.report.page import Gallery, render
 from deepdefense.report.verdict import Verdict, judge
 
-__all__ = ["Gallery", "Verdict", "judge", "render"]
+__all__ = [
+    "Gallery",
+    "Verdict",
+    "Weakest",
+    "judge",
+    "judge_evaluation",
+    "render",
+    "render_evaluation",
+]

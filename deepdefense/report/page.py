@@ -8,23 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from deepdefense.report import figures
-from deepdefense.report.verdict import (
-    MISSING,
-    NBSP,
-    Row,
-    compare,
-    judge,
-    measures,
-    number,
-    percent,
-    ratio_row,
-    setting,
-    symbols,
-)
+from deepdefense.report.drawing import amplification, amplified, is_small, picture
+from deepdefense.report.template import fill
+from deepdefense.report.verdict import Row, compare, judge, measures, ratio_row
+from deepdefense.report.wording import MISSING, number, percent
 
 __all__ = ["Gallery", "render"]
 
@@ -32,7 +22,6 @@ Array = npt.NDArray[Any]
 
 CURVES = ("accuracy", "rho_2", "cross_entropy", "penalty")
 LEVELS = (5, 10, 25, 50, 75, 90)  # percentiles
-CRISP = 96  # pixels: smaller images are shown with sharp pixels, enlarged
 MEANINGS = {
     "lam": "weight of the penalty",
     "c": "steepness for right examples",
@@ -71,21 +60,8 @@ def render(
         gallery: examples to show; None for data that are not images.
     """
     before, after = (values[np.isfinite(values)] for values in (rho_before, rho_after))
-    environment = Environment(
-        loader=PackageLoader("deepdefense", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "percent": percent,
-        "setting": setting,
-        "symbols": symbols,
-        "duration": duration,
-    }
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        "report.html.j2",
         report=report,
         verdict=judge(report),
         rows=compare(report),
@@ -96,16 +72,6 @@ def render(
         examples=[] if gallery is None else _examples(gallery),
         meanings=MEANINGS,
     )
-
-
-def duration(seconds: float | None) -> str:
-    """A time span in the unit that suits it."""
-    if seconds is None or not np.isfinite(seconds):
-        return MISSING
-    if seconds >= 60:
-        whole = round(seconds)
-        return f"{whole // 60:,}{NBSP}min {whole % 60}{NBSP}s"
-    return f"{number(seconds)}{NBSP}s" if seconds >= 1 else f"{number(1000 * seconds)}{NBSP}ms"
 
 
 def _curves(report: Mapping[str, Any]) -> list[Markup]:
@@ -165,13 +131,12 @@ def _examples(gallery: Gallery) -> list[dict[str, Any]]:
     examples = []
     for i, image in enumerate(gallery.images):
         deltas = [gallery.delta_before[i], gallery.delta_after[i]]
-        largest = max(float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas)
-        factor = 0.5 / largest if largest > 0 else 1.0
+        factor = amplification(*deltas)
         sides = [
             {
                 "when": when,
-                "image": figures.picture(image + delta),
-                "delta": figures.amplified(delta, factor),
+                "image": picture(image + delta),
+                "delta": amplified(delta, factor),
                 "fooled": fooled[i],
                 "rho": float(rho[i]),
             }
@@ -185,11 +150,11 @@ def _examples(gallery: Gallery) -> list[dict[str, Any]]:
         ]
         examples.append(
             {
-                "image": figures.picture(image),
+                "image": picture(image),
                 "label": gallery.labels[i],
                 "amplification": number(factor, 2),
                 "gray": image.shape[-1] == 1,
-                "crisp": max(image.shape[:2]) <= CRISP,
+                "crisp": is_small(image),
                 "sides": sides,
             }
         )

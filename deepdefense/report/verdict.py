@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from markupsafe import Markup, escape
+from deepdefense.report.wording import (
+    by_factor,
+    by_points,
+    number,
+    percent,
+    places,
+    ratio_of,
+    setting,
+    times,
+)
 
-__all__ = [
-    "Row",
-    "Verdict",
-    "compare",
-    "judge",
-    "measures",
-    "number",
-    "percent",
-    "ratio_row",
-    "setting",
-    "symbols",
-]
+__all__ = ["COLLAPSE", "HARDLY", "Row", "Verdict", "compare", "judge", "measures", "ratio_row"]
 
-MISSING = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
-TIMES = "\N{MULTIPLICATION SIGN}"
-NBSP = "\N{NO-BREAK SPACE}"
 HARDLY = 0.02  # a smaller relative change of rho is called no change
 COLLAPSE = 5.0  # points of accuracy: a larger fall is the first thing to say
 
@@ -51,7 +44,7 @@ def judge(report: Mapping[str, Any]) -> Verdict:
     """What came of it, in plain words: bad news first."""
     before, after = report["before"], report["after"]
     names = measures(report)
-    ratios = {key: _ratio(before.get(key), after.get(key)) for key in names}
+    ratios = {key: ratio_of(before.get(key), after.get(key)) for key in names}
     gain = ratios["rho_p" if "rho_p" in names else "rho_2"]
     points = _points(report, "accuracy")
     parts = [_moved(name, before.get(key), after.get(key)) for key, name in names.items()]
@@ -101,64 +94,17 @@ def compare(report: Mapping[str, Any]) -> list[Row]:
 
 def ratio_row(label: str, before: float | None, after: float | None) -> Row:
     """A line whose change is a ratio."""
-    ratio = _ratio(before, after)
-    change = f"{TIMES} {times(ratio)}" if math.isfinite(ratio) else MISSING
-    return Row(label, number(before), number(after), change)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """To so many significant digits, never in powers of ten: 0.0123, 12.3, 1,230."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    exponent = math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{min(max(digits - 1 - exponent, 0), 12) if value else 0}f}".replace(
-        "-", MINUS
-    )
-
-
-def percent(value: float | None, n: int | None) -> str:
-    """A fraction as a percentage, with the decimals that n examples carry."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    return f"{100 * value:.{_places(n)}f}{NBSP}%"
-
-
-def times(ratio: float) -> str:
-    """A ratio for reading: 2.6, 1.04, 0.95."""
-    return number(ratio, 3 if 1 <= ratio < 2 else 2)
-
-
-def setting(value: Any, grouped: bool = False) -> str:
-    """A value of a setting, as a reader would write it; grouped: counts as 10,000."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if grouped else str(value)
-    if isinstance(value, float):
-        return "∞" if value == math.inf else f"{value:g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return f" {TIMES} ".join(setting(part) for part in value)
-    return str(value)
-
-
-def symbols(text: str) -> Markup:
-    """Escaped text in which rho_2 and its like are set as mathematics."""
-    marked = re.sub(r"\brho_(\d+(?:\.\d+)?|inf)\b", r"<i>&rho;</i><sub>\1</sub>", str(escape(text)))
-    return Markup(marked.replace("<sub>inf</sub>", "<sub>∞</sub>"))
+    return Row(label, number(before), number(after), by_factor(ratio_of(before, after)))
 
 
 def _share_row(label: str, report: Mapping[str, Any], key: str) -> Row:
     """A line whose change is in percentage points."""
     before, after = (report[side] for side in ("before", "after"))
-    points = _points(report, key)
-    change = f"{points:+.{_places(before.get('n'))}f} points".replace("-", MINUS)
     return Row(
         label,
         percent(before.get(key), before.get("n")),
         percent(after.get(key), after.get("n")),
-        "none" if points == 0 else change if math.isfinite(points) else MISSING,
+        by_points(_points(report, key), before.get("n")),
     )
 
 
@@ -170,25 +116,17 @@ def measures(report: Mapping[str, Any]) -> dict[str, str]:
     return {"rho_p": f"rho_{order:g}", "rho_2": "rho_2"}
 
 
-def _ratio(before: float | None, after: float | None) -> float:
-    return after / before if before and after is not None else math.nan
-
-
-def _places(n: int | None) -> int:
-    return 2 if n is not None and n >= 2000 else 1
-
-
 def _points(report: Mapping[str, Any], key: str) -> float:
     """The change of a fraction in percentage points, as between the two figures printed."""
     ends = [report[side].get(key) for side in ("before", "after")]
-    places = _places(report["before"].get("n"))
-    before, after = (math.nan if end is None else round(100 * end, places) for end in ends)
-    return round(after - before, places)
+    digits = places(report["before"].get("n"))
+    before, after = (math.nan if end is None else round(100 * end, digits) for end in ends)
+    return round(after - before, digits)
 
 
 def _moved(name: str, before: float | None, after: float | None) -> str:
     old, new = number(before), number(after)
-    ratio = _ratio(before, after)
+    ratio = ratio_of(before, after)
     if not math.isfinite(ratio):
         return f"{name} cannot be compared (before: {old}, after: {new})"
     if old == new:
