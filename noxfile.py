@@ -85,7 +85,13 @@ def bench(session: nox.Session) -> None:
     install(session, ".[all]", "bench")
     # Without what they ask for: torchvision in a release that the tested torch does not go with,
     # and an older requests. What their DeepFool needs of it is in the group.
-    peers = ("foolbox", "adv-lib", "adversarial-robustness-toolbox", "torchattacks")
+    peers = (
+        "foolbox",
+        "adv-lib",
+        "adversarial-robustness-toolbox",
+        "torchattacks",
+        "pyautoattack",
+    )
     session.install("-c", "constraints.txt", "--no-deps", *peers)
     session.run("python", "-W", "ignore", "-m", "benchmarks", *session.posargs)
 

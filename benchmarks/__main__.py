@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,10 +18,11 @@ from rich.table import Table
 from benchmarks.attacks import peers
 from benchmarks.hardening import many_classes, steps
 from benchmarks.insides import activations, approximation, passes
+from benchmarks.strength import nearest, within
 from benchmarks.subjects import trained
 from deepdefense.backend import available_backends
 from deepdefense.data import load
-from deepdefense.results import environment
+from deepdefense.provenance import environment
 from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
 
@@ -69,6 +71,41 @@ def main(
     for framework in ("jax", "tensorflow"):
         if available_backends()[framework]:
             keep("steps", steps(framework, "lenet", weights["lenet"], data, rounds))
+    _write(out, found)
+
+
+@app.command
+def strength(
+    *,
+    data_dir: Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")] = None,
+    mlp: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    lenet: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    hardened: Annotated[Path | None, Parameter(help="Weights of a hardened LeNet, if any.")] = None,
+    images: Annotated[int, Parameter(help="Of the test set.")] = 100,
+    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+) -> None:
+    """The attacks of an evaluation beside their peers: how near, not how fast."""
+    data = load("mnist", data_dir=data_dir)
+    kinds = {"mlp": ("mlp", mlp), "lenet": ("lenet", lenet)}
+    if hardened is not None:
+        kinds["hardened lenet"] = ("lenet", hardened)
+    found: dict[str, Rows] = {"nearest": [], "within": []}
+    for title, (kind, path) in kinds.items():
+        network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
+        model = training_backend("torch").build(network, trained(kind, data, path))
+        new = list(nearest(title, model, data, images, 1000 if kind == "mlp" else 300))
+        found["nearest"] += new
+        _show("nearest", new)
+        for order in (2.0, math.inf):
+            own = (row for row in new if row["attack"] == "fmn" and row["norm"] == f"l{order:g}")
+            eps = round(next(own)["median"], 3)
+            held = list(within(title, model, data, order, eps, images))
+            found["within"] += held
+            _show("within", held)
+    _write(out, found)
+
+
+def _write(out: Path | None, found: Mapping[str, Rows]) -> None:
     content = {
         "schema": "deepdefense.bench/1",
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),

@@ -16,14 +16,14 @@ from benchmarks.subjects import unit_interval
 from benchmarks.timing import alternated
 from deepdefense.data import Dataset
 
-__all__ = ["peers"]
+__all__ = ["peers", "without"]
 
 IMAGES, BATCH, STEPS = 1000, 100, 50
 FEW = 50  # images for the peers that take them one by one, or a class at a time
 Attack = Callable[[Tensor], Tensor]
 
 
-def _without(*names: str) -> None:
+def without(*names: str) -> None:
     """Empty modules for what adv-lib and torchattacks import, but DeepFool there does not use.
 
     No torchvision imports beside the tested torch, and visdom draws curves in a browser.
@@ -47,7 +47,7 @@ def _foolbox(model: nn.Module) -> Attack:
 
 
 def _adv_lib(model: nn.Module) -> Attack:
-    _without("torchvision", "torchvision.models", "visdom")
+    without("torchvision", "torchvision.models", "visdom")
     from adv_lib.attacks import df
 
     return lambda x: df(model, x, model(x).argmax(1), steps=STEPS, overshoot=0.02, norm=2)
@@ -65,7 +65,7 @@ def _art(model: nn.Module, shape: tuple[int, ...], classes: int, bounds: Any) ->
 
 
 def _torchattacks(model: nn.Module) -> Attack:
-    _without("torchvision", "torchvision.models", "torchvision.transforms")
+    without("torchvision", "torchvision.models", "torchvision.transforms")
     import torchattacks
 
     attack = torchattacks.DeepFool(model, steps=STEPS, overshoot=0.02)
