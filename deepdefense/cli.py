@@ -81,24 +81,35 @@ def _option(text: str) -> Parameter:
     return Parameter(help=text)
 
 
+# Options that several commands take.
+Data = Annotated[
+    str | None,
+    _option("digits (default), mnist, cifar10, FILE.npz, an image folder, or parquet."),
+]
+DataDir = Annotated[Path | None, _option("Folder with a copy of mnist or cifar10.")]
+Network = Annotated[
+    str | None, _option("mlp (default), lenet, convnet, or package.module:factory.")
+]
+Backend = Annotated[
+    str | None,
+    _option("torch, jax or tensorflow (default: the first of them that is installed)."),
+]
+Seed = Annotated[int | None, _option("Of everything random (default: 0).")]
+Resume = Annotated[
+    bool, Parameter(negative="", help="Go on with the run in OUT, or the newest in runs/.")
+]
+
+
 @app.command
 def harden(
     *,
-    data: Annotated[
-        str | None,
-        _option("digits (default), mnist, cifar10, FILE.npz, an image folder, or parquet."),
-    ] = None,
-    data_dir: Annotated[Path | None, _option("Folder with a copy of mnist or cifar10.")] = None,
-    network: Annotated[
-        str | None, _option("mlp (default), lenet, convnet, or package.module:factory.")
-    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    network: Network = None,
     weights: Annotated[
         Path | None, _option("FILE.safetensors of a trained network; without it one is trained.")
     ] = None,
-    backend: Annotated[
-        str | None,
-        _option("torch, jax or tensorflow (default: the first of them that is installed)."),
-    ] = None,
+    backend: Backend = None,
     epochs: Annotated[int | None, _option("Epochs of hardening (default: 5; digits: 90).")] = None,
     lr: Annotated[float | None, _option("Learning rate (default: 5e-4; digits: 1e-3).")] = None,
     batch_size: Annotated[int | None, _option("Examples per step (default: 100).")] = None,
@@ -124,13 +135,11 @@ def harden(
             "steps 1, where they are not given.",
         ),
     ] = False,
-    seed: Annotated[int | None, _option("Of everything random (default: 0).")] = None,
+    seed: Seed = None,
     out: Annotated[
         Path | None, _option("New folder for the results (default: runs/DATA-NETWORK-TIME).")
     ] = None,
-    resume: Annotated[
-        bool, Parameter(negative="", help="Go on with the run in OUT, or the newest in runs/.")
-    ] = False,
+    resume: Resume = False,
 ) -> int:
     """Make a classifier robust with Deep Defense, and report on it before and after.
 
@@ -173,24 +182,16 @@ def harden(
 @app.command
 def evaluate(
     *,
-    data: Annotated[
-        str | None,
-        _option("digits (default), mnist, cifar10, FILE.npz, an image folder, or parquet."),
-    ] = None,
-    data_dir: Annotated[Path | None, _option("Folder with a copy of mnist or cifar10.")] = None,
-    network: Annotated[
-        str | None, _option("mlp (default), lenet, convnet, or package.module:factory.")
-    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    network: Network = None,
     weights: Annotated[
         Path | None, _option("FILE.safetensors of the network; a factory may bring its own.")
     ] = None,
     reference: Annotated[
         Path | None, _option("FILE.safetensors of the undefended network, to compare with.")
     ] = None,
-    backend: Annotated[
-        str | None,
-        _option("torch, jax or tensorflow (default: the first of them that is installed)."),
-    ] = None,
+    backend: Backend = None,
     preset: Annotated[
         Literal["quick", "standard", "thorough"] | None,
         _option("Which attacks, and with how many steps (default: quick)."),
@@ -201,9 +202,10 @@ def evaluate(
     p: Annotated[float | None, _option("Norm of the attacker, 2 or inf (default: 2).")] = None,
     eps: Annotated[
         list[float] | None,
-        _option(
-            "Sizes to give accuracy under attack at, in the units of the network's input, pixels "
-            "0..255 for images (default: the median distance)."
+        Parameter(
+            negative="",
+            help="Sizes to give accuracy under attack at, in the units of the network's input, "
+            "pixels 0..255 for images (default: the median distance).",
         ),
     ] = None,
     bounds: Annotated[
@@ -213,7 +215,7 @@ def evaluate(
     batch_size: Annotated[
         int | None, _option("Examples attacked at a time (default: 500).")
     ] = None,
-    seed: Annotated[int | None, _option("Of everything random (default: 0).")] = None,
+    seed: Seed = None,
     fail_under: Annotated[
         float | None,
         _option(
@@ -223,9 +225,7 @@ def evaluate(
     out: Annotated[
         Path | None, _option("New folder for the results (default: runs/evaluate-...-TIME).")
     ] = None,
-    resume: Annotated[
-        bool, Parameter(negative="", help="Go on with the run in OUT, or the newest in runs/.")
-    ] = False,
+    resume: Resume = False,
 ) -> int:
     """Tell how robust a network is by several attacks, and whether that can be believed.
 

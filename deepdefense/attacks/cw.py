@@ -9,7 +9,7 @@ from einops import rearrange
 
 from deepdefense.attacks.losses import margin
 from deepdefense.attacks.problem import Bounds, Perturbation, posed
-from deepdefense.attacks.walk import settled
+from deepdefense.attacks.settling import settled
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number
 from deepdefense.norms import norm
@@ -69,7 +69,7 @@ def cw(
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled,
-        brought to rest (`walk.settled`).
+        brought to rest (`settling.settled`).
 
     Bounds are kept by projection, one of the three ways of the paper's section 5.2; its change of
     variables would hold pixels at the edge of the range fast.

@@ -28,7 +28,7 @@ def ddn(
 
     delta_{i+1} = r_{i+1} v / ||v||, v = delta_i + alpha_i grad m / ||grad m||, with
     r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i is fooled, else larger. The nearest fooled
-    point, brought to rest (`walk.settled`), is the result. The walk sets out from the nearest
+    point, brought to rest (`settling.settled`), is the result. The walk sets out from the nearest
     boundary of the network linearised at x, whose distance is the first radius and the first alpha
     (the paper sets out from x, with 1 for both, for images in [0, 1]); alpha falls to a hundredth,
     along a cosine. m is the margin: near a boundary the paper's cross-entropy rises the same way.

@@ -33,7 +33,7 @@ def fmn(
     little beyond the linearised boundary (the paper stops on it, which may approach it for ever);
     from then on it grows by 1 + gamma_i while the point does not fool; while it does it shrinks by
     1 - gamma_i, to the best distance at most. The nearest fooled point, brought to rest
-    (`walk.settled`), is the result. The walk sets out from the nearest boundary of the network
+    (`settling.settled`), is the result. The walk sets out from the nearest boundary of the network
     linearised at x, whose distance is the first alpha (the paper sets out from x, with 1, for
     images in [0, 1]); alpha falls to a hundredth and gamma to a fiftieth, along a cosine.
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from einops import einsum, rearrange
+from einops import rearrange
 
-from deepdefense.attacks.losses import margin
 from deepdefense.attacks.problem import Bounds, Example, Perturbation, posed
-from deepdefense.attacks.walk import settled
+from deepdefense.attacks.settling import settled, turned
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number, check_order
-from deepdefense.norms import norm, steepest
+from deepdefense.norms import norm
 from deepdefense.search import search
 
 __all__ = ["superdeepfool"]
@@ -56,7 +55,7 @@ def superdeepfool(
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point that fooled on the way,
-        brought to rest (`walk.settled`); `steps` are rounds.
+        brought to rest (`settling.settled`); `steps` are rounds.
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -100,16 +99,12 @@ def superdeepfool(
                 inside=problem.inside,
             )
             landed = problem.inside(state.point + (1 + overshoot) * walked.shift)
-            logits, _, normal = problem.rise(landed, lambda f: margin(backend, f, example.label))
-            state = nearer(state, example, landed, problem.fooled(logits, example.label))
-            slope, way = steepest(backend, normal, order)
-            there = slope > 0
-            reach = einsum(landed - example.x, normal, "b d, b d -> b")
-            length = xp.where(there, reach, 0 * reach) / xp.where(there, slope, xp.ones_like(slope))
-            turned = problem.inside(example.x + rearrange(length, "b -> b 1") * way)
-            fooled = problem.fooled(backend.forward(problem.f, turned), example.label)
-            state = nearer(state, example, turned, fooled)
-            return state._replace(point=turned, steps=state.steps + 1), there & ~fooled
+            fooled = problem.fooled(backend.forward(problem.f, landed), example.label)
+            state = nearer(state, example, landed, fooled)
+            point, there = turned(problem, example, landed, order)
+            fooled = problem.fooled(backend.forward(problem.f, point), example.label)
+            state = nearer(state, example, point, fooled)
+            return state._replace(point=point, steps=state.steps + 1), there & ~fooled
 
         x, label = problem.example
         far = xp.zeros_like(x[:, 0]) + math.inf

@@ -1,4 +1,4 @@
-"""What attacks for the nearest fooled point share: the walk that remembers it, and its end.
+"""What walks to the nearest fooled point share: they try, look, move, and remember it.
 
 Each attack says how it moves; lengths are measured in the first-order estimate of the distance, so
 that nothing depends on the units of the inputs.
@@ -10,18 +10,15 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from einops import einsum, rearrange
+from einops import rearrange
 
-from deepdefense.attacks.losses import Loss, margin
+from deepdefense.attacks.losses import Loss
 from deepdefense.attacks.problem import Perturbation, Problem
+from deepdefense.attacks.settling import settled
 from deepdefense.backend import Array, Backend
-from deepdefense.norms import norm, steepest
+from deepdefense.norms import norm
 
-__all__ = ["Start", "View", "cosine", "settled", "walk"]
-
-HALVINGS = 10  # of the segment from the example to the point found
-TURNS = 4  # towards the normal, each followed by halvings
-BEYOND = 1e-3  # how far a turned point is set beyond the linearised boundary, relatively
+__all__ = ["Start", "View", "cosine", "walk"]
 
 
 class Start(NamedTuple):
@@ -75,7 +72,7 @@ def walk(
     p: float,
     steps: int,
 ) -> Perturbation:
-    """Try a point, look, move, `steps` times; the nearest that fooled, drawn in to the edge."""
+    """Try a point, look, move, `steps` times; the nearest that fooled, at rest."""
     backend = problem.backend
     xp = backend.xp
 
@@ -115,77 +112,3 @@ def walk(
     found = xp.isfinite(state.nearest)
     point = xp.where(rearrange(found, "b -> b 1"), state.best, state.point)
     return problem.result(settled(problem, point, found & problem.open, p), found, state.steps)
-
-
-class _Segment(NamedTuple):
-    low: Array  # [b], a share of the way that does not fool
-    high: Array  # [b], one that does
-    best: Array  # [b d], the point there, as it was tried
-
-
-class _Ends(NamedTuple):
-    x: Array
-    label: Array
-    point: Array
-
-
-def tightened(problem: Problem, point: Array, found: Array) -> Array:
-    """The points [b d] found, drawn in along the segment to their examples while they still fool.
-
-    Bisection: ten forward passes bring the length within a thousandth of the crossing.
-    """
-    backend = problem.backend
-    xp = backend.xp
-
-    def halve(state: _Segment, ends: _Ends) -> tuple[_Segment, Array]:
-        middle = (state.low + state.high) / 2
-        tried = problem.inside(ends.x + rearrange(middle, "b -> b 1") * (ends.point - ends.x))
-        fooled = problem.fooled(backend.forward(problem.f, tried), ends.label)
-        return (
-            _Segment(
-                low=xp.where(fooled, state.low, middle),
-                high=xp.where(fooled, middle, state.high),
-                best=xp.where(rearrange(fooled, "b -> b 1"), tried, state.best),
-            ),
-            middle > 0,
-        )
-
-    x, label = problem.example
-    zero = xp.zeros_like(x[:, 0])
-    state = _Segment(zero, zero + 1, point)
-    return backend.iterate(halve, state, _Ends(x, label, point), found, steps=HALVINGS).best
-
-
-def settled(problem: Problem, point: Array, found: Array, p: float) -> Array:
-    """The points [b d] found, brought to rest: drawn in, turned along the normal, and drawn in.
-
-    With w the gradient of the margin at a point b, x + (1 + 1e-3) <b - x, w> / ||w||_q u, where
-    u = argmax { <w, u> : ||u||_p <= 1 }, is the nearest to x of the hyperplane through b, and a
-    little beyond. It is taken where it fools and is nearer. So walks that differ by a rounding, or
-    a framework, end at the same point. Four gradients and some fifty forward passes.
-    """
-    backend = problem.backend
-    xp = backend.xp
-
-    def turn(state: _Turned, ends: _Ends) -> tuple[_Turned, Array]:
-        _, _, normal = problem.rise(state.point, lambda f: margin(backend, f, ends.label))
-        slope, way = steepest(backend, normal, p)
-        there = slope > 0
-        reach = (1 + BEYOND) * einsum(state.point - ends.x, normal, "b d, b d -> b")
-        length = xp.where(there, reach, 0 * reach) / xp.where(there, slope, xp.ones_like(slope))
-        turned = problem.inside(ends.x + rearrange(length, "b -> b 1") * way)
-        fooled = problem.fooled(backend.forward(problem.f, turned), ends.label)
-        size = norm(backend, turned - ends.x, p)
-        nearer = fooled & (size < norm(backend, state.point - ends.x, p))
-        return _Turned(xp.where(rearrange(nearer, "b -> b 1"), turned, state.point)), nearer
-
-    x, label = problem.example
-    state = _Turned(tightened(problem, point, found))
-    for _ in range(TURNS):
-        state = backend.iterate(turn, state, _Ends(x, label, point), found, steps=1)
-        state = _Turned(tightened(problem, state.point, found))
-    return state.point
-
-
-class _Turned(NamedTuple):
-    point: Array  # [b d]
