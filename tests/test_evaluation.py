@@ -145,6 +145,12 @@ def test_unfit_data_are_told() -> None:
         dd.evaluate(NETWORK, X, Y + 1)
     with pytest.raises(dd.InputError, match="must be float32 or float64"):
         dd.evaluate(NETWORK, X.astype(int), Y)
+    with pytest.raises(dd.InputError, match="needs y, the label of each example"):
+        dd.evaluate(NETWORK, X, None)
+    with pytest.raises(dd.InputError, match="examples must be an array, got list"):
+        dd.evaluate(NETWORK, X.tolist(), Y)
+    with pytest.raises(dd.InputError, match="seed must be a whole number, 0 or more"):
+        dd.evaluate(NETWORK, X, Y, seed=-1)
     with pytest.raises(dd.InputError, match="there is no example"):
         dd.evaluate(NETWORK, X[:0], Y[:0])
 

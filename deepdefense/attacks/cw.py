@@ -126,16 +126,16 @@ def cw(
         flat = slope == 0
         low, high = xp.zeros_like(unit), xp.zeros_like(unit) + math.inf
         c = 2 * unit / xp.where(flat, xp.ones_like(slope), slope)
-        best, nearest, total = start, high, xp.zeros_like(label)
+        best, nearest, total, last = start, high, xp.zeros_like(label), start
         zero, ones = xp.zeros_like(start), xp.ones_like(unit)
         for _ in range(searches):
             begun = _State(landed, zero, zero, ones, ones, total < 0, best, nearest, total)
             fixed = _Fixed(start, label, unit, c)
             state = backend.iterate(step, begun, fixed, problem.open, steps=steps)
-            best, nearest, total = state.best, state.nearest, state.steps
+            best, nearest, total, last = state.best, state.nearest, state.steps, state.point
             high = xp.where(state.hit, c, high)
             low = xp.where(state.hit, low, c)
             c = xp.where(xp.isfinite(high), (low + high) / 2, 10 * c)
         found = xp.isfinite(nearest)
-        point = xp.where(rearrange(found, "b -> b 1"), best, state.point)
+        point = xp.where(rearrange(found, "b -> b 1"), best, last)
         return problem.result(settled(problem, point, found & problem.open, 2), found, total)

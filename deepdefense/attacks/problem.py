@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from einops import rearrange, reduce
 
 from deepdefense.attacks.losses import Loss, margin
-from deepdefense.backend import Array, Backend, Forward, Model, backend_of
+from deepdefense.backend import Array, Backend, Forward, Model, backend_of, framework_of
 from deepdefense.checks import check_bounds, check_labels
 from deepdefense.errors import InputError
 from deepdefense.norms import norm
@@ -57,6 +57,8 @@ def limits(backend: Backend, flat: Array, bounds: Bounds | None) -> Callable[[Ar
     check_bounds(bounds)
     rows = []
     for bound in bounds:
+        if framework_of(bound) == "numpy":  # a user's own, whatever the framework
+            bound = backend.asarray(bound, flat)
         shape = getattr(bound, "shape", ())
         row = xp.reshape(bound, (1, -1)) if len(shape) else bound
         if len(shape) and row.shape[1] != flat.shape[1]:

@@ -218,22 +218,23 @@ def _proposals(
     steps: int,
 ) -> Iterator[tuple[Host, Host, Host]]:
     """What is to be tried: paint, and masks of two squares, [b c h w] each."""
-    for step in range(steps):
-        if step % AHEAD == 0:
-            drawn = np.reshape(
-                [source.random((AHEAD, 5 + grid.channels)) for source in sources],
-                (-1, AHEAD, 5 + grid.channels),
-            )
-        random = drawn[:, step % AHEAD]
-        done = 10_000 * step / max(steps, 1)
-        side = grid.side(share / 2 ** sum(done > limit for limit in HALVED))
-        here, corner = grid.window(side, random[:, :2])
-        signs = rearrange(np.where(random[:, 5:] < 0.5, -1.0, 1.0), "b c -> b c 1 1")
-        if p == math.inf:
-            yield eps * signs * here, here, here
-            continue
-        there, _ = grid.window(side, random[:, 2:4])
-        yield signs * here * _dipole(grid, side, corner, random[:, 4] < 0.5), here, there
+    for first in range(0, steps, AHEAD):
+        drawn = np.reshape(
+            [source.random((AHEAD, 5 + grid.channels)) for source in sources],
+            (-1, AHEAD, 5 + grid.channels),
+        )
+        for step in range(first, min(first + AHEAD, steps)):
+            random = drawn[:, step - first]
+            done = 10_000 * step / steps
+            side = grid.side(share / 2 ** sum(done > limit for limit in HALVED))
+            here, corner = grid.window(side, random[:, :2])
+            signs = rearrange(np.where(random[:, 5:] < 0.5, -1.0, 1.0), "b c -> b c 1 1")
+            if p == math.inf:
+                yield eps * signs * here, here, here
+                continue
+            there, _ = grid.window(side, random[:, 2:4])
+            bumps = _dipole(grid, side, corner, random[:, 4] < 0.5)
+            yield signs * here * bumps, here, there
 
 
 def _dipole(grid: _Grid, side: int, corner: Host, upright: Host) -> Host:

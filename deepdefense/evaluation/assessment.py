@@ -60,7 +60,8 @@ def assess(
         summary, by_rho = _paper(model, subject, plan, plan.p, watcher)
         checks = list(examine(subject, model))
         watcher.say(_told(checks))
-        found, planned = _attacked(subject, plan, store, watcher)
+        networks = 1 if reference is None else 2
+        found, planned = _attacked(subject, plan, store, watcher, networks)
         side = other = None
         if reference is not None:
             side, other = _undefended(
@@ -121,12 +122,12 @@ def _paper(
 
 
 def _attacked(
-    subject: Subject, plan: Plan, store: Store, watcher: Watcher
+    subject: Subject, plan: Plan, store: Store, watcher: Watcher, networks: int
 ) -> tuple[Minima, tuple[Attack, ...]]:
     """The suite; where no eps is given, within the median distance of its first part."""
     classes = subject.logits.shape[1]
     all_of_it = suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
-    seconds = seconds_expected(subject, all_of_it)
+    seconds = networks * seconds_expected(subject, all_of_it)
     watcher.say(
         f"{plan.preset}: {len(all_of_it)} attacks on {len(subject.x):,} examples, "
         f"about {f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'}"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from deepdefense.checks import check_count, check_number, check_order
 from deepdefense.evaluation.suite import suite
 from deepdefense.provenance import NetworkInfo
@@ -51,7 +53,7 @@ class Plan:
         rho: Mapping[str, Any],
     ) -> Plan:
         """From arguments as users give them."""
-        radii: Sequence[Any] = () if eps is None else eps if isinstance(eps, Sequence) else (eps,)
+        radii = [] if eps is None else np.atleast_1d(np.asarray(eps)).tolist()
         for radius in radii:
             check_number("eps", radius, least=0)
         order = check_order(p)

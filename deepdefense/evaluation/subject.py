@@ -101,8 +101,12 @@ def posed(
 
     `beside` is another network's, whose framework and place it shares.
     """
+    if framework_of(x) is None:
+        raise InputError(f"examples must be an array, got {type(x).__name__}: convert it first")
     backend = beside.backend if beside else backend_for(model, x)
     check_count("batch_size", batch_size, least=1)
+    if y is None:
+        raise InputError("an evaluation needs y, the label of each example")
     check_labels(y, x)
     if len(x) == 0:
         raise InputError("there is no example to evaluate on")
