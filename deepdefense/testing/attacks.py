@@ -163,9 +163,13 @@ class AttackTests(Harness):
         network, x = linear_model(3, seed=6)
         x = np.clip(x, -1, 1)
         low, high = np.full(DEPTH, -1.0), np.linspace(1.0, 1.4, DEPTH)
-        for bounds in ((-1.0, 1.2), (self.array(low), self.array(high)), (low, 1.2)):
+        native = (self.array(low), self.array(high))
+        for bounds, lowest, highest in (
+            ((-1.0, 1.2), -1.0, 1.2),
+            (native, low, high),
+            ((low, 1.2), low, 1.2),
+        ):
             found = self.attacked(ALL[name], network, x, bounds=bounds)
-            lowest, highest = (self.seam.to_numpy(self.array(np.asarray(b))) for b in bounds)
             assert (found.x >= lowest).all()
             assert (found.x <= highest).all()
             fooled = network(found.x).argmax(1) != network(x).argmax(1)
