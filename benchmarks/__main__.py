@@ -93,7 +93,7 @@ def strength(
     for title, (kind, path) in kinds.items():
         network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
         model = training_backend("torch").build(network, trained(kind, data, path))
-        new = list(nearest(title, model, data, images, 1000 if kind == "mlp" else 300))
+        new = list(nearest(title, model, data, images))
         found["nearest"] += new
         _show("nearest", new)
         for order in (2.0, math.inf):
@@ -102,7 +102,7 @@ def strength(
             held = list(within(title, model, data, order, eps, images))
             found["within"] += held
             _show("within", held)
-    _write(out, found)
+        _write(out, found)  # what is measured so far
 
 
 def _write(out: Path | None, found: Mapping[str, Rows]) -> None:

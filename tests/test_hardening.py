@@ -64,8 +64,8 @@ def test_hardens_a_copy_and_reports_on_both(model: Any) -> None:
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not same_weights(model, hardened)
-    assert report.before == dd.evaluate(model, *TEST)
-    assert report.after == dd.evaluate(hardened, *TEST)
+    assert report.before == dd.evaluate(model, *TEST).summary
+    assert report.after == dd.evaluate(hardened, *TEST).summary
     assert report.after.rho_2 > 1.5 * report.before.rho_2
     assert [record.epoch for record in report.history] == [1, 2, 3]
     assert report.history[-1].rho_2 == pytest.approx(report.after.rho_2)

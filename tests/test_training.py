@@ -129,8 +129,8 @@ def test_hardens_a_copy_natively(backend: TrainingBackend, tmp_path: Path) -> No
         np.testing.assert_array_equal(value, before[name])
     assert type(hardened) is type(model)
     assert report.backend == backend.name
-    assert report.before == dd.evaluate(model, *TEST)
-    assert report.after == dd.evaluate(hardened, *TEST)
+    assert report.before == dd.evaluate(model, *TEST).summary
+    assert report.after == dd.evaluate(hardened, *TEST).summary
     assert report.after.rho_2 > 1.3 * report.before.rho_2
     assert report.stopped is None
     weights = load_weights(tmp_path / "run" / "hardened.safetensors")

@@ -57,7 +57,8 @@ def limits(backend: Backend, flat: Array, bounds: Bounds | None) -> Callable[[Ar
     check_bounds(bounds)
     rows = []
     for bound in bounds:
-        if framework_of(bound) == "numpy":  # a user's own, whatever the framework
+        # Arrays may be NumPy's, whatever the framework. (Dynamo cannot ask that of a number.)
+        if not isinstance(bound, int | float) and framework_of(bound) == "numpy":
             bound = backend.asarray(bound, flat)
         shape = getattr(bound, "shape", ())
         row = xp.reshape(bound, (1, -1)) if len(shape) else bound

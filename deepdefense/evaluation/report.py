@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,11 @@ class Report(Summary):
     def distances(self) -> npt.NDArray[np.float64]:
         """The smallest perturbation found [n]: 0 where wrong of itself, inf where there is none."""
         return self.minima.distance
+
+    @property
+    def summary(self) -> Summary:
+        """The paper's figures alone."""
+        return Summary(**{f.name: getattr(self, f.name) for f in fields(Summary)})
 
     @property
     def trusted(self) -> bool:
