@@ -44,11 +44,9 @@ def results() -> str:
     return table(head.split("|"), map(hardened, reports))
 
 
-def measured(
-    part: str, head: Mapping[str, Callable[[Row], str]], file: str = "docs/benchmarks/cpu.json"
-) -> str:
-    """Rows of a benchmark, a column for each name."""
-    bench = json.loads((ROOT / file).read_text())
+def measured(part: str, head: Mapping[str, Callable[[Row], str]]) -> str:
+    """Rows of the benchmark, a column for each name."""
+    bench = json.loads((ROOT / "docs/benchmarks/cpu.json").read_text())
     return table(head, ([cell(row) for cell in head.values()] for row in bench[part]))
 
 
@@ -73,23 +71,6 @@ def figure(name: str, form: str = ".1f") -> Callable[[Row], str]:
     return lambda row: format(row[name], form)
 
 
-def nearest() -> str:
-    """Median distances, attacks down and libraries across."""
-    rows = json.loads((ROOT / STRENGTH).read_text())["nearest"]
-    ways = list(dict.fromkeys(row["way"] for row in rows))
-    lines: dict[str, dict[str, str]] = {}
-    for row in rows:
-        name = f"{row['subject']}: {row['attack']} ({row['norm']})"
-        median = "none" if row["median"] is None else f"{row['median']:.4f}"
-        failed = "" if row["fooled"] == 1 else f", fooled {row['fooled']:.0%}"
-        lines.setdefault(name, {})[row["way"]] = median + failed
-    return table(
-        ["median distance", *ways],
-        ([name, *(cells.get(way, "") for way in ways)] for name, cells in lines.items()),
-    )
-
-
-STRENGTH = "docs/benchmarks/strength.json"
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"results": results},
     "docs/cost.md": {
@@ -131,23 +112,6 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
             },
         ),
     },
-}
-
-
-TABLES["docs/evaluation.md"] = {
-    "nearest": nearest,
-    "within": lambda: measured(
-        "within",
-        {
-            "": named("subject"),
-            "norm": named("norm"),
-            "eps": figure("eps", "g"),
-            "attacks": named("attacks"),
-            "library": named("way"),
-            "accuracy under attack": figure("accuracy", ".1%"),
-        },
-        STRENGTH,
-    ),
 }
 
 
