@@ -9,7 +9,7 @@ from einops import rearrange
 
 from deepdefense.attacks.losses import margin
 from deepdefense.attacks.problem import Bounds, Perturbation, posed
-from deepdefense.attacks.settling import settled
+from deepdefense.attacks.settling import concluded
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number
 from deepdefense.norms import norm
@@ -100,7 +100,7 @@ def cw(
             delta = state.point - fixed.x
             distance = norm(backend, delta, 2)
             fooled = problem.fooled(logits, fixed.label)
-            better = fooled & (distance < state.nearest)
+            best, nearest = problem.nearer(state.best, state.nearest, state.point, distance, fooled)
             pull = xp.where(value < 0, fixed.c, xp.zeros_like(value))
             slope = 2 * delta - rearrange(pull, "b -> b 1") * gradient
             mean = DECAY * state.mean + (1 - DECAY) * slope
@@ -116,8 +116,8 @@ def cw(
                 fade=fade,
                 square_fade=square_fade,
                 hit=state.hit | fooled,
-                best=xp.where(rearrange(better, "b -> b 1"), state.point, state.best),
-                nearest=xp.where(better, distance, state.nearest),
+                best=best,
+                nearest=nearest,
                 steps=state.steps + 1,
             )
             return after, xp.isfinite(fixed.c)
@@ -136,6 +136,4 @@ def cw(
             high = xp.where(state.hit, c, high)
             low = xp.where(state.hit, low, c)
             c = xp.where(xp.isfinite(high), (low + high) / 2, 10 * c)
-        found = xp.isfinite(nearest)
-        point = xp.where(rearrange(found, "b -> b 1"), best, last)
-        return problem.result(settled(problem, point, found & problem.open, 2), found, total)
+        return concluded(problem, best, nearest, last, total, 2)

@@ -7,13 +7,14 @@ a network whose logits are large hides nothing behind them (Carlini and Wagner, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from einops import einsum, rearrange, reduce
 
-from deepdefense.backend import Array, Backend
+from deepdefense.backend import Array, Backend, Forward
 
-__all__ = ["Loss", "cross_entropy", "dlr", "margin", "targeted_dlr"]
+__all__ = ["Loss", "cross_entropy", "dlr", "gradient", "margin", "targeted_dlr"]
 
 
 class Loss(NamedTuple):
@@ -24,6 +25,20 @@ class Loss(NamedTuple):
 
     value: Array
     cotangent: Array
+
+
+def gradient(
+    backend: Backend, f: Forward, point: Array, loss: Callable[[Array], Loss]
+) -> tuple[Array, Array, Array]:
+    """Logits [b k], the loss [b] and its gradient at a point, [b d] -> [b d]; all constant."""
+    logits, fold = backend.class_gradients(f, point)
+    value, cotangent = loss(logits)
+    found = fold(
+        lambda _, contrast, gradient: gradient,
+        backend.xp.zeros_like(point),
+        rearrange(cotangent, "b k -> b 1 k"),
+    )
+    return logits, value, found
 
 
 def _others(backend: Backend, logits: Array, label: Array) -> tuple[Array, Array]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from einops import rearrange, reduce
 
-from deepdefense.attacks.losses import Loss, margin
+from deepdefense.attacks.losses import Loss, gradient, margin
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of, framework_of
 from deepdefense.checks import check_bounds, check_labels
 from deepdefense.errors import InputError
@@ -57,16 +58,17 @@ def limits(backend: Backend, flat: Array, bounds: Bounds | None) -> Callable[[Ar
     check_bounds(bounds)
     rows = []
     for bound in bounds:
+        row: Array = bound
         # Arrays may be NumPy's, whatever the framework. (Dynamo cannot ask that of a number.)
         if not isinstance(bound, int | float) and framework_of(bound) == "numpy":
-            bound = backend.asarray(bound, flat)
-        shape = getattr(bound, "shape", ())
-        row = xp.reshape(bound, (1, -1)) if len(shape) else bound
-        if len(shape) and row.shape[1] != flat.shape[1]:
-            raise InputError(
-                f"bounds that are arrays must have the shape of an example, {flat.shape[1]} values "
-                f"in all, got {tuple(shape)}"
-            )
+            row = backend.asarray(bound, flat)
+        if shape := tuple(getattr(row, "shape", ())):
+            row = xp.reshape(row, (1, -1))
+            if row.shape[1] != flat.shape[1]:
+                raise InputError(
+                    "bounds that are arrays must have the shape of an example, "
+                    f"{flat.shape[1]} values in all, got {shape}"
+                )
         rows.append(xp.zeros_like(flat[:1]) + row)
     low, high = rows
     return lambda point: xp.minimum(xp.maximum(point, low), high)
@@ -106,14 +108,14 @@ class Problem:
         clear = lead > CLEARANCE * backend.epsilon(logits) * size
         return clear & backend.xp.all(backend.xp.isfinite(logits), 1)
 
-    @property
+    @cached_property
     def already(self) -> Array:
         """Where there is nothing to do: [b]."""
         xp, label = self.backend.xp, self.example.label
         hit = xp.argmax(self.clean, 1) == label
         return (hit if self.targeted else ~hit) & xp.all(xp.isfinite(self.clean), 1)
 
-    @property
+    @cached_property
     def open(self) -> Array:
         """Where there is something to do, and the example and its logits are finite: [b]."""
         xp = self.backend.xp
@@ -130,15 +132,22 @@ class Problem:
         The gradient is 0 where it is not finite. All are constants.
         """
         xp = self.backend.xp
-        logits, fold = self.backend.class_gradients(self.f, point)
-        value, cotangent = self.aim(loss(logits))
-        gradient = fold(
-            lambda _, contrast, gradient: gradient,
-            xp.zeros_like(point),
-            rearrange(cotangent, "b k -> b 1 k"),
+        logits, value, slope = gradient(
+            self.backend, self.f, point, lambda logits: self.aim(loss(logits))
         )
-        finite = rearrange(xp.all(xp.isfinite(gradient), 1), "b -> b 1")
-        return logits, value, xp.where(finite, gradient, xp.zeros_like(gradient))
+        finite = rearrange(xp.all(xp.isfinite(slope), 1), "b -> b 1")
+        return logits, value, xp.where(finite, slope, xp.zeros_like(slope))
+
+    def nearer(
+        self, best: Array, nearest: Array, point: Array, distance: Array, fooled: Array
+    ) -> tuple[Array, Array]:
+        """The nearest point that fooled [b d] and its distance [b], now that one more is tried."""
+        xp = self.backend.xp
+        better = fooled & (distance < nearest)
+        return (
+            xp.where(rearrange(better, "b -> b 1"), point, best),
+            xp.where(better, distance, nearest),
+        )
 
     def first_estimate(self, p: float, candidates: int = 10) -> Estimate:
         """Where the network, linearised at the examples, would cross: `Estimate`.

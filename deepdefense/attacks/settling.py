@@ -7,11 +7,11 @@ from typing import NamedTuple
 from einops import einsum, rearrange
 
 from deepdefense.attacks.losses import margin
-from deepdefense.attacks.problem import Example, Problem
+from deepdefense.attacks.problem import Example, Perturbation, Problem
 from deepdefense.backend import Array
 from deepdefense.norms import norm, steepest
 
-__all__ = ["settled", "tightened", "turned"]
+__all__ = ["concluded", "turned"]
 
 HALVINGS = 10  # of the segment from the example to the point found
 TURNS = 4  # towards the normal, at most
@@ -101,3 +101,12 @@ def settled(problem: Problem, point: Array, found: Array, p: float) -> Array:
     state = _Point(tightened(problem, point, found))
     state = backend.iterate(turn, state, problem.example, found, steps=TURNS)
     return tightened(problem, state.point, found)
+
+
+def concluded(
+    problem: Problem, best: Array, nearest: Array, last: Array, steps: Array, p: float
+) -> Perturbation:
+    """The nearest point that fooled [b d], at rest; the last one tried where none did."""
+    found = problem.backend.xp.isfinite(nearest)
+    point = problem.backend.xp.where(rearrange(found, "b -> b 1"), best, last)
+    return problem.result(settled(problem, point, found & problem.open, p), found, steps)

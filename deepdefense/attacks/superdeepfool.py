@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from einops import rearrange
-
 from deepdefense.attacks.problem import Bounds, Example, Perturbation, posed
-from deepdefense.attacks.settling import settled, turned
+from deepdefense.attacks.settling import concluded, turned
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number, check_order
 from deepdefense.norms import norm
@@ -80,11 +78,8 @@ def superdeepfool(
 
         def nearer(state: _State, example: Example, point: Array, fooled: Array) -> _State:
             distance = norm(backend, point - example.x, order)
-            better = fooled & (distance < state.nearest)
-            return state._replace(
-                best=xp.where(rearrange(better, "b -> b 1"), point, state.best),
-                nearest=xp.where(better, distance, state.nearest),
-            )
+            best, nearest = problem.nearer(state.best, state.nearest, point, distance, fooled)
+            return state._replace(best=best, nearest=nearest)
 
         def step(state: _State, example: Example) -> tuple[_State, Array]:
             walked, _, _ = search(
@@ -110,8 +105,4 @@ def superdeepfool(
         far = xp.zeros_like(x[:, 0]) + math.inf
         state = _State(x, x, far, xp.zeros_like(label))
         state = backend.iterate(step, state, problem.example, problem.open, steps=steps)
-        found = xp.isfinite(state.nearest)
-        point = xp.where(rearrange(found, "b -> b 1"), state.best, state.point)
-        return problem.result(
-            settled(problem, point, found & problem.open, order), found, state.steps
-        )
+        return concluded(problem, state.best, state.nearest, state.point, state.steps, order)

@@ -10,11 +10,9 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from einops import rearrange
-
 from deepdefense.attacks.losses import Loss
 from deepdefense.attacks.problem import Perturbation, Problem
-from deepdefense.attacks.settling import settled
+from deepdefense.attacks.settling import concluded
 from deepdefense.backend import Array, Backend
 from deepdefense.norms import norm
 
@@ -83,15 +81,14 @@ def walk(
         delta = state.point - start.x
         distance = norm(backend, delta, p)
         fooled = problem.fooled(logits, start.label)
-        better = fooled & (distance < state.nearest)
-        nearest = xp.where(better, distance, state.nearest)
+        best, nearest = problem.nearer(state.best, state.nearest, state.point, distance, fooled)
         view = View(delta, distance, fooled, value, gradient, state.radius, nearest, state.time)
         delta, radius = move(start, view)
         state = _Walk(
             point=problem.inside(start.x + delta),
             radius=radius,
             time=state.time + 1 / steps,
-            best=xp.where(rearrange(better, "b -> b 1"), state.point, state.best),
+            best=best,
             nearest=nearest,
             steps=state.steps + 1,
         )
@@ -109,6 +106,4 @@ def walk(
         steps=xp.zeros_like(label),
     )
     state = backend.iterate(step, begun, start, problem.open, steps=steps)
-    found = xp.isfinite(state.nearest)
-    point = xp.where(rearrange(found, "b -> b 1"), state.best, state.point)
-    return problem.result(settled(problem, point, found & problem.open, p), found, state.steps)
+    return concluded(problem, state.best, state.nearest, state.point, state.steps, p)
