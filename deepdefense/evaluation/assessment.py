@@ -27,7 +27,7 @@ from deepdefense.evaluation.report import (
 from deepdefense.evaluation.rho import Measurement, Summary, measure, summarize
 from deepdefense.evaluation.statistics import compare, curve, distances, largest, typical
 from deepdefense.evaluation.store import Store
-from deepdefense.evaluation.subject import Subject, posed
+from deepdefense.evaluation.subject import Subject, evenly, finite, posed
 from deepdefense.evaluation.suite import Attack, seconds_expected, suite
 from deepdefense.evaluation.trust import compare_attacks
 from deepdefense.provenance import environment
@@ -208,15 +208,14 @@ def _manifest(
 
 def _some_size(subject: Subject, p: float) -> float:
     """A size to attack within where no perturbation is known: a tenth of an example's."""
-    few = subject.sample(100).x
-    return 0.1 * float(np.median(length(few[np.isfinite(few.reshape(len(few), -1)).all(1)], p)))
+    return 0.1 * float(np.median(length(finite(subject.sample(100).x), p)))
 
 
 def _slopes(subject: Subject) -> str:
     """A mark of the network's gradients: two that agree in their outputs may differ in these."""
-    few = subject.sample(8)
-    found = fgsm(few.f, few.native(few.x), few.native(few.y), eps=1.0, p=2)
-    return fingerprint([np.round(few.backend.to_numpy(found.delta), 2)])
+    few = evenly(np.arange(len(subject.x)), 8)
+    found = fgsm(subject.f, *subject.examples(few), eps=1.0, p=2)
+    return fingerprint([np.round(subject.backend.to_numpy(found.delta), 2)])
 
 
 def _exact(bounds: tuple[Any, Any] | None) -> str:

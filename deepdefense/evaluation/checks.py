@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Check", "Status", "graded", "severe_failure"]
+__all__ = ["Check", "Status", "checked", "graded", "severe_failure"]
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -40,6 +40,13 @@ def graded(share: float, warn: float, fail: float, n: int | None = None) -> Stat
     if not share <= fail and not alone:
         return "fail"
     return "warn" if share > warn else "pass"
+
+
+def checked(
+    name: str, status: Status, evidence: str, remedy: str = "", *, severe: bool = True
+) -> Check:
+    """A check, with its remedy where there is something to do."""
+    return Check(name, status, evidence, "" if status == "pass" else remedy, severe)
 
 
 def severe_failure(checks: Iterable[Check]) -> Check | None:

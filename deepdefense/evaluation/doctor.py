@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from einops import einsum, rearrange, reduce
 
-from deepdefense.attacks.losses import cross_entropy, margin
+from deepdefense.attacks.losses import cross_entropy, gradient, margin
 from deepdefense.backend import Array, Model
-from deepdefense.evaluation.checks import Check, graded
+from deepdefense.evaluation.checks import Check, checked, graded
 from deepdefense.evaluation.subject import Host, Subject, posed
 from deepdefense.norms import norm, steepest
 from deepdefense.search import flatten
@@ -92,13 +92,14 @@ def doctor(
 def examine(subject: Subject, model: Model) -> tuple[Check, ...]:
     """Every cheap check, on a few examples spread over the data."""
     few = subject.sample(SAMPLE)
+    first = few.predict(few.x)
     return (
         logits(subject),
         input_range(subject),
         accuracy(subject),
         training_mode(model),
-        randomness(few),
-        batch_independence(few),
+        randomness(few, first),
+        batch_independence(few, first),
         saturation(subject),
         *gradients(few),
         second_derivative(few),
@@ -117,7 +118,7 @@ def logits(subject: Subject) -> Check:
     sums = values.sum(1)
     positive = len(values) > 0 and bool((values >= 0).all())
     if positive and len(values) > 1 and np.ptp(sums) <= 1e-3 * sums.mean():
-        return Check(
+        return checked(
             "logits",
             "fail",
             f"no output is negative and all sum to {sums.mean():.4g}: these are probabilities, "
@@ -125,16 +126,18 @@ def logits(subject: Subject) -> Check:
             WITHOUT_SOFTMAX,
         )
     if positive and (values <= 1).all():
-        return Check("logits", "warn", "every output is in 0..1, as probabilities", WITHOUT_SOFTMAX)
+        return checked(
+            "logits", "warn", "every output is in 0..1, as probabilities", WITHOUT_SOFTMAX
+        )
     if odd > 0:
-        return Check(
+        return checked(
             "logits",
             graded(odd, 0, COUNTED),
             f"{percent(odd)} of the outputs are NaN or infinite",
             "Look for overflow in the model, or examples that are not finite.",
         )
     low, high = values.min(), values.max()
-    return Check("logits", "pass", f"outputs run from {low:.3g} to {high:.3g}", "")
+    return checked("logits", "pass", f"outputs run from {low:.3g} to {high:.3g}")
 
 
 def input_range(subject: Subject) -> Check:
@@ -144,17 +147,17 @@ def input_range(subject: Subject) -> Check:
     if subject.bounds is not None:
         widest = float(np.max(np.asarray(subject.bounds[1]) - np.asarray(subject.bounds[0])))
         if high - low < 0.5 * widest:
-            return Check(
+            return checked(
                 "input range",
                 "warn",
                 f"{seen}, but the bounds are {widest:.3g} apart",
                 "Give the bounds in the units of x as the model takes it.",
                 severe=False,
             )
-        return Check("input range", "pass", f"{seen}, inside of the bounds", "", severe=False)
+        return checked("input range", "pass", f"{seen}, inside of the bounds", severe=False)
     for top in (1.0, 255.0):
         if low == 0 and 0.9 * top <= high <= top:
-            return Check(
+            return checked(
                 "input range",
                 "warn",
                 f"{seen}, as pixels do, but no bounds are given: perturbed examples may leave that "
@@ -162,7 +165,7 @@ def input_range(subject: Subject) -> Check:
                 f"Pass bounds=(0, {top:g}), unless perturbations without a range are meant.",
                 severe=False,
             )
-    return Check("input range", "pass", f"{seen}; no bounds are given", "", severe=False)
+    return checked("input range", "pass", f"{seen}; no bounds are given", severe=False)
 
 
 def accuracy(subject: Subject) -> Check:
@@ -170,13 +173,11 @@ def accuracy(subject: Subject) -> Check:
     right, chance = float(subject.correct.mean()), 1 / subject.logits.shape[1]
     seen = f"accuracy is {percent(right)}, chance {percent(chance)}"
     poor = right <= chance + BARELY * (1 - chance)
-    return Check(
+    return checked(
         "accuracy",
         "warn" if poor else "pass",
         seen,
-        "Check that x is normalised as in training, and that labels count the same classes."
-        if poor
-        else "",
+        "Check that x is normalised as in training, and that labels count the same classes.",
         severe=False,
     )
 
@@ -184,13 +185,13 @@ def accuracy(subject: Subject) -> Check:
 def training_mode(model: Any) -> Check:
     """Dropout and batch statistics belong to training; figures here are of inference mode."""
     training = getattr(getattr(model, "__self__", model), "training", False) is True
-    return Check(
+    return checked(
         "training mode",
         "warn" if training else "pass",
         "the model is in training mode; it was switched to inference for these figures"
         if training
         else "the model is in inference mode, or has no modes",
-        "Use the model in inference mode too: model.eval()." if training else "",
+        "Use the model in inference mode too: model.eval().",
         severe=False,
     )
 
@@ -207,31 +208,27 @@ def _moved(subject: Subject, one: Host, other: Host) -> tuple[float, float]:
     return float(gaps.max(initial=0.0)), float((gaps > SAME).mean())
 
 
-def randomness(few: Subject) -> Check:
+def randomness(few: Subject, first: Host) -> Check:
     """The same examples, three times."""
-    first = few.predict(few.x)
     moves = [_moved(few, first, few.predict(few.x)) for _ in range(2)]
     largest, share = max(moves)
-    return Check(
+    return checked(
         "randomness",
         "fail" if share > 0 else "pass",
         f"the same examples gave outputs that differ by up to {percent(largest)} of their spread"
         if share > 0
         else "the same examples give the same outputs",
         "Attacks that see one draw are fooled by the next: make the model deterministic, or "
-        "evaluate its mean over many draws."
-        if share > 0
-        else "",
+        "evaluate its mean over many draws.",
     )
 
 
-def batch_independence(few: Subject) -> Check:
-    """The same examples alone, turned round, and in a batch with others."""
-    whole = few.predict(few.x)
+def batch_independence(few: Subject, whole: Host) -> Check:
+    """The same examples in a batch, turned round, and alone."""
     turned = few.predict(few.x[::-1])[::-1]
     alone = few.predict(few.x, batch_size=1)
     largest, share = max(_moved(few, whole, other) for other in (turned, alone))
-    return Check(
+    return checked(
         "batch independence",
         "fail" if share > 0 else "pass",
         f"{percent(share)} of the outputs change with the batch they are in, by up to "
@@ -239,9 +236,7 @@ def batch_independence(few: Subject) -> Check:
         if share > 0
         else "outputs do not depend on the batch",
         "Use the statistics of training: a model that normalises by the batch has no prediction "
-        "for one example."
-        if share > 0
-        else "",
+        "for one example.",
     )
 
 
@@ -249,20 +244,18 @@ def saturation(subject: Subject) -> Check:
     """Where softmax rounds to 0 and 1, the cross-entropy has no gradient in this precision."""
     z = subject.logits[subject.correct]
     if not len(z):
-        return Check("saturation", "pass", "no example is right", "", severe=False)
+        return checked("saturation", "pass", "no example is right", severe=False)
     powers = np.exp(z - z.max(1, keepdims=True))  # in the model's precision, as its loss would
     others = np.sort(powers, 1)[:, :-1].sum(1)
     share = float((others == 0).mean())
     rounded = float((others < np.finfo(z.dtype).eps).mean())
-    return Check(
+    return checked(
         "saturation",
         graded(share, 0.01, COUNTED),
         f"on {percent(share)} of the right examples the cross-entropy's gradient is exactly 0, on "
         f"{percent(rounded)} the probability of the label rounds to 1",
         "Attacks by the plain cross-entropy (FGSM, PGD elsewhere) stand still there and make the "
-        "network look robust. Those of this evaluation do not depend on it; others do."
-        if share > 0.01
-        else "",
+        "network look robust. Those of this evaluation do not depend on it; others do.",
         severe=False,
     )
 
@@ -278,12 +271,9 @@ def gradients(few: Subject) -> tuple[Check, ...]:
     def lead(point: Array) -> Array:
         return margin(backend, backend.forward(f, point), label).value
 
-    logits, fold = backend.class_gradients(f, flat)
-    loss = margin(backend, logits, label)
-    contrasts = rearrange(loss.cotangent, "b k -> b 1 k")
-    gradient = fold(lambda _, contrast, found: found, xp.zeros_like(flat), contrasts)
-    finite = xp.all(xp.isfinite(gradient), 1)
-    whole = xp.where(rearrange(finite, "b -> b 1"), gradient, xp.zeros_like(gradient))
+    _, gap, found = gradient(backend, f, flat, lambda logits: margin(backend, logits, label))
+    finite = xp.all(xp.isfinite(found), 1)
+    whole = xp.where(rearrange(finite, "b -> b 1"), found, xp.zeros_like(found))
     slope, direction = steepest(backend, whole, 2)
 
     # Along the gradient, or where there is none along a direction at random: that is flat too.
@@ -292,7 +282,7 @@ def gradients(few: Subject) -> tuple[Check, ...]:
     flat_here = slope == 0
     way = xp.where(rearrange(flat_here, "b -> b 1"), other, direction)
     size = norm(backend, flat, 2)
-    estimate = xp.abs(loss.value) / xp.where(flat_here, xp.ones_like(slope), slope)
+    estimate = xp.abs(gap) / xp.where(flat_here, xp.ones_like(slope), slope)
     scale = 0.1 * xp.where(size > 0, size, xp.ones_like(size))
     reach = PROBE * xp.where(flat_here | (estimate > scale), scale, estimate)
     step = rearrange(reach, "b -> b 1") * way
@@ -304,41 +294,33 @@ def gradients(few: Subject) -> tuple[Check, ...]:
     largest = np.maximum(np.abs(predicted), np.abs(measured))
     errors = np.abs(predicted - measured) / np.where(largest > 0, largest, 1)
     aside = _error_aside(few, lead, flat, whole, other, backend.to_numpy(reach))
-    wrong, zero = (
-        float((errors > AGREES).mean()),
-        float(backend.to_numpy(flat_here & finite).mean()),
-    )
+    wrong = float((errors > AGREES).mean())
+    zero = float(backend.to_numpy(flat_here & finite).mean())
     broken = 1 - float(backend.to_numpy(finite).mean())
     typical = float(np.median(errors))
     astray = typical > AGREES or aside > ASIDE
     return (
-        Check(
+        checked(
             "gradients finite",
             graded(broken, 0, COUNTED),
             f"{percent(broken)} of the input gradients are NaN or infinite",
-            "Look for a square root, a logarithm or a division at 0 in the model."
-            if broken
-            else "",
+            "Look for a square root, a logarithm or a division at 0 in the model.",
         ),
-        Check(
+        checked(
             "gradients present",
             graded(zero, 0, COUNTED),
             f"on {percent(zero)} of the examples the input gradient is exactly 0",
             "Something in the model has no gradient (rounding, a threshold, a detached or "
-            "saturated part): attack it through a smooth stand-in, or by gradient-free attacks."
-            if zero
-            else "",
+            "saturated part): attack it through a smooth stand-in, or by gradient-free attacks.",
         ),
-        Check(
+        checked(
             "gradients right",
             "fail" if astray else graded(wrong, 0.25, 0.5),
             f"against central differences the median error of the slope is {percent(typical)} "
             f"along the gradient, where it is above {percent(AGREES)} on {percent(wrong)} of the "
             f"examples, and {percent(aside)} of what is usual in a direction at random",
             "The gradient is not the function's: look for a hand-written backward pass, a detached "
-            "part, or an input that is quantised."
-            if astray or wrong > 0.25
-            else "",
+            "part, or an input that is quantised.",
         ),
     )
 
@@ -347,7 +329,7 @@ def _error_aside(
     few: Subject,
     lead: Callable[[Array], Array],
     flat: Array,
-    gradient: Array,
+    slopes: Array,
     way: Array,
     reach: Host,
 ) -> float:
@@ -361,8 +343,8 @@ def _error_aside(
     forth, back = (
         backend.to_numpy(lead(flat + sign * step)).astype(np.float64) for sign in (1, -1)
     )
-    predicted = backend.to_numpy(einsum(gradient, way, "b d, b d -> b")).astype(np.float64)
-    usual = backend.to_numpy(norm(backend, gradient, 2)) / np.sqrt(flat.shape[1])
+    predicted = backend.to_numpy(einsum(slopes, way, "b d, b d -> b")).astype(np.float64)
+    usual = backend.to_numpy(norm(backend, slopes, 2)) / np.sqrt(flat.shape[1])
     error = np.abs((forth - back) / (2 * far) - predicted)
     return float(np.median(error / np.where(usual > 0, usual, 1)))
 
@@ -385,12 +367,12 @@ def second_derivative(few: Subject) -> Check:
         problem = "" if np.isfinite(found).all() else "it is NaN or infinite"
     except Exception as error:  # each framework, and each operation, has its own
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    return Check(
+    return checked(
         "second derivative",
         "warn" if problem else "pass",
         f"the gradient cannot be differentiated again: {problem}"
         if problem
         else "the gradient can be differentiated again",
-        'It matters to hardening alone: use gradient="implicit" or "chord".' if problem else "",
+        'It matters to hardening alone: use gradient="implicit" or "chord".',
         severe=False,
     )

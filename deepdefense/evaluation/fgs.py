@@ -113,7 +113,7 @@ class _Accuracy:
         self._subject = subject
         rows, self._steps = np.flatnonzero(subject.correct), []
         for batch in subject.batches(rows):
-            x, y = subject.native(subject.x[batch]), subject.native(subject.y[batch])
+            x, y = subject.examples(batch)
             # The network as it came: with its logits scaled the direction would be another one.
             found = fgsm(subject.network, x, y, eps=1.0)
             self._steps.append((batch, np.sign(subject.backend.to_numpy(found.delta))))
@@ -122,9 +122,7 @@ class _Accuracy:
     def __call__(self, eps: float) -> float:
         subject, right = self._subject, 0
         for batch, sign in self._steps:
-            points = subject.x[batch] + np.asarray(eps, subject.x.dtype) * sign
-            if subject.bounds is not None:
-                points = np.clip(points, *subject.bounds).astype(subject.x.dtype)
+            points = subject.displaced(batch, np.asarray(eps, subject.x.dtype) * sign)
             right += int((subject.predict(points).argmax(1) == subject.y[batch]).sum())
         return right / len(subject.x)
 

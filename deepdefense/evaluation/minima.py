@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.evaluation.statistics import ROUNDING, Values
+from deepdefense.evaluation.statistics import ROUNDING, Values, stands
 from deepdefense.evaluation.store import Store
-from deepdefense.evaluation.subject import Host, Subject
+from deepdefense.evaluation.subject import Host, Subject, columned
 from deepdefense.evaluation.suite import Attack
 from deepdefense.watcher import Watcher
 
@@ -131,6 +131,8 @@ def absorb(
 ) -> Minima:
     """The minima with what an attack found on the examples `ran`: the nearer point stays."""
     distance = np.where(subject.correct, math.inf, 0.0)
+    tried = np.zeros(len(distance), bool)
+    tried[ran] = True
     points, predicted, by = minima.points.copy(), minima.predicted.copy(), minima.by.copy()
     nearest = minima.distance.copy()
     for part in found:
@@ -144,7 +146,7 @@ def absorb(
     outcome = Outcome(
         attack,
         distance,
-        np.isin(np.arange(len(nearest)), ran),
+        tried,
         rejected=sum(int(part.rejected[0]) for part in found),
         seconds=sum(float(part.seconds[0]) for part in found),
     )
@@ -175,8 +177,7 @@ def run_attack(
         saved = store.get(attack, batch)
         if saved is None:
             begun = time.perf_counter()
-            x, y = subject.native(subject.x[batch]), subject.native(subject.y[batch])
-            result = attack(subject, x, y, seed)
+            result = attack(subject, *subject.examples(batch), seed)
             claimed = np.flatnonzero(to_numpy(result.success))
             points = to_numpy(result.x)[claimed]
             part = confirm(subject, batch[claimed], points, eps=attack.eps, p=minima.p, begun=begun)
@@ -198,11 +199,9 @@ def run_transfer(subject: Subject, minima: Minima, other: Minima) -> Minima:
     parts = []
     for share in np.linspace(0, 0.99, TRANSFER_SIZES + 1)[1:]:
         begun = time.perf_counter()
-        factor = (share * own[left] / other.distance[left]).reshape(-1, *[1] * (subject.x.ndim - 1))
-        x = subject.x[left]
-        points = (x + factor * (other.points[left] - x)).astype(x.dtype)
-        if subject.bounds is not None:
-            points = np.clip(points, *subject.bounds).astype(x.dtype)
+        delta = other.points[left] - subject.x[left]
+        factor = columned(share * own[left] / other.distance[left], delta)
+        points = subject.displaced(left, factor * delta)
         hit = subject.predict(points).argmax(1) != subject.y[left]
         parts.append(confirm(subject, left[hit], points[hit], eps=None, p=minima.p, begun=begun))
         left = left[~hit]
@@ -226,7 +225,7 @@ def run_suite(
     for attack in planned:
         rows = np.flatnonzero(subject.correct)
         if attack.eps is not None and attack.name != "fgsm":
-            rows = np.flatnonzero(minima.distance > attack.eps * (1 + ROUNDING))
+            rows = np.flatnonzero(stands(minima.distance, attack.eps))
         watcher.begin(str(attack), len(rows))
         minima = run_attack(subject, minima, attack, rows, seed=seed, store=store, watcher=watcher)
     return minima

@@ -34,9 +34,6 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check every setting, before anything is computed."""
-        check_order(self.p)
-        for radius in self.eps:
-            check_number("eps", radius, least=0)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)
         suite(self.preset, self.p, self.eps, 2)

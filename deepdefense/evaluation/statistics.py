@@ -28,6 +28,7 @@ __all__ = [
     "quantile",
     "robust",
     "share_interval",
+    "stands",
     "typical",
 ]
 
@@ -50,9 +51,15 @@ def quantile(values: Values, level: float) -> float:
     return float(np.quantile(values, level, method="inverted_cdf"))
 
 
+def stands(distance: Values, eps: float) -> npt.NDArray[np.bool_]:
+    """Which examples stand within eps: they are right, and not fooled that near."""
+    held: npt.NDArray[np.bool_] = distance > eps * (1 + ROUNDING)
+    return held
+
+
 def robust(distance: Values, eps: float) -> float:
-    """The share of examples that stand within eps: right, and not fooled that near."""
-    return float(np.mean(distance > eps * (1 + ROUNDING)))
+    """The share of examples that stand within eps."""
+    return float(np.mean(stands(distance, eps)))
 
 
 @dataclass(frozen=True)
@@ -100,18 +107,20 @@ def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int
         statistic(table[random.integers(0, n, (min(step, RESAMPLES - done), n))])
         for done in range(0, RESAMPLES, step)
     ]
-    values = np.sort(np.concatenate(found))
-    tail = (1 - LEVEL) / 2
-    ends = (values[int(tail * len(values))], values[int(np.ceil((1 - tail) * len(values))) - 1])
-    return known(ends[0]), known(ends[1])
+    low, high = _central(np.concatenate(found))
+    return known(low), known(high)
 
 
 def share_interval(share: float, n: int, seed: int = 0) -> tuple[float, float]:
     """The central 95 % of a share of n examples, drawn anew: then it is binomial."""
-    found = np.sort(np.random.default_rng((seed, 23)).binomial(n, share, RESAMPLES)) / n
-    tail = (1 - LEVEL) / 2
-    last = int(np.ceil((1 - tail) * RESAMPLES)) - 1
-    return float(found[int(tail * RESAMPLES)]), float(found[last])
+    return _central(np.random.default_rng((seed, 23)).binomial(n, share, RESAMPLES) / n)
+
+
+def _central(values: Values) -> tuple[float, float]:
+    """The ends of the central 95 % of some values."""
+    tail, ordered = (1 - LEVEL) / 2, np.sort(values)
+    last = int(np.ceil((1 - tail) * len(ordered))) - 1
+    return float(ordered[int(tail * len(ordered))]), float(ordered[last])
 
 
 def middle(values: Values) -> Values:

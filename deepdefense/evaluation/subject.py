@@ -14,7 +14,7 @@ from deepdefense.backend import Array, Backend, Forward, Model, backend_for, fra
 from deepdefense.checks import check_bounds, check_count, check_indices, check_labels, check_logits
 from deepdefense.errors import InputError
 
-__all__ = ["Host", "Subject", "posed"]
+__all__ = ["Host", "Subject", "columned", "evenly", "finite", "posed"]
 
 Host = npt.NDArray[Any]
 
@@ -68,6 +68,17 @@ class Subject:
         for start in range(0, len(rows), self.batch_size):
             yield rows[start : start + self.batch_size]
 
+    def examples(self, rows: Host) -> tuple[Array, Array]:
+        """Some of the examples and their labels, as the framework's own."""
+        return self.native(self.x[rows]), self.native(self.y[rows])
+
+    def displaced(self, rows: Host, delta: Host) -> Host:
+        """Examples moved by delta [m ...], clipped to the bounds, in their own type."""
+        points = self.x[rows] + delta
+        if self.bounds is not None:
+            points = np.clip(points, *self.bounds)
+        return points.astype(self.x.dtype)
+
     def predict(self, x: Host, batch_size: int | None = None) -> Host:
         """Logits [n k] as the network gives them, in batches of that size."""
         size = batch_size or self.batch_size
@@ -79,12 +90,29 @@ class Subject:
 
     def sample(self, count: int) -> Subject:
         """The same network on examples spread evenly over the data."""
-        rows = np.unique(np.linspace(0, len(self.x) - 1, min(count, len(self.x))).astype(int))
-        return self.on(rows)
+        return self.on(evenly(np.arange(len(self.x)), count))
 
     def on(self, rows: Host) -> Subject:
         """The same network on some of the examples."""
         return replace(self, x=self.x[rows], y=self.y[rows], logits=self.logits[rows])
+
+
+def evenly(rows: Host, count: int) -> Host:
+    """So many of the rows, or all, spread evenly over them."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
+    some: Host = rows[np.unique(places.astype(int))]
+    return some
+
+
+def columned(factors: Host, like: Host) -> Host:
+    """A number for each example [m], shaped to multiply examples [m ...]."""
+    return factors.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def finite(x: Host) -> Host:
+    """The examples [n ...] that hold neither NaN nor infinity."""
+    kept: Host = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
+    return kept
 
 
 @contextmanager
@@ -128,8 +156,8 @@ def posed(
         logits = subject.predict(host)
         whole = np.issubdtype(labels.dtype, np.integer)
         check_indices(whole, labels.dtype, labels, logits.shape[1])
-        finite = logits[np.isfinite(logits).all(1)].astype(np.float64)
-        spread = float(np.sqrt(np.mean(finite.var(1)))) if len(finite) else 0.0
+        usable = finite(logits).astype(np.float64)
+        spread = float(np.sqrt(np.mean(usable.var(1)))) if len(usable) else 0.0
         scale = spread / SPREAD if 0 < spread < np.inf else 1.0
         yield replace(subject, logits=logits, scale=scale)
 
@@ -152,11 +180,11 @@ def _inside(x: Host, bounds: Sequence[Any]) -> tuple[Any, Any]:
         raise InputError("bounds must be a pair (low, high) with low < high everywhere")
     low, high = (_each(bound, x) if np.ndim(bound) else float(bound) for bound in (low, high))
     slack = 1e-6 * np.max(np.abs(np.asarray(high) - np.asarray(low)))
-    finite = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
-    if np.any(finite < low - slack) or np.any(finite > high + slack):
+    seen = finite(x)
+    if np.any(seen < low - slack) or np.any(seen > high + slack):
         raise InputError(
             f"examples must lie within the bounds, {np.min(low):g} to {np.max(high):g}; they run "
-            f"from {finite.min():g} to {finite.max():g}: give the bounds in the units of x, or "
+            f"from {seen.min():g} to {seen.max():g}: give the bounds in the units of x, or "
             "none"
         )
     return low, high

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -18,15 +17,7 @@ from deepdefense.evaluation.subject import Subject
 
 __all__ = ["PRESETS", "Attack", "seconds_expected", "suite"]
 
-FUNCTIONS: Mapping[str, Callable[..., Perturbation]] = MappingProxyType(
-    {
-        name: getattr(attacks, name)
-        for name in (
-            "apgd", "cw", "ddn", "deepfool", "fgsm", "fmn", "pgd", "square", "superdeepfool"
-        )
-    }
-)  # fmt: skip
-SEEDED = ("apgd", "pgd", "square")
+SEEDED = ("apgd", "square")
 PRESETS = ("quick", "standard", "thorough")
 TARGETS = 9  # of the targeted loss, as AutoAttack has it
 
@@ -51,7 +42,8 @@ class Attack:
         options = dict(self.settings)
         if self.name in SEEDED:
             options["seed"] = seed
-        return FUNCTIONS[self.name](subject.f, x, y, bounds=subject.native_bounds, **options)
+        function: Callable[..., Perturbation] = getattr(attacks, self.name)
+        return function(subject.f, x, y, bounds=subject.native_bounds, **options)
 
     def __str__(self) -> str:
         """The attack as it would be called."""
@@ -144,7 +136,7 @@ def seconds_expected(subject: Subject, planned: tuple[Attack, ...]) -> float:
     rows = right[: subject.batch_size]
     if not len(rows):
         return 0.0
-    x, y = subject.native(subject.x[rows]), subject.native(subject.y[rows])
+    x, y = subject.examples(rows)
 
     def timed(attack: Callable[[], Perturbation], units: int) -> float:
         took = []
