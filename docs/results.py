@@ -44,21 +44,34 @@ def results() -> str:
     return table(head.split("|"), map(hardened, reports))
 
 
-def measured(part: str, head: Mapping[str, Callable[[Row], str]]) -> str:
-    """Rows of the benchmark, a column for each name."""
-    bench = json.loads((ROOT / "docs/benchmarks/cpu.json").read_text())
-    return table(head, ([cell(row) for cell in head.values()] for row in bench[part]))
+def benchmark(part: str, file: str = "cpu") -> list[Row]:
+    """The rows of one part of a benchmark."""
+    rows: list[Row] = json.loads((ROOT / f"docs/benchmarks/{file}.json").read_text())[part]
+    return rows
 
 
-def each_way(part: str, value: Callable[[Row], str]) -> str:
-    """Rows of the benchmark, subjects down and ways across."""
-    bench = json.loads((ROOT / "docs/benchmarks/cpu.json").read_text())
-    ways = list(dict.fromkeys(row["way"] for row in bench[part] if row["way"] != "plain"))
-    lines: dict[str, list[str]] = {}
-    for row in bench[part]:
-        if row["way"] in ways:
-            lines.setdefault(row["subject"], []).append(value(row))
-    return table(["", *ways], ([subject, *cells] for subject, cells in lines.items()))
+def measured(rows: Iterable[Row], head: Mapping[str, Callable[[Row], str]]) -> str:
+    """Rows as they are, a column for each name."""
+    return table(head, ([cell(row) for cell in head.values()] for row in rows))
+
+
+def each_way(rows: list[Row], down: Iterable[str], value: Callable[[Row], str]) -> str:
+    """Rows side by side: what was measured down, by those columns, and the ways across."""
+    ways = list(dict.fromkeys(row["way"] for row in rows if row["way"] != "plain"))
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        subject = tuple(format(row[name]) for name in down)
+        lines.setdefault(subject, {})[row["way"]] = value(row)
+    return table(
+        [*[""] * len(next(iter(lines))), *ways],
+        ([*subject, *(cells.get(way, "") for way in ways)] for subject, cells in lines.items()),
+    )
+
+
+def distance(row: Row) -> str:
+    """A median distance, with the share that was fooled if not all were."""
+    few = f" ({row['fooled']:.0%} fooled)" if row["fooled"] < 1 else ""
+    return ("none" if row["median"] is None else format(row["median"], ".4g")) + few
 
 
 def named(name: str) -> Callable[[Row], str]:
@@ -74,9 +87,9 @@ def figure(name: str, form: str = ".1f") -> Callable[[Row], str]:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"results": results},
     "docs/cost.md": {
-        "steps": lambda: each_way("steps", figure("ratio")),
+        "steps": lambda: each_way(benchmark("steps"), ["subject"], figure("ratio")),
         "passes": lambda: measured(
-            "passes",
+            benchmark("passes"),
             {
                 "": named("subject"),
                 "way": named("way"),
@@ -87,9 +100,9 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "passes' share of the time": figure("passes_share", ".0%"),
             },
         ),
-        "activations": lambda: each_way("activations", figure("ratio")),
+        "activations": lambda: each_way(benchmark("activations"), ["subject"], figure("ratio")),
         "approximation": lambda: measured(
-            "approximation",
+            benchmark("approximation"),
             {
                 "": named("subject"),
                 "way": named("way"),
@@ -100,7 +113,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
             },
         ),
         "attacks": lambda: measured(
-            "attacks",
+            benchmark("attacks"),
             {
                 "": named("subject"),
                 "attack": named("way"),
@@ -110,6 +123,16 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "mean norm": figure("norm_mean", ".4g"),
                 "success": figure("success", ".0%"),
             },
+        ),
+    },
+    "docs/evaluation.md": {
+        "nearest": lambda: each_way(
+            benchmark("nearest", "strength"), ["subject", "attack", "norm"], distance
+        ),
+        "within": lambda: each_way(
+            benchmark("within", "strength"),
+            ["subject", "norm", "eps", "attacks"],
+            figure("accuracy", ".0%"),
         ),
     },
 }
