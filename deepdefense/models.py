@@ -16,7 +16,7 @@ from deepdefense.data import Dataset
 from deepdefense.errors import InputError
 from deepdefense.runs import load_weights
 from deepdefense.training import TrainingBackend, training_backend
-from deepdefense.zoo import NETWORKS, Network, initial_weights, weight_shapes
+from deepdefense.zoo import COUNTER, NETWORKS, Network, initial_weights, weight_shapes
 
 __all__ = ["build", "check_weights", "first_installed", "network_named", "with_weights"]
 
@@ -32,13 +32,14 @@ def build(
 ) -> Any:
     """A network of the zoo as the chosen framework's own model.
 
-    A `torch.nn.Sequential`, a `keras.Sequential`, or in JAX a pytree of weights that is called on a
+    A `torch.nn.Sequential`, a `keras.Model`, or in JAX a pytree of weights that is called on a
     batch: `jax.grad` and `jax.jit` take it as an argument.
 
     Args:
         network: a description, say ``zoo.lenet((1, 28, 28), 10)``.
         weights: a file of safetensors that any framework wrote, or arrays by name, in PyTorch's
-            names and layout; the model takes their dtype. None: initial ones, in float32.
+            names and layout; the model takes their dtype. None: initial ones, in float32. Batch
+            norm's ``num_batches_tracked``, which only PyTorch has, may be there or not.
         seed: of the initial weights.
         deviation: the standard deviation of the inputs, for the initial weights.
 
@@ -63,7 +64,12 @@ def build(
 
 
 def check_weights(given: Arrays, own: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Raise `InputError`, naming what differs, unless names and shapes are a network's own."""
+    """Raise `InputError`, naming what differs, unless names and shapes are a network's own.
+
+    Batch norm's counters may be there or not: only PyTorch keeps them.
+    """
+    given = {name: value for name, value in given.items() if not name.endswith(COUNTER)}
+    own = {name: shape for name, shape in own.items() if not name.endswith(COUNTER)}
     missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
     if missing or unknown:
         parts = [f"lacks {', '.join(missing)}"] * bool(missing)

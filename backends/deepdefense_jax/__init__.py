@@ -1,7 +1,8 @@
 """The JAX backend: the seam of `deepdefense`, eagerly and under every transformation."""
 
 from deepdefense_jax.adapter import JaxSeam
-from deepdefense_jax.training import JaxTraining, ZooModel
+from deepdefense_jax.networks import ZooModel
+from deepdefense_jax.training import JaxTraining
 
 __all__ = ["BACKEND", "ZooModel"]
 

@@ -1,0 +1,88 @@
+"""Networks of the zoo as PyTorch modules, with torchvision's names for what torchvision has."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor, nn
+
+from deepdefense.zoo import (
+    AdaptiveAveragePool,
+    AveragePool,
+    BatchNorm,
+    Block,
+    Conv,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool,
+    ReLU,
+    Residual,
+)
+
+__all__ = ["ResidualBlock", "chain"]
+
+
+def chain(layers: Iterable[Layer]) -> nn.Sequential:
+    """Layers one after another, each under its own name, or under its place if it has none."""
+    return nn.Sequential(OrderedDict(_named(layers)))
+
+
+def _named(layers: Iterable[Layer]) -> Iterator[tuple[str, nn.Module]]:
+    for i, layer in enumerate(layers):
+        yield getattr(layer, "name", str(i)), _module(layer)
+
+
+def _module(layer: Layer) -> nn.Module:
+    match layer:
+        case Conv(_, inputs, outputs, size, padding, stride, bias):
+            return nn.Conv2d(inputs, outputs, size, stride, padding, bias=bias)
+        case Linear(_, inputs, outputs):
+            return nn.Linear(inputs, outputs)
+        case BatchNorm(_, features, eps, momentum):
+            return _BatchNorm(features, eps, momentum)
+        case Dropout(rate):
+            return nn.Dropout(rate)
+        case MaxPool(size, _, padding):
+            return nn.MaxPool2d(size, layer.step, padding)
+        case AveragePool(size, _, padding):
+            return nn.AvgPool2d(size, layer.step, padding)
+        case AdaptiveAveragePool(size):
+            return nn.AdaptiveAvgPool2d(size)
+        case ReLU():
+            return nn.ReLU()
+        case Flatten():
+            return nn.Flatten()
+        case Block(_, layers):
+            return chain(layers)
+        case Residual():
+            return ResidualBlock(layer)
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """Batch norm of images and of rows; PyTorch has two classes, which differ in this check."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch norm takes [b c ...], got {list(input.shape)}")
+
+
+class ResidualBlock(nn.Module):
+    """max(body(x) + shortcut(x), 0); the layers of both are its children."""
+
+    def __init__(self, block: Residual) -> None:
+        super().__init__()
+        for name, module in _named((*block.body, *block.shortcut)):
+            self.add_module(name, module)
+        self._length = len(block.body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        children = list(self.children())
+        body = shortcut = x
+        for module in children[: self._length]:
+            body = module(body)
+        for module in children[self._length :]:
+            shortcut = module(shortcut)
+        return nn.functional.relu(body + shortcut)

@@ -1,0 +1,424 @@
+"""The networks of the zoo: their published names, and one meaning in every framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from einops import reduce
+from safetensors.numpy import save_file
+
+import deepdefense as dd
+from blobs import DEFENSE
+from deepdefense.objective import Losses, Objective
+from deepdefense.training import Trainer, TrainingBackend, take_step, training_backend
+from deepdefense.zoo import (
+    NETWORKS,
+    AdaptiveAveragePool,
+    AveragePool,
+    BatchNorm,
+    Block,
+    Conv,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool,
+    Network,
+    ReLU,
+    Residual,
+    alexnet,
+    bn_mlp,
+    initial_weights,
+    is_statistic,
+    lenet,
+    mlp,
+    nin,
+    resnet18,
+    weight_shapes,
+)
+
+FRAMEWORKS = ("torch", "jax", "tensorflow")
+BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in FRAMEWORKS]
+Shapes = Iterator[tuple[str, tuple[int, ...]]]
+Weights = dict[str, np.ndarray]
+
+# In float64. The largest errors seen: 4e-15 in one pass, 2e-15 after training.
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+# All kinds of layers: negative numbers in the padding of a maximum, a stride that leaves a rest,
+# padding that counts in a mean, windows that overlap because there are more of them than pixels.
+SMALL = Network(
+    "small",
+    (2, 13, 12),
+    3,
+    (
+        Conv("conv1", 2, 4, 3, padding=1, stride=2, bias=False),
+        BatchNorm("bn1", 4),
+        MaxPool(3, stride=2, padding=1),
+        ReLU(),
+        Block(
+            "layer1",
+            (
+                Residual("0", (Conv("conv1", 4, 4, 3, padding=1), BatchNorm("bn1", 4))),
+                Residual(
+                    "1",
+                    (Conv("conv1", 4, 5, 3, padding=1, stride=2), BatchNorm("bn1", 5)),
+                    (Block("downsample", (Conv("0", 4, 5, 1, stride=2), BatchNorm("1", 5))),),
+                ),
+            ),
+        ),
+        AveragePool(2, stride=1, padding=1),
+        AdaptiveAveragePool(2),
+        Flatten(),
+        Linear("fc", 20, 3),
+    ),
+    spread="fan-in",
+)
+DROPPED = Network(
+    "dropped", (8,), 3, (Linear("fc1", 8, 64), Dropout(), ReLU(), Linear("fc2", 64, 3))
+)
+PLAIN = dd.Recipe(momentum=0.0, weight_decay=0.0)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> TrainingBackend:
+    return training_backend(request.param)
+
+
+def drawn(network: Network) -> Weights:
+    """Initial weights with everything moved that begins at 0 or 1."""
+    rng, weights = np.random.default_rng(0), {}
+    for name, value in initial_weights(network, 0, 1.0).items():
+        moved = rng.uniform(0, 0.3, value.shape) if value.ndim == 1 else 0
+        weights[name] = value.astype(np.float64) + moved
+    return weights
+
+
+def examples(network: Network, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(n, *network.input_shape)), rng.integers(0, network.classes, n)
+
+
+def logits(backend: TrainingBackend, model: Any, x: np.ndarray) -> np.ndarray:
+    with backend.inference(model) as f:
+        return backend.to_numpy(backend.forward(f, backend.asarray(x, model)))
+
+
+# Names and parameters
+
+
+def parameters(network: Network) -> int:
+    shapes = weight_shapes(network).items()
+    return sum(math.prod(shape) for name, shape in shapes if not is_statistic(name))
+
+
+def published_alexnet() -> Shapes:
+    kernels = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3)}
+    kernels |= {8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    maps = {1: (4096, 9216), 4: (4096, 4096), 6: (1000, 4096)}
+    for part, weights in (("features", kernels), ("classifier", maps)):
+        for place, shape in weights.items():
+            yield f"{part}.{place}.weight", shape
+            yield f"{part}.{place}.bias", shape[:1]
+
+
+def published_resnet18() -> Shapes:
+    def norm(name: str, features: int) -> Shapes:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            yield f"{name}.{part}", (features,)
+        yield f"{name}.num_batches_tracked", ()
+
+    yield "conv1.weight", (64, 3, 7, 7)
+    yield from norm("bn1", 64)
+    inputs = 64
+    for layer, outputs in ((1, 64), (2, 128), (3, 256), (4, 512)):
+        for block in (0, 1):
+            place = f"layer{layer}.{block}"
+            yield f"{place}.conv1.weight", (outputs, inputs, 3, 3)
+            yield from norm(f"{place}.bn1", outputs)
+            yield f"{place}.conv2.weight", (outputs, outputs, 3, 3)
+            yield from norm(f"{place}.bn2", outputs)
+            if layer > 1 and block == 0:
+                yield f"{place}.downsample.0.weight", (outputs, inputs, 1, 1)
+                yield from norm(f"{place}.downsample.1", outputs)
+            inputs = outputs
+    yield "fc.weight", (1000, 512)
+    yield "fc.bias", (1000,)
+
+
+PUBLISHED = {
+    "alexnet": (published_alexnet, 61_100_840),
+    "resnet18": (published_resnet18, 11_689_512),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes_are_torchvisions(name: str) -> None:
+    published, count = PUBLISHED[name]
+    network = NETWORKS[name]((3, 224, 224), 1000)
+    assert list(weight_shapes(network).items()) == list(published())
+    assert parameters(network) == count
+
+
+def test_other_networks_have_their_sizes() -> None:
+    """Counted by hand from the definitions."""
+    kernels = [3 * 25 * 192, 192 * 160, 160 * 96, 96 * 25 * 192, 192 * 192, 192 * 192]
+    kernels += [192 * 9 * 192, 192 * 192, 192 * 10]
+    biases = [192, 160, 96, 192, 192, 192, 192, 192, 10]
+    assert parameters(nin((3, 32, 32), 10)) == sum(kernels) + sum(biases)
+    plain = 784 * 500 + 500 + 500 * 150 + 150 + 150 * 10 + 10
+    assert parameters(mlp((1, 28, 28), 10)) == plain
+    assert parameters(bn_mlp((1, 28, 28), 10)) == plain + 2 * (500 + 150)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "told"),
+    [
+        ("nin", (3, 3, 9), r"network nin takes images \[c h w\] of 4 x 4 pixels or more"),
+        ("nin", (784,), r"or more, got \[784\]"),
+        ("alexnet", (3, 62, 64), r"alexnet takes images \[c h w\] of 63 x 63 pixels or more"),
+        ("resnet18", (32, 32), r"resnet18 takes images \[c h w\] .*, got \[32, 32\]"),
+    ],
+)
+def test_unfit_shapes_are_told(name: str, shape: tuple[int, ...], told: str) -> None:
+    with pytest.raises(dd.InputError, match=told):
+        NETWORKS[name](shape, 3)
+
+
+def test_initial_weights_are_drawn_by_their_rule() -> None:
+    fixed = initial_weights(lenet((1, 28, 28), 10), 3, 79.0)
+    rng = np.random.default_rng(3)
+    for name, value in fixed.items():
+        expected = 0 if name.endswith("bias") else rng.normal(0, 0.01, value.shape)
+        np.testing.assert_array_equal(value, np.float32(expected) + np.zeros_like(value))
+    for name, value in initial_weights(resnet18((3, 32, 32), 10), 3, 5.0).items():
+        if value.ndim > 1:
+            scale = 5.0 if name == "conv1.weight" else 1.0
+            spread = scale * value.std() * math.prod(value.shape[1:]) ** 0.5
+            assert spread == pytest.approx(2**0.5, rel=0.05), name
+        else:
+            begins = 1 if name.endswith(("weight", "var")) and name != "fc.bias" else 0
+            np.testing.assert_array_equal(value, begins)
+
+
+# Each framework
+
+
+def test_weights_load_with_the_counter_and_without(
+    backend: TrainingBackend, tmp_path: Path
+) -> None:
+    weights = drawn(SMALL)
+    counters = {n: np.array(7) for n in weight_shapes(SMALL) if n.endswith("num_batches_tracked")}
+    assert len(counters) == 4
+    x, _ = examples(SMALL)
+    save_file(weights, tmp_path / "without.safetensors")
+    save_file(weights | counters, tmp_path / "with.safetensors")
+    with dd.use_backend(backend.name):
+        one, other = (dd.build(SMALL, tmp_path / f"{n}.safetensors") for n in ("without", "with"))
+        np.testing.assert_array_equal(logits(backend, one, x), logits(backend, other, x))
+        with pytest.raises(dd.InputError, match="lacks bn1"):
+            dd.build(SMALL, {n: v for n, v in weights.items() if n != "bn1.running_var"})
+    again = backend.load(backend.copy(one), backend.weights(other))
+    np.testing.assert_array_equal(logits(backend, again, x), logits(backend, one, x))
+
+
+def test_training_goes_back_to_any_state(backend: TrainingBackend) -> None:
+    """Statistics and dropout included."""
+    layers = (*SMALL.layers[:-1], Dropout(0.3), SMALL.layers[-1])
+    network = replace(SMALL, layers=layers)
+    trainer = backend.trainer(backend.build(network, drawn(network)), dd.Recipe())
+    x, y = examples(network)
+
+    def step() -> None:
+        with backend.seeded(0):
+            assert take_step(backend, trainer, Objective(), x, y, lr=0.01) is not None
+
+    step()
+    middle = trainer.state()
+    step()
+    end = trainer.state()
+    for part in ("bn1.running_mean", "layer1.1.downsample.1.running_var", "fc.weight"):
+        assert not np.array_equal(middle[f"weights.{part}"], end[f"weights.{part}"])
+    trainer.restore(middle)
+    step()
+    for name, value in trainer.state().items():
+        np.testing.assert_array_equal(value, end[name])
+
+
+def test_dropout_is_drawn_anew_in_training_alone(backend: TrainingBackend) -> None:
+    model = backend.build(DROPPED, drawn(DROPPED))
+    trainer = backend.trainer(model, PLAIN)
+    x, y = examples(DROPPED)
+    before = logits(backend, trainer.model, x)
+    totals = set()
+    with backend.seeded(0):
+        for _ in range(3):
+            taken = take_step(backend, trainer, Objective(), x, y, lr=0.0)
+            assert taken is not None
+            totals.add(taken.total)
+    assert len(totals) == 3
+    np.testing.assert_array_equal(logits(backend, trainer.model, x), before)
+
+
+class Penalty(Objective):
+    """The penalty alone: nothing is asked of the model as it trains."""
+
+    def losses(self, backend: Any, forward: Any, model: Any, x: Any, y: Any, *_: Any) -> Losses:
+        mean = reduce(DEFENSE(model, x, y), "b ->", "mean")
+        return Losses(mean, mean * 0, mean, mean * 0)
+
+
+def penalty_of(backend: TrainingBackend, trainer: Trainer, lr: float) -> float:
+    """The mean penalty of the small network as it stands, and one step against its gradient."""
+    taken = take_step(backend, trainer, Penalty(), *examples(SMALL), lr=lr)
+    assert taken is not None
+    return taken.total
+
+
+def penalty_gradient(backend: TrainingBackend, trainer: Trainer) -> Weights:
+    """Found by a step of length 1."""
+    before = backend.weights(trainer.model)
+    assert penalty_of(backend, trainer, lr=1.0) > 0
+    after = backend.weights(trainer.model)
+    return {name: before[name] - after[name] for name in before}
+
+
+def test_penalty_is_differentiated_through_residuals_and_batch_norm(
+    backend: TrainingBackend,
+) -> None:
+    """Against central differences along a random direction; statistics stay as they are."""
+    trainer = backend.trainer(backend.build(SMALL, drawn(SMALL)), PLAIN)
+    start, rng = trainer.state(), np.random.default_rng(2)
+    gradient = penalty_gradient(backend, trainer)
+    way = {n: rng.normal(size=v.shape) for n, v in gradient.items() if not is_statistic(n)}
+    sides = []
+    for t in (1e-6, -1e-6):
+        moved = {f"weights.{n}": start[f"weights.{n}"] + t * v for n, v in way.items()}
+        trainer.restore(start | moved)
+        sides.append(penalty_of(backend, trainer, lr=0.0))
+    along = sum((gradient[name] * v).sum() for name, v in way.items())
+    assert along == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)  # seen: 1e-10
+    for name, value in gradient.items():
+        assert is_statistic(name) == (not value.any()), name
+
+
+@pytest.mark.only("jax")
+def test_batch_norm_cannot_train_on_one_value() -> None:
+    network = bn_mlp((4,), 3, hidden=(5,))
+    backend = training_backend("jax")
+    trainer = backend.trainer(backend.build(network, drawn(network)), PLAIN)
+    x, y = examples(network, n=1)
+    with pytest.raises(dd.InputError, match="batch norm bn1 trains on two values or more"):
+        take_step(backend, trainer, Objective(), x, y, lr=0.1)
+
+
+@pytest.mark.only("tensorflow")
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras 3.15's own, as it saves
+def test_tensorflow_saves_its_own_layers(tmp_path: Path) -> None:
+    import keras
+
+    backend = training_backend("tensorflow")
+    model = backend.build(SMALL, drawn(SMALL))
+    model.save(tmp_path / "model.keras")
+    x, _ = examples(SMALL)
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(logits(backend, again, x), logits(backend, model, x))
+
+
+# All frameworks together
+
+
+def together(test: Any) -> Any:
+    for name in FRAMEWORKS:
+        test = pytest.mark.only(name)(test)
+    return test
+
+
+@together
+@pytest.mark.parametrize(
+    "network",
+    [
+        SMALL,
+        bn_mlp((1, 5, 6), 3),
+        nin((3, 8, 9), 3),
+        resnet18((3, 33, 32), 3),
+        alexnet((3, 67, 63), 3, hidden=32),
+    ],
+    ids=lambda network: network.name,
+)
+def test_logits_are_the_same(network: Network) -> None:
+    weights, (x, _) = drawn(network), examples(network, n=2)
+    found = {}
+    for name in FRAMEWORKS:
+        backend = training_backend(name)
+        model = backend.build(network, weights)
+        for key, value in backend.weights(model).items():
+            if not key.endswith("num_batches_tracked"):
+                np.testing.assert_array_equal(value, weights[key])
+        found[name] = logits(backend, model, x)
+    scale = np.abs(found["torch"]).max()
+    for each in found.values():
+        np.testing.assert_allclose(each / scale, found["torch"] / scale, **EXACT)
+
+
+@together
+@pytest.mark.parametrize("home", FRAMEWORKS)
+def test_files_of_one_framework_load_in_the_others(home: str, tmp_path: Path) -> None:
+    x, _ = examples(SMALL)
+    backend = training_backend(home)
+    model = backend.build(SMALL, drawn(SMALL))
+    kept = {name: np.array(v, order="C") for name, v in backend.weights(model).items()}
+    save_file(kept, tmp_path / "model.safetensors")
+    for name in FRAMEWORKS:
+        with dd.use_backend(name):
+            other = dd.build(SMALL, tmp_path / "model.safetensors")
+        found = logits(training_backend(name), other, x)
+        np.testing.assert_allclose(found, logits(backend, model, x), **EXACT)
+
+
+@together
+def test_the_penalty_has_the_same_gradient() -> None:
+    found = {}
+    for name in FRAMEWORKS:
+        backend = training_backend(name)
+        trainer = backend.trainer(backend.build(SMALL, drawn(SMALL)), PLAIN)
+        found[name] = penalty_gradient(backend, trainer)
+    for gradient in found.values():
+        for key, value in gradient.items():
+            np.testing.assert_allclose(value, found["torch"][key], **EXACT)
+
+
+def trained(backend: TrainingBackend, network: Network, objective: Objective, n: int) -> Weights:
+    trainer = backend.trainer(backend.build(network, drawn(network)), dd.Recipe())
+    x, y = examples(network)
+    for _ in range(n):
+        assert take_step(backend, trainer, objective, x, y, lr=0.125) is not None
+    return backend.weights(trainer.model)
+
+
+@together
+def test_batch_norm_trains_the_same_way() -> None:
+    """Hardened by PyTorch and by JAX, the running statistics included."""
+    defense = replace(DEFENSE, gradient="implicit")  # which compiles in half the time
+    torch, jax = (trained(training_backend(n), SMALL, defense, 3) for n in ("torch", "jax"))
+    for name, value in jax.items():
+        np.testing.assert_allclose(value, torch[name], **EXACT)
+
+
+@together
+def test_keras_keeps_the_biased_variance() -> None:
+    """Which is all that differs: its estimate moves towards (n - 1) / n of PyTorch's."""
+    network = bn_mlp((5,), 3, hidden=(6,))
+    torch, keras = (
+        trained(training_backend(n), network, Objective(), 1) for n in ("torch", "tensorflow")
+    )
+    before, name, count = drawn(network), "bn1.running_var", len(examples(network)[1])
+    batch = (keras[name] - 0.9 * before[name]) * count / (count - 1)
+    keras[name] = 0.9 * before[name] + batch
+    for key, value in keras.items():
+        np.testing.assert_allclose(value, torch[key], **EXACT)
