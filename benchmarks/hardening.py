@@ -12,14 +12,15 @@ from benchmarks.subjects import resnet18_shaped
 from benchmarks.timing import alternated
 from deepdefense.data import Dataset
 from deepdefense.defense import DeepDefense
-from deepdefense.training import Recipe, losses, training_backend
+from deepdefense.objective import Objective
+from deepdefense.training import Recipe, take_step, training_backend
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["BATCH", "DEFENSES", "many_classes", "steps"]
 
 BATCH = 100
-DEFENSES: Mapping[str, DeepDefense | None] = {
-    "plain": None,
+DEFENSES: Mapping[str, Objective] = {
+    "plain": Objective(),
     "exact": DeepDefense(),
     "implicit": DeepDefense(gradient="implicit"),
     "implicit, 3 candidates": DeepDefense(gradient="implicit", candidates=3),
@@ -33,13 +34,11 @@ def _calls(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[],
     """An optimizer step for each way, with rate 0, so that all of them see one network."""
     backend = training_backend(framework)
     trainer = backend.trainer(model, Recipe())
-    placed = backend.asarray(x, model)
 
-    def call(defense: DeepDefense | None) -> Callable[[], object]:
-        loss = losses(backend, defense)
-        return lambda: trainer.step(loss, placed, y, 0.0)
+    def call(objective: Objective) -> Callable[[], object]:
+        return lambda: take_step(backend, trainer, objective, x, y, lr=0.0)
 
-    return {way: call(defense) for way, defense in DEFENSES.items()}
+    return {way: call(objective) for way, objective in DEFENSES.items()}
 
 
 def _rows(subject: str, calls: Mapping[str, Callable[[], object]], rounds: int) -> Iterator[Any]:

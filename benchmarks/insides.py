@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from benchmarks.hardening import BATCH, DEFENSES
 from benchmarks.timing import alternated
+from deepdefense.backend import get_backend
 from deepdefense.data import Dataset
 from deepdefense.defense import DeepDefense
-from deepdefense.training import losses, training_backend
+from deepdefense.objective import Objective
+from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["activations", "approximation", "passes"]
@@ -47,8 +49,8 @@ def _subject(kind: str, weights: Mapping[str, np.ndarray], data: Dataset) -> tup
     return model, x, y
 
 
-def _loss(defense: DeepDefense | None, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    total: Tensor = losses(training_backend("torch"), defense)(model, model, x, y).total
+def _loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    total: Tensor = objective.losses(get_backend("torch"), model, model, x, y).total
     return total
 
 
@@ -67,7 +69,7 @@ def passes(
     cotangent = torch.ones_like(logits)
     once = alternated(
         {
-            "plain": lambda: _loss(None, model, x, y).backward(),
+            "plain": lambda: _loss(Objective(), model, x, y).backward(),
             "forward": lambda: training_backend("torch").forward(model, x),
             "towards the input": lambda: torch.autograd.grad(
                 logits, given, cotangent, retain_graph=True
@@ -75,7 +77,7 @@ def passes(
             **{
                 way: lambda defense=defense: _loss(defense, model, x, y).backward()
                 for way, defense in DEFENSES.items()
-                if defense is not None
+                if isinstance(defense, DeepDefense)
             },
         },
         base="plain",
@@ -108,7 +110,11 @@ def approximation(
     x = torch.tensor(data.x_test[:TEST_IMAGES])
     with torch.no_grad():
         y = model.eval()(x).argmax(1)
-        rho = {way: d.terms(model, x, y).rho for way, d in DEFENSES.items() if d is not None}
+        rho = {
+            way: d.terms(model, x, y).rho
+            for way, d in DEFENSES.items()
+            if isinstance(d, DeepDefense)
+        }
     for way, found in rho.items():
         error = found / rho["exact"] - 1
         yield {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.data import Dataset
+from deepdefense.objective import Objective
 from deepdefense.runs import load_weights
 from deepdefense.training import Recipe, train_epoch, training_backend
 from deepdefense.zoo import NETWORKS, initial_weights
@@ -35,7 +36,7 @@ def trained(kind: str, data: Dataset, weights: Path | None) -> Mapping[str, np.n
             data.x_train,
             data.y_train,
             recipe=recipe,
-            defense=None,
+            objective=Objective(),
             epoch=epoch,
         )
     return backend.weights(trainer.model)

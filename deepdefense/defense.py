@@ -21,6 +21,7 @@ from deepdefense.errors import InputError
 from deepdefense.lengths import chord, implicit, unrolled
 from deepdefense.metrics import ratio
 from deepdefense.norms import norm
+from deepdefense.objective import Losses, Objective, cross_entropy
 from deepdefense.search import Search, first_step, flatten, search
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
@@ -53,7 +54,7 @@ class Terms(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DeepDefense:
+class DeepDefense(Objective):
     """A penalty on small DeepFool perturbations, differentiated through the attack itself.
 
     With D the perturbation that `deepfool` finds for x, and rho = ||D||_p / ||x||_p,
@@ -143,9 +144,20 @@ class DeepDefense:
         check_labels(y, x)
         logits = model(x)
         check_logits(logits, x)
+        return cross_entropy(backend, logits, y) + reduce(self(model, x, y), "b ->", "mean")
+
+    def losses(
+        self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
+    ) -> Losses:
+        """The mean cross-entropy of the model as it trains, and the mean penalty."""
+        xp, logits = backend.xp, forward(x)
         labels = backend.index(y, logits.shape[1], x)
-        losses = backend.softmax_cross_entropy(logits, labels)
-        return reduce(losses, "b ->", "mean") + reduce(self(model, x, y), "b ->", "mean")
+        entropy = cross_entropy(backend, logits, labels)
+        terms = self.terms(model, x, labels)
+        penalty = reduce(terms.penalty, "b ->", "mean")
+        zeros = xp.zeros_like(terms.penalty)
+        failed = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
+        return Losses(entropy + penalty, entropy, penalty, failed)
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """The penalty with all that it is made of, per example."""

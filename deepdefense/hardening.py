@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepdefense.assessor import Assessor, Guard
 from deepdefense.backend import backend_for, current_backend, to_host
+from deepdefense.calibration import fitted
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.evaluation.rho import Measurement, Summary, measure, summarize
+from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo, describe, environment
 from deepdefense.results import (
     ATTACK,
     Cost,
     HardeningReport,
     Sample,
+    method,
     write_results,
 )
 from deepdefense.runs import RunFolder
-from deepdefense.stages import Assessor, run_stage
+from deepdefense.stages import run_stage
 from deepdefense.training import (
     Recipe,
     Trainer,
     TrainingBackend,
     batches,
-    losses,
+    take_step,
     training_backend,
 )
 from deepdefense.watcher import Watcher
@@ -50,8 +55,9 @@ def harden(
     train: tuple[Any, Any],
     test: tuple[Any, Any],
     *,
-    defense: DeepDefense | None = None,
+    defense: Objective | None = None,
     recipe: Recipe | None = None,
+    guard: Guard | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
@@ -62,15 +68,18 @@ def harden(
         model: a native model of a framework (say `torch.nn.Module`), trained; it is left as it is.
         train: examples [n ...] and labels [n] to fine-tune on, NumPy's or the framework's.
         test: examples and labels held out, for the report alone: nothing is chosen by them.
-        defense: the penalty; `DeepDefense()` unless given.
+        defense: what to train against: a `DeepDefense`, or one of `deepdefense.baselines`. Unless
+            given, `calibrate` fits the penalty to the network.
         recipe: how to train; `Recipe()`, the paper's, unless given.
+        guard: how far accuracy may fall, and when to end; `Guard()` unless given.
         out: a new folder for report.json, report.html and hardened.safetensors (needs the extra
             ``deepdefense[cli]``). A run that is interrupted keeps its last complete epoch there.
         resume: go on with the run in `out`, to the result it would have had.
         watcher: hears of the progress.
 
-    A loss or gradient that is no longer finite, or a collapse of accuracy, ends training at the
-    last good epoch; `report.stopped` then says why.
+    An epoch whose loss or gradient is not finite, or that costs more accuracy than the guard
+    allows, is taken back and tried again at half the learning rate (`report.notes`). Where that
+    does not help, training ends at the last good epoch; `report.stopped` then says why.
 
     Raises:
         InputError: the data or settings cannot be used, or `out` is taken.
@@ -80,20 +89,23 @@ def harden(
     name = (chosen or backend_for(model, x_train)).name
     backend = training_backend(name)
     data = from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
-    defense, recipe = defense or DeepDefense(), recipe or Recipe()
+    recipe, guard = recipe or Recipe(), guard or Guard()
     check_fit(backend, model, data)
     run = None
     if out is not None:
         settings = {
             "data": data.fingerprint(),
             "weights": fingerprint(backend.weights(model).values()),
-            "defense": asdict(defense),
+            "defense": None if defense is None else method(defense),
             "recipe": asdict(recipe),
+            "guard": asdict(guard),
         }
         begin = RunFolder.reopen if resume else RunFolder.create
         run = begin(Path(out), settings)
     elif resume:
         raise InputError("resume needs the folder of the run: out")
+    if defense is None:
+        defense = fitted(backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed)
     network = NetworkInfo(type(model).__name__, count_weights(backend, model), "given")
     return harden_on(
         backend,
@@ -102,6 +114,7 @@ def harden(
         network=network,
         defense=defense,
         recipe=recipe,
+        guard=guard,
         run=run,
         watcher=watcher or Watcher(),
     )
@@ -113,49 +126,56 @@ def harden_on(
     data: Dataset,
     *,
     network: NetworkInfo,
-    defense: DeepDefense,
+    defense: Objective,
     recipe: Recipe,
+    guard: Guard,
     run: RunFolder | None,
     watcher: Watcher,
 ) -> tuple[Any, HardeningReport]:
     """`harden`, once everything is in hand: measure, train, measure, write."""
-    before = _measured(backend, model, data, defense.p, "before", watcher)
+    p = float(getattr(defense, "p", 2))
+    before = _measured(backend, model, data, p, "before", watcher)
     warnings = _warnings(before.report, data)
     for line in warnings:
         watcher.say(f"warning: {line}")
     trainer = backend.trainer(backend.copy(model), recipe)
-    cost = _cost(backend, trainer, data, defense, recipe)
-    steps = recipe.epochs * -(-len(data.x_train) // recipe.batch_size)
+    cost, gradient = _cost(backend, trainer, data, defense, recipe)
+    if recipe.clip == "auto":
+        recipe = replace(recipe, clip=float(f"{gradient:.3g}"))
+    assessor = Assessor.draw(backend, data, recipe.seed, ATTACK, guard.share)
+    steps = recipe.epochs * -(-len(assessor.trained) // recipe.batch_size)
     watcher.say(
         f"a hardening step takes {cost.ratio:.1f} times a plain one: "
         f"about {steps * cost.hardening_step_seconds:.0f} s for {recipe.epochs} epochs"
     )
-    assessor = Assessor.draw(backend, data, recipe.seed, ATTACK)
-    history, stopped = run_stage(
+    progress = run_stage(
         "harden",
         trainer,
         assessor,
         recipe=recipe,
-        defense=defense,
+        objective=defense,
+        guard=guard,
         run=run,
         watcher=watcher,
     )
     hardened = trainer.model
-    after = _measured(backend, hardened, data, defense.p, "after", watcher)
+    after = _measured(backend, hardened, data, p, "after", watcher)
     report = HardeningReport(
         backend=backend.name,
         network=network,
         data=tuple(describe(data).items()),
         defense=defense,
         recipe=recipe,
+        guard=guard,
         environment=tuple(environment(backend.name).items()),
         before=before.report,
         after=after.report,
-        history=history,
+        history=progress.history,
         sample=Sample(len(assessor.curve), float(before.found.rho[assessor.curve].mean())),
         cost=cost,
-        stopped=stopped,
+        stopped=progress.stopped,
         warnings=warnings,
+        notes=progress.notes,
     )
     if run:
         write_results(run, report, backend, model, hardened, data, before.found, after.found)
@@ -228,20 +248,27 @@ def _warnings(before: Summary, data: Dataset) -> tuple[str, ...]:
 
 
 def _cost(
-    backend: TrainingBackend, trainer: Trainer, data: Dataset, defense: DeepDefense, recipe: Recipe
-) -> Cost:
-    """Time plain and hardening steps in turn; the trainer is then what it was."""
+    backend: TrainingBackend, trainer: Trainer, data: Dataset, defense: Objective, recipe: Recipe
+) -> tuple[Cost, float]:
+    """Time plain and hardening steps in turn, at a learning rate of 0; and the latter's gradient.
+
+    The trainer is then what it was; the gradient is the median of the steps' 2-norms.
+    """
     start = trainer.state()
     seconds: tuple[list[float], list[float]] = ([], [])
+    gradients: list[float] = []
     with backend.seeded(recipe.seed):
         rows = batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
         for turn, chosen in zip(range(COST_PAIRS + 1), rows, strict=False):
-            x = backend.asarray(data.x_train[chosen], trainer.model)
-            for penalty, times in zip((None, defense), seconds, strict=True):
+            x, y = data.x_train[chosen], data.y_train[chosen]
+            for objective, times in zip((Objective(), defense), seconds, strict=True):
                 began = time.perf_counter()
-                trainer.step(losses(backend, penalty), x, data.y_train[chosen], recipe.lr)
+                taken = take_step(backend, trainer, objective, x, y, lr=0.0)
                 if turn or len(data.x_train) <= recipe.batch_size:  # the first warms up
                     times.append(time.perf_counter() - began)
+            if taken is not None:
+                gradients.append(taken.gradient)
     trainer.restore(start)
     plain_seconds, hard_seconds = map(statistics.median, seconds)
-    return Cost(plain_seconds, hard_seconds, hard_seconds / plain_seconds)
+    cost = Cost(plain_seconds, hard_seconds, hard_seconds / plain_seconds)
+    return cost, statistics.median(gradients) if gradients else math.inf

@@ -11,15 +11,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from deepdefense.assessor import Assessor, Guard
+from deepdefense.calibration import fitted
 from deepdefense.data import Dataset, fingerprint, load
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.hardening import check_fit, count_weights, harden_on
 from deepdefense.models import first_installed, network_named, with_weights
+from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo
 from deepdefense.results import ATTACK, HardeningReport
 from deepdefense.runs import RunFolder, latest, new_path
-from deepdefense.stages import Assessor, run_stage
+from deepdefense.stages import run_stage
 from deepdefense.training import Recipe, TrainingBackend, training_backend
 from deepdefense.watcher import Watcher
 
@@ -39,19 +42,23 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 5,
     "lr": 5e-4,
     "batch_size": 100,
+    "warmup": 0.0,
+    "clip": None,
     "lam": 15.0,
-    "c": 25.0,
-    "d": 5.0,
+    "c": None,
+    "d": None,
     "steps": 5,
     "candidates": 10,
     "p": 2.0,
     "gradient": "unrolled",
+    "max_accuracy_drop": None,
+    "patience": None,
     "seed": 0,
 }
-# The paper's settings are for MNIST. The digits are fewer (15 steps an epoch), and their rho is
-# larger, which c must follow (c rho of order 1 to 6). Chosen on other splits than seed 0's.
+# The paper's settings are for MNIST; c and d are fitted to the network, where they are not given.
+# The digits are fewer (15 steps an epoch). Chosen on other splits than seed 0's.
 FITTED: dict[str, dict[str, Any]] = {
-    "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5},
+    "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5, "d": 5.0},
 }
 
 
@@ -67,8 +74,10 @@ def run_job(
     """Do it, or go on with it; the report, and the folder with all that was written."""
     saved = RunFolder.reopen(out or latest("harden"), given) if resume else None
     settings = saved.settings if saved else resolve(given)
-    defense = _fields(DeepDefense, settings | {"p": float(settings["p"])})
-    recipe = _fields(Recipe, settings)
+    steep = {name: settings[name] for name in ("c", "d") if settings[name] is not None}
+    known = {name: value for name, value in settings.items() if name not in ("c", "d")}
+    defense = _fields(DeepDefense, known | steep | {"p": float(settings["p"])})
+    recipe, guard = _fields(Recipe, settings), _fields(Guard, settings)
     backend = training_backend(settings["backend"])
     folder = None if settings["data_dir"] is None else Path(settings["data_dir"])
     data = load(settings["data"], data_dir=folder, seed=recipe.seed)
@@ -93,6 +102,10 @@ def run_job(
     origin = settings["weights"]
     if origin is None:
         model, origin = _reference(backend, model, data, recipe, run, watcher)
+    if len(steep) < 2:
+        found = fitted(backend, model, data.x_train, data.y_train, defense, recipe.seed)
+        defense = replace(found, **steep)
+        watcher.say(f"fitted to the network: c {defense.c:g}, d {defense.d:g}")
     network = NetworkInfo(settings["network"], count_weights(backend, model), origin)
     _, report = harden_on(
         backend,
@@ -101,6 +114,7 @@ def run_job(
         network=network,
         defense=defense,
         recipe=recipe,
+        guard=guard,
         run=run,
         watcher=watcher,
     )
@@ -123,23 +137,29 @@ def _reference(
     """The network trained plainly, unless this run has done so already; where it came from."""
     steps = math.ceil(len(data.x_train) / recipe.batch_size)
     epochs = max(REFERENCE_EPOCHS, math.ceil(REFERENCE_STEPS / steps))
-    plain = replace(recipe, epochs=epochs, lr=REFERENCE_LR, decay=REFERENCE_DECAY)
+    plain = Recipe(
+        epochs=epochs,
+        lr=REFERENCE_LR,
+        decay=REFERENCE_DECAY,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+    )
     origin = f"trained in this run, {epochs} epochs"
     saved = run.load(REFERENCE)
     if saved:
         return backend.load(model, saved[0]), origin
     watcher.say(f"no weights given: training a reference network for {epochs} epochs")
     trainer = backend.trainer(model, plain)
-    _, stopped = run_stage(
+    progress = run_stage(
         "reference",
         trainer,
         Assessor.draw(backend, data, recipe.seed, ATTACK),
         recipe=plain,
-        defense=None,
+        objective=Objective(),
         run=run,
         watcher=watcher,
     )
-    if stopped:
-        raise InputError(f"the reference network could not be trained: {stopped}")
+    if progress.stopped:
+        raise InputError(f"the reference network could not be trained: {progress.stopped}")
     run.save(REFERENCE, backend.weights(trainer.model), {"network": run.settings["network"]})
     return trainer.model, origin

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from deepdefense.assessor import Guard
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.data import Dataset
-from deepdefense.defense import DeepDefense
 from deepdefense.evaluation.rho import Measurement, Summary
+from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo, plain
 from deepdefense.runs import CHECKPOINT, REPORT, RunFolder
 from deepdefense.stages import EpochRecord
@@ -23,6 +24,7 @@ __all__ = [
     "Cost",
     "HardeningReport",
     "Sample",
+    "method",
     "write_results",
 ]
 
@@ -50,6 +52,11 @@ class Sample:
     rho_2_before: float
 
 
+def method(objective: Objective) -> dict[str, Any]:
+    """The name of an objective and all its settings."""
+    return {"method": type(objective).__name__, **asdict(objective)}
+
+
 @dataclass(frozen=True)
 class HardeningReport:
     """What a hardening run began with, came to and cost."""
@@ -57,8 +64,9 @@ class HardeningReport:
     backend: str
     network: NetworkInfo
     data: tuple[tuple[str, Any], ...]
-    defense: DeepDefense
+    defense: Objective
     recipe: Recipe
+    guard: Guard
     environment: tuple[tuple[str, Any], ...]
     before: Summary
     after: Summary
@@ -67,6 +75,7 @@ class HardeningReport:
     cost: Cost
     stopped: str | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json."""
@@ -75,8 +84,9 @@ class HardeningReport:
             "backend": self.backend,
             "network": asdict(self.network),
             "data": dict(self.data),
-            "config": asdict(self.defense)
+            "config": method(self.defense)
             | asdict(self.recipe)
+            | asdict(self.guard)
             | {f"evaluation_{name}": value for name, value in ATTACK.items()},
             "environment": dict(self.environment),
             "before": self.before.as_dict(),
@@ -86,6 +96,7 @@ class HardeningReport:
             "cost": asdict(self.cost),
             "stopped": self.stopped,
             "warnings": self.warnings,
+            "notes": self.notes,
         }
         return {key: plain(value) for key, value in content.items()}
 

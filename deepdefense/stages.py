@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.data import Dataset
-from deepdefense.defense import DeepDefense
-from deepdefense.evaluation.rho import measure
+from deepdefense.assessor import Assessor, Guard
+from deepdefense.objective import Objective
 from deepdefense.runs import CHECKPOINT, RunFolder
-from deepdefense.training import DivergedError, Recipe, Trainer, TrainingBackend, train_epoch
+from deepdefense.training import DivergedError, Epoch, Recipe, Trainer, train_epoch
 from deepdefense.watcher import Watcher
 
-__all__ = ["Assessor", "EpochRecord", "run_stage"]
+__all__ = ["EpochRecord", "Progress", "run_stage"]
 
-# Training accuracy that falls this far below where it began is a collapse, not a trade-off.
+# Accuracy that falls this far below where it began is a collapse, not a trade-off.
 COLLAPSE = 0.10
-# Enough for a curve: the standard error of a mean rho is then about 2 % of it.
-CURVE_EXAMPLES, WATCHED_EXAMPLES = 1000, 2000
 LINES = 10  # about so many lines of progress for a stage
 
 
@@ -36,57 +33,61 @@ class EpochRecord:
     unfinished: float
     accuracy: float
     rho_2: float | None
+    gradient: float  # the mean 2-norm of a step's gradient, before clipping
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class Assessor:
-    """What is looked at after every epoch, on the same examples each time.
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage has come.
 
-    `watched` training examples tell whether training has collapsed, so that held-out data decide
-    nothing; `curve` held-out ones give rho_2.
+    `stopped` is why it ended before its last epoch without having reached its end; `notes` tell
+    what was taken back or left out; `slower` halvings of the learning rate are in force, `tries`
+    of them for the epoch at hand; `watched` is rho_2 of the examples set aside, by epoch.
     """
 
-    backend: TrainingBackend
-    data: Dataset
-    watched: npt.NDArray[np.int64]
-    curve: npt.NDArray[np.int64]
-    attack: Mapping[str, Any]
+    history: tuple[EpochRecord, ...] = ()
+    stopped: str | None = None
+    notes: tuple[str, ...] = ()
+    slower: int = 0
+    tries: int = 0
+    watched: tuple[float, ...] = ()
+    settled: bool = False
 
     @classmethod
-    def draw(
-        cls, backend: TrainingBackend, data: Dataset, seed: int, attack: Mapping[str, Any]
-    ) -> Assessor:
-        """Choose the examples, by the seed."""
-        random = np.random.default_rng((seed, 1))
-        watched = random.permutation(len(data.x_train))[:WATCHED_EXAMPLES]
-        return cls(
-            backend, data, watched, random.permutation(len(data.x_test))[:CURVE_EXAMPLES], attack
+    def of(cls, saved: Mapping[str, Any]) -> Progress:
+        """What `asdict` and JSON made of one."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
+        }
+        fields["history"] = tuple(EpochRecord(**record) for record in saved["history"])
+        return cls(**fields)
+
+    def taken_back(self, why: str, retries: int) -> Progress:
+        """After an epoch that does not count: try again more slowly, or stop."""
+        if self.tries < retries:
+            slower = self.slower + 1
+            note = f"{why}: taken back, and tried again at {0.5**slower:g} of the learning rate"
+            return replace(self, notes=(*self.notes, note), slower=slower, tries=self.tries + 1)
+        done = len(self.history)
+        kept = f"the weights of epoch {done} are kept" if done else "nothing was changed"
+        advice = "Try a lower learning rate, lam or c."
+        return replace(self, stopped=f"{why}; {kept}. {advice}")
+
+    def gone_on(self, record: EpochRecord, rho: float | None, patience: int | None) -> Progress:
+        """After an epoch that counts; `rho` is of the examples set aside, if that is asked."""
+        watched = self.watched if rho is None else (*self.watched, rho)
+        since = len(watched) - 1 - int(np.argmax(watched)) if watched else 0
+        settled = patience is not None and since >= patience
+        note = f"ended after epoch {record.epoch}: rho_2 on the examples set aside no longer grew"
+        return replace(
+            self,
+            history=(*self.history, record),
+            notes=(*self.notes, note) if settled else self.notes,
+            tries=0,
+            watched=watched,
+            settled=settled,
         )
-
-    def accuracy(self, model: Any, x: Any, y: Any, batch_size: int = 500) -> float:
-        """The share of examples [n] that the model gets right."""
-        right = 0
-        with self.backend.inference(model) as f:
-            for start in range(0, len(x), batch_size):
-                batch = self.backend.asarray(x[start : start + batch_size], model)
-                logits = self.backend.to_numpy(self.backend.forward(f, batch))
-                right += int((logits.argmax(1) == y[start : start + batch_size]).sum())
-        return right / len(x)
-
-    def training_accuracy(self, model: Any) -> float:
-        """Accuracy on the watched training examples."""
-        rows = self.watched
-        return self.accuracy(model, self.data.x_train[rows], self.data.y_train[rows])
-
-    def held_out(self, model: Any, *, attacked: bool) -> tuple[float, float | None]:
-        """Accuracy on the test set, and rho_2 on the sample."""
-        x, y = self.data.x_test, self.data.y_test
-        accuracy = self.accuracy(model, x, y)
-        if not attacked:
-            return accuracy, None
-        found = measure(model, x[self.curve], y[self.curve], backend=self.backend, **self.attack)
-        return accuracy, float(found.rho.mean())
 
 
 def run_stage(
@@ -95,78 +96,110 @@ def run_stage(
     assessor: Assessor,
     *,
     recipe: Recipe,
-    defense: DeepDefense | None,
+    objective: Objective,
+    guard: Guard | None = None,
     run: RunFolder | None,
     watcher: Watcher,
-) -> tuple[tuple[EpochRecord, ...], str | None]:
-    """Train for the recipe's epochs; the history, and why it ended early, if it did.
+) -> Progress:
+    """Train for the recipe's epochs, and keep watch.
 
     After each complete epoch its state is the run's checkpoint; an interrupted stage goes on from
-    there to the same result. A loss or gradient that is not finite, and a collapse of the training
-    accuracy, end the stage with the trainer back at its last good epoch.
+    there to the same result. An epoch whose loss, gradient or weights are not finite, or after
+    which accuracy has fallen further than the guard allows, is taken back and tried again at half
+    the learning rate; the stage ends with the trainer at its last good epoch if that does not help.
+    Without a guard nothing is watched but that numbers are finite, and no rho_2 is measured.
     """
-    backend, data = assessor.backend, assessor.data
-    floor = assessor.training_accuracy(trainer.model) - COLLAPSE if defense else 0.0
-    history: list[EpochRecord] = []
-    stopped: str | None = None
+    x, y = assessor.training()
+    steps = -(-len(x) // recipe.batch_size)
+    began = assessor.watched_accuracy(trainer.model) if guard else 0.0
+    progress, good = Progress(), trainer.state()
     saved = run.load(CHECKPOINT) if run else None
     if saved and saved[1]["stage"] == name:
-        trainer.restore(saved[0])
-        history = [EpochRecord(**record) for record in saved[1]["history"]]
-        stopped = saved[1]["stopped"]
-        watcher.say(f"resumed after epoch {len(history)} of {recipe.epochs}")
-
-    def keep(state: Mapping[str, npt.NDArray[Any]]) -> None:
-        if run:
-            records = [asdict(record) for record in history]
-            about = {"stage": name, "history": records, "stopped": stopped}
-            run.save(CHECKPOINT, state, about)
-
-    good = trainer.state()
-    steps = -(-len(data.x_train) // recipe.batch_size)
+        good, progress = saved[0], Progress.of(saved[1]["progress"])
+        trainer.restore(good)
+        watcher.say(f"resumed after epoch {len(progress.history)} of {recipe.epochs}")
     watcher.begin(name, recipe.epochs * steps)
-    while len(history) < recipe.epochs and stopped is None:
-        epoch = len(history)
+    while len(progress.history) < recipe.epochs and not (progress.stopped or progress.settled):
+        done = len(progress.history)
 
-        def progress(step: int, done: int = epoch * steps) -> None:
-            watcher.advance(done + step)
+        def advance(step: int, before: int = done * steps) -> None:
+            watcher.advance(before + step)
 
         try:
-            means = train_epoch(
-                backend,
+            epoch = train_epoch(
+                assessor.backend,
                 trainer,
-                data.x_train,
-                data.y_train,
-                recipe=recipe,
-                defense=defense,
-                epoch=epoch,
-                progress=progress,
+                x,
+                y,
+                recipe=replace(recipe, lr=recipe.lr * 0.5**progress.slower),
+                objective=objective,
+                epoch=done,
+                progress=advance,
             )
             state = trainer.state()
-            if not all(np.isfinite(value).all() for value in state.values()):
-                raise DivergedError(f"the weights were no longer finite after epoch {epoch + 1}")
-            reached = assessor.training_accuracy(trainer.model)
-            if reached < floor:
-                raise DivergedError(
-                    f"training accuracy collapsed in epoch {epoch + 1}: "
-                    f"{reached:.1%}, from {floor + COLLAPSE:.1%}"
-                )
+            _check(state, assessor, trainer.model, began, guard, done + 1)
         except DivergedError as error:
             trainer.restore(good)
-            kept = f"the weights of epoch {epoch} are kept" if epoch else "nothing was changed"
-            stopped = f"{error}; {kept}. Try a lower learning rate, lam or c."
-            watcher.say(f"stopped: {stopped}")
-            keep(good)
-            break
-        accuracy, rho_2 = assessor.held_out(trainer.model, attacked=defense is not None)
-        history.append(EpochRecord(epoch + 1, *means[:4], accuracy, rho_2, means.seconds))
-        good = state
-        keep(good)
-        robust = "" if rho_2 is None else f", rho_2 {rho_2:.4f}"
-        if (epoch + 1) % max(1, recipe.epochs // LINES) and epoch + 1 < recipe.epochs:
-            continue
-        watcher.say(
-            f"{name} epoch {epoch + 1}/{recipe.epochs}: loss {means.loss:.4f}, "
-            f"held-out accuracy {accuracy:.2%}{robust}, {means.seconds:.1f} s"
+            progress = progress.taken_back(str(error), guard.retries if guard else 0)
+            watcher.say(f"stopped: {progress.stopped}" if progress.stopped else progress.notes[-1])
+        else:
+            good = state
+            record = _assessed(assessor, trainer.model, done + 1, epoch, attacked=bool(guard))
+            patience = guard.patience if guard else None
+            rho = None if patience is None else assessor.watched_rho(trainer.model)
+            progress = progress.gone_on(record, rho, patience)
+            _say(name, record, recipe, watcher)
+        if run:
+            run.save(CHECKPOINT, good, {"stage": name, "progress": asdict(progress)})
+    return progress
+
+
+def _check(
+    state: Mapping[str, npt.NDArray[Any]],
+    assessor: Assessor,
+    model: Any,
+    began: float,
+    guard: Guard | None,
+    epoch: int,
+) -> None:
+    """Raise `DivergedError` if that is no state to go on from."""
+    if not all(np.isfinite(value).all() for value in state.values()):
+        raise DivergedError(f"the weights were no longer finite after epoch {epoch}")
+    if guard is None:
+        return
+    drop, reached = guard.max_accuracy_drop, assessor.watched_accuracy(model)
+    if reached < began - (COLLAPSE if drop is None else drop):
+        what = (
+            f"training accuracy collapsed in epoch {epoch}"
+            if drop is None
+            else f"accuracy on the examples set aside fell by more than {drop:.1%} in epoch {epoch}"
         )
-    return tuple(history), stopped
+        raise DivergedError(f"{what}: {reached:.1%}, from {began:.1%}")
+
+
+def _assessed(
+    assessor: Assessor, model: Any, number: int, epoch: Epoch, *, attacked: bool
+) -> EpochRecord:
+    """The record of an epoch, with what it came to on held-out data."""
+    means, (accuracy, rho_2) = epoch.means, assessor.held_out(model, attacked=attacked)
+    return EpochRecord(
+        epoch=number,
+        loss=means.total,
+        cross_entropy=means.cross_entropy,
+        penalty=means.penalty,
+        unfinished=means.unfinished,
+        accuracy=accuracy,
+        rho_2=rho_2,
+        gradient=means.gradient,
+        seconds=epoch.seconds,
+    )
+
+
+def _say(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
+    if record.epoch % max(1, recipe.epochs // LINES) and record.epoch < recipe.epochs:
+        return
+    robust = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"
+    watcher.say(
+        f"{name} epoch {record.epoch}/{recipe.epochs}: loss {record.loss:.4f}, "
+        f"held-out accuracy {record.accuracy:.2%}{robust}, {record.seconds:.1f} s"
+    )

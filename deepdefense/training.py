@@ -6,31 +6,30 @@ over it and the record kept are the same for all.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from einops import reduce
 
-from deepdefense.backend import Array, Backend, Forward, Model, get_backend
+from deepdefense.backend import Array, Backend, get_backend
 from deepdefense.checks import check_count, check_number
-from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
+from deepdefense.objective import LossFunction, Objective, loss_of
 from deepdefense.zoo import Network
 
 __all__ = [
     "DivergedError",
     "Epoch",
-    "Losses",
     "Recipe",
+    "Taken",
     "Trainer",
     "TrainingBackend",
-    "losses",
+    "take_step",
     "train_epoch",
     "training_backend",
 ]
@@ -48,6 +47,9 @@ class Recipe:
         batch_size: examples per step.
         momentum, weight_decay: of SGD.
         decay: what the learning rate is multiplied by for the last fifth of the epochs.
+        warmup: epochs, and parts of one, in which the learning rate rises from 0.
+        clip: the largest 2-norm of a step's gradient (before weight decay): a longer one is scaled
+            down to it. None: no limit. "auto": the median before training (`harden` measures it).
         seed: fixes the order of the examples, dropout and, in a job, initial weights.
 
     The defaults are the paper's for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
@@ -59,36 +61,40 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     decay: float = 0.5
+    warmup: float = 0.0
+    clip: float | Literal["auto"] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_count("epochs", self.epochs, least=0)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)
-        for name in ("lr", "weight_decay", "decay"):
+        for name in ("lr", "weight_decay", "decay", "warmup"):
             check_number(name, getattr(self, name), least=0)
+        if self.clip is not None and self.clip != "auto":
+            check_number("clip", self.clip, least=1e-6)
         check_number("momentum", self.momentum, least=0, below=1)
 
-    def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0.
+    def rate(self, epoch: int, part: float = 1.0) -> float:
+        """The learning rate of an epoch, counted from 0, after that part of it.
 
         >>> [Recipe(epochs=5, lr=1.0).rate(epoch) for epoch in (0, 3, 4)]
         [1.0, 1.0, 0.5]
+        >>> Recipe(lr=1.0, warmup=2.0).rate(1, part=0.5)
+        0.75
         """
-        return self.lr * (self.decay if epoch >= int(0.8 * self.epochs) else 1.0)
+        rising = min(1.0, (epoch + part) / self.warmup) if self.warmup else 1.0
+        return self.lr * rising * (self.decay if epoch >= int(0.8 * self.epochs) else 1.0)
 
 
-class Losses(NamedTuple):
-    """The terms of one step, each a scalar: total = cross_entropy + penalty."""
+class Taken(NamedTuple):
+    """One step that was taken: its losses, and the 2-norm of its gradient before clipping."""
 
-    total: Array
-    cross_entropy: Array
-    penalty: Array
-    unfinished: Array  # share of the examples whose search did not succeed
-
-
-# The model as it trains (dropout at work), the model itself, examples, labels -> the losses.
-LossFunction = Callable[[Forward, Model, Array, Array], Losses]
+    total: float
+    cross_entropy: float
+    penalty: float
+    unfinished: float
+    gradient: float
 
 
 class Trainer(Protocol):
@@ -99,8 +105,20 @@ class Trainer(Protocol):
         """The model as it stands."""
         ...
 
-    def step(self, loss: LossFunction, x: Array, y: Array, lr: float) -> Losses | None:
-        """One update; the losses as floats, or None, with nothing changed, if not finite."""
+    def step(
+        self, loss: LossFunction, x: Array, y: Array, *points: Array, lr: float, clip: float
+    ) -> Taken | None:
+        """One update; what it came to, or None, with nothing changed, if that is not finite.
+
+        A gradient longer than `clip` (2-norm, before weight decay) is scaled down to it.
+        """
+        ...
+
+    def change(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
+        """Set the parameters that `to` gives, of all of them: the framework's arrays by name.
+
+        Names and layout are PyTorch's.
+        """
         ...
 
     def state(self) -> Weights:
@@ -148,12 +166,9 @@ class DivergedError(RuntimeError):
 
 
 class Epoch(NamedTuple):
-    """The means over one epoch's steps."""
+    """One epoch: the means over its steps, and how long it took."""
 
-    loss: float
-    cross_entropy: float
-    penalty: float
-    unfinished: float
+    means: Taken
     seconds: float
 
 
@@ -165,36 +180,31 @@ def training_backend(name: str) -> TrainingBackend:
     return backend
 
 
-@cache
-def losses(backend: Backend, defense: DeepDefense | None) -> LossFunction:
-    """Mean cross-entropy plus mean penalty (none without a defense), term by term.
-
-    The same function for the same arguments, so that it is compiled once.
-    """
-
-    def loss(forward: Forward, model: Model, x: Array, y: Array) -> Losses:
-        logits = forward(x)
-        labels = backend.index(y, logits.shape[1], x)
-        entropy = reduce(backend.softmax_cross_entropy(logits, labels), "b ->", "mean")
-        if defense is None:
-            zero = backend.stop_gradient(entropy) * 0
-            return Losses(entropy, entropy, zero, zero)
-        terms = defense.terms(model, x, labels)
-        penalty = reduce(terms.penalty, "b ->", "mean")
-        failed = backend.xp.where(
-            terms.success,
-            backend.xp.zeros_like(terms.penalty),
-            backend.xp.ones_like(terms.penalty),
-        )
-        return Losses(entropy + penalty, entropy, penalty, reduce(failed, "b ->", "mean"))
-
-    return loss
-
-
 def batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
     """Row numbers of all examples in an order that the seed fixes, `size` at a time."""
     order = np.random.default_rng(seed).permutation(count)
     return (order[start : start + size] for start in range(0, count, size))
+
+
+def take_step(
+    backend: TrainingBackend,
+    trainer: Trainer,
+    objective: Objective,
+    x: Any,
+    y: Any,
+    *,
+    lr: float,
+    clip: float = math.inf,
+) -> Taken | None:
+    """One step of training on a batch of the host; None, and nothing changed, if not finite."""
+    batch = backend.asarray(x, trainer.model)
+    labels = backend.index(y, int(y.max()) + 1, batch)  # their range is the losses' to check
+    points = objective.points(trainer.model, batch, labels)
+    loss = loss_of(backend, objective)
+    taken = trainer.step(loss, batch, labels, *points, lr=lr, clip=clip)
+    if taken is not None and objective.constrains:
+        trainer.change(lambda weights: objective.constrained(backend, weights))
+    return taken
 
 
 def train_epoch(
@@ -204,7 +214,7 @@ def train_epoch(
     y: Array,
     *,
     recipe: Recipe,
-    defense: DeepDefense | None,
+    objective: Objective,
     epoch: int,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Epoch:
@@ -212,12 +222,13 @@ def train_epoch(
 
     Raises `DivergedError` at the first step whose loss or gradient is not finite.
     """
-    loss = losses(backend, defense)
     began, found = time.perf_counter(), []
+    steps = -(-len(x) // recipe.batch_size)
+    clip = recipe.clip if isinstance(recipe.clip, float | int) else math.inf
     with backend.seeded(recipe.seed, epoch):
         for step, rows in enumerate(batches(len(x), recipe.batch_size, recipe.seed, epoch), 1):
-            batch = backend.asarray(x[rows], trainer.model)
-            taken = trainer.step(loss, batch, y[rows], recipe.rate(epoch))
+            rate = recipe.rate(epoch, step / steps)
+            taken = take_step(backend, trainer, objective, x[rows], y[rows], lr=rate, clip=clip)
             if taken is None:
                 raise DivergedError(
                     f"the loss or its gradient was no longer finite in step {step} of "
@@ -226,5 +237,5 @@ def train_epoch(
             found.append((len(rows), *taken))
             progress(step)
     counts, *terms = np.array(found, dtype=np.float64).T
-    total, entropy, penalty, unfinished = (float(np.average(t, weights=counts)) for t in terms)
-    return Epoch(total, entropy, penalty, unfinished, time.perf_counter() - began)
+    means = Taken(*(float(np.average(term, weights=counts)) for term in terms))
+    return Epoch(means, time.perf_counter() - began)

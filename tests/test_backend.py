@@ -49,12 +49,12 @@ dd.deepfool(lambda x: x * 2.0, x)
 dd.DeepDefense()(lambda x: x * 2.0, x, y)
 """
 TRAIN = """
-from deepdefense.training import Recipe, losses
+from deepdefense.training import Recipe, take_step
 from deepdefense.zoo import initial_weights, mlp
 network = mlp((2,), 3)
 model = backend.build(network, initial_weights(network, 0, 1.0))
 x = backend.asarray(np.array([[1.0, 2.0]]), model)
-backend.trainer(model, Recipe()).step(losses(backend, dd.DeepDefense()), x, np.array([0]), 0.1)
+take_step(backend, backend.trainer(model, Recipe()), dd.DeepDefense(), x, np.array([0]), lr=0.1)
 """
 
 

@@ -173,7 +173,8 @@ UNUSABLE: list[tuple[dict[str, str], str]] = [
     ({"data": "nowhere.npz"}, "data must be digits, mnist, cifar10"),
     (
         {"network": "resnet"},
-        "network must be mlp, lenet, convnet or package.module:factory, got 'resnet'",
+        "network must be mlp, bn-mlp, lenet, convnet, nin, alexnet, resnet18 or "
+        "package.module:factory, got 'resnet'",
     ),
     ({"network": "no_such:thing"}, "No module named 'no_such'"),
     ({"network": "my_networks:absent"}, "has no attribute 'absent'"),

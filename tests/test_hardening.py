@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import deepdefense as dd
-from blobs import DEFENSE, RECIPE, TEST, TRAIN, Interrupt
+from blobs import DEFENSE, RECIPE, TEST, TRAIN, Interrupt, summary
+from deepdefense.assessor import Assessor
 from deepdefense.data import from_arrays
+from deepdefense.objective import Losses, Objective
 from deepdefense.results import ATTACK
 from deepdefense.runs import RunFolder, load_weights
-from deepdefense.stages import Assessor, run_stage
+from deepdefense.stages import run_stage
 from deepdefense.training import training_backend
 from deepdefense.watcher import Watcher
 from deepdefense.zoo import NETWORKS, initial_weights
@@ -41,9 +43,8 @@ def model() -> Any:
     backend = training_backend("torch")
     trainer = backend.trainer(net, RECIPE)
     assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
-    run_stage(
-        "reference", trainer, assessor, recipe=RECIPE, defense=None, run=None, watcher=Watcher()
-    )
+    options: Any = {"recipe": RECIPE, "objective": Objective(), "run": None}
+    run_stage("reference", trainer, assessor, watcher=Watcher(), **options)
     return net
 
 
@@ -64,8 +65,8 @@ def test_hardens_a_copy_and_reports_on_both(model: Any) -> None:
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not same_weights(model, hardened)
-    assert report.before == dd.evaluate(model, *TEST).summary
-    assert report.after == dd.evaluate(hardened, *TEST).summary
+    assert report.before == summary(model, *TEST)
+    assert report.after == summary(hardened, *TEST)
     assert report.after.rho_2 > 1.5 * report.before.rho_2
     assert [record.epoch for record in report.history] == [1, 2, 3]
     assert report.history[-1].rho_2 == pytest.approx(report.after.rho_2)
@@ -129,6 +130,7 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
         "cost",
         "stopped",
         "warnings",
+        "notes",
     ]
     keys = {"accuracy", "rho_2", "rho_2_median", "success", "iterations_mean", "n"}
     assert keys <= set(content["before"])
@@ -198,12 +200,85 @@ def test_later_divergence_keeps_the_epochs_before(
 ) -> None:
     one_epoch, _ = harden(model, recipe=replace(RECIPE, epochs=1, decay=1.0))
     rates = {0: RECIPE.lr, 1: 1e30}
-    monkeypatch.setattr(dd.Recipe, "rate", lambda recipe, epoch: rates[epoch])
+    monkeypatch.setattr(dd.Recipe, "rate", lambda recipe, epoch, part: rates[epoch])
     hardened, report = harden(model)
     assert report.stopped is not None
     assert "epoch 2; the weights of epoch 1 are kept" in report.stopped
     assert len(report.history) == 1
     assert same_weights(hardened, one_epoch)
+
+
+def test_a_failed_epoch_is_tried_again_more_slowly(
+    model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A rate that one halving makes fit: the epoch is taken back, and the run goes on."""
+    rate = dd.Recipe.rate
+    monkeypatch.setattr(
+        dd.Recipe, "rate", lambda r, epoch, part: 1e30 if r.lr > 0.01 else rate(r, epoch, part)
+    )
+    recipe = replace(RECIPE, lr=0.02)
+    hardened, report = harden(model, recipe=recipe)
+    assert report.stopped is None
+    assert len(report.history) == 3
+    (note,) = report.notes
+    assert "epoch 1: taken back, and tried again at 0.5 of the learning rate" in note
+    expected, _ = harden(model)  # at half of that rate from the start
+    assert same_weights(hardened, expected)
+    with pytest.raises(KeyboardInterrupt):
+        harden(model, recipe=recipe, out=tmp_path / "run", watcher=Interrupt("harden", 12))
+    again, resumed = harden(model, recipe=recipe, out=tmp_path / "run", resume=True)
+    assert same_weights(again, expected)
+    assert resumed.notes == report.notes
+
+
+class Ruin(Objective):
+    """Training that drives accuracy down, as a penalty that is far too large would."""
+
+    def losses(self, *arguments: Any) -> Losses:
+        found = super().losses(*arguments)
+        return found._replace(total=-found.total)
+
+
+def test_accuracy_is_kept_by_examples_set_aside(model: Any) -> None:
+    recipe = replace(RECIPE, lr=0.05)
+    guard = dd.Guard(max_accuracy_drop=0.05, retries=12)
+    _, lost = harden(model, defense=Ruin(), recipe=recipe, guard=dd.Guard(retries=0))
+    assert lost.stopped is not None
+    assert "training accuracy collapsed in epoch 1" in lost.stopped
+    kept, report = harden(model, defense=Ruin(), recipe=recipe, guard=guard)
+    assert "on the examples set aside fell by more than 5.0% in epoch 1" in report.notes[0]
+    assert report.history
+    x, y = TRAIN
+    aside = np.random.default_rng((recipe.seed, 1)).permutation(len(x))[:15]
+    floor = summary(model, x[aside], y[aside]).accuracy - 0.05
+    assert summary(kept, x[aside], y[aside]).accuracy >= floor
+    unlike = (TEST[0], (TEST[1] + 1) % 3)
+    _, other = dd.harden(model, TRAIN, unlike, defense=Ruin(), recipe=recipe, guard=guard)
+    assert other.notes == report.notes  # held-out data decide nothing
+
+
+def test_ends_when_robustness_no_longer_grows(model: Any) -> None:
+    still = dd.DeepDefense(lam=0.0)
+    _, report = harden(
+        model, defense=still, recipe=replace(RECIPE, epochs=9, lr=1e-12), guard=dd.Guard(patience=2)
+    )
+    assert len(report.history) == 3
+    assert report.stopped is None
+    assert report.notes == ("ended after epoch 3: rho_2 on the examples set aside no longer grew",)
+
+
+def test_penalty_fits_itself_to_the_network(model: Any) -> None:
+    found = dd.calibrate(model, *TRAIN)
+    assert found.c * summary(model, *TRAIN).rho_2_median == pytest.approx(1.5, rel=0.01)
+    assert found.d == pytest.approx(found.c / 5, rel=0.01)
+    _, report = dd.harden(model, TRAIN, TEST, recipe=replace(RECIPE, epochs=1, clip="auto"))
+    assert report.defense == dd.calibrate(model, *TRAIN, seed=RECIPE.seed)
+    assert isinstance(report.recipe.clip, float)
+    constant = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    with torch.no_grad():
+        constant[1].weight.zero_()
+    with pytest.raises(dd.InputError, match="c cannot be fitted to this network"):
+        dd.calibrate(constant, *TRAIN)
 
 
 def test_a_stopped_run_resumes_as_stopped(model: Any, tmp_path: Path) -> None:
@@ -279,7 +354,7 @@ def test_trainer_goes_back_to_any_state(model: Any) -> None:
     start = trainer.state()
     assert set(start) == {f"weights.{name}" for name in model.state_dict()}
     assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
-    options: Any = {"recipe": RECIPE, "defense": None, "run": None, "watcher": Watcher()}
+    options: Any = {"recipe": RECIPE, "objective": Objective(), "run": None, "watcher": Watcher()}
     run_stage("plain", trainer, assessor, **options)
     end = trainer.state()
     assert any(key.startswith("momentum.") for key in end)

@@ -1,101 +1,29 @@
-"""What training needs natively in JAX: networks of the zoo, weights, and one step by optax."""
+"""What training needs natively in JAX: weights, and one step by optax."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
-from einops import rearrange
 from jax import Array
 
-from deepdefense.training import Losses, Recipe
-from deepdefense.zoo import AveragePool, Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
+from deepdefense.objective import Losses, LossFunction
+from deepdefense.training import Recipe, Taken
+from deepdefense.zoo import COUNTER, Network
 from deepdefense_jax.models import is_parameter
+from deepdefense_jax.networks import ZooModel
 
 __all__ = ["JaxTraining", "ZooModel"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-LossFunction = Callable[[Any, Any, Array, Any], Losses]
-
-
-def _windows(x: Array, size: int) -> Array:
-    """Windows without overlap: [b c h w] -> [b c h' w' s]; what is left over is dropped."""
-    height, width = (length // size * size for length in x.shape[2:])
-    x = x[:, :, :height, :width]
-    return rearrange(x, "b c (h s) (w t) -> b c h w (s t)", s=size, t=size)
-
-
-def _convolved(x: Array, kernel: Array, padding: int) -> Array:
-    """[b i h w] * [o i s s] -> [b o h' w'], as one matrix product for each row of the kernel.
-
-    XLA's own convolution takes up to a hundred times as long inside of a loop on CPUs
-    (jax-ml/jax issue 12868), and every attack is a loop.
-    """
-    size = kernel.shape[2]
-    x = rearrange(x, "b i h w -> b h w i")
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    height, width = (length - size + 1 for length in x.shape[1:3])
-    strips = jnp.concatenate([x[:, :, s : s + width] for s in range(size)], -1)
-    rows = rearrange(kernel, "o i r s -> r (s i) o")
-    products = [strips[:, r : r + height] @ rows[r] for r in range(size)]
-    return rearrange(sum(products[1:], products[0]), "b h w o -> b o h w")
-
-
-def _apply(layer: Layer, weights: Mapping[str, Array], x: Array) -> Array:
-    match layer:
-        case Conv(name, _, _, _, padding):
-            mapped = _convolved(x, weights[f"{name}.weight"], padding)
-            return mapped + jnp.reshape(weights[f"{name}.bias"], (1, -1, 1, 1))
-        case Linear(name):
-            mapped = x @ weights[f"{name}.weight"].T
-            return mapped + jnp.reshape(weights[f"{name}.bias"], (1, -1))
-        case MaxPool(size):
-            windows = _windows(x, size)
-            # The first of equals, as the other frameworks choose; far faster to differentiate twice
-            # on CPUs than XLA's window reduction.
-            first = jax.nn.one_hot(jnp.argmax(windows, -1), size * size, dtype=bool)
-            return jnp.where(first, windows, jnp.zeros_like(windows)).sum(-1)
-        case AveragePool(size):
-            return _windows(x, size).mean(-1)
-        case ReLU():
-            return jax.nn.relu(x)
-        case Flatten():
-            return jnp.reshape(x, (x.shape[0], -1))
-
-
-@jax.tree_util.register_pytree_with_keys_class
-class ZooModel:
-    """A network of the zoo: a pytree of weights that is called on a batch.
-
-    `weights` maps PyTorch's names to arrays in PyTorch's layout.
-    """
-
-    def __init__(self, network: Network, weights: Mapping[str, Array]) -> None:
-        self.network, self.weights = network, dict(weights)
-
-    def __call__(self, x: Array) -> Array:
-        """[b ...] -> logits [b k]."""
-        for layer in self.network.layers:
-            x = _apply(layer, self.weights, x)
-        return x
-
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], Any]:
-        """The weights by name, and the rest."""
-        keyed = [(jax.tree_util.DictKey(name), value) for name, value in self.weights.items()]
-        return keyed, (self.network, tuple(self.weights))
-
-    @classmethod
-    def tree_unflatten(cls, rest: Any, values: Any) -> ZooModel:
-        """The model with other weights."""
-        network, names = rest
-        return cls(network, dict(zip(names, values, strict=True)))
 
 
 def _name(path: Any) -> str:
@@ -115,6 +43,37 @@ def _with(model: Any, parameters: Mapping[str, Array]) -> Any:
     )
 
 
+def _statistics(model: Any) -> dict[str, Array]:
+    """What training keeps but does not train: of the zoo's networks, the only ones that tell."""
+    return model.statistics if isinstance(model, ZooModel) else {}
+
+
+def _training(model: Any, key: Array) -> Callable[[Array], Array]:
+    """The model as it trains: each call draws anew, and moves the statistics of the model itself.
+
+    As PyTorch's do, so that the penalty, which asks the model itself, has them as they are then.
+    """
+    if not isinstance(model, ZooModel):
+        return model  # type: ignore[no-any-return]
+    calls = count()
+
+    def forward(x: Array) -> Array:
+        logits, moved = model.training(x, jax.random.fold_in(key, next(calls)))
+        model.weights.update(moved)
+        return logits
+
+    return forward
+
+
+class _State(NamedTuple):
+    """What training goes on from."""
+
+    parameters: dict[str, Array]
+    momentum: Any
+    statistics: dict[str, Array]
+    steps: Array  # that were taken: each draws its own dropout
+
+
 class _Trainer:
     """SGD on the parameters of one pytree; each loss is compiled once for each shape."""
 
@@ -123,63 +82,94 @@ class _Trainer:
         self._optimizer = optax.chain(
             optax.add_decayed_weights(recipe.weight_decay), optax.trace(decay=recipe.momentum)
         )
-        self._state = (_parameters(model), self._optimizer.init(_parameters(model)))
+        statistics = _statistics(model)
+        parameters = {n: v for n, v in _parameters(model).items() if n not in statistics}
+        momentum, steps = self._optimizer.init(parameters), jnp.zeros((), jnp.int32)
+        self._state = _State(parameters, momentum, statistics, steps)
+        self._key = jax.random.key(recipe.seed)
         self._compiled: dict[LossFunction, Callable[..., Any]] = {}
 
     @property
     def model(self) -> Any:
-        return _with(self._start, self._state[0])
+        return _with(self._start, self._state.parameters | self._state.statistics)
 
     def _step(
-        self, loss: LossFunction, state: Any, x: Array, y: Array, lr: float
-    ) -> tuple[Any, Losses, Array]:
-        parameters, momentum = state
+        self,
+        loss: LossFunction,
+        state: _State,
+        x: Array,
+        y: Array,
+        *points: Array,
+        lr: Any,
+        clip: Any,
+    ) -> tuple[Any, tuple[Array, ...], Array]:
+        parameters, momentum, statistics, steps = state
 
-        def total(parameters: dict[str, Array]) -> tuple[Array, Losses]:
-            model = _with(self._start, parameters)
-            found = loss(model, model, x, y)
-            return found.total, found
+        def total(parameters: dict[str, Array]) -> tuple[Array, tuple[Losses, dict[str, Array]]]:
+            model = _with(self._start, parameters | statistics)
+            forward = _training(model, jax.random.fold_in(self._key, steps))
+            found = loss(forward, model, x, y, *points)
+            return found.total, (found, _statistics(model))
 
-        gradients, found = jax.grad(total, has_aux=True)(parameters)
+        gradients, (found, kept) = jax.grad(total, has_aux=True)(parameters)
+        size = optax.tree.norm(gradients)
+        shorter = jnp.minimum(1.0, clip / jnp.where(size > 0, size, 1.0))
+        gradients = optax.tree.scale(shorter, gradients)
         moves, momentum = self._optimizer.update(gradients, momentum, parameters)
         moved = jax.tree.map(lambda p, move: p - lr * move, parameters, moves)
-        usable = jnp.isfinite(found.total) & jnp.isfinite(optax.tree.norm(gradients))
-        state = jax.tree.map(partial(jnp.where, usable), (moved, momentum), state)
-        return state, found, usable
+        usable = jnp.isfinite(found.total) & jnp.isfinite(size)
+        after = _State(moved, momentum, kept, steps + 1)
+        state = jax.tree.map(partial(jnp.where, usable), after, state)
+        return state, (*found, size), usable
 
-    def step(self, loss: LossFunction, x: Array, y: Any, lr: float) -> Losses | None:
+    def step(
+        self, loss: LossFunction, x: Array, y: Any, *points: Array, lr: float, clip: float
+    ) -> Taken | None:
         if loss not in self._compiled:
             self._compiled[loss] = jax.jit(partial(self._step, loss))
-        self._state, found, usable = self._compiled[loss](self._state, x, np.asarray(y), lr)
-        return Losses(*map(float, found)) if bool(usable) else None
+        step = self._compiled[loss]
+        self._state, found, usable = step(self._state, x, y, *points, lr=lr, clip=clip)
+        return Taken(*map(float, found)) if bool(usable) else None
+
+    def change(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
+        parameters = self._state.parameters
+        self._state = self._state._replace(parameters={**parameters, **to(parameters)})
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        parameters, momentum = self._state
-        kept = {f"weights.{name}": np.array(value) for name, value in parameters.items()}
+        parameters, momentum, statistics, steps = self._state
+        weights = parameters | statistics
+        kept = {f"weights.{name}": np.array(value) for name, value in weights.items()}
+        kept["random.steps"] = np.array(steps)
         for name, value in momentum[1].trace.items():
             kept[f"momentum.{name}"] = np.array(value)
         return kept
 
     def restore(self, state: Arrays) -> None:
-        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}}
+        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "random": {}}
         for key, value in state.items():
             part, _, name = key.partition(".")
             parts[part][name] = jnp.asarray(value)
-        parameters = {name: parts["weights"][name] for name in self._state[0]}
+        weights = parts["weights"]
+        parameters = {name: weights[name] for name in self._state.parameters}
+        statistics = {name: weights[name] for name in self._state.statistics}
         decay, trace = self._optimizer.init(parameters)
         moving = {name: parts["momentum"].get(name, zero) for name, zero in trace.trace.items()}
-        self._state = (parameters, (decay, trace._replace(trace=moving)))
+        momentum = (decay, trace._replace(trace=moving))
+        self._state = _State(parameters, momentum, statistics, parts["random"]["steps"])
 
 
 class JaxTraining:
     """The training side of the JAX backend.
 
     A model is a pytree that can be called: one of the zoo, an equinox module, or
-    ``jax.tree_util.Partial(apply, parameters)``. All its inexact arrays are trained.
+    ``jax.tree_util.Partial(apply, parameters)``. All its inexact arrays are trained, but for the
+    running statistics of the zoo's, which move as PyTorch's do.
     """
 
     def build(self, network: Network, weights: Arrays) -> ZooModel:
-        return ZooModel(network, {name: jnp.asarray(value) for name, value in weights.items()})
+        # Not the counters of batches: integers, which nothing here depends on.
+        own = {n: jnp.asarray(v) for n, v in weights.items() if not n.endswith(COUNTER)}
+        return ZooModel(network, own)
 
     def copy(self, model: Any) -> Any:
         return model  # a pytree is never changed

@@ -12,43 +12,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deepdefense.errors import InputError
-from deepdefense.training import Losses, Recipe
-from deepdefense.zoo import AveragePool, Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
+from deepdefense.objective import LossFunction
+from deepdefense.training import Recipe, Taken
+from deepdefense.zoo import Network, weight_shapes
+from deepdefense_tensorflow.networks import graph
 from deepdefense_tensorflow.weights import host, named, randomness
 
 __all__ = ["TensorFlowTraining"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-LossFunction = Callable[[Any, Any, tf.Tensor, Any], Losses]
-
-
-def _layers(layer: Layer) -> list[keras.Layer]:
-    """Keras's layers for channels last, as TensorFlow's convolutions on CPUs need them."""
-    match layer:
-        case Conv(name, _, outputs, size, padding):
-            convolution = keras.layers.Conv2D(outputs, size, name=name)
-            return [keras.layers.ZeroPadding2D(padding)] * bool(padding) + [convolution]
-        case Linear(name, _, outputs):
-            return [keras.layers.Dense(outputs, name=name)]
-        case MaxPool(size):
-            return [keras.layers.MaxPooling2D(size)]
-        case AveragePool(size):
-            return [keras.layers.AveragePooling2D(size)]
-        case ReLU():
-            return [keras.layers.ReLU()]
-        case Flatten():
-            return [keras.layers.Flatten()]
-
-
-def _chain(network: Network) -> list[keras.Layer]:
-    """All layers, between the data's channels first and the convolutions' channels last."""
-    chain: list[keras.Layer] = []
-    image = any(isinstance(layer, Conv) for layer in network.layers)
-    for layer in network.layers:
-        if image and isinstance(layer, Flatten):
-            chain.append(keras.layers.Permute((3, 1, 2)))
-        chain += _layers(layer)
-    return [keras.layers.Permute((2, 3, 1))] * image + chain
 
 
 class _Trainer:
@@ -61,31 +33,43 @@ class _Trainer:
         self._optimizer.build(model.trainable_variables)
         self._compiled: dict[LossFunction, Callable[..., Any]] = {}
 
-    def _gradients(self, loss: LossFunction, x: tf.Tensor, y: tf.Tensor) -> Any:
+    def _gradients(
+        self, loss: LossFunction, clip: tf.Tensor, x: tf.Tensor, y: tf.Tensor, *points: tf.Tensor
+    ) -> Any:
         variables = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape() as tape:
-            found = loss(partial(self.model, training=True), self.model, x, y)
+            found = loss(partial(self.model, training=True), self.model, x, y, *points)
         gradients = tape.gradient(
             found.total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        usable = tf.math.is_finite(found.total) & tf.math.is_finite(
-            tf.linalg.global_norm(gradients)
-        )
+        size = tf.linalg.global_norm(gradients)
+        usable = tf.math.is_finite(found.total) & tf.math.is_finite(size)
+        shorter = tf.where(size > clip, tf.math.divide_no_nan(clip, size), tf.ones_like(size))
         # As PyTorch's and optax's: part of the gradient, of every parameter, before the momentum.
-        decayed = [g + self._decay * w for g, w in zip(gradients, variables, strict=True)]
-        return decayed, found, usable
+        decayed = [shorter * g + self._decay * w for g, w in zip(gradients, variables, strict=True)]
+        return decayed, (*found, size), usable
 
-    def step(self, loss: LossFunction, x: tf.Tensor, y: Any, lr: float) -> Losses | None:
+    def step(
+        self, loss: LossFunction, x: tf.Tensor, y: Any, *points: tf.Tensor, lr: float, clip: float
+    ) -> Taken | None:
         if loss not in self._compiled:
             self._compiled[loss] = tf.function(
                 partial(self._gradients, loss), reduce_retracing=True, autograph=False
             )
-        gradients, found, usable = self._compiled[loss](x, tf.convert_to_tensor(y))
+        step = self._compiled[loss]
+        limit = tf.constant(clip, x.dtype)
+        gradients, found, usable = step(limit, x, tf.convert_to_tensor(y), *points)
         if not bool(usable):
             return None
         self._optimizer.learning_rate = lr
         self._optimizer.apply(gradients, self.model.trainable_variables)
-        return Losses(*map(float, found))
+        return Taken(*map(float, found))
+
+    def change(self, to: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]) -> None:
+        trained = {id(variable) for variable in self.model.trainable_variables}
+        own = {n: w for n, w in named(self.model).items() if id(w.variable) in trained}
+        for name, value in to({name: weight.tensor() for name, weight in own.items()}).items():
+            own[name].set(value)
 
     def _variables(self) -> dict[str, Any]:
         """All that is kept besides the weights, which have a layout of their own."""
@@ -113,11 +97,9 @@ class TensorFlowTraining:
                 f"Keras runs on {keras.backend.backend()} here: set KERAS_BACKEND=tensorflow "
                 "before anything imports it, or use that framework's own backend"
             )
-        dtype = next(iter(weights.values())).dtype.name
+        dtype = weights[next(iter(weight_shapes(network)))].dtype.name
         with _policy(dtype):
-            model = keras.Sequential(
-                [keras.Input(network.input_shape, dtype=dtype), *_chain(network)], name=network.name
-            )
+            model = graph(network, dtype)
         return self.load(model, weights)
 
     def copy(self, model: keras.Model) -> keras.Model:

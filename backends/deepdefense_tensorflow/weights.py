@@ -35,7 +35,11 @@ class Weight(NamedTuple):
         """A copy, in PyTorch's layout."""
         return np.array(rearrange(host(self.variable), f"{self.here} -> {self.there}"), order="C")
 
-    def set(self, value: npt.NDArray[Any]) -> None:
+    def tensor(self) -> Any:
+        """Its value as a tensor, in PyTorch's layout."""
+        return rearrange(self.variable.value, f"{self.here} -> {self.there}")
+
+    def set(self, value: Any) -> None:
         """Assign a value in PyTorch's layout."""
         self.variable.assign(rearrange(value, f"{self.there} -> {self.here}"))
 

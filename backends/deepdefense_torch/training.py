@@ -1,9 +1,8 @@
-"""What training needs natively in PyTorch: building, weights, and one SGD step."""
+"""What training needs natively in PyTorch: weights, and one SGD step."""
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,29 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from deepdefense.training import Losses, Recipe
-from deepdefense.zoo import AveragePool, Conv, Flatten, Layer, Linear, MaxPool, Network, ReLU
+from deepdefense.objective import LossFunction
+from deepdefense.training import Recipe, Taken
+from deepdefense.zoo import Network, weight_shapes
+from deepdefense_torch.networks import chain
 
 __all__ = ["TorchTraining"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-LossFunction = Callable[[Any, Any, Tensor, Any], Losses]
-
-
-def _module(layer: Layer) -> nn.Module:
-    match layer:
-        case Conv(_, inputs, outputs, size, padding):
-            return nn.Conv2d(inputs, outputs, size, padding=padding)
-        case Linear(_, inputs, outputs):
-            return nn.Linear(inputs, outputs)
-        case MaxPool(size):
-            return nn.MaxPool2d(size)
-        case AveragePool(size):
-            return nn.AvgPool2d(size)
-        case ReLU():
-            return nn.ReLU()
-        case Flatten():
-            return nn.Flatten()
 
 
 def _host(tensor: Tensor) -> npt.NDArray[Any]:
@@ -55,19 +39,29 @@ class _Trainer:
             weight_decay=recipe.weight_decay,
         )
 
-    def step(self, loss: LossFunction, x: Tensor, y: Any, lr: float) -> Losses | None:
+    def step(
+        self, loss: LossFunction, x: Tensor, y: Any, *points: Tensor, lr: float, clip: float
+    ) -> Taken | None:
         self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        found = loss(self.model, self.model, x, y)
+        found = loss(self.model, self.model, x, y, *points)
         self._optimizer.zero_grad()
         found.total.backward()
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(found.total) & torch.isfinite(size)):
             return None
+        if size > clip:
+            for gradient in gradients:
+                gradient.mul_(clip / size)
         self._optimizer.step()
-        return Losses(*(float(term.detach()) for term in found))
+        return Taken(*(float(term.detach()) for term in (*found, size)))
+
+    @torch.no_grad()
+    def change(self, to: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> None:
+        for name, value in to(self._parameters).items():
+            self._parameters[name].copy_(value)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         weights = {f"weights.{n}": _host(t) for n, t in self.model.state_dict().items()}
@@ -95,12 +89,9 @@ class TorchTraining:
 
     def build(self, network: Network, weights: Arrays) -> nn.Module:
         with self.seeded(0):  # only so that the native initialisation draws from no global state
-            named = [
-                (getattr(layer, "name", f"layer{i}"), _module(layer))
-                for i, layer in enumerate(network.layers)
-            ]
-        dtype = torch.as_tensor(next(iter(weights.values()))).dtype
-        model = self.load(nn.Sequential(OrderedDict(named)).to(dtype), weights)
+            model: nn.Module = chain(network.layers)
+        dtype = torch.as_tensor(weights[next(iter(weight_shapes(network)))]).dtype
+        model = self.load(model.to(dtype), weights)
         for kernel in (p for p in model.parameters() if p.dim() == 4):
             # A step of LeNet takes half of the time (2 CPU cores). `contiguous` would not do: it
             # leaves a kernel of one input channel as it is.

@@ -31,6 +31,12 @@ MEANINGS = {
     "candidates": "classes considered",
     "unfinished": "examples not across the boundary",
     "lr": "learning rate",
+    "clip": "the longest gradient of a step",
+    "warmup": "epochs in which the learning rate rises",
+    "max_accuracy_drop": "an epoch that costs more is taken back",
+    "patience": "epochs without a larger rho_2 that end training",
+    "validation": "share of training examples set aside, if either is given",
+    "retries": "how often an epoch is tried again at half the learning rate",
 }
 
 

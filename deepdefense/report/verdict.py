@@ -112,7 +112,7 @@ def measures(report: Mapping[str, Any]) -> dict[str, str]:
     """The measures of robustness and their names, the one trained for first."""
     if "rho_p" not in report["after"]:
         return {"rho_2": "rho_2"}
-    order = float(report["config"]["p"])
+    order = float(report["config"].get("p", 2))
     return {"rho_p": f"rho_{order:g}", "rho_2": "rho_2"}
 
 
