@@ -5,7 +5,8 @@
 'unrolled'
 """
 
-from deepdefense import zoo
+from deepdefense import baselines, zoo
+from deepdefense.assessor import Guard
 from deepdefense.attacks import (
     Perturbation,
     apgd,
@@ -25,6 +26,7 @@ from deepdefense.backend import (
     get_backend,
     use_backend,
 )
+from deepdefense.calibration import calibrate
 from deepdefense.defense import DeepDefense, Terms
 from deepdefense.errors import InputError
 from deepdefense.evaluation import (
@@ -50,6 +52,7 @@ __all__ = [
     "Check",
     "DeepDefense",
     "Diagnosis",
+    "Guard",
     "HardeningReport",
     "InputError",
     "Perturbation",
@@ -59,7 +62,9 @@ __all__ = [
     "Watcher",
     "apgd",
     "available_backends",
+    "baselines",
     "build",
+    "calibrate",
     "current_backend",
     "cw",
     "ddn",

@@ -1,4 +1,4 @@
-"""The command line: `deepdefense harden`, `deepdefense evaluate` and `deepdefense backends`.
+"""The command line: `deepdefense harden`, `evaluate`, `reproduce` and `backends`.
 
 Exit codes: 0 done, 1 stopped early (the last good epoch is written) or below --fail-under, 2
 unusable input, in one line and without a traceback, 130 interrupted.
@@ -88,7 +88,10 @@ Data = Annotated[
 ]
 DataDir = Annotated[Path | None, _option("Folder with a copy of mnist or cifar10.")]
 Network = Annotated[
-    str | None, _option("mlp (default), lenet, convnet, or package.module:factory.")
+    str | None,
+    _option(
+        "mlp (default), bn-mlp, lenet, convnet, nin, alexnet, resnet18, or package.module:factory."
+    ),
 ]
 Backend = Annotated[
     str | None,
@@ -113,11 +116,21 @@ def harden(
     epochs: Annotated[int | None, _option("Epochs of hardening (default: 5; digits: 90).")] = None,
     lr: Annotated[float | None, _option("Learning rate (default: 5e-4; digits: 1e-3).")] = None,
     batch_size: Annotated[int | None, _option("Examples per step (default: 100).")] = None,
+    warmup: Annotated[
+        float | None, _option("Epochs in which the learning rate rises from 0 (default: 0).")
+    ] = None,
+    clip: Annotated[
+        float | Literal["auto"] | None,
+        _option("Longest gradient of a step, or auto: the median before training (default: none)."),
+    ] = None,
     lam: Annotated[float | None, _option("Weight of the penalty (default: 15).")] = None,
     c: Annotated[
-        float | None, _option("Steepness for right examples (default: 25; digits: 2.5).")
+        float | None,
+        _option("Steepness for right examples (default: fitted to the network's own rho)."),
     ] = None,
-    d: Annotated[float | None, _option("Steepness for wrong examples (default: 5).")] = None,
+    d: Annotated[
+        float | None, _option("Steepness for wrong examples (default: c / 5 as fitted).")
+    ] = None,
     steps: Annotated[int | None, _option("Most DeepFool iterations (default: 5).")] = None,
     candidates: Annotated[int | None, _option("Classes considered (default: 10).")] = None,
     p: Annotated[float | None, _option("Order of the norm, 1 to inf (default: 2).")] = None,
@@ -135,6 +148,17 @@ def harden(
             "steps 1, where they are not given.",
         ),
     ] = False,
+    max_accuracy_drop: Annotated[
+        float | None,
+        _option(
+            "Take back epochs after which accuracy, on training examples set aside for it, is "
+            "lower by more than this, say 0.005, and go on more slowly (default: not watched)."
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        _option("End after so many epochs without a larger rho_2 on those (default: never)."),
+    ] = None,
     seed: Seed = None,
     out: Annotated[
         Path | None, _option("New folder for the results (default: runs/DATA-NETWORK-TIME).")
@@ -155,6 +179,8 @@ def harden(
         "epochs": epochs,
         "lr": lr,
         "batch_size": batch_size,
+        "warmup": warmup,
+        "clip": clip,
         "lam": lam,
         "c": c,
         "d": d,
@@ -162,6 +188,8 @@ def harden(
         "candidates": candidates,
         "p": p,
         "gradient": gradient,
+        "max_accuracy_drop": max_accuracy_drop,
+        "patience": patience,
         "seed": seed,
     }
     from deepdefense.defense import FAST
@@ -258,6 +286,89 @@ def evaluate(
     _conclude(judge_evaluation(report.as_dict()), folder)
     robust = report.headline.robust_accuracy
     return 0 if fail_under is None or (robust is not None and robust >= fail_under) else 1
+
+
+@app.command
+def reproduce(
+    table: Annotated[
+        Literal["table1", "table2", "epochs", "ablation", "cost"],
+        _option("table1: the paper's; table2: stronger attacks; the others as they say."),
+    ],
+    /,
+    *,
+    subjects: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            help="Of digits-mlp, mnist-mlp, mnist-lenet, cifar10-convnet, cifar10-nin "
+            "(default: those of MNIST).",
+        ),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            help="Of plain, parseval, fgs, deepfool, pgd, trades, mma, paper, deepdefense "
+            "(default: all).",
+        ),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, Parameter(negative="", consume_multiple=True, help="Default: 0.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        _option(
+            "Folder with copies of mnist and cifar10; a file NETWORK_reference.safetensors beside "
+            "the data is the reference network."
+        ),
+    ] = None,
+    backend: Backend = None,
+    epochs: Annotated[
+        int | None, _option("Of every method, instead of what fits each subject.")
+    ] = None,
+    examples: Annotated[
+        int | None, _option("Held-out examples that are attacked (default: 500).")
+    ] = None,
+    quick: Annotated[
+        bool, Parameter(negative="", help="A smoke run of minutes, on scikit-learn's digits.")
+    ] = False,
+    out: Annotated[Path, _option("Folder of the study; what is in it is not done again.")] = Path(
+        "runs/study"
+    ),
+) -> int:
+    """Repeat the paper's study: train by every method, attack, and write a table.
+
+    Writes TABLE.json, TABLE.md and TABLE.html into the folder, where each network that was trained
+    has a folder of its own. Interrupted, the same command goes on.
+    """
+    from deepdefense.study import run_study
+
+    given = {
+        "subjects": subjects,
+        "methods": methods,
+        "seeds": seeds,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "backend": backend,
+        "epochs": epochs,
+        "examples": examples,
+    }
+    shown = {k: v for k, v in given.items() if v is not None and k != "data_dir"}
+    words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
+    for name, value in shown.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    with _Bar() as bar:
+        page = run_study(
+            table,
+            {name: value for name, value in given.items() if value is not None},
+            quick=quick,
+            out=out,
+            command=" ".join(words),
+            watcher=bar,
+        )
+    print(page)
+    return 0
 
 
 def _tell(report: HardeningReport, folder: Path) -> None:

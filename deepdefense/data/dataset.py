@@ -57,6 +57,10 @@ class Dataset:
         """What changes with any value, label or their order."""
         return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The range of pixels as the network takes them, shifted by the mean; None: not pixels."""
+        return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
+
     def display(self, x: np.ndarray) -> np.ndarray | None:
         """Examples as pictures [n h w c], of the data in 0..1; None if they are not images."""
         if not self.scale:

@@ -86,7 +86,7 @@ def run_evaluation(
         data.x_test[rows],
         data.y_test[rows],
         plan,
-        bounds=_bounds(data, settings["bounds"]),
+        bounds=data.bounds() if settings["bounds"] == "pixels" else None,
         reference=reference,
         about=About(network, undefended, _described(data)),
         run=run,
@@ -127,10 +127,3 @@ def _described(data: Dataset) -> dict[str, Any]:
         "class_names": tuple(data.class_names),
         "preprocessing": data.preprocessing,
     }
-
-
-def _bounds(data: Dataset, choice: str) -> tuple[Any, Any] | None:
-    """The range of pixels as the network takes them: shifted by the mean image."""
-    if choice == "none" or data.scale != 255:
-        return None
-    return -data.mean, np.float32(data.scale) - data.mean

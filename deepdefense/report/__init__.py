@@ -1,4 +1,4 @@
-"""The pages of `deepdefense harden` and `evaluate`: HTML files that need nothing but themselves.
+"""The pages of the commands: HTML files that need nothing but themselves.
 
 They take matplotlib and Jinja2, of the extra `deepdefense[cli]`; nothing else imports this package.
 """
@@ -6,6 +6,7 @@ They take matplotlib and Jinja2, of the extra `deepdefense[cli]`; nothing else i
 from deepdefense.report.evaluation import Weakest, render_evaluation
 from deepdefense.report.evaluation_verdict import judge_evaluation
 from deepdefense.report.page import Gallery, render
+from deepdefense.report.study import render_study
 from deepdefense.report.verdict import Verdict, judge
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "judge_evaluation",
     "render",
     "render_evaluation",
+    "render_study",
 ]

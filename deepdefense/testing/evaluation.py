@@ -55,7 +55,7 @@ class EvaluationTests(Harness):
         """The names of the cheap checks that fail."""
         return {check.name for check in self.examined(model) if check.status == "fail"}
 
-    def test_an_honest_network_gets_no_failing_check(self) -> None:
+    def test_an_honest_network_gets_no_failing_check_and_true_distances(self) -> None:
         report = self.reported(self.model(NETWORK))
         assert [str(c) for c in report.checks if c.status == "fail"] == []
         assert report.trusted
@@ -66,22 +66,20 @@ class EvaluationTests(Harness):
             report.distances > (report.headline.eps or 0) * (1 + 1e-6)
         )
 
-    def test_smallest_perturbations_fool_the_network(self) -> None:
-        report = self.reported(self.model(NETWORK))
         assert (NETWORK(report.minima.points).argmax(1) != Y).all()
         lengths = np.linalg.norm(report.minima.points - X, axis=1)
         assert np.allclose(lengths, report.distances)
         for line in report.attacks:
             assert line.rejected == 0
 
-    @pytest.mark.parametrize("factor", [10.0, 1e4])
-    def test_scale_of_the_logits_changes_no_figure(self, factor: float) -> None:
+    def test_scale_of_the_logits_changes_no_figure(self) -> None:
         model = self.model(NETWORK)
-        plain, loud = self.reported(model), self.reported(lambda x: factor * model(x))
+        plain, loud = self.reported(model), self.reported(lambda x: 1e4 * model(x))
         assert np.allclose(figures(plain), figures(loud), rtol=1e-3, atol=1e-9)
         assert loud.headline.withheld is None
-        status = {check.name: check.status for check in loud.checks}
-        assert status["saturation"] == ("fail" if factor == 1e4 else "pass")
+        for report, expected in ((plain, "pass"), (loud, "fail")):
+            (check,) = (check for check in report.checks if check.name == "saturation")
+            assert check.status == expected
 
     def test_batches_and_order_change_no_figure(self) -> None:
         model, x, y = self.model(NETWORK), X[:3], Y[:3]
@@ -130,9 +128,6 @@ class EvaluationTests(Harness):
             return powers / reduce(powers, "b k -> b 1", "sum")
 
         assert "logits" in self.failing(softmax)
-        report = self.reported(softmax)
-        assert "logits" in (report.headline.withheld or "")
-        assert report.headline.robust_accuracy is None
 
     def test_a_vanishing_temperature_is_named(self) -> None:
         model = self.model(NETWORK)
@@ -146,9 +141,6 @@ class EvaluationTests(Harness):
             return logits + self.array(random.normal(size=tuple(logits.shape)))
 
         assert "randomness" in self.failing(noisy)
-        report = self.reported(noisy)
-        assert "randomness" in (report.headline.withheld or "")
-        assert report.distance.wrong == np.sum(report.distances == 0)
 
     def test_outputs_that_depend_on_the_batch_are_named(self) -> None:
         model = self.model(NETWORK)

@@ -1,0 +1,164 @@
+"""One cell of a study: a network fine-tuned by one method with one seed, trained once and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepdefense.assessor import Assessor, Guard
+from deepdefense.attacks.deepfool import deepfool
+from deepdefense.calibration import fitted
+from deepdefense.data import Dataset, fingerprint
+from deepdefense.defense import DeepDefense
+from deepdefense.errors import InputError
+from deepdefense.evaluation.fgs import eps_ref
+from deepdefense.hardening import count_weights, harden_on
+from deepdefense.models import with_weights
+from deepdefense.objective import Objective
+from deepdefense.provenance import NetworkInfo
+from deepdefense.results import ATTACK, method
+from deepdefense.runs import REPORT, SETTINGS, RunFolder, load_weights
+from deepdefense.stages import run_stage
+from deepdefense.study.methods import METHODS, Scale
+from deepdefense.study.subjects import Subject
+from deepdefense.training import TrainingBackend
+from deepdefense.watcher import Watcher
+from deepdefense.zoo import NETWORKS, initial_weights
+
+__all__ = ["Bench", "Cell"]
+
+WEIGHTS = "hardened.safetensors"
+SCALE_EXAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was trained, by which settings, and what came of it."""
+
+    method: str
+    seed: int
+    model: Any
+    report: Mapping[str, Any]  # the content of its report.json
+    folder: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A subject with its data in memory, a folder for its cells, and its reference network."""
+
+    subject: Subject
+    backend: TrainingBackend
+    data: Dataset
+    folder: Path
+    watcher: Watcher
+    epochs: int | None = None  # instead of the subject's
+
+    def blank(self, seed: int) -> Any:
+        """The network with initial weights."""
+        network = NETWORKS[self.subject.network](self.data.x_train.shape[1:], self.data.classes)
+        deviation = float(self.data.x_train.std()) or 1.0
+        return self.backend.build(network, initial_weights(network, seed, deviation))
+
+    def reference(self, given: Path | None, seed: int) -> tuple[Any, str]:
+        """The undefended network: from a file, or trained here once; and where it is from."""
+        model = self.blank(seed)
+        if given is not None:
+            return with_weights(self.backend, model, given), given.name
+        path, recipe = self.folder / f"reference-{seed}", replace(self.subject.reference, seed=seed)
+        if self.epochs is not None:
+            recipe = replace(recipe, epochs=min(recipe.epochs, 4 * self.epochs))
+        run = _folder(path, {"command": "reference", "recipe": repr(recipe)})
+        origin = f"trained in this study, {recipe.epochs} epochs"
+        if (path / WEIGHTS).exists():
+            return with_weights(self.backend, model, path / WEIGHTS), origin
+        self.watcher.say(f"{self.subject.name}: training the reference network, seed {seed}")
+        trainer = self.backend.trainer(model, recipe)
+        progress = run_stage(
+            "reference",
+            trainer,
+            Assessor.draw(self.backend, self.data, seed, ATTACK),
+            recipe=recipe,
+            objective=Objective(),
+            run=run,
+            watcher=self.watcher,
+        )
+        if progress.stopped:
+            raise InputError(f"the reference network could not be trained: {progress.stopped}")
+        run.save(WEIGHTS, self.backend.weights(trainer.model), {"origin": origin})
+        return trainer.model, origin
+
+    def scale(self, reference: Any) -> Scale:
+        """The reference network's own scale, on training examples."""
+        rows = np.random.default_rng(3).permutation(len(self.data.x_train))[:SCALE_EXAMPLES]
+        x, y = self.data.x_train[rows], self.data.y_train[rows]
+        found = deepfool(reference, self.backend.asarray(x, reference), **ATTACK)
+        delta = self.backend.to_numpy(found.delta).reshape(len(x), -1)
+        defense = DeepDefense(**self.subject.defense)
+        return Scale(
+            fgs=float(f"{eps_ref(reference, x, y):.3g}"),
+            distance=float(f"{np.median(np.linalg.norm(delta, axis=1)):.3g}"),
+            fitted=fitted(
+                self.backend, reference, x, y, defense, seed=0, steepness=self.subject.steepness
+            ),
+        )
+
+    def cell(
+        self,
+        name: str,
+        seed: int,
+        reference: tuple[Any, str],
+        scale: Scale,
+        *,
+        tag: str | None = None,
+        objective: Objective | None = None,
+        epochs: int | None = None,
+    ) -> Cell:
+        """The reference network fine-tuned by a method, unless the folder has it already.
+
+        An `objective` of other settings instead of the method's own needs a `tag` for its folder.
+        """
+        (model, origin), chosen = reference, METHODS[name]
+        recipe = replace(self.subject.recipe, seed=seed)
+        limit = epochs or self.epochs
+        recipe = chosen.recipe(recipe if limit is None else replace(recipe, epochs=limit))
+        objective = chosen.objective(scale) if objective is None else objective
+        path = self.folder / f"{tag or name}-{seed}"
+        settings = {
+            "command": "reproduce",
+            "method": {key: repr(value) for key, value in method(objective).items()},
+            "recipe": repr(recipe),
+            "weights": fingerprint(self.backend.weights(model).values()),
+        }
+        run = _folder(path, settings)
+        if not (path / REPORT).exists():
+            self.watcher.say(f"{self.subject.name}: {chosen.label}, seed {seed}: {path}")
+            info = NetworkInfo(self.subject.network, count_weights(self.backend, model), origin)
+            harden_on(
+                self.backend,
+                model,
+                self.data,
+                network=info,
+                defense=objective,
+                recipe=recipe,
+                guard=Guard(),
+                run=run,
+                watcher=self.watcher,
+            )
+        hardened = self.backend.load(self.blank(seed), load_weights(path / WEIGHTS))
+        report = json.loads((path / REPORT).read_text())
+        return Cell(tag or name, seed, hardened, report, path)
+
+
+def _folder(path: Path, settings: Mapping[str, Any]) -> RunFolder:
+    """A run's folder, new or gone on with; what is in it must have begun with the same settings."""
+    run = RunFolder(path)
+    if not (path / SETTINGS).is_file():
+        return RunFolder.create(path, settings)
+    if run.settings != json.loads(json.dumps(settings)):
+        raise InputError(f"{path} was made with other settings: choose another --out")
+    return run

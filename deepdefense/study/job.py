@@ -1,0 +1,112 @@
+"""What `deepdefense reproduce` does: from settings to trained cells, tables and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepdefense.checks import check_choice, check_count
+from deepdefense.data import Dataset, load
+from deepdefense.errors import InputError
+from deepdefense.models import first_installed
+from deepdefense.provenance import describe, environment, plain
+from deepdefense.runs import RunFolder
+from deepdefense.study.cells import Bench
+from deepdefense.study.methods import METHODS
+from deepdefense.study.pages import SCHEMA, write
+from deepdefense.study.subjects import SUBJECTS
+from deepdefense.study.tables import TABLES, Plan
+from deepdefense.training import training_backend
+from deepdefense.watcher import Watcher
+
+__all__ = ["DEFAULTS", "QUICK", "STUDIES", "run_study"]
+
+STUDIES = tuple(TABLES)
+DEFAULTS: Mapping[str, Any] = {
+    "subjects": ["mnist-mlp", "mnist-lenet"],
+    "methods": list(METHODS),
+    "seeds": [0],
+    "data_dir": None,
+    "backend": None,
+    "epochs": None,
+    "examples": 500,
+}
+# A smoke run of minutes: data that come with scikit-learn, few epochs and examples.
+QUICK: Mapping[str, Any] = {"subjects": ["digits-mlp"], "epochs": 3, "examples": 50}
+
+
+def run_study(
+    table: str,
+    given: Mapping[str, Any],
+    *,
+    quick: bool,
+    out: Path,
+    command: str,
+    watcher: Watcher,
+) -> Path:
+    """Train and measure what is not in `out` yet, and write the table; its page's path."""
+    settings = {**DEFAULTS, **(QUICK if quick else {}), **given}
+    check_choice("table", table, STUDIES)
+    _check(settings)
+    backend = training_backend(settings["backend"] or first_installed())
+    rows: list[dict[str, Any]] = []
+    curves, described = {}, {}
+    plan = Plan(settings["methods"], settings["seeds"], settings["examples"], None)
+    for name in settings["subjects"]:
+        subject = SUBJECTS[name]
+        data, beside = _data(subject.data, settings["data_dir"])
+        bench = Bench(subject, backend, data, out / name, watcher, settings["epochs"])
+        watcher.say(
+            f"{name}: {len(plan.methods)} methods, {len(plan.seeds)} seeds, "
+            f"{settings['epochs'] or subject.recipe.epochs} epochs each; what is in {out} already "
+            "is not done again"
+        )
+        found = TABLES[table](bench, plan._replace(weights=_published(beside, subject.network)))
+        rows += found.rows
+        curves[name] = found.curves
+        described[name] = describe(data)
+    content = {
+        "schema": SCHEMA,
+        "table": table,
+        "command": command,
+        "environment": environment(backend.name),
+        "settings": {key: value for key, value in settings.items() if key != "data_dir"},
+        "data": described,
+        "rows": rows,
+        "curves": curves,
+    }
+    write(RunFolder(out), plain(content))
+    return out / f"{table}.html"
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for key, known in (("subjects", SUBJECTS), ("methods", METHODS)):
+        if not settings[key]:
+            raise InputError(f"{key} must name one of {', '.join(known)}, got none")
+        for name in settings[key]:
+            check_choice(key.removesuffix("s"), name, tuple(known))
+    seeds: Sequence[int] = settings["seeds"]
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds must be different whole numbers, got {list(seeds)}")
+    for seed in seeds:
+        check_count("seed", seed, least=0)
+    check_count("examples", settings["examples"], least=1)
+    if settings["epochs"] is not None:
+        check_count("epochs", settings["epochs"], least=1)
+
+
+def _data(name: str, folder: str | None) -> tuple[Dataset, Path | None]:
+    """The data set, and the folder that it lies in, if it is in one."""
+    if folder is None:
+        return load(name), None
+    path = Path(folder)
+    beside = path / name if (path / name).is_dir() else path
+    data = load(name, data_dir=beside)
+    return data, beside
+
+
+def _published(folder: Path | None, network: str) -> Path | None:
+    """A reference network that lies beside its data, as NETWORK_reference.safetensors."""
+    path = None if folder is None else folder / f"{network}_reference.safetensors"
+    return path if path is not None and path.is_file() else None

@@ -1,0 +1,129 @@
+"""A study on disk: its rows as JSON, its tables in Markdown, and one page with the pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepdefense.runs import RunFolder
+
+__all__ = ["SCHEMA", "markdown", "write"]
+
+SCHEMA = "deepdefense.reproduce/1"
+Row = Mapping[str, Any]
+Cell = Callable[[list[Any]], str]
+
+
+def spread(form: Callable[[float], str]) -> Cell:
+    """The mean over seeds, and their standard deviation where there are several."""
+
+    def cell(values: list[Any]) -> str:
+        known = [float(value) for value in values if value is not None]
+        if not known:
+            return ""
+        mean = form(float(np.mean(known)))
+        return mean if len(known) == 1 else f"{mean} ± {form(float(np.std(known, ddof=1)))}"
+
+    return cell
+
+
+PERCENT = spread(lambda value: f"{100 * value:.2f} %")
+NUMBER = spread(lambda value: f"{value:.4g}")
+TIMES = spread(lambda value: f"{value:.2f}")
+
+
+class View(NamedTuple):
+    """A table for reading: rows of equal values in `by` become one line, averaged over seeds."""
+
+    by: Mapping[str, str]
+    columns: Mapping[str, tuple[str, Cell]]
+
+
+SUBJECT = {"data": "data", "network": "network", "label": "method"}
+VIEWS: Mapping[str, View] = {
+    "table1": View(
+        SUBJECT,
+        {
+            "accuracy": ("accuracy", PERCENT),
+            "rho_2": ("rho_2", NUMBER),
+            "median_l2": ("median l2, best attack", NUMBER),
+            "growth": ("times the reference's", TIMES),
+            "growth_deepfool": ("by DeepFool alone", TIMES),
+            "fgs_0.2": ("FGS at 0.2 eps_ref", PERCENT),
+            "fgs_0.5": ("0.5", PERCENT),
+            "fgs_1": ("1.0", PERCENT),
+        },
+    ),
+    "table2": View(
+        {**SUBJECT, "attack": "attack", "norm": "norm", "eps": "eps"},
+        {
+            "median": ("median distance", NUMBER),
+            "accuracy": ("accuracy", PERCENT),
+            "fooled": ("fooled", PERCENT),
+        },
+    ),
+    "epochs": View(
+        {**SUBJECT, "epoch": "epoch"},
+        {"accuracy": ("accuracy", PERCENT), "rho_2": ("rho_2", NUMBER)},
+    ),
+    "ablation": View(
+        {"data": "data", "network": "network", "changed": "changed", "factor": "times"},
+        {
+            "c": ("c", NUMBER),
+            "d": ("d", NUMBER),
+            "lam": ("lambda", NUMBER),
+            "accuracy": ("accuracy", PERCENT),
+            "rho_2": ("rho_2", NUMBER),
+        },
+    ),
+    "cost": View(
+        SUBJECT,
+        {
+            "step_ratio": ("step / plain step", TIMES),
+            "seconds_per_epoch": ("seconds an epoch", NUMBER),
+            "unfinished_first": ("unfinished, first epoch", PERCENT),
+            "unfinished_last": ("last epoch", PERCENT),
+            "iterations_before": ("DeepFool iterations before", TIMES),
+            "iterations_after": ("after", TIMES),
+        },
+    ),
+}
+
+
+def lines(table: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The head and the lines of a table for reading."""
+    view = VIEWS[table]
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in view.by), []).append(row)
+    head = [*view.by.values(), *(name for name, _ in view.columns.values())]
+    body = [
+        [
+            *("" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+              for value in key),
+            *(cell([row.get(name) for row in group]) for name, (_, cell) in view.columns.items()),
+        ]
+        for key, group in groups.items()
+    ]  # fmt: skip
+    return head, body
+
+
+def markdown(table: str, rows: Sequence[Row]) -> str:
+    """The table in Markdown."""
+    head, body = lines(table, rows)
+    written = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in written)
+
+
+def write(run: RunFolder, content: Mapping[str, Any]) -> None:
+    """TABLE.json, TABLE.md and TABLE.html, the first of them last."""
+    from deepdefense.report import render_study  # matplotlib and Jinja2 are in the extra `cli`
+
+    table, rows = content["table"], content["rows"]
+    head, body = lines(table, rows)
+    run.write(f"{table}.html", render_study(content, head, body))
+    run.write(f"{table}.md", f"`{content['command']}`\n\n{markdown(table, rows)}")
+    run.write(f"{table}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")

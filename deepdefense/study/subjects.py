@@ -1,0 +1,78 @@
+"""What is studied: a network and its data, and how it is trained and hardened there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deepdefense.training import Recipe
+
+__all__ = ["SUBJECTS", "Subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network on a data set.
+
+    `reference` trains the undefended network, where no file of it lies beside the data; `recipe`
+    and `defense` are for hardening it, chosen on training data that were set aside.
+    """
+
+    data: str
+    network: str
+    reference: Recipe
+    recipe: Recipe
+    steepness: float  # of the fitted penalty: `deepdefense.calibrate`
+    defense: Mapping[str, Any]  # its settings besides c and d
+
+    @property
+    def name(self) -> str:
+        """Such as mnist-lenet."""
+        return f"{self.data}-{self.network}"
+
+
+IMPLICIT = {"gradient": "implicit", "candidates": 3}
+_ALL = (
+    Subject(
+        "digits",
+        "mlp",
+        reference=Recipe(epochs=67, lr=1e-3, decay=0.1),
+        recipe=Recipe(epochs=60, lr=2e-3, warmup=1.0, clip="auto"),
+        steepness=0.7,
+        defense=IMPLICIT,
+    ),
+    Subject(
+        "mnist",
+        "mlp",
+        reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
+        recipe=Recipe(epochs=30, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
+        steepness=0.9,
+        defense=IMPLICIT,
+    ),
+    Subject(
+        "mnist",
+        "lenet",
+        reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
+        recipe=Recipe(epochs=12, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
+        steepness=1.6,
+        defense=IMPLICIT,
+    ),
+    Subject(
+        "cifar10",
+        "convnet",
+        reference=Recipe(epochs=30, lr=1e-3, decay=0.1),
+        recipe=Recipe(epochs=5, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
+        steepness=1.5,
+        defense=IMPLICIT,
+    ),
+    Subject(
+        "cifar10",
+        "nin",
+        reference=Recipe(epochs=60, lr=1e-2, decay=0.1),
+        recipe=Recipe(epochs=5, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
+        steepness=1.5,
+        defense=IMPLICIT,
+    ),
+)
+SUBJECTS: Mapping[str, Subject] = {subject.name: subject for subject in _ALL}
