@@ -17,6 +17,14 @@ FRAMEWORKS = ("torch", "jax", "tensorflow", "keras")
 COMPILED = "Jit or Graph or Xla"
 EAGER = {"HYPOTHESIS_PROFILE": "eager"}
 COMPILERS = {"HYPOTHESIS_PROFILE": "compilers"}
+# Two processes of one thread each: on networks this small more threads wait for each other, and two
+# processes of two threads on two cores took four times as long.
+SIDE_BY_SIDE = ("-n2", "--dist=worksteal")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
 # Reading data needs no framework: tests-numpy covers it.
 WITHOUT_DATA = "--ignore=tests/test_data.py"
 
@@ -29,16 +37,17 @@ def install(session: nox.Session, package: str, *groups: str) -> None:
 
 def eager_then_compiled(session: nox.Session, backend: str) -> None:
     """All tests of a backend, those of compiled functions with fewer draws."""
-    arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, "-n2", *session.posargs)
-    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER)
-    session.run(*arguments, "-k", COMPILED, env=COMPILERS)
+    arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, *SIDE_BY_SIDE, *session.posargs)
+    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER | ONE_THREAD)
+    session.run(*arguments, "-k", COMPILED, env=COMPILERS | ONE_THREAD)
 
 
 @nox.session(name="tests-torch")
 def tests_torch(session: nox.Session) -> None:
     """The PyTorch backend, the whole job on it, and Keras on PyTorch."""
     install(session, ".[torch,cli]", "test", "test-keras")
-    session.run("pytest", "--backend=torch", WITHOUT_DATA, *session.posargs)
+    arguments = ("pytest", "--backend=torch", WITHOUT_DATA, *SIDE_BY_SIDE, *session.posargs)
+    session.run(*arguments, env=ONE_THREAD)
 
 
 @nox.session(name="tests-jax")
@@ -60,15 +69,15 @@ def tests_parity(session: nox.Session) -> None:
     """All frameworks together: the same networks and inputs give the same numbers."""
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("torch", "jax", "tensorflow")]
-    files = ("tests/test_parity.py", "tests/test_backend.py")
-    session.run("pytest", *backends, *files, "-n2", *session.posargs)
+    files = ("tests/test_parity.py", "tests/test_zoo.py", "tests/test_backend.py")
+    session.run("pytest", *backends, *files, *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
     """The NumPy reference, a third party's backend, docstrings, and data, without a framework."""
     install(session, ".[cli]", "test", "test-plugin")
-    session.run("pytest", "--backend=numpy", *session.posargs)
+    session.run("pytest", "--backend=numpy", *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
     session.run("pytest", "--doctest-modules", "deepdefense", "--ignore=deepdefense/testing")
 
 

@@ -125,6 +125,18 @@ def test_withheld_figures_are_nowhere(tmp_path: Path) -> None:
     assert "Not to be trusted: logits" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_random_outputs_withhold_the_headline() -> None:
+    random = np.random.default_rng(5)
+
+    def noisy(x: np.ndarray) -> np.ndarray:
+        logits = NETWORK(x)
+        return logits + random.normal(size=logits.shape)
+
+    report = dd.evaluate(noisy, X, Y)
+    assert "randomness" in (report.headline.withheld or "")
+    assert report.distance.wrong == np.sum(report.distances == 0)
+
+
 def test_a_report_is_printable_and_hashable() -> None:
     report = dd.evaluate(NETWORK, X, Y)
     assert isinstance(hash(report), int)

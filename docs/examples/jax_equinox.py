@@ -39,7 +39,7 @@ def main() -> tuple[dd.Report, dd.Report]:
     for hardening in (False, True):
         for _ in range(100):
             model, state = step(model, state, hardening)
-        reports.append(dd.evaluate(jax.vmap(model), examples[512:], labels[512:]))
+        reports.append(dd.evaluate(jax.jit(jax.vmap(model)), examples[512:], labels[512:]))
 
     for name, report in zip(("before", "after"), reports, strict=True):
         print(f"{name:>6}: accuracy {report.accuracy:.3f}, rho_2 {report.rho_2:.3f}")

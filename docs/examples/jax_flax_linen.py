@@ -56,7 +56,7 @@ def main() -> tuple[dd.Report, dd.Report]:
         for i in range(100):
             parameters, state = step(parameters, state, jax.random.fold_in(key, i), hardening)
         predict = partial(network.apply, parameters)
-        reports.append(dd.evaluate(predict, examples[512:], labels[512:]))
+        reports.append(dd.evaluate(jax.jit(predict), examples[512:], labels[512:]))
 
     for name, report in zip(("before", "after"), reports, strict=True):
         print(f"{name:>6}: accuracy {report.accuracy:.3f}, rho_2 {report.rho_2:.3f}")
