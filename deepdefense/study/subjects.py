@@ -46,7 +46,7 @@ _ALL = (
         "mnist",
         "mlp",
         reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
-        recipe=Recipe(epochs=30, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
+        recipe=Recipe(epochs=12, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
         steepness=0.9,
         defense=IMPLICIT,
     ),

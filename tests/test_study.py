@@ -1,0 +1,131 @@
+"""`deepdefense reproduce`: what it trains once, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepdefense import cli
+from deepdefense.study import tables
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytestmark = pytest.mark.only("torch")
+
+METHODS = ("plain", "deepdefense")
+
+
+def run(table: str, out: Path, *options: str) -> int:
+    """The exit code."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(["reproduce", table, "--quick", "--examples", "20", "--out", str(out), *options])
+    return int(left.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two seeds, its first table made."""
+    out = tmp_path_factory.mktemp("study")
+    assert run("table1", out, "--methods", *METHODS, "--seeds", "0", "1") == 0
+    return out
+
+
+def content(study: Path, table: str) -> dict[str, Any]:
+    return dict(json.loads((study / f"{table}.json").read_text()))
+
+
+def test_table1_has_a_row_for_each_method_and_seed(study: Path) -> None:
+    found = content(study, "table1")
+    assert found["command"] == (
+        "deepdefense reproduce table1 --quick --methods plain deepdefense --seeds 0 1 --examples 20"
+    )
+    assert "torch" in found["environment"]
+    rows = found["rows"]
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        (method, seed) for seed in (0, 1) for method in ("reference", *METHODS)
+    ]
+    for row in rows:
+        assert {"network", "data", "accuracy", "rho_2", "median_l2", "growth"} <= set(row)
+        assert 0.9 < row["accuracy"] <= 1
+        # The named network stands eps_ref half of the time, all stand a fifth of it more often.
+        assert row["fgs_0.2"] >= row["fgs_0.5"] >= row["fgs_1"]
+        assert set(row["fgs_at"]["reference at 50%"]) == {"0.2", "0.5", "1", "eps"}
+    reference, plain, defended = rows[:3]
+    assert reference["growth"] == 1
+    assert defended["fgs_1"] == pytest.approx(0.5, abs=0.051)
+    assert defended["rho_2"] > 1.1 * plain["rho_2"]
+    assert defended["growth"] > 1.05
+    report = json.loads((study / "digits-mlp" / "deepdefense-0" / "report.json").read_text())
+    assert report["after"]["rho_2"] == defended["rho_2"]
+    curve = found["curves"]["digits-mlp"]["fgs"]["deepdefense"]
+    assert curve["accuracy"][0] >= curve["accuracy"][-1]
+    np.testing.assert_allclose(curve["eps"][-1], 2 * defended["eps_ref"])
+
+
+def test_pages_average_over_seeds(study: Path) -> None:
+    rows = content(study, "table1")["rows"]
+    values = [100 * row["accuracy"] for row in rows if row["method"] == "plain"]
+    line = f"{np.mean(values):.2f} % ± {np.std(values, ddof=1):.2f} %"
+    markdown = (study / "table1.md").read_text()
+    assert line in markdown
+    assert len(markdown.splitlines()) == 2 + 2 + 3
+    page = (study / "table1.html").read_text()
+    assert line in page
+    assert "<svg" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_other_tables_train_nothing_again(study: Path) -> None:
+    weights = study / "digits-mlp" / "plain-0" / "hardened.safetensors"
+    before = weights.stat().st_mtime_ns
+    options = ("--methods", *METHODS, "--seeds", "0")
+    for table in ("table2", "epochs", "cost"):
+        assert run(table, study, *options) == 0
+    assert weights.stat().st_mtime_ns == before
+    lines = content(study, "table2")["rows"]
+    nearest = {
+        (row["method"], row["attack"]): row["median"] for row in lines if row["norm"] == "l2"
+    }
+    assert nearest["deepdefense", "FMN"] > nearest["reference", "FMN"]
+    assert nearest["reference", "FMN"] <= 1.01 * nearest["reference", "DeepFool"]
+    within = [row for row in lines if row["eps"] is not None]
+    assert all(0 <= row["accuracy"] <= 1 for row in within)
+    assert {row["norm"] for row in within} == {"l2", "linf"}
+    history = content(study, "epochs")["rows"]
+    assert [row["epoch"] for row in history if row["method"] == "deepdefense"] == [1, 2, 3]
+    (defended,) = (r for r in content(study, "cost")["rows"] if r["method"] == "deepdefense")
+    assert defended["step_ratio"] > 1
+
+
+def test_ablation_varies_one_setting_at_a_time(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "FACTORS", (0.5,))
+    assert run("ablation", study, "--seeds", "0", "--methods", "deepdefense") == 0
+    rows = content(study, "ablation")["rows"]
+    assert [(row["changed"], row["factor"]) for row in rows] == [
+        ("nothing", 1.0),
+        ("c", 0.5),
+        ("d", 0.5),
+        ("lam", 0.5),
+    ]
+    base = rows[0]
+    for row in rows[1:]:
+        for name in ("c", "d", "lam"):
+            assert row[name] == (0.5 if name == row["changed"] else 1) * base[name]
+
+
+def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, message in (
+        (("--methods", "magic"), "method must be one of plain, parseval"),
+        (("--subjects", "mnist"), "subject must be one of digits-mlp"),
+        (("--seeds", "0", "0"), "seeds must be different whole numbers"),
+        (("--seeds", "0", "--epochs", "2"), "was made with other settings"),
+        (("--epochs", "0"), "epochs must be a whole number, 1 or more"),
+    ):
+        assert run("table1", study, *options) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
