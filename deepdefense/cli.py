@@ -291,7 +291,7 @@ def evaluate(
 @app.command
 def reproduce(
     table: Annotated[
-        Literal["table1", "table2", "epochs", "ablation", "cost"],
+        Literal["table1", "table2", "epochs", "ablation", "layers", "cost"],
         _option("table1: the paper's; table2: stronger attacks; the others as they say."),
     ],
     /,

@@ -266,8 +266,8 @@ def _cost(
                 taken = take_step(backend, trainer, objective, x, y, lr=0.0)
                 if turn or len(data.x_train) <= recipe.batch_size:  # the first warms up
                     times.append(time.perf_counter() - began)
-            if taken is not None:
-                gradients.append(taken.gradient)
+                if taken is not None and objective is defense:
+                    gradients.append(taken.gradient)
     trainer.restore(start)
     plain_seconds, hard_seconds = map(statistics.median, seconds)
     cost = Cost(plain_seconds, hard_seconds, hard_seconds / plain_seconds)

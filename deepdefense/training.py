@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.backend import Array, Backend, get_backend
+from deepdefense.backend import Array, Backend, Forward, get_backend
 from deepdefense.checks import check_count, check_number
 from deepdefense.errors import InputError
 from deepdefense.objective import LossFunction, Objective, loss_of
@@ -150,6 +150,13 @@ class TrainingBackend(Backend, Protocol):
 
     def load(self, model: Any, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
         """The model with all of them set, in place if it can be; names and shapes fit."""
+        ...
+
+    def held(self, model: Any, but: str) -> Forward:
+        """The model in inference mode, all parameters constant but those of the layer `but`.
+
+        To be called inside of `inference(model)`; a layer's parameters are named LAYER.weight, ...
+        """
         ...
 
     def trainer(self, model: Any, recipe: Recipe) -> Trainer:

@@ -119,6 +119,13 @@ def test_ablation_varies_one_setting_at_a_time(
             assert row[name] == (0.5 if name == row["changed"] else 1) * base[name]
 
 
+def test_penalty_acts_on_one_layer(study: Path) -> None:
+    assert run("layers", study, "--seeds", "0", "--methods", "deepdefense") == 0
+    rows = {row["layer"]: row["rho_2"] for row in content(study, "layers")["rows"]}
+    assert list(rows) == ["all", "fc1", "fc2", "fc3"]
+    assert rows["all"] == max(rows.values())
+
+
 def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (("--methods", "magic"), "method must be one of plain, parseval"),

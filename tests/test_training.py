@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from blobs import DEFENSE, TEST, TRAIN, Interrupt, summary
 from deepdefense import cli
 from deepdefense.objective import Objective
 from deepdefense.runs import load_weights
+from deepdefense.study.layers import OneLayer
 from deepdefense.training import TrainingBackend, take_step, training_backend
 from deepdefense.zoo import NETWORKS, Network, initial_weights, mlp
 
@@ -202,6 +203,26 @@ def test_trainer_goes_back_to_any_state(backend: TrainingBackend) -> None:
     assert any(not np.array_equal(value, middle[key]) for key, value in end.items())
     for key, value in trainer.state().items():
         np.testing.assert_array_equal(value, end[key])
+
+
+def test_all_parameters_but_one_layers_can_be_held(backend: TrainingBackend) -> None:
+    """With a learning rate of 1 and no penalty but one layer's, weights tell which have moved."""
+    _, model = trained(backend)
+    held = OneLayer(**(asdict(DEFENSE) | {"lam": 50.0}), layer="fc2")
+
+    def moved(objective: Objective) -> dict[str, float]:
+        trainer = backend.trainer(backend.copy(model), replace(RECIPE, weight_decay=0.0))
+        before = backend.weights(trainer.model)
+        x, y = (part[:20] for part in TRAIN)
+        assert take_step(backend, trainer, objective, x, y, lr=1.0) is not None
+        after = backend.weights(trainer.model)
+        return {name: after[name] - value for name, value in before.items()}
+
+    plain, one, whole = (moved(o) for o in (Objective(), held, replace(DEFENSE, lam=50.0)))
+    for name in plain:
+        same = one[name] - (whole if name.startswith("fc2") else plain)[name]
+        np.testing.assert_allclose(same, 0, atol=1e-5)
+        assert np.abs(whole[name] - plain[name]).max() > 1e-3
 
 
 def test_command_line_runs_on_every_backend(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
-from jax import Array
+from jax import Array, lax
 
 from deepdefense.objective import Losses, LossFunction
 from deepdefense.training import Recipe, Taken
@@ -180,6 +180,14 @@ class JaxTraining:
     def load(self, model: Any, weights: Arrays) -> Any:
         own = _parameters(model)
         return _with(model, {n: jnp.asarray(weights[n], dtype=v.dtype) for n, v in own.items()})
+
+    def held(self, model: Any, but: str) -> Callable[[Array], Array]:
+        own = _parameters(model).items()
+        held: Callable[[Array], Array] = _with(
+            model,
+            {n: v if n.rpartition(".")[0] == but else lax.stop_gradient(v) for n, v in own},
+        )
+        return held
 
     def trainer(self, model: Any, recipe: Recipe) -> _Trainer:
         return _Trainer(model, recipe)

@@ -46,7 +46,10 @@ class _Trainer:
         usable = tf.math.is_finite(found.total) & tf.math.is_finite(size)
         shorter = tf.where(size > clip, tf.math.divide_no_nan(clip, size), tf.ones_like(size))
         # As PyTorch's and optax's: part of the gradient, of every parameter, before the momentum.
-        decayed = [shorter * g + self._decay * w for g, w in zip(gradients, variables, strict=True)]
+        decayed = [
+            shorter * tf.convert_to_tensor(g) + self._decay * w
+            for g, w in zip(gradients, variables, strict=True)
+        ]
         return decayed, (*found, size), usable
 
     def step(
@@ -115,6 +118,15 @@ class TensorFlowTraining:
         for name, weight in named(model).items():
             weight.set(weights[name])
         return model
+
+    def held(self, model: keras.Model, but: str) -> Callable[[tf.Tensor], tf.Tensor]:
+        names = {id(w.variable): name.rpartition(".")[0] for name, w in named(model).items()}
+        trained = [
+            v.value if names[id(v)] == but else tf.stop_gradient(v.value)
+            for v in model.trainable_variables
+        ]
+        fixed = [v.value for v in model.non_trainable_variables]
+        return lambda x: model.stateless_call(trained, fixed, x, training=False)[0]
 
     def trainer(self, model: keras.Model, recipe: Recipe) -> _Trainer:
         return _Trainer(model, recipe)

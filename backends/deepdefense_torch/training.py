@@ -108,6 +108,14 @@ class TorchTraining:
         model.load_state_dict({n: torch.as_tensor(np.array(v)) for n, v in weights.items()})
         return model
 
+    def held(self, model: nn.Module, but: str) -> Callable[[Tensor], Tensor]:
+        constant = {
+            name: parameter.detach()
+            for name, parameter in model.named_parameters()
+            if name.rpartition(".")[0] != but
+        }
+        return lambda x: torch.func.functional_call(model, constant, (x,))
+
     def trainer(self, model: nn.Module, recipe: Recipe) -> _Trainer:
         return _Trainer(model, recipe)
 

@@ -19,6 +19,7 @@ TITLES = {
     "table2": "Under stronger attacks",
     "epochs": "Over the epochs",
     "ablation": "The settings of Deep Defense varied",
+    "layers": "The penalty on one layer at a time",
     "cost": "What it costs",
 }
 AXES = {
@@ -40,7 +41,8 @@ def render_study(
         head=head,
         body=body,
         text=sum(
-            name in ("data", "network", "method", "attack", "norm", "changed") for name in head
+            name in ("data", "network", "method", "attack", "norm", "changed", "layer")
+            for name in head
         ),
         figures=[
             (subject, _curves(f"{subject}-{name}", name, curves))

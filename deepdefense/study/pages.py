@@ -79,6 +79,14 @@ VIEWS: Mapping[str, View] = {
             "rho_2": ("rho_2", NUMBER),
         },
     ),
+    "layers": View(
+        {"data": "data", "network": "network", "layer": "layer"},
+        {
+            "accuracy": ("accuracy", PERCENT),
+            "before": ("rho_2 before", NUMBER),
+            "rho_2": ("rho_2", NUMBER),
+        },
+    ),
     "cost": View(
         SUBJECT,
         {

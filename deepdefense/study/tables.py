@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from deepdefense.errors import InputError
 from deepdefense.evaluation import eps_ref
 from deepdefense.study import figures
 from deepdefense.study.cells import Bench, Cell
+from deepdefense.study.layers import OneLayer, layers_of
 from deepdefense.study.methods import METHODS, Scale
 
 __all__ = ["TABLES", "Found", "Plan"]
@@ -244,10 +245,32 @@ def ablation(bench: Bench, plan: Plan) -> Found:
     return Found(rows, {})
 
 
+def layers(bench: Bench, plan: Plan) -> Found:
+    """The penalty differentiated in the parameters of one layer at a time, and of all."""
+    rows = []
+    for seed in plan.seeds:
+        reference, scale, _ = _start(bench, plan, seed)
+        names = layers_of(bench.backend, reference[0])
+        for name in ["all", *names]:
+            objective = scale.fitted
+            if name != "all":
+                objective = OneLayer(**asdict(scale.fitted), layer=name)
+            tag = "deepdefense" if name == "all" else f"deepdefense-{name}"
+            cell = bench.cell("deepdefense", seed, reference, scale, tag=tag, objective=objective)
+            side = cell.report["after"]
+            rows.append(
+                _row(bench, replace(cell, method="deepdefense"))
+                | {"layer": name, "accuracy": side["accuracy"], "rho_2": side["rho_2"]}
+                | {"before": cell.report["before"]["rho_2"]}
+            )
+    return Found(rows, {})
+
+
 TABLES: Mapping[str, Callable[[Bench, Plan], Found]] = {
     "table1": table1,
     "table2": table2,
     "epochs": epochs,
     "ablation": ablation,
+    "layers": layers,
     "cost": cost,
 }
