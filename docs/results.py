@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepdefense.study.pages import VIEWS, markdown
+
 ROOT = Path(__file__).parent.parent
 # The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1), as remembered:
 # not checked against the paper.
@@ -37,9 +39,21 @@ def hardened(report: Row) -> Iterable[str]:
     )
 
 
+def kept(schema: str) -> list[Row]:
+    """What commands of that schema left in docs/results."""
+    files = sorted((ROOT / "docs/results").glob("*.json"))
+    return [row for p in files if (row := json.loads(p.read_text()))["schema"] == schema]
+
+
+def study(table: str) -> str:
+    """A table of `deepdefense reproduce`, each file of it under its command."""
+    found = [row for row in kept("deepdefense.reproduce/1") if row["table"] == table]
+    return "\n".join(f"`{row['command']}`\n\n{markdown(table, row['rows'])}" for row in found)
+
+
 def results() -> str:
     """Hardening runs, before and after."""
-    reports = [json.loads(p.read_text()) for p in sorted((ROOT / "docs/results").glob("*.json"))]
+    reports = kept("deepdefense.harden/1")
     head = "data, network|gradient|accuracy|rho_2|paper (from memory)|settings|step / plain"
     return table(head.split("|"), map(hardened, reports))
 
@@ -125,6 +139,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
             },
         ),
     },
+    "docs/study.md": {name: lambda name=name: study(name) for name in VIEWS},
     "docs/evaluation.md": {
         "nearest": lambda: each_way(
             benchmark("nearest", "strength"), ["subject", "attack", "norm"], distance

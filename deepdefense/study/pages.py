@@ -10,7 +10,7 @@ import numpy as np
 
 from deepdefense.runs import RunFolder
 
-__all__ = ["SCHEMA", "markdown", "write"]
+__all__ = ["SCHEMA", "VIEWS", "markdown", "write"]
 
 SCHEMA = "deepdefense.reproduce/1"
 Row = Mapping[str, Any]
