@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmarks.attacks import peers
 from benchmarks.hardening import many_classes, steps
 from benchmarks.insides import activations, approximation, passes
+from benchmarks.large import large
 from benchmarks.strength import nearest, within
 from benchmarks.subjects import trained
 from deepdefense.backend import available_backends
@@ -103,6 +104,22 @@ def strength(
             found["within"] += held
             _show("within", held)
         _write(out, found)  # what is measured so far
+
+
+@app.command
+def images(
+    framework: Annotated[str, Parameter(help="torch, jax or tensorflow.")],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+) -> None:
+    """An epoch of hardening AlexNet and ResNet-18 at 224 x 224: time and memory an example."""
+    found: dict[str, Rows] = {"images": []}
+    for kind in ("alexnet", "resnet18"):
+        new = list(large(framework, kind))
+        found["images"] += new
+        _show("images", new)
+        _write(out, found)
 
 
 def _write(out: Path | None, found: Mapping[str, Rows]) -> None:

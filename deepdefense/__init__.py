@@ -41,6 +41,7 @@ from deepdefense.evaluation import (
 from deepdefense.hardening import harden
 from deepdefense.metrics import rho
 from deepdefense.models import build
+from deepdefense.objective import Objective
 from deepdefense.results import HardeningReport
 from deepdefense.training import Recipe
 from deepdefense.watcher import Watcher
@@ -55,6 +56,7 @@ __all__ = [
     "Guard",
     "HardeningReport",
     "InputError",
+    "Objective",
     "Perturbation",
     "Recipe",
     "Report",

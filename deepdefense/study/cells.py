@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,9 @@ from deepdefense.training import TrainingBackend
 from deepdefense.watcher import Watcher
 from deepdefense.zoo import NETWORKS, initial_weights
 
-__all__ = ["Bench", "Cell"]
+__all__ = ["Bench", "Cell", "Found", "Plan", "Row", "about", "started", "trained"]
+
+Row = dict[str, Any]
 
 WEIGHTS = "hardened.safetensors"
 SCALE_EXAMPLES = 1000
@@ -45,6 +47,22 @@ class Cell:
     model: Any
     report: Mapping[str, Any]  # the content of its report.json
     folder: Path
+
+
+class Plan(NamedTuple):
+    """What to run: methods and seeds, and how many held-out examples attacks are shown."""
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    examples: int
+    weights: Path | None  # of the reference network
+
+
+class Found(NamedTuple):
+    """A table's rows, and curves by the name of what they show."""
+
+    rows: list[Row]
+    curves: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +170,33 @@ class Bench:
         hardened = self.backend.load(self.blank(seed), load_weights(path / WEIGHTS))
         report = json.loads((path / REPORT).read_text())
         return Cell(tag or name, seed, hardened, report, path)
+
+
+def about(bench: Bench, cell: Cell) -> Row:
+    """What every table says of a cell."""
+    label = "reference" if cell.method == "reference" else METHODS[cell.method].label
+    return {
+        "network": bench.subject.network,
+        "data": bench.subject.data,
+        "method": cell.method,
+        "label": label,
+        "seed": cell.seed,
+    }
+
+
+def started(bench: Bench, plan: Plan, seed: int) -> tuple[tuple[Any, str], Scale, Cell]:
+    """The reference network, its scale, and itself as a cell."""
+    reference = bench.reference(plan.weights, seed)
+    folder = bench.folder / f"reference-{seed}"
+    return reference, bench.scale(reference[0]), Cell("reference", seed, reference[0], {}, folder)
+
+
+def trained(bench: Bench, plan: Plan, seed: int) -> Iterator[Cell]:
+    """The reference, and each method's network."""
+    reference, scale, first = started(bench, plan, seed)
+    yield first
+    for name in plan.methods:
+        yield bench.cell(name, seed, reference, scale)
 
 
 def _folder(path: Path, settings: Mapping[str, Any]) -> RunFolder:

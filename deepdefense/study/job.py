@@ -12,11 +12,11 @@ from deepdefense.errors import InputError
 from deepdefense.models import first_installed
 from deepdefense.provenance import describe, environment, plain
 from deepdefense.runs import RunFolder
-from deepdefense.study.cells import Bench
+from deepdefense.study.cells import Bench, Plan
 from deepdefense.study.methods import METHODS
 from deepdefense.study.pages import SCHEMA, write
 from deepdefense.study.subjects import SUBJECTS
-from deepdefense.study.tables import TABLES, Plan
+from deepdefense.study.tables import TABLES
 from deepdefense.training import training_backend
 from deepdefense.watcher import Watcher
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deepdefense.defense import FAST
 from deepdefense.training import Recipe
 
 __all__ = ["SUBJECTS", "Subject"]
@@ -54,9 +55,9 @@ _ALL = (
         "mnist",
         "lenet",
         reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
-        recipe=Recipe(epochs=12, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
-        steepness=1.6,
-        defense=IMPLICIT,
+        recipe=Recipe(epochs=14, lr=1e-3, decay=0.2, warmup=0.5, clip="auto"),
+        steepness=2.8,
+        defense=FAST,
     ),
     Subject(
         "cifar10",

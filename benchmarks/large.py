@@ -1,0 +1,91 @@
+"""One epoch of hardening AlexNet and ResNet-18 on a folder of images of 224 x 224 pixels."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deepdefense.data import load
+from deepdefense.defense import DeepDefense
+from deepdefense.objective import Objective
+from deepdefense.training import Recipe, train_epoch, training_backend
+from deepdefense.zoo import NETWORKS, initial_weights
+
+__all__ = ["large"]
+
+SIDE, CLASSES, EACH, BATCH = 224, 4, 10, 8
+WAYS = {
+    "plain": Objective(),
+    "fast": DeepDefense.fast(),
+    "implicit, 3 candidates": DeepDefense(gradient="implicit", candidates=3),
+}
+
+
+def _draw(folder: Path) -> None:
+    """Pictures of a few blocks of colour, a folder for each class."""
+    random = np.random.default_rng(0)
+    for label in range(CLASSES):
+        place = folder / f"class{label}"
+        place.mkdir()
+        for i in range(EACH):
+            blocks = random.integers(0, 256, (2 + 2 * label, 2 + 2 * label, 3), dtype=np.uint8)
+            picture = Image.fromarray(blocks).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            picture.save(place / f"{i}.png")
+
+
+def _peak() -> float:
+    """The process's largest resident memory so far, in MB (Linux counts in KB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _measured(framework: str, kind: str, way: str) -> dict[str, Any]:
+    """Two epochs of that way, the second timed, and then two plain ones, in one process."""
+    backend = training_backend(framework)
+    with tempfile.TemporaryDirectory() as folder:
+        _draw(Path(folder))
+        data = load(folder)
+    network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
+    weights = initial_weights(network, 0, float(data.x_train.std()))
+    trainer = backend.trainer(backend.build(network, weights), Recipe())
+    recipe = Recipe(lr=0.0, batch_size=BATCH)  # a framework that compiles does so in the first
+
+    def seconds(objective: Objective) -> float:
+        for epoch in range(2):
+            found = train_epoch(
+                backend,
+                trainer,
+                data.x_train,
+                data.y_train,
+                recipe=recipe,
+                objective=objective,
+                epoch=epoch,
+            )
+        return found.seconds / len(data.x_train)
+
+    base, own, peak = _peak(), seconds(WAYS[way]), _peak()
+    return {
+        "subject": f"{framework}, {kind}",
+        "way": way,
+        "examples": len(data.x_train),
+        "batch": BATCH,
+        "seconds_per_example": own,
+        "ratio": 1.0 if way == "plain" else own / seconds(Objective()),
+        "mb_per_example": (peak - base) / BATCH,
+    }
+
+
+def large(framework: str, kind: str) -> Iterator[dict[str, Any]]:
+    """Seconds and memory an example, each way in a process of its own, whose peak is its own.
+
+    Weights are initial ones: for the cost alone.
+    """
+    for way in WAYS:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            yield pool.apply(_measured, (framework, kind, way))
