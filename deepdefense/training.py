@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -188,9 +189,15 @@ def training_backend(name: str) -> TrainingBackend:
 
 
 def batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Row numbers of all examples in an order that the seed fixes, `size` at a time."""
+    """Row numbers of all examples in an order that the seed fixes, `size` at a time.
+
+    One that would be left over alone joins those before: batch norm has no variance of one example.
+    """
     order = np.random.default_rng(seed).permutation(count)
-    return (order[start : start + size] for start in range(0, count, size))
+    ends = [*range(0, count, size), count]
+    if len(ends) > 2 and count - ends[-2] == 1 < size:
+        del ends[-2]
+    return (order[begin:end] for begin, end in pairwise(ends))
 
 
 def take_step(

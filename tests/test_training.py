@@ -18,7 +18,7 @@ from deepdefense import cli
 from deepdefense.objective import Objective
 from deepdefense.runs import load_weights
 from deepdefense.study.layers import OneLayer
-from deepdefense.training import TrainingBackend, take_step, training_backend
+from deepdefense.training import TrainingBackend, batches, take_step, training_backend
 from deepdefense.zoo import NETWORKS, Network, initial_weights, mlp
 
 BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in ("torch", "jax", "tensorflow")]
@@ -99,6 +99,21 @@ def test_sgd_is_the_textbooks(backend: TrainingBackend) -> None:
         assert taken.total == pytest.approx(entropy.mean())
     for key, value in backend.weights(trainer.model).items():
         np.testing.assert_allclose(value, expected[key], rtol=1e-6)
+
+
+@pytest.mark.only("torch")
+def test_no_example_is_a_batch_by_itself() -> None:
+    for count, size, expected in (
+        (10, 3, [3, 3, 4]),
+        (9, 3, [3, 3, 3]),
+        (11, 3, [3, 3, 3, 2]),
+        (1, 3, [1]),
+        (3, 1, [1, 1, 1]),
+        (0, 3, []),
+    ):
+        parts = list(batches(count, size, 0))
+        assert [len(part) for part in parts] == expected
+        assert sorted(np.concatenate([[], *parts]).tolist()) == list(range(count))
 
 
 def test_long_gradients_are_clipped_before_weight_decay(backend: TrainingBackend) -> None:

@@ -57,12 +57,12 @@ def _curves(identity: str, name: str, curves: Mapping[str, Mapping[str, Any]]) -
     """One curve for each method, which differ by color and dashes."""
     along, upward, unit = AXES[name]
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_axes(upward, along, (6.4, 4.2))
+        figure, axes = new_axes(upward, along, (4.8, 3.4))
         looks = cycle((color, dash) for dash in DASHES for color in COLORS)
         for method, curve in curves.items():
             color, dash = (BEFORE, "-") if method == "reference" else next(looks)
             (key,) = set(curve) - {"eps", "epoch"}
             x, y = curve.get("eps", curve.get("epoch")), [unit * v for v in curve[key]]
             axes.plot(x, y, dash, color=color, label=method)
-        legend(axes, columns=4)
+        legend(axes, columns=3)
         return svg(figure, identity, f"{upward} of {', '.join(curves)}, over: {along}.")

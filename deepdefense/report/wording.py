@@ -90,7 +90,8 @@ def setting(value: Any, grouped: bool = False) -> str:
     if isinstance(value, float):
         return "∞" if value == math.inf else f"{value:g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f" {TIMES} ".join(setting(part) for part in value)
+        named = any(isinstance(part, str) for part in value)
+        return (", " if named else f" {TIMES} ").join(setting(part) for part in value)
     return str(value)
 
 

@@ -71,7 +71,9 @@ def run_study(
         "table": table,
         "command": command,
         "environment": environment(backend.name),
-        "settings": {key: value for key, value in settings.items() if key != "data_dir"},
+        "settings": {
+            key: value for key, value in settings.items() if value is not None and key != "data_dir"
+        },
         "data": described,
         "rows": rows,
         "curves": curves,
