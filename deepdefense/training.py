@@ -109,7 +109,7 @@ class Trainer(Protocol):
     def step(
         self, loss: LossFunction, x: Array, y: Array, *points: Array, lr: float, clip: float
     ) -> Taken | None:
-        """One update; what it came to, or None, with nothing changed, if that is not finite.
+        """One update; what it came to, or None, with no parameter changed, if that is not finite.
 
         A gradient longer than `clip` (2-norm, before weight decay) is scaled down to it.
         """
@@ -210,7 +210,7 @@ def take_step(
     lr: float,
     clip: float = math.inf,
 ) -> Taken | None:
-    """One step of training on a batch of the host; None, and nothing changed, if not finite."""
+    """One step on a batch of the host; None, and no parameter changed, if it is not finite."""
     batch = backend.asarray(x, trainer.model)
     labels = backend.index(y, int(y.max()) + 1, batch)  # their range is the losses' to check
     points = objective.points(trainer.model, batch, labels)

@@ -102,9 +102,13 @@ def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
     assert report["network"]["weights"].startswith("trained in this run")
     assert report["after"]["rho_p"] > 0
 
-    assert run(*blobs("--fast", candidates="3", out="c")) == 0
+    guarded = {"max_accuracy_drop": "0.5", "patience": "2", "warmup": "0.5", "clip": "auto"}
+    assert run(*blobs("--fast", candidates="3", out="c", **guarded)) == 0
     config = json.loads((folder / "c" / "report.json").read_text())["config"]
     assert (config["gradient"], config["candidates"], config["steps"]) == ("chord", 3, 1)
+    assert (config["max_accuracy_drop"], config["patience"], config["warmup"]) == (0.5, 2, 0.5)
+    assert config["clip"] > 0  # the median that was measured
+    assert config["d"] > 0  # fitted, as c was given and d was not
 
     # Its weights, hardened once more: what was after is now before.
     weights = "a/hardened.safetensors"
