@@ -11,6 +11,7 @@ import pytest
 
 from deepdefense import cli
 from deepdefense.study import tables
+from deepdefense.study.pages import markdown
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -99,6 +100,25 @@ def test_other_tables_train_nothing_again(study: Path) -> None:
     assert [row["epoch"] for row in history if row["method"] == "deepdefense"] == [1, 2, 3]
     (defended,) = (r for r in content(study, "cost")["rows"] if r["method"] == "deepdefense")
     assert defended["step_ratio"] > 1
+
+
+def test_methods_stand_side_by_side() -> None:
+    """A line for each epoch; what a method has no figure for stays blank."""
+    rows = [
+        {"label": label, "seed": seed, "epoch": epoch, "accuracy": accuracy, "rho_2": 0.125}
+        for label, seed, epoch, accuracy in (
+            ("long", 0, 1, 0.5),
+            ("long", 1, 1, 0.7),
+            ("long", 0, 2, 0.75),
+            ("short", 0, 1, 0.25),
+        )
+    ]
+    assert [line.split(" | ")[2:] for line in markdown("epochs", rows).splitlines()] == [
+        ["epoch", "long", "short |"],
+        ["---", "---", "--- |"],
+        ["1", "60.00 % ± 14.14 %, 0.125 ± 0", "25.00 %, 0.125 |"],
+        ["2", "75.00 %, 0.125", " |"],
+    ]
 
 
 def test_ablation_varies_one_setting_at_a_time(

@@ -36,13 +36,18 @@ TIMES = spread(lambda value: f"{value:.2f}")
 
 
 class View(NamedTuple):
-    """A table for reading: rows of equal values in `by` become one line, averaged over seeds."""
+    """A table for reading: rows of equal values in `by` become one line, averaged over seeds.
+
+    Its columns are the figures; or, `across` the values of another key, all figures of each.
+    """
 
     by: Mapping[str, str]
     columns: Mapping[str, tuple[str, Cell]]
+    across: str | None = None
 
 
-SUBJECT = {"data": "data", "network": "network", "label": "method"}
+NETWORK = {"data": "data", "network": "network"}
+SUBJECT = {**NETWORK, "label": "method"}
 VIEWS: Mapping[str, View] = {
     "table1": View(
         SUBJECT,
@@ -58,19 +63,17 @@ VIEWS: Mapping[str, View] = {
         },
     ),
     "table2": View(
-        {**SUBJECT, "attack": "attack", "norm": "norm", "eps": "eps"},
-        {
-            "median": ("median distance", NUMBER),
-            "accuracy": ("accuracy", PERCENT),
-            "fooled": ("fooled", PERCENT),
-        },
+        {**NETWORK, "attack": "attack", "norm": "norm", "eps": "accuracy within"},
+        {"median": ("median distance", NUMBER), "accuracy": ("accuracy", PERCENT)},
+        across="label",
     ),
     "epochs": View(
-        {**SUBJECT, "epoch": "epoch"},
+        {**NETWORK, "epoch": "epoch"},
         {"accuracy": ("accuracy", PERCENT), "rho_2": ("rho_2", NUMBER)},
+        across="label",
     ),
     "ablation": View(
-        {"data": "data", "network": "network", "changed": "changed", "factor": "times"},
+        {**NETWORK, "changed": "changed", "factor": "times"},
         {
             "c": ("c", NUMBER),
             "d": ("d", NUMBER),
@@ -80,7 +83,7 @@ VIEWS: Mapping[str, View] = {
         },
     ),
     "layers": View(
-        {"data": "data", "network": "network", "layer": "layer"},
+        {**NETWORK, "layer": "layer"},
         {
             "accuracy": ("accuracy", PERCENT),
             "before": ("rho_2 before", NUMBER),
@@ -107,16 +110,28 @@ def lines(table: str, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(key) for key in view.by), []).append(row)
-    head = [*view.by.values(), *(name for name, _ in view.columns.values())]
-    body = [
-        [
-            *("" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-              for value in key),
-            *(cell([row.get(name) for row in group]) for name, (_, cell) in view.columns.items()),
+    if view.across is None:
+        names = [name for name, _ in view.columns.values()]
+        cells = [_figures(view, group) for group in groups.values()]
+    else:
+        names = list(dict.fromkeys(row[view.across] for row in rows))
+        cells = [
+            [
+                ", ".join(filter(None, _figures(view, [r for r in group if r[view.across] == n])))
+                for n in names
+            ]
+            for group in groups.values()
         ]
-        for key, group in groups.items()
-    ]  # fmt: skip
-    return head, body
+    known = [[_plain(value) for value in key] for key in groups]
+    return [*view.by.values(), *names], [[*a, *b] for a, b in zip(known, cells, strict=True)]
+
+
+def _figures(view: View, rows: Sequence[Row]) -> list[str]:
+    return [cell([row.get(key) for row in rows]) for key, (_, cell) in view.columns.items()]
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def markdown(table: str, rows: Sequence[Row]) -> str:
