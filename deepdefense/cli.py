@@ -328,6 +328,9 @@ def reproduce(
     epochs: Annotated[
         int | None, _option("Of every method, instead of what fits each subject.")
     ] = None,
+    train_examples: Annotated[
+        int | None, _option("Only the first of the training set, for a shortened schedule.")
+    ] = None,
     examples: Annotated[
         int | None, _option("Held-out examples that are attacked (default: 500).")
     ] = None,
@@ -352,12 +355,16 @@ def reproduce(
         "data_dir": None if data_dir is None else str(data_dir),
         "backend": backend,
         "epochs": epochs,
+        "train_examples": train_examples,
         "examples": examples,
     }
     shown = {k: v for k, v in given.items() if v is not None and k != "data_dir"}
     words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
     for name, value in shown.items():
-        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        words += [
+            f"--{name.replace('_', '-')}",
+            *map(str, value if isinstance(value, list) else [value]),
+        ]
     with _Bar() as bar:
         page = run_study(
             table,

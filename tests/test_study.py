@@ -146,6 +146,21 @@ def test_penalty_acts_on_one_layer(study: Path) -> None:
     assert rows["all"] == max(rows.values())
 
 
+def test_shortened_schedule(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fewer training examples, in the JSON and its command; never in a folder made with more."""
+    options = ("--methods", "plain", "--epochs", "1", "--train-examples", "300")
+    assert run("epochs", tmp_path, *options) == 0
+    found = content(tmp_path, "epochs")
+    assert found["data"]["digits-mlp"]["train"] == 300
+    assert "--train-examples 300" in found["command"]
+    assert run("epochs", study, *options) != 0
+    assert "made with other settings" in capsys.readouterr().err
+    assert run("epochs", tmp_path, *options[:-1], "5") != 0
+    assert "take more of them" in capsys.readouterr().err
+
+
 def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (("--methods", "magic"), "method must be one of plain, parseval"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +60,17 @@ class Dataset:
     def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The range of pixels as the network takes them, shifted by the mean; None: not pixels."""
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
+
+    def shortened(self, examples: int) -> Dataset:
+        """With the first training examples alone, as many or as there are; raises `DataError`."""
+        labels = self.y_train[:examples]
+        missing = self.classes - len(np.unique(labels))
+        if missing:
+            raise DataError(
+                f"the first {examples} training examples of {self.name} lack {missing} of its "
+                f"{self.classes} classes: take more of them"
+            )
+        return replace(self, x_train=self.x_train[:examples], y_train=labels)
 
     def display(self, x: np.ndarray) -> np.ndarray | None:
         """Examples as pictures [n h w c], of the data in 0..1; None if they are not images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,14 @@ class Bench:
     watcher: Watcher
     epochs: int | None = None  # instead of the subject's
 
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Of the data."""
+        return self.data.fingerprint()
+
+    def _weights(self, model: Any) -> str:
+        return fingerprint(self.backend.weights(model).values())
+
     def blank(self, seed: int) -> Any:
         """The network with initial weights."""
         network = NETWORKS[self.subject.network](self.data.x_train.shape[1:], self.data.classes)
@@ -84,13 +93,16 @@ class Bench:
 
     def reference(self, given: Path | None, seed: int) -> tuple[Any, str]:
         """The undefended network: from a file, or trained here once; and where it is from."""
-        model = self.blank(seed)
+        model, path = self.blank(seed), self.folder / f"reference-{seed}"
+        settings = {"command": "reference", "data": self.data_fingerprint}
         if given is not None:
-            return with_weights(self.backend, model, given), given.name
-        path, recipe = self.folder / f"reference-{seed}", replace(self.subject.reference, seed=seed)
+            model = with_weights(self.backend, model, given)
+            _folder(path, {**settings, "weights": self._weights(model)})
+            return model, given.name
+        recipe = replace(self.subject.reference, seed=seed)
         if self.epochs is not None:
             recipe = replace(recipe, epochs=min(recipe.epochs, 4 * self.epochs))
-        run = _folder(path, {"command": "reference", "recipe": repr(recipe)})
+        run = _folder(path, {**settings, "recipe": repr(recipe)})
         origin = f"trained in this study, {recipe.epochs} epochs"
         if (path / WEIGHTS).exists():
             return with_weights(self.backend, model, path / WEIGHTS), origin
@@ -150,7 +162,8 @@ class Bench:
             "command": "reproduce",
             "method": {key: repr(value) for key, value in method(objective).items()},
             "recipe": repr(recipe),
-            "weights": fingerprint(self.backend.weights(model).values()),
+            "weights": self._weights(model),
+            "data": self.data_fingerprint,
         }
         run = _folder(path, settings)
         if not (path / REPORT).exists():
