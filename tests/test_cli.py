@@ -140,7 +140,7 @@ def test_interrupted_and_resumed(
             pass
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli, "_Bar", Bar)
+        patched.setattr("deepdefense.cli.harden.Bar", Bar)
         assert run(*blobs(out="runs/cut")) == 130
     assert "--resume" in capsys.readouterr().err
     assert run(*blobs(out="runs/cut")) == 2

@@ -161,6 +161,19 @@ def test_shortened_schedule(
     assert "take more of them" in capsys.readouterr().err
 
 
+def test_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no --resume to name: what is done is in the folder."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deepdefense.study.run_study", interrupt)
+    assert run("table1", tmp_path) == 130
+    assert "the same command" in capsys.readouterr().err
+
+
 def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (("--methods", "magic"), "method must be one of plain, parseval"),

@@ -1,0 +1,101 @@
+"""`deepdefense reproduce`: the paper's study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from deepdefense.cli.shell import Backend, Bar, option
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    table: Annotated[
+        Literal["table1", "table2", "epochs", "ablation", "layers", "cost"],
+        option("table1: the paper's; table2: stronger attacks; the others as they say."),
+    ],
+    /,
+    *,
+    subjects: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            help="Of digits-mlp, mnist-mlp, mnist-lenet, cifar10-convnet, cifar10-nin "
+            "(default: those of MNIST).",
+        ),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            consume_multiple=True,
+            help="Of plain, parseval, fgs, deepfool, pgd, trades, mma, paper, deepdefense "
+            "(default: all).",
+        ),
+    ] = None,
+    seeds: Annotated[
+        list[int] | None, Parameter(negative="", consume_multiple=True, help="Default: 0.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        option(
+            "Folder with copies of mnist and cifar10; a file NETWORK_reference.safetensors beside "
+            "the data is the reference network."
+        ),
+    ] = None,
+    backend: Backend = None,
+    epochs: Annotated[
+        int | None, option("Of every method, instead of what fits each subject.")
+    ] = None,
+    train_examples: Annotated[
+        int | None, option("Only the first of the training set, for a shortened schedule.")
+    ] = None,
+    examples: Annotated[
+        int | None, option("Held-out examples that are attacked (default: 500).")
+    ] = None,
+    quick: Annotated[
+        bool, Parameter(negative="", help="A smoke run of minutes, on scikit-learn's digits.")
+    ] = False,
+    out: Annotated[Path, option("Folder of the study; what is in it is not done again.")] = Path(
+        "runs/study"
+    ),
+) -> int:
+    """Repeat the paper's study: train by every method, attack, and write a table.
+
+    Writes TABLE.json, TABLE.md and TABLE.html into the folder, where each network that was trained
+    has a folder of its own. Interrupted, the same command goes on.
+    """
+    from deepdefense.study import run_study
+
+    given = {
+        "subjects": subjects,
+        "methods": methods,
+        "seeds": seeds,
+        "data_dir": None if data_dir is None else str(data_dir),
+        "backend": backend,
+        "epochs": epochs,
+        "train_examples": train_examples,
+        "examples": examples,
+    }
+    shown = {k: v for k, v in given.items() if v is not None and k != "data_dir"}
+    words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
+    for name, value in shown.items():
+        words += [
+            f"--{name.replace('_', '-')}",
+            *map(str, value if isinstance(value, list) else [value]),
+        ]
+    with Bar() as bar:
+        page = run_study(
+            table,
+            {name: value for name, value in given.items() if value is not None},
+            quick=quick,
+            out=out,
+            command=" ".join(words),
+            watcher=bar,
+        )
+    print(page)
+    return 0
