@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from deepdefense.data import load
 from deepdefense.defense import DeepDefense
 from deepdefense.objective import Objective
+from deepdefense.study.memory import peak
 from deepdefense.training import Recipe, train_epoch, training_backend
 from deepdefense.zoo import NETWORKS, initial_weights
 
@@ -41,11 +41,6 @@ def _draw(folder: Path) -> None:
             picture.save(place / f"{i}.png")
 
 
-def _peak() -> float:
-    """The process's largest resident memory so far, in MB (Linux counts in KB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def _measured(framework: str, kind: str, way: str) -> dict[str, Any]:
     """A few small batches, two epochs of that way, the second timed, and two plain ones."""
     backend = training_backend(framework)
@@ -67,9 +62,9 @@ def _measured(framework: str, kind: str, way: str) -> dict[str, Any]:
 
     examples = len(data.x_train)
     seconds(WAYS[way], SMALL, BATCH)
-    small = _peak()
+    small = peak()
     own = seconds(WAYS[way], BATCH, examples)
-    peak = _peak()
+    most = peak()
     return {
         "subject": f"{framework}, {kind}",
         "way": way,
@@ -77,8 +72,8 @@ def _measured(framework: str, kind: str, way: str) -> dict[str, Any]:
         "batch": BATCH,
         "seconds_per_example": own,
         "ratio": 1.0 if way == "plain" else own / seconds(Objective(), BATCH, examples),
-        "peak_mb": peak,
-        "mb_per_example": (peak - small) / (BATCH - SMALL),
+        "peak_mb": most,
+        "mb_per_example": most and small and (most - small) / (BATCH - SMALL),
     }
 
 

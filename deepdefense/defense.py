@@ -157,7 +157,12 @@ class DeepDefense(Objective):
         penalty = reduce(terms.penalty, "b ->", "mean")
         zeros = xp.zeros_like(terms.penalty)
         failed = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
-        return Losses(entropy + penalty, entropy, penalty, failed)
+        numbers = backend.asarray([float(number) for number in range(self.steps + 1)], zeros)
+        taken = backend.one_hot(terms.steps, self.steps + 1, zeros)
+        iterations = reduce(taken * numbers, "b t -> b", "sum")
+        return Losses(
+            entropy + penalty, entropy, penalty, failed, reduce(iterations, "b ->", "mean")
+        )
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """The penalty with all that it is made of, per example."""

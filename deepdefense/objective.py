@@ -21,6 +21,7 @@ class Losses(NamedTuple):
     cross_entropy: Array
     penalty: Array
     unfinished: Array  # share of the examples whose search did not succeed
+    iterations: Array  # the mean number of steps of their searches
 
 
 # The model as it trains (dropout at work), the model itself, examples, labels, and whatever points
@@ -60,7 +61,7 @@ class Objective:
         """
         entropy = cross_entropy(backend, forward(x), y)
         zero = backend.stop_gradient(entropy) * 0
-        return Losses(entropy, entropy, zero, zero)
+        return Losses(entropy, entropy, zero, zero, zero)
 
     def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """What some parameters become after a step, by name; both in PyTorch's layout."""

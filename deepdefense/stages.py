@@ -35,6 +35,7 @@ class EpochRecord:
     rho_2: float | None
     gradient: float  # the mean 2-norm of a step's gradient, before clipping
     seconds: float
+    iterations: float | None = None  # the mean of the searches' steps; None: not kept, long ago
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def _assessed(
         rho_2=rho_2,
         gradient=means.gradient,
         seconds=epoch.seconds,
+        iterations=means.iterations,
     )
 
 

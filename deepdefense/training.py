@@ -95,6 +95,7 @@ class Taken(NamedTuple):
     cross_entropy: float
     penalty: float
     unfinished: float
+    iterations: float
     gradient: float
 
 

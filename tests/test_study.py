@@ -100,6 +100,11 @@ def test_other_tables_train_nothing_again(study: Path) -> None:
     assert [row["epoch"] for row in history if row["method"] == "deepdefense"] == [1, 2, 3]
     (defended,) = (r for r in content(study, "cost")["rows"] if r["method"] == "deepdefense")
     assert defended["step_ratio"] > 1
+    assert 1 <= defended["iterations_first"] <= 5
+    assert defended["mb_beyond_plain"] is None or defended["mb_beyond_plain"] >= 0
+    curves = content(study, "cost")["curves"]["digits-mlp"]["iterations"]
+    assert list(curves) == ["deepdefense"]
+    assert curves["deepdefense"]["iterations"][0] == defended["iterations_first"]
 
 
 def test_methods_stand_side_by_side() -> None:

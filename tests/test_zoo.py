@@ -270,7 +270,7 @@ class Penalty(Objective):
 
     def losses(self, backend: Any, forward: Any, model: Any, x: Any, y: Any, *_: Any) -> Losses:
         mean = reduce(DEFENSE(model, x, y), "b ->", "mean")
-        return Losses(mean, mean * 0, mean, mean * 0)
+        return Losses(mean, mean * 0, mean, mean * 0, mean * 0)
 
 
 def penalty_of(backend: TrainingBackend, trainer: Trainer, lr: float) -> float:

@@ -31,4 +31,5 @@ class Mixture(Objective):
         clean = cross_entropy(backend, forward(x), y)
         (point,) = points
         total = self.alpha * clean + (1 - self.alpha) * cross_entropy(backend, forward(point), y)
-        return Losses(total, clean, total - clean, backend.stop_gradient(clean) * 0)
+        zero = backend.stop_gradient(clean) * 0
+        return Losses(total, clean, total - clean, zero, zero)

@@ -72,4 +72,5 @@ class TRADES(Objective):
         logits, (point,) = forward(x), points
         entropy = cross_entropy(backend, logits, y)
         penalty = self.beta * divergence(backend, logits, forward(point))
-        return Losses(entropy + penalty, entropy, penalty, backend.stop_gradient(entropy) * 0)
+        zero = backend.stop_gradient(entropy) * 0
+        return Losses(entropy + penalty, entropy, penalty, zero, zero)

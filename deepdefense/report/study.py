@@ -26,6 +26,8 @@ AXES = {
     "fgs": ("Length of the FGS step", "Accuracy under FGS [%]", 100.0),
     "accuracy": ("Epoch", "Accuracy [%]", 100.0),
     "rho_2": ("Epoch", "Mean ρ₂", 1.0),
+    "iterations": ("Epoch", "Steps of a search in training", 1.0),
+    "unfinished": ("Epoch", "Not across after them [%]", 100.0),
 }
 COLORS, DASHES = (AFTER, WARM, INK, MUTED), ("-", "--", ":")
 

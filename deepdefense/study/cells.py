@@ -29,7 +29,7 @@ from deepdefense.study.methods import METHODS, Scale
 from deepdefense.study.subjects import Subject
 from deepdefense.training import TrainingBackend
 from deepdefense.watcher import Watcher
-from deepdefense.zoo import NETWORKS, initial_weights
+from deepdefense.zoo import NETWORKS, Network, initial_weights
 
 __all__ = ["Bench", "Cell", "Found", "Plan", "Row", "about", "started", "trained"]
 
@@ -85,11 +85,15 @@ class Bench:
     def _weights(self, model: Any) -> str:
         return fingerprint(self.backend.weights(model).values())
 
+    @property
+    def network(self) -> Network:
+        """Its description."""
+        return NETWORKS[self.subject.network](self.data.x_train.shape[1:], self.data.classes)
+
     def blank(self, seed: int) -> Any:
         """The network with initial weights."""
-        network = NETWORKS[self.subject.network](self.data.x_train.shape[1:], self.data.classes)
         deviation = float(self.data.x_train.std()) or 1.0
-        return self.backend.build(network, initial_weights(network, seed, deviation))
+        return self.backend.build(self.network, initial_weights(self.network, seed, deviation))
 
     def reference(self, given: Path | None, seed: int) -> tuple[Any, str]:
         """The undefended network: from a file, or trained here once; and where it is from."""

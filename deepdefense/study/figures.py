@@ -15,7 +15,7 @@ from deepdefense.evaluation import evaluate, fgs_accuracy
 from deepdefense.runs import RunFolder
 from deepdefense.training import TrainingBackend
 
-__all__ = ["CURVE", "attacked", "distances", "fgs"]
+__all__ = ["CURVE", "attacked", "distances", "fgs", "kept"]
 
 CURVE = 21  # points of the curve over eps
 Numbers = dict[str, Any]

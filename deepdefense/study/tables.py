@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
 from deepdefense.attacks import fmn
 from deepdefense.study import figures
-from deepdefense.study.cells import Bench, Cell, Found, Plan, about, started, trained
+from deepdefense.study.cells import Bench, Cell, Found, Plan, Row, about, started, trained
 from deepdefense.study.layers import OneLayer, layers_of
+from deepdefense.study.memory import beyond_plain
+from deepdefense.study.methods import METHODS, Scale
 from deepdefense.study.table1 import table1
 
 __all__ = ["TABLES"]
@@ -50,48 +53,80 @@ def _sizes(bench: Bench, reference: Cell, examples: int) -> dict[str, float]:
 
 def epochs(bench: Bench, plan: Plan) -> Found:
     """Accuracy and rho_2 over the epochs of each method."""
-    rows = []
+    rows: list[Row] = []
+    first: list[Cell] = []
     for seed in plan.seeds:
-        for cell in trained(bench, plan, seed):
-            rows += [
-                about(bench, cell)
-                | {name: record[name] for name in ("epoch", "accuracy", "rho_2", "unfinished")}
-                for record in cell.report.get("history", ())
-            ]
-    curves = {
+        cells = [cell for cell in trained(bench, plan, seed) if cell.report]
+        first = first or cells
+        rows += [
+            about(bench, cell) | {name: record[name] for name in ("epoch", "accuracy", "rho_2")}
+            for cell in cells
+            for record in cell.report["history"]
+        ]
+    return Found(rows, _over_epochs(first, "accuracy", "rho_2"))
+
+
+def _over_epochs(cells: Sequence[Cell], *names: str) -> dict[str, Any]:
+    """Curves of what the epochs' records hold, by the name of it and by method."""
+    return {
         name: {
-            method: {
-                "epoch": [r["epoch"] for r in own],
-                name: [r[name] for r in own],
-            }
-            for method in plan.methods
-            if (own := [r for r in rows if r["method"] == method and r["seed"] == plan.seeds[0]])
+            cell.method: {"epoch": [record["epoch"] for record in history], name: values}
+            for cell in cells
+            if (history := cell.report["history"])
+            and None not in (values := [record.get(name) for record in history])
         }
-        for name in ("accuracy", "rho_2")
+        for name in names
     }
-    return Found(rows, curves)
 
 
 def cost(bench: Bench, plan: Plan) -> Found:
-    """What each method takes: seconds an epoch, steps against plain ones, unfinished searches."""
-    rows = []
+    """What each method takes: time, memory, and the iterations of its searches as it trains."""
+    rows: list[Row] = []
+    first: list[Cell] = []
     for seed in plan.seeds:
-        for cell in trained(bench, plan, seed):
-            if not (history := cell.report.get("history")):
-                continue
-            seconds = [record["seconds"] for record in history]
+        reference, scale, _ = started(bench, plan, seed)
+        cells = [bench.cell(name, seed, reference, scale) for name in plan.methods]
+        first = first or [cell for cell in cells if cell.report["history"][0].get("iterations")]
+        for cell in cells:
+            history = cell.report["history"]
+            before, after = cell.report["before"], cell.report["after"]
             rows.append(
                 about(bench, cell)
                 | {
-                    "seconds_per_epoch": float(np.median(seconds)),
+                    "seconds_per_epoch": float(
+                        np.median([record["seconds"] for record in history])
+                    ),
                     "step_ratio": cell.report["cost"]["ratio"],
+                    "mb_beyond_plain": _memory(bench, cell, reference[0], scale),
+                    "iterations_first": history[0].get("iterations"),
+                    "iterations_last": history[-1].get("iterations"),
                     "unfinished_first": history[0]["unfinished"],
                     "unfinished_last": history[-1]["unfinished"],
-                    "iterations_before": cell.report["before"]["iterations_mean"],
-                    "iterations_after": cell.report["after"]["iterations_mean"],
+                    "iterations_before": before["iterations_mean"],
+                    "iterations_after": after["iterations_mean"],
                 }
             )
-    return Found(rows, {})
+    return Found(rows, _over_epochs(first, "iterations", "unfinished"))
+
+
+def _memory(bench: Bench, cell: Cell, reference: Any, scale: Scale) -> float | None:
+    """MB that a few batches take by the cell's method, beyond plain training on them."""
+
+    def compute() -> dict[str, Any]:
+        batch = bench.subject.recipe.batch_size
+        found = beyond_plain(
+            bench.backend.name,
+            bench.network,
+            bench.backend.weights(reference),
+            bench.data.x_train[: 5 * batch],
+            bench.data.y_train[: 5 * batch],
+            METHODS[cell.method].objective(scale),
+            batch,
+        )
+        return {"mb_beyond_plain": found}
+
+    found: float | None = figures.kept(cell.folder, "memory", compute)["mb_beyond_plain"]
+    return found
 
 
 def ablation(bench: Bench, plan: Plan) -> Found:
