@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from deepdefense.objective import Objective
 from deepdefense.training import Recipe, train_epoch, training_backend
 from deepdefense.zoo import Network
 
-__all__ = ["beyond_plain", "peak"]
+__all__ = ["Trial", "beyond_plain", "peak"]
 
 STATUS = Path("/proc/self/status")
 
@@ -31,39 +31,35 @@ def peak() -> float | None:
     return None if found is None else int(found[1]) / 1024
 
 
-def beyond_plain(
-    framework: str,
-    network: Network,
-    weights: Mapping[str, npt.NDArray[Any]],
-    x: np.ndarray,
-    y: np.ndarray,
-    objective: Objective,
-    batch_size: int,
-) -> float | None:
-    """How many MB training on some batches takes beyond plain training on them.
+class Trial(NamedTuple):
+    """A few batches to train on, from some weights."""
+
+    framework: str
+    network: Network
+    weights: Mapping[str, npt.NDArray[Any]]
+    x: np.ndarray
+    y: np.ndarray
+    batch_size: int
+    objective: Objective
+
+
+def beyond_plain(trial: Trial) -> float | None:
+    """How many MB training takes beyond plain training on the same batches.
 
     In a process of its own: what another method has held before does not count, and what a
     framework compiles does.
     """
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grown, (framework, network, weights, x, y, objective, batch_size))
+        return pool.apply(_grown, (trial,))
 
 
-def _grown(
-    framework: str,
-    network: Network,
-    weights: Mapping[str, npt.NDArray[Any]],
-    x: np.ndarray,
-    y: np.ndarray,
-    objective: Objective,
-    batch_size: int,
-) -> float | None:
-    backend = training_backend(framework)
-    recipe = Recipe(lr=0.0, batch_size=batch_size)
-    trainer = backend.trainer(backend.build(network, weights), recipe)
+def _grown(trial: Trial) -> float | None:
+    backend = training_backend(trial.framework)
+    recipe = Recipe(lr=0.0, batch_size=trial.batch_size)
+    trainer = backend.trainer(backend.build(trial.network, trial.weights), recipe)
     held = []
-    for each in (Objective(), objective):
-        train_epoch(backend, trainer, x, y, recipe=recipe, objective=each, epoch=0)
+    for objective in (Objective(), trial.objective):
+        train_epoch(backend, trainer, trial.x, trial.y, recipe=recipe, objective=objective, epoch=0)
         held.append(peak())
     plain, own = held
     return None if plain is None or own is None else own - plain

@@ -12,7 +12,7 @@ from deepdefense.attacks import fmn
 from deepdefense.study import figures
 from deepdefense.study.cells import Bench, Cell, Found, Plan, Row, about, started, trained
 from deepdefense.study.layers import OneLayer, layers_of
-from deepdefense.study.memory import beyond_plain
+from deepdefense.study.memory import Trial, beyond_plain
 from deepdefense.study.methods import METHODS, Scale
 from deepdefense.study.table1 import table1
 
@@ -114,16 +114,16 @@ def _memory(bench: Bench, cell: Cell, reference: Any, scale: Scale) -> float | N
 
     def compute() -> dict[str, Any]:
         batch = bench.subject.recipe.batch_size
-        found = beyond_plain(
-            bench.backend.name,
-            bench.network,
-            bench.backend.weights(reference),
-            bench.data.x_train[: 5 * batch],
-            bench.data.y_train[: 5 * batch],
-            METHODS[cell.method].objective(scale),
-            batch,
+        trial = Trial(
+            framework=bench.backend.name,
+            network=bench.network,
+            weights=bench.backend.weights(reference),
+            x=bench.data.x_train[: 5 * batch],
+            y=bench.data.y_train[: 5 * batch],
+            batch_size=batch,
+            objective=METHODS[cell.method].objective(scale),
         )
-        return {"mb_beyond_plain": found}
+        return {"mb_beyond_plain": beyond_plain(trial)}
 
     found: float | None = figures.kept(cell.folder, "memory", compute)["mb_beyond_plain"]
     return found
