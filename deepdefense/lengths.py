@@ -80,15 +80,15 @@ def implicit(backend: Backend, f: Forward, x: Array, found: Search, *, p: float)
 def chord(
     backend: Backend, f: Forward, x: Array, found: Search, *, p: float, overshoot: float
 ) -> tuple[Array, Array]:
-    """The distance by the step of `first_step`, and one more by the chord method: [b].
+    """The distance by the steps of `approach`, and one more by the chord method: [b].
 
-    With b = x + r, where the step r has landed, and w = grad g(x) its slope, kept,
+    With b = x + r, where the last step has landed, and w the normal it went along, kept,
 
         length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q
 
-    with b held fixed: two forward passes and one backward pass towards the input, none of them
-    differentiated twice. g is negative on the side of x. A length that is not positive, after a
-    step far beyond the boundary, is ||r||_p instead.
+    with b held fixed: with one step two forward passes and one backward pass towards the input,
+    none of them differentiated twice. g is negative on the side of x. A length that is not
+    positive, after a step far beyond the boundary, is ||r||_p instead.
 
     Returns: the length [b], differentiable, and whether the overshoot makes up for what is left of
     the way after the step, so that it is across [b].

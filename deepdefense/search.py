@@ -2,7 +2,8 @@
 
 `search` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched. The attack
 and the Deep Defense penalty share it; the penalty also needs the opposite errand, to *reach* the
-true label from a misclassified example, and, to be fast, the `first_step` alone.
+true label from a misclassified example. `approach`, to be fast, goes for the nearest point of the
+boundary and tries none of its steps out.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from deepdefense.norms import dual, norm, steepest
 __all__ = [
     "Nearest",
     "Search",
+    "approach",
     "boundary_step",
     "contrast",
-    "first_step",
     "flatten",
     "nearest_boundary",
     "search",
@@ -91,20 +92,30 @@ def contrast(backend: Backend, target: Array, base: Array, logits: Array) -> Arr
 
 
 def nearest_boundary(
-    backend: Backend, x: Array, logits: Array, fold: Fold, contrasts: Array, p: float
+    backend: Backend,
+    shift: Array,
+    logits: Array,
+    fold: Fold,
+    contrasts: Array,
+    p: float,
+    *,
+    anew: bool = False,
 ) -> Nearest:
     """The nearest linearised boundary, of those between the classes that each contrast compares.
 
     l = argmin_j |g_j| / ||w_j||_q, the first of equals. A boundary whose normal vanishes, or whose
-    gap or normal is not finite, is infinitely far.
+    gap or normal is not finite, is infinitely far. Logits and normals are those at x + shift, and
+    so is the gap; or, `anew`, what the linearisation makes of it at x: g_j - <w_j, shift>.
 
-    Shapes: x [b d], logits [b k], contrasts [b m k] -> `Nearest`. The normals come one at a time
-    from the fold, so their number takes no memory.
+    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Nearest`. The normals come one at a
+    time from the fold, so their number takes no memory.
     """
     xp = backend.xp
 
     def nearer(best: Nearest, contrast: Array, normal: Array) -> Nearest:
         gap = einsum(logits, contrast, "b k, b k -> b")
+        if anew:
+            gap = gap - einsum(normal, shift, "b d, b d -> b")
         slope = norm(backend, normal, dual(p))
         exists = (slope > 0) & (slope < math.inf)
         distance = xp.abs(gap) / xp.where(exists, slope, xp.ones_like(slope))
@@ -118,7 +129,7 @@ def nearest_boundary(
         )
 
     zero = xp.zeros_like(logits[:, 0])
-    none = Nearest(zero + math.inf, zero, xp.zeros_like(x), contrasts[:, 0])
+    none = Nearest(zero + math.inf, zero, xp.zeros_like(shift), contrasts[:, 0])
     found: Nearest = fold(nearer, none, contrasts)
     return found
 
@@ -168,9 +179,16 @@ def _assign(
 
 
 def _linearised_step(
-    backend: Backend, task: _Task, shift: Array, logits: Array, fold: Fold, p: float
+    backend: Backend,
+    task: _Task,
+    shift: Array,
+    logits: Array,
+    fold: Fold,
+    p: float,
+    *,
+    anew: bool = False,
 ) -> tuple[Array, Array, Array, Array]:
-    """From x + shift onto its nearest linearised boundary.
+    """From x + shift, or `anew` from x, onto the boundary that is nearest as seen from x + shift.
 
     A right example's base class is its label, a wrong one's the highest other class at the iterate.
 
@@ -181,7 +199,7 @@ def _linearised_step(
     rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
     base = xp.where(task.leave, task.label, rival)
     contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
-    nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p)
+    nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p, anew=anew)
     move, slope = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
     return move, slope, base, xp.argmax(nearest.contrast, 1)
 
@@ -252,34 +270,78 @@ def search(
     return backend.iterate(step, start, task, active, steps=steps), task.leave, finite
 
 
-def first_step(
+class _Approach(NamedTuple):
+    shift: Array  # [b d]
+    slope: Array  # [b], of the last step's normal
+    base: Array  # [b], and
+    target: Array  # [b]: the classes it went between
+    steps: Array  # [b]
+
+
+def approach(
     backend: Backend,
     f: Forward,
     x: Array,
     label: Array,
     *,
     p: float,
+    steps: int,
     overshoot: float,
     candidates: int,
 ) -> tuple[Search, Array, Array]:
-    """The first step of `search` with `reach`, not tried out: one forward pass instead of three.
+    """Towards the nearest point of a boundary, by steps that all set out from x, none tried out.
 
-    As `search` returns, with `success` False throughout.
+        r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0 },  r_0 = 0
+
+    The first step is that of `search`. A later one leads from x to the plane that touches the
+    boundary's level set at x + r_i, where one of `search` leads there from x + r_i: steps that add
+    up to a longer way. The errands are those of `search` with `reach`. The clean logits serve the
+    first step too, so a step is one forward pass and a backward pass for each candidate.
+
+    As `search` returns, with `success` False throughout and only the last step's classes.
+
+    Source: Hasofer and Lind (1974), "Exact and invariant second-moment code format"; Rackwitz and
+    Fiessler (1978), "Structural reliability under combined random load sequences".
     """
     xp = backend.xp
     x = backend.stop_gradient(x)
     clean, fold = backend.class_gradients(f, x)
     task, finite = _assign(backend, x, clean, label, candidates, p)
-    origin = xp.zeros_like(x)
-    move, slope, base, target = _linearised_step(backend, task, origin, clean, fold, p)
-    exists = (slope > 0) & finite & xp.isfinite(norm(backend, (1 + overshoot) * move, p))
+
+    def onto(state: _Approach, task: _Task, logits: Array, fold: Fold) -> tuple[_Approach, Array]:
+        move, slope, base, target = _linearised_step(
+            backend, task, state.shift, logits, fold, p, anew=True
+        )
+        exists = (slope > 0) & xp.isfinite(norm(backend, (1 + overshoot) * move, p))
+        taken = _Approach(
+            shift=xp.where(rearrange(exists, "b -> b 1"), move, state.shift),
+            slope=xp.where(exists, slope, state.slope),
+            base=xp.where(exists, base, state.base),
+            target=xp.where(exists, target, state.target),
+            steps=xp.where(exists, state.steps + 1, state.steps),
+        )
+        return taken, exists
+
+    def step(state: _Approach, task: _Task) -> tuple[_Approach, Array]:
+        logits, fold = backend.class_gradients(f, task.x + state.shift)
+        return onto(state, task, logits, fold)
+
     none = xp.zeros_like(task.label)
+    start = _Approach(xp.zeros_like(x), xp.zeros_like(task.shortest), none, none, none)
+    state, active = onto(start, task, clean, fold)
+    # An example that is not finite has been moved, if its logits are finite, and is moved back.
+    state = state._replace(
+        shift=xp.where(rearrange(finite, "b -> b 1"), state.shift, start.shift),
+        steps=xp.where(finite, state.steps, none),
+    )
+    if steps > 1:
+        state = backend.iterate(step, state, task, active & finite, steps=steps - 1)
     found = Search(
-        shift=xp.where(rearrange(exists, "b -> b 1"), move, origin),
-        slope=slope,
-        steps=xp.where(exists, none + 1, none),
+        shift=state.shift,
+        slope=state.slope,
+        steps=state.steps,
         success=none > 0,
-        bases=rearrange(base, "b -> b 1"),
-        targets=rearrange(target, "b -> b 1"),
+        bases=rearrange(state.base, "b -> b 1"),
+        targets=rearrange(state.target, "b -> b 1"),
     )
     return found, task.leave, finite

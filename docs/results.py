@@ -19,6 +19,7 @@ PAPER = {
     ("cifar10", "convnet"): "81.70 % (from 79.74), .0532 (from .0259)",
     ("cifar10", "nin"): "89.96 % (from 89.64), .0558 (from .0420)",
 }
+FRAMEWORKS = ("torch", "jax", "tensorflow")
 FIGURES = ("accuracy", "rho_2", "growth", "growth_deepfool")
 Row = Mapping[str, Any]
 
@@ -159,6 +160,17 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "median error": figure("error_median", "+.1%"),
                 "median of its size": figure("size_median", ".1%"),
                 "95th percentile": figure("size_95", ".1%"),
+            },
+        ),
+        "images": lambda: measured(
+            [row for file in FRAMEWORKS for row in benchmark("images", f"images-{file}")],
+            {
+                "": named("subject"),
+                "way": named("way"),
+                "step / plain": figure("ratio"),
+                "seconds an image": figure("seconds_per_example", ".2f"),
+                "MB an image": figure("mb_per_example", ".0f"),
+                "the process's peak, MB": figure("peak_mb", ".0f"),
             },
         ),
         "attacks": lambda: measured(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 import deepdefense as dd
@@ -19,7 +20,6 @@ import deepdefense as dd
         ({"steps": 0}, "steps must be a whole number, 1 or more"),
         ({"candidates": 1}, "candidates must be a whole number, 2 or more"),
         ({"gradient": "exact"}, "gradient must be one of unrolled, implicit, chord, got 'exact'"),
-        ({"gradient": "chord"}, r"chord takes one step, got steps=5: .* DeepDefense.fast\(\)"),
         ({"unfinished": "no"}, "unfinished must be one of keep, drop"),
     ],
 )
@@ -38,5 +38,25 @@ def test_fast_is_a_named_set_of_settings() -> None:
     expected = dd.DeepDefense(gradient="chord", candidates=2, steps=1, c=3.0)
     assert dd.DeepDefense.fast(c=3.0) == expected
     assert dd.DeepDefense.fast(candidates=3).candidates == 3
-    with pytest.raises(dd.InputError, match="chord takes one step, got steps=2"):
-        dd.DeepDefense.fast(steps=2)
+    assert dd.DeepDefense.fast(steps=2).steps == 2
+
+
+def test_steps_of_the_chord_find_the_nearest_point_that_deepfool_passes_by() -> None:
+    """From within an ellipse: the steepest way out is not the shortest."""
+
+    def model(x: np.ndarray) -> np.ndarray:
+        inside = 1 - x[:, 0] ** 2 / 9 - x[:, 1] ** 2
+        return np.stack([inside, 0 * inside], 1)
+
+    x, y = np.array([[1.0, 0.3]]), np.array([0])
+    around = np.linspace(0, 2 * np.pi, 1_000_001)
+    nearest = np.hypot(3 * np.cos(around) - 1.0, np.sin(around) - 0.3).min()
+    errors = []
+    for steps in (1, 2, 3, 5):
+        terms = dd.DeepDefense.fast(steps=steps, overshoot=0.0).terms(model, x, y)
+        assert terms.steps.tolist() == [steps]
+        errors.append(abs(terms.rho[0] * np.linalg.norm(x) / nearest - 1))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 0.9
+    assert errors[2] < 1e-3
+    assert np.linalg.norm(dd.deepfool(model, x).delta) > 1.9 * nearest

@@ -113,7 +113,7 @@ def computed(name: str, kind: str, dtype: str, p: float, gradient: str) -> Found
     backend = training_backend(name)
     model = backend.build(network, weights)
     x, y = backend.asarray(x, model), backend.asarray(y, model)
-    steps = 1 if gradient == "chord" else 4
+    steps = 3 if gradient == "chord" else 4
     settings: dict[str, Any] = {"lam": 2.0, "c": 3.0, "d": 2.0, "p": p, "candidates": 4}
     defense = dd.DeepDefense(steps=steps, gradient=gradient, **settings)
     found = dd.deepfool(model, x, p=p, steps=20)

@@ -23,7 +23,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def _host(tensor: Tensor) -> npt.NDArray[Any]:
-    return np.array(tensor.detach().cpu().numpy())
+    # In the layout that names them, whatever it is on the device: files hold no strides.
+    return np.array(tensor.detach().cpu().numpy(), order="C")
 
 
 class _Trainer:

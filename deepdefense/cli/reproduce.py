@@ -33,7 +33,7 @@ def reproduce(
         Parameter(
             negative="",
             consume_multiple=True,
-            help="Of plain, parseval, fgs, deepfool, pgd, trades, mma, paper, deepdefense "
+            help="Of plain, parseval, fgs, deepfool, pgd, trades, mma, paper, deepdefense, nearest "
             "(default: all).",
         ),
     ] = None,

@@ -13,7 +13,7 @@ from deepdefense.baselines import (
     Parseval,
     PGDTraining,
 )
-from deepdefense.defense import DeepDefense
+from deepdefense.defense import FAST, DeepDefense
 from deepdefense.objective import Objective
 from deepdefense.training import Recipe
 
@@ -60,4 +60,7 @@ METHODS: Mapping[str, Method] = {
     "mma": Method("MMA training", lambda scale: MMA(d_max=2 * scale.distance, steps=10)),
     "paper": Method("Deep Defense, the paper's settings", lambda scale: DeepDefense(), _paper),
     "deepdefense": Method("Deep Defense, fitted", lambda scale: scale.fitted),
+    "nearest": Method(
+        "Deep Defense, nearest point", lambda scale: replace(scale.fitted, **{**FAST, "steps": 3})
+    ),
 }

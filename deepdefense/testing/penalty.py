@@ -33,6 +33,7 @@ EDGES = [
         replace(DEFENSE, p=1.5, gradient="implicit"),
         replace(DEFENSE, p=math.inf, gradient="implicit"),
         replace(DEFENSE, p=2.0, gradient="chord", steps=1),
+        replace(DEFENSE, p=math.inf, gradient="chord"),
     )
 ]
 
@@ -67,16 +68,27 @@ def well_posed(case: Case, defense: DeepDefense) -> None:
     for x, y in zip(case.x, case.y, strict=True):
         paths = set()
         for network in networks:
-            right = int(network(x[None]).argmax()) == y
-            keywords: Any = {"p": case.p, "steps": defense.steps, "overshoot": defense.overshoot}
-            walk = (
-                oracle.deepfool(network, x, int(y), candidates=case.candidates, **keywords)
-                if right
-                else oracle.reach(network, x, int(y), **keywords)
-            )
-            paths.add((walk.path, walk.success))
-            assume(oracle.rho(walk.delta, x, case.p) < 5)
+            path, shift = _walked(case, defense, network, x, int(y))
+            paths.add(path)
+            assume(oracle.rho((1 + defense.overshoot) * shift, x, case.p) < 5)
         assume(len(paths) == 1)
+
+
+def _walked(
+    case: Case, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: int
+) -> tuple[Any, np.ndarray]:
+    """What a small change must not change of the oracle's search, and where that leads."""
+    keywords: Any = {"p": case.p, "steps": defense.steps}
+    if defense.gradient == "chord":
+        landing = oracle.approach(network, x, y, candidates=case.candidates, **keywords)
+        return landing.path, landing.shift
+    keywords["overshoot"] = defense.overshoot
+    walk = (
+        oracle.deepfool(network, x, y, candidates=case.candidates, **keywords)
+        if int(network(x[None]).argmax()) == y
+        else oracle.reach(network, x, y, **keywords)
+    )
+    return (walk.path, walk.success), walk.shift
 
 
 class _Penalties(Harness):
@@ -270,10 +282,10 @@ class ImplicitTests(_Penalties):
         )
         np.testing.assert_allclose(unrolled, implicit, rtol=1e-8, atol=1e-8)
 
-    @given(cases(activations=SMOOTH, depth=(0, 2)))
-    def test_chord_equals_the_oracle(self, case: Case) -> None:
+    @given(cases(activations=SMOOTH, depth=(0, 2)), st.integers(1, 3))
+    def test_chord_equals_the_oracle(self, case: Case, steps: int) -> None:
         """Its value, and its gradient with the landing point and the slope held fixed."""
-        defense = fitted(case, gradient="chord", steps=1)
+        defense = fitted(case, gradient="chord", steps=steps)
         self.judged(case, defense)
         direction = case.direction()
         each = [
@@ -286,12 +298,12 @@ class ImplicitTests(_Penalties):
         expected = sum(gradient @ direction for _, gradient in each)
         np.testing.assert_allclose(slope, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
 
-    @given(cases(depth=(0, 0), classes=(2, 2)))
-    def test_chord_equals_implicit_between_two_linear_classes(self, case: Case) -> None:
+    @given(cases(depth=(0, 0), classes=(2, 2)), st.integers(1, 3))
+    def test_chord_equals_implicit_between_two_linear_classes(self, case: Case, steps: int) -> None:
         """Where one step is exact, the approximation is too: its value and its gradient."""
         exact, fast = (
             fitted(case, gradient=gradient, **changes)
-            for gradient, changes in (("implicit", {}), ("chord", {"steps": 1}))
+            for gradient, changes in (("implicit", {}), ("chord", {"steps": steps}))
         )
         self.judged(case, exact)
         direction = case.direction()

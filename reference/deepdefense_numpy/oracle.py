@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
@@ -138,27 +138,63 @@ def reach(
     return Walk(delta, shift, False, len(path), tuple(path))
 
 
-def chord(
-    network: TinyNetwork, x: Array, y: int, *, p: float, candidates: int
-) -> tuple[float, float, Array, tuple[int, int]] | None:
-    """One step towards the boundary, and the rest of the way with its slope (the chord method).
+class Landing(NamedTuple):
+    """Where `approach` ends: its shift, the normal it went along, and the classes of every step."""
 
-    With w = grad g(x) and r the first step of `deepfool`, or of `reach` for a misclassified x, the
-    length is ||r||_p - g(b) / ||w||_q at b = x + r, or ||r||_p if that is not positive. Returns
-    length, slope ||w||_q, b and the (base, target) pair, or None.
+    shift: Array
+    normal: Array
+    path: tuple[tuple[int, int], ...]
+
+
+def approach(
+    network: TinyNetwork, x: Array, y: int, *, p: float, steps: int, candidates: int
+) -> Landing:
+    """Steps that all set out from x, to the nearest point of the plane the last one has found.
+
+    The plane at x + r is g + <w, r' - r> = 0 in r', with g and w = grad g there; of the candidates'
+    planes the nearest to x. A right example leaves y, a wrong one goes to y from the best other.
     """
-    if argmax(network.logits(x)) == y:
-        walk = deepfool(network, x, y, p=p, overshoot=0.0, steps=1, candidates=candidates)
-    else:
-        walk = reach(network, x, y, p=p, overshoot=0.0, steps=1)
-    if not walk.path:
+    clean = network.logits(x)
+    right = argmax(clean) == y
+    ranked = sorted(range(len(clean)), key=lambda j: (-float(clean[j]), j))[:candidates]
+    shortest = 16.0 * EPSILON * norm(x, p)
+    shift = normal = np.zeros(x.shape, dtype=np.float64)
+    path = list[tuple[int, int]]()
+    for _ in range(steps):
+        scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
+        rival = argmax(np.where(np.arange(len(scores)) == y, -math.inf, scores))
+        pairs = [(y, j) for j in ranked if j != y] if right else [(rival, y)]
+        nearest, found = math.inf, None
+        for base, target in pairs:
+            w = gradients[target] - gradients[base]
+            away = distance(float(scores[target] - scores[base]) - float((w * shift).sum()), w, p)
+            if away < nearest:
+                nearest, found = away, (base, target, w)
+        if found is None:
+            break
+        base, target, normal = found
+        shift = max(nearest, shortest) * steepest(normal, p)
+        path.append((base, target))
+    return Landing(shift, normal, tuple(path))
+
+
+def chord(
+    network: TinyNetwork, x: Array, y: int, *, p: float, steps: int, candidates: int
+) -> tuple[float, float, Array, tuple[int, int]] | None:
+    """`approach`, and the rest of the way with its slope (the chord method).
+
+    With r where it lands and w the normal it went along, the length is ||r||_p - g(b) / ||w||_q at
+    b = x + r, or ||r||_p if that is not positive. Returns length, slope ||w||_q, b and the last
+    (base, target) pair, or None.
+    """
+    landing = approach(network, x, y, p=p, steps=steps, candidates=candidates)
+    if not landing.path:
         return None
-    base, target = walk.path[0]
-    gradients, b = network.class_gradients(x), x + walk.shift
-    slope = norm(gradients[target] - gradients[base], dual(p))
+    base, target = landing.path[-1]
+    b, slope = x + landing.shift, norm(landing.normal, dual(p))
     scores = network.logits(b)
-    length = norm(walk.shift, p) - float(scores[target] - scores[base]) / slope
-    return (length if length > 0 else norm(walk.shift, p)), slope, b, (base, target)
+    length = norm(landing.shift, p) - float(scores[target] - scores[base]) / slope
+    return (length if length > 0 else norm(landing.shift, p)), slope, b, (base, target)
 
 
 def chord_penalty(
@@ -179,7 +215,7 @@ def chord_penalty(
     if not has_rho(network, x):
         return 0.0, zero
     right = argmax(network.logits(x)) == y
-    found = chord(network, x, y, p=p, candidates=candidates)
+    found = chord(network, x, y, p=p, steps=steps, candidates=candidates)
     if found is None:
         return lam, zero
     length, slope, b, (base, target) = found
