@@ -59,32 +59,51 @@ def study(table: str) -> str:
 
 
 def summary() -> str:
-    """Deep Defense with fitted settings in the first tables, beside the paper; of most seeds."""
-    head = "data, network|paper|accuracy|ρ₂|times the median distance|of DeepFool's growth"
-    found: dict[tuple[str, str], list[Row]] = {}
-    tables = [row for row in kept("deepdefense.reproduce/1") if row["table"] == "table1"]
-    for row in sorted(tables, key=lambda row: len(row["settings"]["seeds"])):
-        for key in {(own["data"], own["network"]): None for own in row["rows"]}:
-            found[key] = [own for own in row["rows"] if (own["data"], own["network"]) == key]
-    return table(head.split("|"), (beside(*key, rows) for key, rows in found.items()))
-
-
-def beside(data: str, network: str, rows: list[Row]) -> Iterable[str]:
-    """One network's line of the summary."""
-    old, new = (
-        {key: sum(values) / len(values) for key in FIGURES if (values := [r[key] for r in own])}
-        for name in ("reference", "deepdefense")
-        if (own := [row for row in rows if row["method"] == name])
+    """Deep Defense in the first tables, beside the paper; each network from that of most seeds."""
+    head = (
+        "data, network|way|seeds|paper|accuracy|ρ₂|times the median distance|of DeepFool's growth"
     )
-    seeds, epochs = len({row["seed"] for row in rows}), rows[-1]["epochs"]
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    tables = [row for row in kept("deepdefense.reproduce/1") if row["table"] == "table1"]
+    for rows in sorted((row["rows"] for row in tables), key=lambda rows: len(seeds_of(rows))):
+        groups: dict[tuple[str, str, str], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row["data"], row["network"], row["method"]), []).append(row)
+        found |= groups
+    return table(
+        head.split("|"),
+        (
+            beside(found[data, network, "reference"], rows)
+            for (data, network, way), rows in sorted(found.items())
+            if way in ("deepdefense", "nearest")
+        ),
+    )
+
+
+def seeds_of(rows: list[Row]) -> set[int]:
+    """Which seeds there are."""
+    return {row["seed"] for row in rows}
+
+
+def beside(references: list[Row], rows: list[Row]) -> Iterable[str]:
+    """One line of the summary: means over seeds, before and after."""
+    old, new = ({key: mean(own, key) for key in FIGURES} for own in (references, rows))
+    first = rows[0]
     return (
-        f"{data}, {network}: seeds {seeds}, epochs {epochs}",
-        PAPER[data, network],
+        f"{first['data']}, {first['network']}, {first['epochs']} epochs",
+        first["label"].removeprefix("Deep Defense, "),
+        str(len(seeds_of(rows))),
+        PAPER[first["data"], first["network"]],
         f"{100 * old['accuracy']:.2f} → {100 * new['accuracy']:.2f} %",
         f"{old['rho_2']:.3g} → {new['rho_2']:.3g}",
         f"{new['growth']:.2f}",
         f"{(new['growth'] - 1) / (new['growth_deepfool'] - 1):.0%}",
     )
+
+
+def mean(rows: list[Row], key: str) -> float:
+    """Over rows."""
+    return sum(row[key] for row in rows) / len(rows)
 
 
 def results() -> str:

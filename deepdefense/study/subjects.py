@@ -63,8 +63,8 @@ _ALL = (
         "cifar10",
         "convnet",
         reference=Recipe(epochs=30, lr=1e-3, decay=0.1),
-        recipe=Recipe(epochs=5, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
-        steepness=1.5,
+        recipe=Recipe(epochs=5, lr=4e-4, decay=0.2, warmup=1.0, clip="auto"),
+        steepness=2.0,
         defense=IMPLICIT,
     ),
     Subject(
