@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -83,5 +84,5 @@ def large(framework: str, kind: str) -> Iterator[dict[str, Any]]:
     Weights are initial ones: for the cost alone.
     """
     for way in WAYS:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            yield pool.apply(_measured, (framework, kind, way))
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            yield pool.submit(_measured, framework, kind, way).result()

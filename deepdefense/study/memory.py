@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,8 +50,8 @@ def beyond_plain(trial: Trial) -> float | None:
     In a process of its own: what another method has held before does not count, and what a
     framework compiles does.
     """
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grown, (trial,))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_grown, trial).result()
 
 
 def _grown(trial: Trial) -> float | None:
