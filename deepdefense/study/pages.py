@@ -33,6 +33,7 @@ def spread(form: Callable[[float], str]) -> Cell:
 PERCENT = spread(lambda value: f"{100 * value:.2f} %")
 NUMBER = spread(lambda value: f"{value:.4g}")
 TIMES = spread(lambda value: f"{value:.2f}")
+SIZE = spread(lambda value: f"{value:.0f}")
 
 
 class View(NamedTuple):
@@ -95,7 +96,7 @@ VIEWS: Mapping[str, View] = {
         {
             "step_ratio": ("step / plain step", TIMES),
             "seconds_per_epoch": ("seconds an epoch", NUMBER),
-            "mb_beyond_plain": ("MB beyond plain training", NUMBER),
+            "mb_beyond_plain": ("MB beyond plain training", SIZE),
             "iterations_first": ("steps of a search in training, first epoch", TIMES),
             "iterations_last": ("last epoch", TIMES),
             "unfinished_first": ("not across then, first epoch", PERCENT),
