@@ -293,8 +293,8 @@ def approach(
 
         r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0 },  r_0 = 0
 
-    The first step is that of `search`. A later one leads from x to the plane that touches the
-    boundary's level set at x + r_i, where one of `search` leads there from x + r_i: steps that add
+    The first step is that of `search`. A later one leads from x to the plane that the linearisation
+    at x + r_i takes for the boundary; one of `search` leads there from x + r_i, and its steps add
     up to a longer way. The errands are those of `search` with `reach`. The clean logits serve the
     first step too, so a step is one forward pass and a backward pass for each candidate.
 

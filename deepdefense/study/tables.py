@@ -85,7 +85,8 @@ def cost(bench: Bench, plan: Plan) -> Found:
     first: list[Cell] = []
     for seed in plan.seeds:
         reference, scale, _ = started(bench, plan, seed)
-        cells = [bench.cell(name, seed, reference, scale) for name in plan.methods]
+        trials = [bench.cell(name, seed, reference, scale) for name in plan.methods]
+        cells = [cell for cell in trials if cell.report["history"]]  # it got past its first epoch
         first = first or [cell for cell in cells if cell.report["history"][0].get("iterations")]
         for cell in cells:
             history = cell.report["history"]
