@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from einops import rearrange, reduce
+from einops import einsum, rearrange, reduce
 
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of
 from deepdefense.checks import (
@@ -155,7 +155,7 @@ class DeepDefense(Objective):
         failed = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
         numbers = backend.asarray([float(number) for number in range(self.steps + 1)], zeros)
         taken = backend.one_hot(terms.steps, self.steps + 1, zeros)
-        iterations = reduce(taken * numbers, "b t -> b", "sum")
+        iterations = einsum(taken, numbers, "b t, t -> b")
         return Losses(
             entropy + penalty, entropy, penalty, failed, reduce(iterations, "b ->", "mean")
         )
