@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from PIL import Image
 from deepdefense.data import load
 from deepdefense.defense import DeepDefense
 from deepdefense.objective import Objective
-from deepdefense.study.memory import peak
+from deepdefense.study.memory import alone, peak
 from deepdefense.training import Recipe, train_epoch, training_backend
 from deepdefense.zoo import NETWORKS, initial_weights
 
@@ -84,5 +82,4 @@ def large(framework: str, kind: str) -> Iterator[dict[str, Any]]:
     Weights are initial ones: for the cost alone.
     """
     for way in WAYS:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            yield pool.submit(_measured, framework, kind, way).result()
+        yield alone(_measured, framework, kind, way)

@@ -15,6 +15,7 @@ from deepdefense.cli.shell import (
     Network,
     Resume,
     Seed,
+    chosen,
     conclude,
     option,
 )
@@ -74,24 +75,23 @@ def evaluate(
 
     if fail_under is not None and not (eps and 0 <= fail_under <= 1):
         raise InputError("--fail-under is an accuracy from 0 to 1, and needs --eps to give it at")
-    given = {
-        "data": data,
-        "data_dir": None if data_dir is None else str(data_dir),
-        "network": network,
-        "weights": None if weights is None else str(weights),
-        "reference": None if reference is None else str(reference),
-        "backend": backend,
-        "preset": preset,
-        "examples": examples,
-        "p": p,
-        "eps": eps,
-        "bounds": bounds,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
+    given = chosen(
+        data=data,
+        data_dir=data_dir,
+        network=network,
+        weights=weights,
+        reference=reference,
+        backend=backend,
+        preset=preset,
+        examples=examples,
+        p=p,
+        eps=eps,
+        bounds=bounds,
+        batch_size=batch_size,
+        seed=seed,
+    )
     with Bar() as bar:
-        report, folder = run_evaluation(chosen, out=out, resume=resume, watcher=bar)
+        report, folder = run_evaluation(given, out=out, resume=resume, watcher=bar)
     from deepdefense.report import judge_evaluation
 
     conclude(judge_evaluation(report.as_dict()), folder)

@@ -15,6 +15,7 @@ from deepdefense.cli.shell import (
     Network,
     Resume,
     Seed,
+    chosen,
     conclude,
     option,
 )
@@ -86,35 +87,34 @@ def harden(
     Without an argument: scikit-learn's digits and an MLP, in under a minute. Writes report.html,
     report.json and hardened.safetensors into a new folder.
     """
-    given = {
-        "data": data,
-        "data_dir": None if data_dir is None else str(data_dir),
-        "network": network,
-        "weights": None if weights is None else str(weights),
-        "backend": backend,
-        "epochs": epochs,
-        "lr": lr,
-        "batch_size": batch_size,
-        "warmup": warmup,
-        "clip": clip,
-        "lam": lam,
-        "c": c,
-        "d": d,
-        "steps": steps,
-        "candidates": candidates,
-        "p": p,
-        "gradient": gradient,
-        "max_accuracy_drop": max_accuracy_drop,
-        "patience": patience,
-        "seed": seed,
-    }
+    given = chosen(
+        data=data,
+        data_dir=data_dir,
+        network=network,
+        weights=weights,
+        backend=backend,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        warmup=warmup,
+        clip=clip,
+        lam=lam,
+        c=c,
+        d=d,
+        steps=steps,
+        candidates=candidates,
+        p=p,
+        gradient=gradient,
+        max_accuracy_drop=max_accuracy_drop,
+        patience=patience,
+        seed=seed,
+    )
     from deepdefense.defense import FAST
     from deepdefense.job import run_job
 
-    chosen = {name: value for name, value in given.items() if value is not None}
     with Bar() as bar:
         report, folder = run_job(
-            {**FAST, **chosen} if fast else chosen,
+            {**FAST, **given} if fast else given,
             out=out,
             resume=resume,
             watcher=bar,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from deepdefense.cli.shell import Backend, Bar, option
+from deepdefense.cli.shell import Backend, Bar, chosen, option
 
 __all__ = ["reproduce"]
 
@@ -71,19 +71,20 @@ def reproduce(
     """
     from deepdefense.study import run_study
 
-    given = {
-        "subjects": subjects,
-        "methods": methods,
-        "seeds": seeds,
-        "data_dir": None if data_dir is None else str(data_dir),
-        "backend": backend,
-        "epochs": epochs,
-        "train_examples": train_examples,
-        "examples": examples,
-    }
-    shown = {k: v for k, v in given.items() if v is not None and k != "data_dir"}
+    given = chosen(
+        subjects=subjects,
+        methods=methods,
+        seeds=seeds,
+        data_dir=data_dir,
+        backend=backend,
+        epochs=epochs,
+        train_examples=train_examples,
+        examples=examples,
+    )
     words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
-    for name, value in shown.items():
+    for name, value in given.items():
+        if name == "data_dir":
+            continue  # where the data lie here says nothing elsewhere
         words += [
             f"--{name.replace('_', '-')}",
             *map(str, value if isinstance(value, list) else [value]),
@@ -91,7 +92,7 @@ def reproduce(
     with Bar() as bar:
         page = run_study(
             table,
-            {name: value for name, value in given.items() if value is not None},
+            given,
             quick=quick,
             out=out,
             command=" ".join(words),

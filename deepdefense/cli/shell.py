@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -22,6 +22,7 @@ __all__ = [
     "Network",
     "Resume",
     "Seed",
+    "chosen",
     "conclude",
     "console",
     "option",
@@ -93,6 +94,15 @@ Seed = Annotated[int | None, option("Of everything random (default: 0).")]
 Resume = Annotated[
     bool, Parameter(negative="", help="Go on with the run in OUT, or the newest in runs/.")
 ]
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    """The options that were given, paths as text: what a run keeps of them."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in options.items()
+        if value is not None
+    }
 
 
 def conclude(verdict: Verdict, folder: Path) -> None:

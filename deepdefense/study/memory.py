@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ from deepdefense.objective import Objective
 from deepdefense.training import Recipe, train_epoch, training_backend
 from deepdefense.zoo import Network
 
-__all__ = ["Trial", "beyond_plain", "peak"]
+__all__ = ["Trial", "alone", "beyond_plain", "peak"]
+
+T = TypeVar("T")
 
 STATUS = Path("/proc/self/status")
 
@@ -44,14 +46,19 @@ class Trial(NamedTuple):
     objective: Objective
 
 
+def alone(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function gives in a process of its own, whose peak is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def beyond_plain(trial: Trial) -> float | None:
     """How many MB training takes beyond plain training on the same batches.
 
     In a process of its own: what another method has held before does not count, and what a
     framework compiles does.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_grown, trial).result()
+    return alone(_grown, trial)
 
 
 def _grown(trial: Trial) -> float | None:
