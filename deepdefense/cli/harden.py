@@ -55,7 +55,9 @@ def harden(
     p: Annotated[float | None, option("Order of the norm, 1 to inf (default: 2).")] = None,
     gradient: Annotated[
         Literal["unrolled", "implicit", "chord"] | None,
-        option("Through every iteration (default), by the envelope theorem, or one step (--fast)."),
+        option(
+            "Through every iteration (default), by the envelope theorem, or by a chord (--fast)."
+        ),
     ] = None,
     fast: Annotated[
         bool,
