@@ -54,6 +54,9 @@ def reproduce(
     train_examples: Annotated[
         int | None, option("Only the first of the training set, for a shortened schedule.")
     ] = None,
+    test_examples: Annotated[
+        int | None, option("Only the first of the held-out set, for a large network.")
+    ] = None,
     examples: Annotated[
         int | None, option("Held-out examples that are attacked (default: 500).")
     ] = None,
@@ -79,6 +82,7 @@ def reproduce(
         backend=backend,
         epochs=epochs,
         train_examples=train_examples,
+        test_examples=test_examples,
         examples=examples,
     )
     words = ["deepdefense", "reproduce", table, *["--quick"] * quick]

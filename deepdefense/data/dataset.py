@@ -61,8 +61,11 @@ class Dataset:
         """The range of pixels as the network takes them, shifted by the mean; None: not pixels."""
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
 
-    def shortened(self, examples: int) -> Dataset:
-        """With the first training examples alone, as many or as there are; raises `DataError`."""
+    def shortened(self, examples: int | None = None, test: int | None = None) -> Dataset:
+        """With the first training and test examples alone, as many or as there are.
+
+        None: all of them. Raises `DataError` if a class is then without training examples.
+        """
         labels = self.y_train[:examples]
         missing = self.classes - len(np.unique(labels))
         if missing:
@@ -70,7 +73,13 @@ class Dataset:
                 f"the first {examples} training examples of {self.name} lack {missing} of its "
                 f"{self.classes} classes: take more of them"
             )
-        return replace(self, x_train=self.x_train[:examples], y_train=labels)
+        return replace(
+            self,
+            x_train=self.x_train[:examples],
+            y_train=labels,
+            x_test=self.x_test[:test],
+            y_test=self.y_test[:test],
+        )
 
     def display(self, x: np.ndarray) -> np.ndarray | None:
         """Examples as pictures [n h w c], of the data in 0..1; None if they are not images."""

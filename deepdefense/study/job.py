@@ -31,6 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
     "backend": None,
     "epochs": None,
     "train_examples": None,
+    "test_examples": None,
     "examples": 500,
 }
 # A smoke run of minutes: data that come with scikit-learn, few epochs and examples.
@@ -57,8 +58,7 @@ def run_study(
     for name in settings["subjects"]:
         subject = SUBJECTS[name]
         data, beside = _data(subject.data, settings["data_dir"])
-        if settings["train_examples"] is not None:
-            data = data.shortened(settings["train_examples"])
+        data = data.shortened(settings["train_examples"], settings["test_examples"])
         bench = Bench(subject, backend, data, out / name, watcher, settings["epochs"])
         watcher.say(
             f"{name}: {len(plan.methods)} methods, {len(plan.seeds)} seeds, "
@@ -97,7 +97,7 @@ def _check(settings: Mapping[str, Any]) -> None:
     for seed in seeds:
         check_count("seed", seed, least=0)
     check_count("examples", settings["examples"], least=1)
-    for name in ("epochs", "train_examples"):
+    for name in ("epochs", "train_examples", "test_examples"):
         if settings[name] is not None:
             check_count(name, settings[name], least=1)
 

@@ -63,7 +63,7 @@ _ALL = (
         "cifar10",
         "convnet",
         reference=Recipe(epochs=30, lr=1e-3, decay=0.1),
-        recipe=Recipe(epochs=24, lr=4e-4, decay=0.2, warmup=1.0, clip="auto"),
+        recipe=Recipe(epochs=5, lr=4e-4, decay=0.2, warmup=1.0, clip="auto"),
         steepness=2.0,
         defense=IMPLICIT,
     ),
