@@ -70,7 +70,7 @@ _ALL = (
     Subject(
         "cifar10",
         "nin",
-        reference=Recipe(epochs=60, lr=1e-2, decay=0.1),
+        reference=Recipe(epochs=60, lr=2e-3, decay=0.1, warmup=1.0, clip=5.0),
         recipe=Recipe(epochs=5, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
         steepness=1.5,
         defense=IMPLICIT,
