@@ -63,18 +63,19 @@ def summary() -> str:
     head = (
         "data, network|way|seeds|paper|accuracy|ρ₂|times the median distance|of DeepFool's growth"
     )
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    found: dict[tuple[str, str, int, str], list[Row]] = {}
     tables = [row for row in kept("deepdefense.reproduce/1") if row["table"] == "table1"]
     for rows in sorted((row["rows"] for row in tables), key=lambda rows: len(seeds_of(rows))):
-        groups: dict[tuple[str, str, str], list[Row]] = {}
+        groups: dict[tuple[str, str, int, str], list[Row]] = {}
         for row in rows:
-            groups.setdefault((row["data"], row["network"], row["method"]), []).append(row)
+            key = row["data"], row["network"], row["epochs"] or 0, row["method"]
+            groups.setdefault(key, []).append(row)
         found |= groups
     return table(
         head.split("|"),
         (
-            beside(found[data, network, "reference"], rows)
-            for (data, network, way), rows in sorted(found.items())
+            beside(found[data, network, 0, "reference"], rows)
+            for (data, network, _, way), rows in sorted(found.items())
             if way in ("deepdefense", "nearest")
         ),
     )

@@ -154,12 +154,14 @@ def test_penalty_acts_on_one_layer(study: Path) -> None:
 def test_shortened_schedule(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fewer training examples, in the JSON and its command; never in a folder made with more."""
-    options = ("--methods", "plain", "--epochs", "1", "--train-examples", "300")
+    """Fewer examples, in the JSON and its command; never in a folder made with more."""
+    options = ("--methods", "plain", "--epochs", "1", "--test-examples", "40")
+    options += ("--train-examples", "300")
     assert run("epochs", tmp_path, *options) == 0
     found = content(tmp_path, "epochs")
     assert found["data"]["digits-mlp"]["train"] == 300
-    assert "--train-examples 300" in found["command"]
+    assert found["data"]["digits-mlp"]["test"] == 40
+    assert "--train-examples 300 --test-examples 40" in found["command"]
     assert run("epochs", study, *options) != 0
     assert "made with other settings" in capsys.readouterr().err
     assert run("epochs", tmp_path, *options[:-1], "5") != 0
