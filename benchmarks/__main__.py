@@ -22,7 +22,7 @@ from benchmarks.large import large
 from benchmarks.strength import nearest, within
 from benchmarks.subjects import trained
 from deepdefense.backend import available_backends
-from deepdefense.data import load
+from deepdefense.data import Dataset, load
 from deepdefense.provenance import environment
 from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
@@ -61,8 +61,7 @@ def main(
         found.setdefault(title, []).extend(new)
         _show(title, new)
 
-    network = NETWORKS["mlp"](data.x_train.shape[1:], data.classes)
-    keep("attacks", peers(training_backend("torch").build(network, weights["mlp"]), data, 3))
+    keep("attacks", _peers(data, weights["mlp"], 3))
     for kind in KINDS:
         keep("steps", steps("torch", kind, weights[kind], data, rounds))
         keep("passes", passes(kind, weights[kind], data, rounds))
@@ -73,6 +72,26 @@ def main(
         if available_backends()[framework]:
             keep("steps", steps(framework, "lenet", weights["lenet"], data, rounds))
     _write(out, found)
+
+
+@app.command
+def attacks(
+    *,
+    data_dir: Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")] = None,
+    mlp: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 7,
+    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+) -> None:
+    """DeepFool beside its peers alone, with the passes that each one makes."""
+    data = load("mnist", data_dir=data_dir)
+    rows = list(_peers(data, trained("mlp", data, mlp), rounds))
+    _show("attacks", rows)
+    _write(out, {"attacks": rows})
+
+
+def _peers(data: Dataset, weights: Mapping[str, Any], rounds: int) -> Iterable[dict[str, Any]]:
+    network = NETWORKS["mlp"](data.x_train.shape[1:], data.classes)
+    return peers(training_backend("torch").build(network, weights), data, rounds)
 
 
 @app.command

@@ -19,12 +19,12 @@ from deepdefense.objective import Objective
 from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
 
-__all__ = ["activations", "approximation", "passes"]
+__all__ = ["Counted", "activations", "approximation", "passes"]
 
 TEST_IMAGES = 1000
 
 
-class _Counted(nn.Module):
+class Counted(nn.Module):
     """A model that counts the examples that go through it, and gradients that reach its input."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -32,6 +32,7 @@ class _Counted(nn.Module):
         self.model, self.forward_rows, self.backward_rows = model, 0, 0
 
     def forward(self, x: Tensor) -> Any:
+        """What the model says, and a count."""
         self.forward_rows += len(x)
         if x.requires_grad:
             x = x.view_as(x)
@@ -84,7 +85,7 @@ def passes(
         rounds=rounds,
     )
     for way, defense in DEFENSES.items():
-        counted = _Counted(model)
+        counted = Counted(model)
         _loss(defense, counted, x, y).backward()
         forward, backward = counted.forward_rows / BATCH, counted.backward_rows / BATCH
         extra = (forward - 1) * once["forward"].seconds + backward * once[

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange, reduce, repeat
 
 from deepdefense.backend import Array, Backend, Fold, Forward
 from deepdefense.checks import check_logits
@@ -113,7 +113,7 @@ def nearest_boundary(
     xp = backend.xp
 
     def nearer(best: Nearest, contrast: Array, normal: Array) -> Nearest:
-        gap = einsum(logits, contrast, "b k, b k -> b")
+        gap = reduce(logits * contrast, "b k -> b", "sum")
         if anew:
             gap = gap - einsum(normal, shift, "b d, b d -> b")
         slope = norm(backend, normal, dual(p))

@@ -194,13 +194,16 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
             },
         ),
         "attacks": lambda: measured(
-            benchmark("attacks"),
+            benchmark("attacks", "attacks"),
             {
                 "": named("subject"),
                 "attack": named("way"),
                 "images": named("images"),
                 "seconds": figure("seconds", ".2f"),
                 "time, ours / theirs": figure("ratio", ".2f"),
+                "forward passes of an image": figure("forward_passes"),
+                "gradients towards it": figure("input_gradients"),
+                "what these take alone, seconds": figure("passes_seconds", ".2f"),
                 "mean norm": figure("norm_mean", ".4g"),
                 "success": figure("success", ".0%"),
             },

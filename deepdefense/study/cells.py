@@ -17,7 +17,7 @@ from deepdefense.calibration import fitted
 from deepdefense.data import Dataset, fingerprint
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
-from deepdefense.evaluation.fgs import eps_ref
+from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
 from deepdefense.hardening import count_weights, harden_on
 from deepdefense.models import with_weights
 from deepdefense.objective import Objective
@@ -133,8 +133,10 @@ class Bench:
         found = deepfool(reference, self.backend.asarray(x, reference), **ATTACK)
         delta = self.backend.to_numpy(found.delta).reshape(len(x), -1)
         defense = DeepDefense(**self.subject.defense)
+        [clean] = fgs_accuracy(reference, x, y, [0.0])
+        level = 0.5 if clean > 0.5 else clean / 2
         return Scale(
-            fgs=float(f"{eps_ref(reference, x, y):.3g}"),
+            fgs=float(f"{eps_ref(reference, x, y, level=level):.3g}"),
             distance=float(f"{np.median(np.linalg.norm(delta, axis=1)):.3g}"),
             fitted=fitted(
                 self.backend, reference, x, y, defense, seed=0, steepness=self.subject.steepness

@@ -24,8 +24,9 @@ __all__ = ["METHODS", "Method", "Scale"]
 class Scale:
     """What is known of the reference network before training, from training data.
 
-    `fgs` is the length of the fast gradient step that half of the examples stand, `distance` the
-    median l2 distance by DeepFool; `fitted` the penalty whose c and d fit.
+    `fgs` is the length of the fast gradient step that half of the examples stand, or half of those
+    that a network gets right that is wrong on more than half; `distance` the median l2 distance by
+    DeepFool; `fitted` the penalty whose c and d fit.
     """
 
     fgs: float
