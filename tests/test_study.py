@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 
 from deepdefense import cli
+from deepdefense.data import load
+from deepdefense.evaluation import fgs_accuracy
 from deepdefense.study import tables
+from deepdefense.study.cells import Bench
 from deepdefense.study.pages import markdown
+from deepdefense.study.subjects import SUBJECTS
+from deepdefense.training import training_backend
+from deepdefense.watcher import Watcher
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -191,3 +197,16 @@ def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str])
     ):
         assert run("table1", study, *options) == 2
         assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_scale_of_a_network_that_is_mostly_wrong(tmp_path: Path) -> None:
+    """Its step takes away half of what it gets right: it never was right on half of all."""
+    backend, data = training_backend("torch"), load("digits")
+    bench = Bench(SUBJECTS["digits-mlp"], backend, data, tmp_path, Watcher())
+    untrained = bench.blank(0)
+    rows = np.random.default_rng(3).permutation(len(data.x_train))[:1000]
+    x, y = data.x_train[rows], data.y_train[rows]
+    found = bench.scale(untrained)
+    clean, stepped = fgs_accuracy(untrained, x, y, [0.0, found.fgs])
+    assert 0 < clean < 0.5
+    assert stepped == pytest.approx(clean / 2, abs=0.02)
