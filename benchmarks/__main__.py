@@ -31,6 +31,9 @@ app = App(name="benchmarks", help="What hardening and attacks cost, as ratios in
 console = Console()
 KINDS = ("mlp", "lenet")
 Rows = list[dict[str, Any]]
+DataDir = Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")]
+Weights = Annotated[Path | None, Parameter(help="Weights; trained here if not given.")]
+Out = Annotated[Path | None, Parameter(help="JSON file to write.")]
 
 
 def _show(title: str, rows: Rows) -> None:
@@ -45,11 +48,11 @@ def _show(title: str, rows: Rows) -> None:
 @app.default
 def main(
     *,
-    data_dir: Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")] = None,
-    mlp: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
-    lenet: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    data_dir: DataDir = None,
+    mlp: Weights = None,
+    lenet: Weights = None,
     rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 11,
-    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+    out: Out = None,
 ) -> None:
     """Hardening steps, passes, activations, and DeepFool beside its peers, on MNIST."""
     data = load("mnist", data_dir=data_dir)
@@ -77,10 +80,10 @@ def main(
 @app.command
 def attacks(
     *,
-    data_dir: Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")] = None,
-    mlp: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    data_dir: DataDir = None,
+    mlp: Weights = None,
     rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 7,
-    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+    out: Out = None,
 ) -> None:
     """DeepFool beside its peers alone, with the passes that each one makes."""
     data = load("mnist", data_dir=data_dir)
@@ -97,12 +100,12 @@ def _peers(data: Dataset, weights: Mapping[str, Any], rounds: int) -> Iterable[d
 @app.command
 def strength(
     *,
-    data_dir: Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")] = None,
-    mlp: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
-    lenet: Annotated[Path | None, Parameter(help="Weights; trained here if not given.")] = None,
+    data_dir: DataDir = None,
+    mlp: Weights = None,
+    lenet: Weights = None,
     hardened: Annotated[Path | None, Parameter(help="Weights of a hardened LeNet, if any.")] = None,
     images: Annotated[int, Parameter(help="Of the test set.")] = 100,
-    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+    out: Out = None,
 ) -> None:
     """The attacks of an evaluation beside their peers: how near, not how fast."""
     data = load("mnist", data_dir=data_dir)
@@ -130,7 +133,7 @@ def images(
     framework: Annotated[str, Parameter(help="torch, jax or tensorflow.")],
     /,
     *,
-    out: Annotated[Path | None, Parameter(help="JSON file to write.")] = None,
+    out: Out = None,
 ) -> None:
     """An epoch of hardening AlexNet and ResNet-18 at 224 x 224: time and memory an example."""
     found: dict[str, Rows] = {"images": []}

@@ -6,13 +6,14 @@ import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import deepdefense as dd
-from benchmarks.insides import Counted
+from benchmarks.insides import Counted, one_pass
 from benchmarks.subjects import unit_interval
 from benchmarks.timing import alternated
 from deepdefense.data import Dataset
@@ -91,48 +92,34 @@ def _all(attack: Attack, x: Tensor) -> Tensor:
 def _compare(
     title: str, model: nn.Module, x: Tensor, makers: dict[str, Maker], rounds: int
 ) -> Iterator[dict[str, Any]]:
-    attacks = {name: make(model) for name, make in makers.items()}
-    calls = {name: lambda attack=attack: _all(attack, x) for name, attack in attacks.items()}
-    times = alternated(calls | _alone(model, x), base="deepdefense", rounds=rounds, warmup=1)
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(_all, make(model), x) for name, make in makers.items()
+    }
+    batch = x[:BATCH]
+    calls |= one_pass(model, batch)
+    times = alternated(calls, base="deepdefense", rounds=rounds, warmup=1)
     clean = model(x).argmax(1)
-    for name, attack in attacks.items():
-        found = _all(attack, x)
-        norms = (found - x).flatten(1).norm(dim=1)
+    for name, make in makers.items():
         counted = Counted(model).eval()
-        _all(makers[name](counted), x)
-        forward, backward = counted.forward_rows / len(x), counted.backward_rows / len(x)
-        passes = forward * times["forward"].seconds + backward * times["backward"].seconds
+        found = _all(make(counted), x)
+        norms = (found - x).flatten(1).norm(dim=1)
+        passes = (
+            counted.forward_rows * times["forward"].seconds
+            + counted.backward_rows * times["towards the input"].seconds
+        ) / len(batch)
         yield {
             "subject": title,
             "way": name,
             "images": len(x),
             "seconds": times[name].seconds,
             "ratio": 1 / times[name].ratio,  # deepdefense's time / this one's
-            "forward_passes": forward,  # of an image
-            "input_gradients": backward,
+            "forward_passes": counted.forward_rows / len(x),  # of an image
+            "input_gradients": counted.backward_rows / len(x),
             "passes_seconds": passes,  # what they take alone, in whole batches
             "norm_mean": float(norms.mean()),
             "norm_median": float(norms.median()),
             "success": float((model(found).argmax(1) != clean).float().mean()),
         }
-
-
-def _alone(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Any]]:
-    """A forward pass of all images by batches, and one gradient of each towards its input."""
-    batches = [batch.clone().requires_grad_() for batch in x.split(BATCH)]
-    logits = [model(batch) for batch in batches]
-    ones = [torch.ones_like(values) for values in logits]
-
-    def forward() -> None:
-        with torch.no_grad():
-            for batch in batches:
-                model(batch)
-
-    def backward() -> None:
-        for values, batch, cotangent in zip(logits, batches, ones, strict=True):
-            torch.autograd.grad(values, batch, cotangent, retain_graph=True)
-
-    return {"forward": forward, "backward": backward}
 
 
 def peers(model: nn.Module, data: Dataset, rounds: int) -> Iterator[dict[str, Any]]:

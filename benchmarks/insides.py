@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from deepdefense.objective import Objective
 from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
 
-__all__ = ["Counted", "activations", "approximation", "passes"]
+__all__ = ["Counted", "activations", "approximation", "one_pass", "passes"]
 
 TEST_IMAGES = 1000
 
@@ -55,6 +55,19 @@ def _loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
     return total
 
 
+def one_pass(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
+    """A forward pass of a batch, and a gradient towards it."""
+    given = x.clone().requires_grad_()
+    logits = model(given)
+    cotangent = torch.ones_like(logits)
+    return {
+        "forward": lambda: get_backend("torch").forward(model, x),
+        "towards the input": lambda: torch.autograd.grad(
+            logits, given, cotangent, retain_graph=True
+        ),
+    }
+
+
 def passes(
     kind: str, weights: Mapping[str, np.ndarray], data: Dataset, rounds: int
 ) -> Iterator[dict[str, Any]]:
@@ -65,16 +78,10 @@ def passes(
     (beyond those of the plain step), second derivatives, and arithmetic on perturbations.
     """
     model, x, y = _subject(kind, weights, data)
-    given = x.clone().requires_grad_()
-    logits = model(given)
-    cotangent = torch.ones_like(logits)
     once = alternated(
         {
             "plain": lambda: _loss(Objective(), model, x, y).backward(),
-            "forward": lambda: training_backend("torch").forward(model, x),
-            "towards the input": lambda: torch.autograd.grad(
-                logits, given, cotangent, retain_graph=True
-            ),
+            **one_pass(model, x),
             **{
                 way: lambda defense=defense: _loss(defense, model, x, y).backward()
                 for way, defense in DEFENSES.items()
