@@ -16,6 +16,7 @@ __all__ = [
     "check_bounds",
     "check_choice",
     "check_count",
+    "check_flag",
     "check_indices",
     "check_labels",
     "check_logits",
@@ -35,6 +36,12 @@ def check_count(name: str, value: Any, *, least: int) -> None:
     """A whole number, at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, got {value!r}")
 
 
 def check_number(name: str, value: Any, *, least: float, below: float = math.inf) -> None:

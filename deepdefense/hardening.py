@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepdefense.assessor import Assessor, Guard
+from deepdefense.augmentation import check_images
 from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.calibration import fitted
 from deepdefense.data import Dataset, fingerprint, from_arrays
@@ -91,6 +92,7 @@ def harden(
     data = from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
     recipe, guard = recipe or Recipe(), guard or Guard()
     check_fit(backend, model, data)
+    check_images(data.x_train.shape[1:], **recipe.augmentation)
     run = None
     if out is not None:
         settings = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepdefense.assessor import Assessor, Guard
+from deepdefense.augmentation import check_images
 from deepdefense.calibration import fitted
 from deepdefense.data import Dataset, fingerprint, load
 from deepdefense.defense import DeepDefense
@@ -44,6 +45,8 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 100,
     "warmup": 0.0,
     "clip": None,
+    "flip": False,
+    "shift": 0,
     "lam": 15.0,
     "c": None,
     "d": None,
@@ -89,6 +92,7 @@ def run_job(
     if settings["weights"] is not None:
         model = with_weights(backend, model, Path(settings["weights"]))
     check_fit(backend, model, data)
+    check_images(data.x_train.shape[1:], **recipe.augmentation)
     # Only now that all is known to fit is anything written.
     initial = fingerprint(backend.weights(model).values())
     begun = settings | {"fingerprints": {"data": data.fingerprint(), "weights": initial}}
@@ -143,6 +147,7 @@ def _reference(
         decay=REFERENCE_DECAY,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
+        **recipe.augmentation,
     )
     origin = f"trained in this run, {epochs} epochs"
     saved = run.load(REFERENCE)

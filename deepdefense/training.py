@@ -17,8 +17,9 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from deepdefense.augmentation import augmented
 from deepdefense.backend import Array, Backend, Forward, get_backend
-from deepdefense.checks import check_count, check_number
+from deepdefense.checks import check_count, check_flag, check_number
 from deepdefense.errors import InputError
 from deepdefense.objective import LossFunction, Objective, loss_of
 from deepdefense.zoo import Network
@@ -51,7 +52,11 @@ class Recipe:
         warmup: epochs, and parts of one, in which the learning rate rises from 0.
         clip: the largest 2-norm of a step's gradient (before weight decay): a longer one is scaled
             down to it. None: no limit. "auto": the median before training (`harden` measures it).
-        seed: fixes the order of the examples, dropout and, in a job, initial weights.
+        flip: whether each image is mirrored left to right half of the time.
+        shift: how many pixels each image is moved at most, either way, at random.
+        channels_last: the images' layout, for those two: [h w c] instead of [c h w].
+        seed: fixes the order of the examples, their flips and shifts, dropout and, in a job,
+            initial weights.
 
     The defaults are the paper's for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
     """
@@ -64,6 +69,9 @@ class Recipe:
     decay: float = 0.5
     warmup: float = 0.0
     clip: float | Literal["auto"] | None = None
+    flip: bool = False
+    shift: int = 0
+    channels_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,6 +83,9 @@ class Recipe:
         if self.clip is not None and self.clip != "auto":
             check_number("clip", self.clip, least=1e-6)
         check_number("momentum", self.momentum, least=0, below=1)
+        check_count("shift", self.shift, least=0)
+        for name in ("flip", "channels_last"):
+            check_flag(name, getattr(self, name))
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
         """The learning rate of an epoch, counted from 0, after that part of it.
@@ -86,6 +97,11 @@ class Recipe:
         """
         rising = min(1.0, (epoch + part) / self.warmup) if self.warmup else 1.0
         return self.lr * rising * (self.decay if epoch >= int(0.8 * self.epochs) else 1.0)
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """How images are changed at random before a step sees them."""
+        return {"flip": self.flip, "shift": self.shift, "channels_last": self.channels_last}
 
 
 class Taken(NamedTuple):
@@ -240,10 +256,12 @@ def train_epoch(
     began, found = time.perf_counter(), []
     steps = -(-len(x) // recipe.batch_size)
     clip = recipe.clip if isinstance(recipe.clip, float | int) else math.inf
+    random = np.random.default_rng((recipe.seed, epoch, 1))
     with backend.seeded(recipe.seed, epoch):
         for step, rows in enumerate(batches(len(x), recipe.batch_size, recipe.seed, epoch), 1):
             rate = recipe.rate(epoch, step / steps)
-            taken = take_step(backend, trainer, objective, x[rows], y[rows], lr=rate, clip=clip)
+            batch = augmented(x[rows], random, **recipe.augmentation)
+            taken = take_step(backend, trainer, objective, batch, y[rows], lr=rate, clip=clip)
             if taken is None:
                 raise DivergedError(
                     f"the loss or its gradient was no longer finite in step {step} of "

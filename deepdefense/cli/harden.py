@@ -42,6 +42,14 @@ def harden(
         float | Literal["auto"] | None,
         option("Longest gradient of a step, or auto: the median before training (default: none)."),
     ] = None,
+    flip: Annotated[
+        bool,
+        Parameter(negative="", help="Mirror each training image left to right half of the time."),
+    ] = False,
+    shift: Annotated[
+        int | None,
+        option("Move each training image at random by up to so many pixels (default: 0)."),
+    ] = None,
     lam: Annotated[float | None, option("Weight of the penalty (default: 15).")] = None,
     c: Annotated[
         float | None,
@@ -100,6 +108,8 @@ def harden(
         batch_size=batch_size,
         warmup=warmup,
         clip=clip,
+        flip=flip or None,
+        shift=shift,
         lam=lam,
         c=c,
         d=d,
