@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "clip": None,
     "flip": False,
     "shift": 0,
+    "channels_last": False,
     "lam": 15.0,
     "c": None,
     "d": None,

@@ -82,8 +82,9 @@ def test_is_reproducible(model: Any) -> None:
     (first, one), (second, two) = harden(model), harden(model)
     assert same_weights(first, second)
     assert one.after == two.after
-    other, _ = harden(model, recipe=replace(RECIPE, seed=2))
-    assert not same_weights(first, other)
+    for change in ({"seed": 2}, {"flip": True}, {"shift": 1}):
+        other, _ = harden(model, recipe=replace(RECIPE, **change))
+        assert not same_weights(first, other)
 
 
 def test_takes_tensors_as_it_takes_arrays(model: Any) -> None:
@@ -152,19 +153,20 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
 def test_interrupted_run_resumes_to_the_same_result(
     model: Any, tmp_path: Path, task: str, at: int
 ) -> None:
-    expected, report = harden(model)
+    moved = replace(RECIPE, flip=True, shift=1)
+    expected, report = harden(model, recipe=moved)
     with pytest.raises(KeyboardInterrupt):
-        harden(model, out=tmp_path / "run", watcher=Interrupt(task, at))
+        harden(model, recipe=moved, out=tmp_path / "run", watcher=Interrupt(task, at))
     assert not (tmp_path / "run" / "report.json").exists()
     with pytest.raises(dd.InputError, match="is not empty: go on with resume"):
-        harden(model, out=tmp_path / "run")
-    found, resumed = harden(model, out=tmp_path / "run", resume=True)
+        harden(model, recipe=moved, out=tmp_path / "run")
+    found, resumed = harden(model, recipe=moved, out=tmp_path / "run", resume=True)
     assert same_weights(found, expected)
     assert resumed.after == report.after
     for one, other in zip(resumed.history, report.history, strict=True):
         assert replace(one, seconds=0) == replace(other, seconds=0)
     with pytest.raises(dd.InputError, match="is complete: there is nothing to resume"):
-        harden(model, out=tmp_path / "run", resume=True)
+        harden(model, recipe=moved, out=tmp_path / "run", resume=True)
 
 
 def test_resumes_only_as_it_began(model: Any, tmp_path: Path) -> None:
@@ -312,6 +314,9 @@ def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
         pytest.raises(dd.InputError, match="evaluates but does not train"),
     ):
         dd.harden(model, TRAIN, TEST)
+    with pytest.raises(dd.InputError, match="shift must be less than the sides of the images"):
+        harden(model, recipe=replace(RECIPE, shift=4), out=tmp_path / "not-begun")
+    assert not (tmp_path / "not-begun").exists()
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(dd.InputError, match="is not empty: choose another folder"):
         harden(model, out=tmp_path)
@@ -371,6 +376,8 @@ def test_trainer_goes_back_to_any_state(model: Any) -> None:
         ({"lr": math.inf}, "lr must be finite, 0 or more"),
         ({"momentum": 1.0}, "momentum must be finite, 0 or more and less than 1"),
         ({"seed": 1.5}, "seed must be a whole number"),
+        ({"shift": -1}, "shift must be a whole number, 0 or more, got -1"),
+        ({"flip": 1}, "flip must be True or False, got 1"),
     ],
 )
 def test_bad_recipes_are_told(changes: dict[str, Any], message: str) -> None:

@@ -50,6 +50,13 @@ def harden(
         int | None,
         option("Move each training image at random by up to so many pixels (default: 0)."),
     ] = None,
+    channels_last: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="For --flip and --shift: images of an .npz are [h w c], not [c h w].",
+        ),
+    ] = False,
     lam: Annotated[float | None, option("Weight of the penalty (default: 15).")] = None,
     c: Annotated[
         float | None,
@@ -110,6 +117,7 @@ def harden(
         clip=clip,
         flip=flip or None,
         shift=shift,
+        channels_last=channels_last or None,
         lam=lam,
         c=c,
         d=d,

@@ -1,0 +1,84 @@
+"""Images mirrored and moved at random: what may come out, how often, and where it is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import deepdefense as dd
+from deepdefense.augmentation import augmented, check_images
+from deepdefense.training import Recipe
+
+
+def moves(image: Any, *, flip: bool, shift: int) -> set[bytes]:
+    """Every image [c h w] that may come of one, written out pixel by pixel."""
+    _, height, width = image.shape
+
+    def inside(at: int, size: int) -> int:
+        """Where a mirror at the border shows that place."""
+        return abs(at) if at < size else 2 * (size - 1) - at
+
+    found = set()
+    for source in (image, image[:, :, ::-1]) if flip else (image,):
+        for down in range(-shift, shift + 1):
+            for right in range(-shift, shift + 1):
+                rows = [inside(row + down, height) for row in range(height)]
+                columns = [inside(column + right, width) for column in range(width)]
+                found.add(source[:, rows][:, :, columns].tobytes())
+    return found
+
+
+@given(
+    size=st.tuples(*(st.integers(1, top) for top in (4, 3, 5, 5))),
+    flip=st.booleans(),
+    shift=st.integers(0, 3),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_each_image_is_one_of_its_moves(
+    size: tuple[int, ...], flip: bool, shift: int, channels_last: bool, seed: int
+) -> None:
+    shift = min(shift, *(side - 1 for side in size[2:]))
+    x = np.arange(np.prod(size), dtype=np.float32).reshape(size)
+    before = x.copy()
+    given_x = np.moveaxis(x, 1, 3) if channels_last else x
+    random = np.random.default_rng(seed)
+    found = augmented(given_x, random, flip=flip, shift=shift, channels_last=channels_last)
+    assert found.shape == given_x.shape
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(x, before)
+    for image, moved in zip(x, np.moveaxis(found, 3, 1) if channels_last else found, strict=True):
+        assert moved.tobytes() in moves(image, flip=flip, shift=shift)
+
+
+def test_every_move_is_as_likely() -> None:
+    x = np.broadcast_to(np.arange(16.0).reshape(1, 1, 4, 4), (9000, 1, 4, 4))
+    found = Counter(map(bytes, augmented(x, np.random.default_rng(0), flip=True, shift=1)))
+    assert len(found) == 18
+    assert min(found.values()) > 400  # of 500 expected, with a standard deviation of 22
+    assert max(found.values()) < 600
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "message"),
+    [
+        ((16,), {"flip": True}, r"are for images \[c h w\], the examples are of shape \[16\]"),
+        ((8, 8), {"shift": 1, "channels_last": True}, r"are for images \[h w c\]"),
+        ((1, 4, 9), {"shift": 4}, r"less than the sides of the images \[c h w\], got 4"),
+        ((9, 3, 4), {"shift": 3, "channels_last": True}, r"sides of the images \[h w c\], got 3"),
+    ],
+)
+def test_what_cannot_be_moved_is_told(
+    shape: tuple[int, ...], changes: dict[str, Any], message: str
+) -> None:
+    recipe = Recipe(**changes)
+    with pytest.raises(dd.InputError, match=message):
+        check_images(shape, **recipe.augmentation)
+    with pytest.raises(dd.InputError, match=message):
+        augmented(np.ones((2, *shape)), np.random.default_rng(0), **recipe.augmentation)
+    check_images(shape, **Recipe().augmentation)
