@@ -96,7 +96,10 @@ class TorchSeam:
         return index.detach().long()
 
     def one_hot(self, index: Tensor, depth: int, like: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(index, depth).to(like.dtype)
+        # torch.nn.functional.one_hot looks at the values, for a check that `index` has made, and
+        # has a GPU waited for.
+        places = torch.arange(depth, device=index.device)
+        return (index.unsqueeze(-1) == places).to(like.dtype)
 
     def rank(self, scores: Tensor, count: int) -> Tensor:
         return torch.argsort(scores, dim=1, descending=True, stable=True)[:, :count]

@@ -16,7 +16,7 @@ from deepdefense.study.cells import Bench, Plan
 from deepdefense.study.methods import METHODS
 from deepdefense.study.pages import SCHEMA, write
 from deepdefense.study.subjects import SUBJECTS
-from deepdefense.study.tables import TABLES
+from deepdefense.study.tables import TABLES, VARIATIONS
 from deepdefense.training import training_backend
 from deepdefense.watcher import Watcher
 
@@ -60,8 +60,9 @@ def run_study(
         data, beside = _data(subject.data, settings["data_dir"])
         data = data.shortened(settings["train_examples"], settings["test_examples"])
         bench = Bench(subject, backend, data, out / name, watcher, settings["epochs"])
+        runs = "variations" if table in VARIATIONS else f"{len(plan.methods)} methods"
         watcher.say(
-            f"{name}: {len(plan.methods)} methods, {len(plan.seeds)} seeds, "
+            f"{name}: {runs}, {len(plan.seeds)} seeds, "
             f"{settings['epochs'] or subject.recipe.epochs} epochs each; what is in {out} already "
             "is not done again"
         )

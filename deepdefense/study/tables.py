@@ -16,7 +16,7 @@ from deepdefense.study.memory import Trial, beyond_plain
 from deepdefense.study.methods import METHODS, Scale
 from deepdefense.study.table1 import table1
 
-__all__ = ["TABLES"]
+__all__ = ["TABLES", "VARIATIONS"]
 
 FACTORS = (0.25, 0.5, 2.0, 4.0)
 
@@ -181,3 +181,4 @@ TABLES: Mapping[str, Callable[[Bench, Plan], Found]] = {
     "layers": layers,
     "cost": cost,
 }
+VARIATIONS = ("ablation", "layers")  # of Deep Defense, fitted; no other method is trained
