@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -97,14 +98,20 @@ def beside(references: list[Row], rows: list[Row]) -> Iterable[str]:
         PAPER[first["data"], first["network"]],
         f"{100 * old['accuracy']:.2f} → {100 * new['accuracy']:.2f} %",
         f"{old['rho_2']:.3g} → {new['rho_2']:.3g}",
-        f"{new['growth']:.2f}",
-        f"{(new['growth'] - 1) / (new['growth_deepfool'] - 1):.0%}",
+        *grown(new["growth"], new["growth_deepfool"]),
     )
 
 
+def grown(best: float, deepfool: float) -> tuple[str, str]:
+    """The growth, and its share of DeepFool's; of a network mostly wrong the median is 0."""
+    if math.isnan(best):
+        return "", ""
+    return f"{best:.2f}", f"{(best - 1) / (deepfool - 1):.0%}"
+
+
 def mean(rows: list[Row], key: str) -> float:
-    """Over rows."""
-    return sum(row[key] for row in rows) / len(rows)
+    """Over rows; not a number if a row has none."""
+    return sum(math.nan if row[key] is None else row[key] for row in rows) / len(rows)
 
 
 def results() -> str:

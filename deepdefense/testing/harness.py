@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -78,22 +78,22 @@ class Harness:
     def model(
         self,
         network: TinyNetwork,
-        direction: np.ndarray | None = None,
+        directions: Iterable[np.ndarray] = (),
         t: Any = None,
         dtype: Any = np.float64,
     ) -> Callable[[Any], Any]:
-        """The oracle's network in the backend's operations, its parameters moved by t [1 1]."""
+        """The oracle's network in the backend's operations, its parameters moved by t [1 n]."""
         xp = self.seam.xp
-        way = None if direction is None else network.with_parameters(direction)
+        ways = [network.with_parameters(direction) for direction in directions]
 
         def place(kind: str) -> list[Any]:
             placed = [self.array(np.atleast_2d(v).astype(dtype)) for v in getattr(network, kind)]
-            if way is None:
-                return placed
-            return [
-                start + t * self.array(np.atleast_2d(move))
-                for start, move in zip(placed, getattr(way, kind), strict=True)
-            ]
+            for i, way in enumerate(ways):
+                placed = [
+                    start + t[:, i : i + 1] * self.array(np.atleast_2d(move))
+                    for start, move in zip(placed, getattr(way, kind), strict=True)
+                ]
+            return placed
 
         def activate(z: Any) -> Any:
             match network.activation:
@@ -119,17 +119,24 @@ class Harness:
     def slope(
         self, network: TinyNetwork, value: Callable[[Any], Any], direction: np.ndarray
     ) -> float:
-        """The derivative of a scalar function of the model along a direction of its parameters.
+        """The derivative of a scalar function of the model along a direction of its parameters."""
+        return float(self.slopes(network, value, direction[None])[0])
 
-        It is the backend's own `vjp`, once more around the whole.
+    def slopes(
+        self, network: TinyNetwork, value: Callable[[Any], Any], directions: np.ndarray
+    ) -> np.ndarray:
+        """The derivatives along several directions [n parameters], compiled once: [n].
+
+        They are the backend's own `vjp`, once more around the whole.
         """
 
         def gradient(t: Any) -> Any:
             def f(t: Any) -> Any:
-                found = value(self.model(network, MOVE * direction, t))
+                found = value(self.model(network, MOVE * directions, t))
                 return self.seam.xp.reshape(found, (1, 1))
 
             _, pull = self.seam.vjp(f, t)
-            return pull(self.seam.xp.ones_like(t))
+            return pull(self.seam.xp.ones_like(t[:, :1]))
 
-        return float(self.run(gradient, np.zeros((1, 1)))[0, 0]) / MOVE
+        found: np.ndarray = self.run(gradient, np.zeros((1, len(directions))))[0]
+        return found / MOVE
