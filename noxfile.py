@@ -32,7 +32,8 @@ WITHOUT_DATA = "--ignore=tests/test_data.py"
 def install(session: nox.Session, package: str, *groups: str) -> None:
     """The package, editable, and dependency groups, all in their tested versions."""
     tools = nox.project.dependency_groups(GROUPS, *groups)
-    session.install("-c", "constraints.txt", "-e", package, *tools)
+    # Half of the time of an install is compiling modules, most of which are never imported.
+    session.install("--no-compile", "-c", "constraints.txt", "-e", package, *tools)
 
 
 def eager_then_compiled(session: nox.Session, backend: str) -> None:
