@@ -44,7 +44,8 @@ def augmented(
     """Each image mirrored left to right or not, and moved by up to `shift` pixels either way.
 
     Every move is as likely as another, and so is a mirror image; an image goes on beyond its
-    border as in a mirror, so that no value is invented.
+    border as in a mirror, so that no value is invented. Without either, examples of any shape are
+    returned as they are.
 
     Args:
         x: images [b c h w], or [b h w c] with `channels_last`.
@@ -53,10 +54,15 @@ def augmented(
         shift: how far to move them at most.
         channels_last: their layout.
 
+    Raises:
+        InputError: these are no such images, or are smaller than the shift.
+
     >>> moved = augmented(np.arange(3.0).reshape(1, 1, 1, 3), np.random.default_rng(0), flip=True)
     >>> sorted(moved.ravel().tolist())
     [0.0, 1.0, 2.0]
     """
+    if not (flip or shift):
+        return x
     check_images(x.shape[1:], flip=flip, shift=shift, channels_last=channels_last)
     axes = (1, 2) if channels_last else (2, 3)
     found = np.moveaxis(x, axes, (2, 3))

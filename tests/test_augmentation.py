@@ -82,3 +82,9 @@ def test_what_cannot_be_moved_is_told(
     with pytest.raises(dd.InputError, match=message):
         augmented(np.ones((2, *shape)), np.random.default_rng(0), **recipe.augmentation)
     check_images(shape, **Recipe().augmentation)
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (9, 2, 3), (9, 1, 4, 4), (0, 5)])
+def test_examples_of_any_shape_stay_as_they_are_unless_it_is_asked(shape: tuple[int, ...]) -> None:
+    x = np.ones(shape)
+    assert augmented(x, np.random.default_rng(0), **Recipe().augmentation) is x

@@ -94,6 +94,15 @@ def test_takes_tensors_as_it_takes_arrays(model: Any) -> None:
     assert same_weights(found, expected)
 
 
+def test_takes_examples_that_are_no_images() -> None:
+    flat = [(x.reshape(len(x), -1), y) for x, y in (TRAIN, TEST)]
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(16, 3).double()
+    _, report = dd.harden(linear, *flat, defense=DEFENSE, recipe=RECIPE)
+    assert report.stopped is None
+    assert len(report.history) == RECIPE.epochs
+
+
 def test_zero_epochs_change_nothing(model: Any) -> None:
     hardened, report = harden(model, recipe=replace(RECIPE, epochs=0))
     assert same_weights(hardened, model)

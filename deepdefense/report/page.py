@@ -34,7 +34,7 @@ MEANINGS = {
     "clip": "the longest gradient of a step",
     "flip": "whether images are mirrored at random",
     "shift": "pixels that images are moved by at most, at random",
-    "channels_last": "the layout of images",
+    "channels_last": "whether images are [h w c], not [c h w], for flip and shift",
     "warmup": "epochs in which the learning rate rises",
     "max_accuracy_drop": "an epoch that costs more is taken back",
     "patience": "epochs without a larger rho_2 that end training",
