@@ -41,7 +41,7 @@ Weights = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD with momentum, the learning rate cut once near the end.
+    """How to train: SGD with momentum, the learning rate cut once near the end or let down slowly.
 
     Args:
         epochs: passes over the training set.
@@ -49,6 +49,7 @@ class Recipe:
         batch_size: examples per step.
         momentum, weight_decay: of SGD.
         decay: what the learning rate is multiplied by for the last fifth of the epochs.
+        anneal: let it down over all epochs instead, along half a cosine from lr to decay lr.
         warmup: epochs, and parts of one, in which the learning rate rises from 0.
         clip: the largest 2-norm of a step's gradient (before weight decay): a longer one is scaled
             down to it. None: no limit. "auto": the median before training (`harden` measures it).
@@ -67,6 +68,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     decay: float = 0.5
+    anneal: bool = False
     warmup: float = 0.0
     clip: float | Literal["auto"] | None = None
     flip: bool = False
@@ -84,7 +86,7 @@ class Recipe:
             check_number("clip", self.clip, least=1e-6)
         check_number("momentum", self.momentum, least=0, below=1)
         check_count("shift", self.shift, least=0)
-        for name in ("flip", "channels_last"):
+        for name in ("anneal", "flip", "channels_last"):
             check_flag(name, getattr(self, name))
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
@@ -94,9 +96,19 @@ class Recipe:
         [1.0, 1.0, 0.5]
         >>> Recipe(lr=1.0, warmup=2.0).rate(1, part=0.5)
         0.75
+        >>> Recipe(epochs=4, lr=1.0, decay=0.1, anneal=True).rate(1)  # halfway down
+        0.55
+
+        Source of the cosine: Loshchilov and Hutter (2017), "SGDR".
         """
-        rising = min(1.0, (epoch + part) / self.warmup) if self.warmup else 1.0
-        return self.lr * rising * (self.decay if epoch >= int(0.8 * self.epochs) else 1.0)
+        done = epoch + part
+        rising = min(1.0, done / self.warmup) if self.warmup else 1.0
+        if self.anneal:
+            cosine = (1 + math.cos(math.pi * done / self.epochs)) / 2
+            falling = self.decay + (1 - self.decay) * cosine
+        else:
+            falling = self.decay if epoch >= int(0.8 * self.epochs) else 1.0
+        return self.lr * rising * falling
 
     @property
     def augmentation(self) -> dict[str, Any]:

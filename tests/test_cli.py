@@ -103,11 +103,14 @@ def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
     assert report["after"]["rho_p"] > 0
 
     guarded = {"max_accuracy_drop": "0.5", "patience": "2", "warmup": "0.5", "clip": "auto"}
-    assert run(*blobs("--fast", "--flip", candidates="3", shift="1", out="c", **guarded)) == 0
+    assert (
+        run(*blobs("--fast", "--flip", "--anneal", candidates="3", shift="1", out="c", **guarded))
+        == 0
+    )
     config = json.loads((folder / "c" / "report.json").read_text())["config"]
     assert (config["gradient"], config["candidates"], config["steps"]) == ("chord", 3, 1)
     assert (config["max_accuracy_drop"], config["patience"], config["warmup"]) == (0.5, 2, 0.5)
-    assert (config["flip"], config["shift"]) == (True, 1)
+    assert (config["flip"], config["shift"], config["anneal"]) == (True, 1, True)
     assert config["clip"] > 0  # the median that was measured
     assert config["d"] > 0  # fitted, as c was given and d was not
 

@@ -38,6 +38,14 @@ def harden(
     warmup: Annotated[
         float | None, option("Epochs in which the learning rate rises from 0 (default: 0).")
     ] = None,
+    anneal: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="Let the learning rate down along half a cosine, instead of halving it for the "
+            "last fifth of the epochs.",
+        ),
+    ] = False,
     clip: Annotated[
         float | Literal["auto"] | None,
         option("Longest gradient of a step, or auto: the median before training (default: none)."),
@@ -114,6 +122,7 @@ def harden(
         lr=lr,
         batch_size=batch_size,
         warmup=warmup,
+        anneal=anneal or None,
         clip=clip,
         flip=flip or None,
         shift=shift,

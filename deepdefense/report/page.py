@@ -31,6 +31,8 @@ MEANINGS = {
     "candidates": "classes considered",
     "unfinished": "examples not across the boundary",
     "lr": "learning rate",
+    "decay": "what the learning rate ends at, as a share",
+    "anneal": "whether it falls along a cosine, not in one cut",
     "clip": "the longest gradient of a step",
     "flip": "whether images are mirrored at random",
     "shift": "pixels that images are moved by at most, at random",

@@ -66,9 +66,11 @@ _ALL = (
         "cifar10",
         "convnet",
         reference=Recipe(epochs=30, lr=1e-3, decay=0.1, **MOVED),
-        recipe=Recipe(epochs=18, lr=2.5e-4, decay=0.1, warmup=1.0, clip="auto", **MOVED),
+        recipe=Recipe(
+            epochs=30, lr=4e-4, decay=0.01, anneal=True, warmup=1.0, clip="auto", flip=True, shift=2
+        ),
         steepness=0.5,
-        defense=IMPLICIT,
+        defense={**FAST, "lam": 8.0},
     ),
     Subject(
         "cifar10",
