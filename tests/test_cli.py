@@ -103,10 +103,8 @@ def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
     assert report["after"]["rho_p"] > 0
 
     guarded = {"max_accuracy_drop": "0.5", "patience": "2", "warmup": "0.5", "clip": "auto"}
-    assert (
-        run(*blobs("--fast", "--flip", "--anneal", candidates="3", shift="1", out="c", **guarded))
-        == 0
-    )
+    switches = ("--fast", "--flip", "--anneal")
+    assert run(*blobs(*switches, candidates="3", shift="1", out="c", **guarded)) == 0
     config = json.loads((folder / "c" / "report.json").read_text())["config"]
     assert (config["gradient"], config["candidates"], config["steps"]) == ("chord", 3, 1)
     assert (config["max_accuracy_drop"], config["patience"], config["warmup"]) == (0.5, 2, 0.5)
