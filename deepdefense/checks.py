@@ -6,7 +6,7 @@ Each raises `InputError`, saying what was expected and what came.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from deepdefense.backend import Array, framework_of
@@ -22,6 +22,7 @@ __all__ = [
     "check_logits",
     "check_number",
     "check_order",
+    "found_device",
 ]
 
 
@@ -67,6 +68,21 @@ def check_bounds(bounds: Any) -> None:
         return
     if not bounds[0] < bounds[1]:
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
+
+
+def found_device(device: str, of: Callable[[str], Sequence[Any]]) -> Any:
+    """The device of a name such as gpu or gpu:1, of those that a framework has of each kind."""
+    kind, _, number = device.partition(":")
+    try:
+        found = of(kind)
+    except RuntimeError:  # JAX's, of a kind that it has not
+        found = ()
+    if not (number or "0").isdecimal() or int(number or 0) >= len(found):
+        raise InputError(
+            f"device must be a kind and perhaps a number, such as cpu or gpu:1, got {device!r}; "
+            f"of {kind!r} there are {len(found)} here"
+        )
+    return found[int(number or 0)]
 
 
 def _agree(size: int | None, other: int | None) -> bool:

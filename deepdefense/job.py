@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "network": "mlp",
     "weights": None,
     "backend": "torch",
+    "device": None,
     "epochs": 5,
     "lr": 5e-4,
     "batch_size": 100,
@@ -78,11 +79,22 @@ def run_job(
     """Do it, or go on with it; the report, and the folder with all that was written."""
     saved = RunFolder.reopen(out or latest("harden"), given) if resume else None
     settings = saved.settings if saved else resolve(given)
+    backend = training_backend(settings["backend"])
+    with backend.placed(settings.get("device")):  # which older runs did not name
+        return _run(backend, settings, saved, out, watcher)
+
+
+def _run(
+    backend: TrainingBackend,
+    settings: dict[str, Any],
+    saved: RunFolder | None,
+    out: Path | None,
+    watcher: Watcher,
+) -> tuple[HardeningReport, Path]:
     steep = {name: settings[name] for name in ("c", "d") if settings[name] is not None}
     known = {name: value for name, value in settings.items() if name not in ("c", "d")}
     defense = _fields(DeepDefense, known | steep | {"p": float(settings["p"])})
     recipe, guard = _fields(Recipe, settings), _fields(Guard, settings)
-    backend = training_backend(settings["backend"])
     folder = None if settings["data_dir"] is None else Path(settings["data_dir"])
     data = load(settings["data"], data_dir=folder, seed=recipe.seed)
     watcher.say(

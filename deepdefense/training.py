@@ -166,6 +166,13 @@ class TrainingBackend(Backend, Protocol):
 
     def __hash__(self) -> int: ...
 
+    def placed(self, device: str | None) -> AbstractContextManager[None]:
+        """New models and arrays lie on that device, in the framework's name, inside.
+
+        None for where the framework puts them itself; raises `InputError` if there is none such.
+        """
+        ...
+
     def build(self, network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
         """A native model of that description with those weights, in their dtype."""
         ...

@@ -190,6 +190,7 @@ UNUSABLE: list[tuple[dict[str, str], str]] = [
     ({"weights": "my_networks.py"}, "my_networks.py is not a readable safetensors file"),
     ({"backend": "caffe"}, "no backend is called 'caffe'; known: jax, numpy, tensorflow, torch"),
     ({"backend": "numpy"}, "the numpy backend evaluates but does not train"),
+    ({"device": "nowhere"}, "device 'nowhere' here"),
     ({"p": "0.5"}, "p must be a number from 1 to inf, got 0.5"),
     ({"lam": "-1"}, "lam must be finite, 0 or more, got -1"),
     ({"epochs": "many"}, "epochs"),

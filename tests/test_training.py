@@ -57,6 +57,17 @@ def test_zoo_builds_what_it_describes(backend: TrainingBackend, name: str, dtype
     np.testing.assert_array_equal(backend.to_numpy(model(x)), logits)  # the copy is another
 
 
+def test_models_are_built_on_the_device_asked_for(backend: TrainingBackend) -> None:
+    network = mlp((4,), 3, hidden=(5,))
+    for device in (None, "cpu", "cpu:0"):
+        with backend.placed(device):
+            model = backend.build(network, initial_weights(network, 0, 1.0))
+            assert backend.asarray(np.ones((2, 4)), model).shape == (2, 4)
+    for device in ("gpu:99", "nowhere", "cpu:x"):
+        with pytest.raises(dd.InputError, match=f"device.* {device!r}"), backend.placed(device):
+            pass
+
+
 def test_build_takes_weights_in_any_form(backend: TrainingBackend, tmp_path: Path) -> None:
     network = dd.zoo.mlp((4,), 3, hidden=(5,))
     with pytest.raises(dd.InputError, match="choose a framework first"):

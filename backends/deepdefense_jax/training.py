@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import optax
 from jax import Array, lax
 
+from deepdefense.checks import found_device
 from deepdefense.objective import Losses, LossFunction
 from deepdefense.training import Recipe, Taken
 from deepdefense.zoo import COUNTER, Network
@@ -165,6 +166,12 @@ class JaxTraining:
     ``jax.tree_util.Partial(apply, parameters)``. All its inexact arrays are trained, but for the
     running statistics of the zoo's, which move as PyTorch's do.
     """
+
+    @contextmanager
+    def placed(self, device: str | None) -> Iterator[None]:
+        chosen = device and jax.default_device(found_device(device, jax.devices))
+        with chosen or nullcontext():
+            yield
 
     def build(self, network: Network, weights: Arrays) -> ZooModel:
         # Not the counters of batches: integers, which nothing here depends on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
+from deepdefense.checks import found_device
 from deepdefense.errors import InputError
 from deepdefense.objective import LossFunction
 from deepdefense.training import Recipe, Taken
@@ -94,6 +95,12 @@ class _Trainer:
 class TensorFlowTraining:
     """The training side of the TensorFlow backend. A model is Keras's."""
 
+    @contextmanager
+    def placed(self, device: str | None) -> Iterator[None]:
+        chosen = device and tf.device(found_device(device, _devices).name)
+        with chosen or nullcontext():
+            yield
+
     def build(self, network: Network, weights: Arrays) -> keras.Model:
         if keras.backend.backend() != "tensorflow":
             raise InputError(
@@ -134,6 +141,10 @@ class TensorFlowTraining:
     @contextmanager
     def seeded(self, *seed: int) -> Iterator[None]:
         yield  # Keras draws from generators that are part of the model and of a trainer's state
+
+
+def _devices(kind: str) -> Any:
+    return tf.config.list_logical_devices(kind.upper())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from deepdefense.errors import InputError
 from deepdefense.objective import LossFunction
 from deepdefense.training import Recipe, Taken
 from deepdefense.zoo import Network, weight_shapes
@@ -87,6 +88,16 @@ class _Trainer:
 
 class TorchTraining:
     """The training side of the PyTorch backend."""
+
+    @contextmanager
+    def placed(self, device: str | None) -> Iterator[None]:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # NotImplementedError is the first, too
+            reason = str(error).partition(". ")[0]
+            raise InputError(f"PyTorch has no device {device!r} here: {reason}") from error
+        with nullcontext() if device is None else torch.device(device):
+            yield
 
     def build(self, network: Network, weights: Arrays) -> nn.Module:
         with self.seeded(0):  # only so that the native initialisation draws from no global state

@@ -12,6 +12,7 @@ from deepdefense.cli.shell import (
     Bar,
     Data,
     DataDir,
+    Device,
     Network,
     Resume,
     Seed,
@@ -36,6 +37,7 @@ def evaluate(
         Path | None, option("FILE.safetensors of the undefended network, to compare with.")
     ] = None,
     backend: Backend = None,
+    device: Device = None,
     preset: Annotated[
         Literal["quick", "standard", "thorough"] | None,
         option("Which attacks, and with how many steps (default: quick)."),
@@ -82,6 +84,7 @@ def evaluate(
         weights=weights,
         reference=reference,
         backend=backend,
+        device=device,
         preset=preset,
         examples=examples,
         p=p,

@@ -12,6 +12,7 @@ from deepdefense.cli.shell import (
     Bar,
     Data,
     DataDir,
+    Device,
     Network,
     Resume,
     Seed,
@@ -32,6 +33,7 @@ def harden(
         Path | None, option("FILE.safetensors of a trained network; without it one is trained.")
     ] = None,
     backend: Backend = None,
+    device: Device = None,
     epochs: Annotated[int | None, option("Epochs of hardening (default: 5; digits: 90).")] = None,
     lr: Annotated[float | None, option("Learning rate (default: 5e-4; digits: 1e-3).")] = None,
     batch_size: Annotated[int | None, option("Examples per step (default: 100).")] = None,
@@ -118,6 +120,7 @@ def harden(
         network=network,
         weights=weights,
         backend=backend,
+        device=device,
         epochs=epochs,
         lr=lr,
         batch_size=batch_size,

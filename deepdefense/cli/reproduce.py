@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from deepdefense.cli.shell import Backend, Bar, chosen, option
+from deepdefense.cli.shell import Backend, Bar, Device, chosen, option
 
 __all__ = ["reproduce"]
 
@@ -48,6 +48,7 @@ def reproduce(
         ),
     ] = None,
     backend: Backend = None,
+    device: Device = None,
     epochs: Annotated[
         int | None, option("Of every method, instead of what fits each subject.")
     ] = None,
@@ -80,6 +81,7 @@ def reproduce(
         seeds=seeds,
         data_dir=data_dir,
         backend=backend,
+        device=device,
         epochs=epochs,
         train_examples=train_examples,
         test_examples=test_examples,

@@ -19,6 +19,7 @@ __all__ = [
     "Bar",
     "Data",
     "DataDir",
+    "Device",
     "Network",
     "Resume",
     "Seed",
@@ -89,6 +90,13 @@ Network = Annotated[
 Backend = Annotated[
     str | None,
     option("torch, jax or tensorflow (default: the first of them that is installed)."),
+]
+Device = Annotated[
+    str | None,
+    option(
+        "Where it runs, in the framework's own name: cuda or cuda:1 in PyTorch, gpu in the others "
+        "(default: PyTorch takes the CPU, the others a GPU if they see one)."
+    ),
 ]
 Seed = Annotated[int | None, option("Of everything random (default: 0).")]
 Resume = Annotated[

@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "weights": None,
     "reference": None,
     "backend": None,
+    "device": None,
     "preset": "quick",
     "examples": 1000,
     "p": 2.0,
@@ -50,6 +51,18 @@ def run_evaluation(
     saved = RunFolder.reopen(out or latest("evaluate"), given, "evaluate") if resume else None
     fresh = {"command": "evaluate", **DEFAULTS, "backend": first_installed()}
     settings = saved.settings if saved else {**fresh, **given}
+    backend = training_backend(settings["backend"])
+    with backend.placed(settings.get("device")):  # which older runs did not name
+        return _run(backend, settings, saved, out, watcher)
+
+
+def _run(
+    backend: TrainingBackend,
+    settings: dict[str, Any],
+    saved: RunFolder | None,
+    out: Path | None,
+    watcher: Watcher,
+) -> tuple[Report, Path]:
     seed = settings["seed"]
     plan = Plan.of(
         preset=settings["preset"],
@@ -60,7 +73,6 @@ def run_evaluation(
         rho=ATTACK,
     )
     check_count("examples", settings["examples"], least=1)
-    backend = training_backend(settings["backend"])
     folder = None if settings["data_dir"] is None else Path(settings["data_dir"])
     data = load(settings["data"], data_dir=folder, seed=seed)
     model, network = _network(backend, settings, settings["weights"], data)

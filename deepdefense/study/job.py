@@ -29,6 +29,7 @@ DEFAULTS: Mapping[str, Any] = {
     "seeds": [0],
     "data_dir": None,
     "backend": None,
+    "device": None,
     "epochs": None,
     "train_examples": None,
     "test_examples": None,
@@ -66,7 +67,9 @@ def run_study(
             f"{settings['epochs'] or subject.recipe.epochs} epochs each; what is in {out} already "
             "is not done again"
         )
-        found = TABLES[table](bench, plan._replace(weights=_published(beside, subject.network)))
+        with backend.placed(settings["device"]):
+            reference = _published(beside, subject.network)
+            found = TABLES[table](bench, plan._replace(weights=reference))
         rows += found.rows
         curves[name] = found.curves
         described[name] = describe(data)
