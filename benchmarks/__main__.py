@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import gpu as on_gpu
 from benchmarks.attacks import peers
 from benchmarks.hardening import many_classes, steps
 from benchmarks.insides import activations, approximation, passes
@@ -144,17 +145,43 @@ def images(
         _write(out, found)
 
 
+@app.command
+def gpu(
+    *,
+    data_dir: DataDir = None,
+    lenet: Weights = None,
+    rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 5,
+    out: Out = None,
+) -> None:
+    """Hardening steps on a GPU: LeNet, and ResNet-18's layers at 224 x 224 with 1,000 classes."""
+    data = load("mnist", data_dir=data_dir)
+    found: dict[str, Rows] = {"steps": []}
+    for rows in (
+        on_gpu.lenet(trained("lenet", data, lenet), data, rounds),
+        on_gpu.resnet18(rounds),
+    ):
+        new = list(rows)
+        found["steps"] += new
+        _show("steps", new)
+        _write(out, found)
+
+
 def _write(out: Path | None, found: Mapping[str, Rows]) -> None:
     content = {
         "schema": "deepdefense.bench/1",
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "environment": environment("torch") | {"threads": torch.get_num_threads()},
+        "environment": environment("torch") | _machine(),
         **found,
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         console.print(f"written to {out}")
+
+
+def _machine() -> dict[str, Any]:
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"threads": torch.get_num_threads(), **gpu}
 
 
 if __name__ == "__main__":

@@ -200,6 +200,19 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "the process's peak, MB": figure("peak_mb", ".0f"),
             },
         ),
+        "gpu": lambda: measured(
+            benchmark("steps", "gpu"),
+            {
+                "": named("subject"),
+                "batch": named("batch"),
+                "precision": named("dtype"),
+                "way": named("way"),
+                "milliseconds a step": lambda row: format(1000 * row["seconds"], ".0f"),
+                "step / plain": figure("ratio"),
+                "of the plain step's throughput": figure("share of plain throughput", ".0%"),
+                "memory, GB": lambda row: format(row["memory_mb"] / 1024, ".1f"),
+            },
+        ),
         "attacks": lambda: measured(
             benchmark("attacks", "attacks"),
             {
