@@ -15,6 +15,7 @@ from deepdefense.report.wording import (
     by_points,
     number,
     percent,
+    points_between,
     ratio_of,
     setting,
     signed,
@@ -74,8 +75,8 @@ def main_figures(report: Mapping[str, Any], robust_before: float | None) -> list
     def share(value: float | None) -> str:
         return percent(value, n)
 
-    def in_points(value: float | None) -> float | None:
-        return None if value is None else 100 * value
+    def moved(old: float | None, new: float | None) -> str:
+        return by_points(points_between(old, new, n), n)
 
     def line(label: str, value: Cell, old: str = MISSING, change: Cell | str = MISSING) -> Line:
         moved = change if isinstance(change, Cell) else Cell(change)
@@ -97,7 +98,7 @@ def main_figures(report: Mapping[str, Any], robust_before: float | None) -> list
             Cell(share(after["accuracy"]), span(spans.get("accuracy"), share)),
             share(before.get("accuracy")),
             Cell(
-                by_points(in_points(paired.get("accuracy_change")), n),
+                moved(before.get("accuracy"), after["accuracy"]),
                 span(paired.get("accuracy_interval"), lambda end: signed(100 * end, n)),
             ),
         ),
@@ -110,13 +111,12 @@ def main_figures(report: Mapping[str, Any], robust_before: float | None) -> list
     ]
     if headline["eps"] is not None:
         robust = headline["robust_accuracy"]
-        gain = None if robust is None or robust_before is None else robust - robust_before
         lines.append(
             robustness(
                 f"Accuracy under attack within {limit(report)}",
                 Cell(share(robust), span(spans.get("robust_accuracy"), share)),
                 share(robust_before),
-                by_points(in_points(gain), n),
+                moved(robust_before, robust),
             )
         )
     lines += [

@@ -12,6 +12,7 @@ from deepdefense.report.wording import (
     by_points,
     number,
     percent,
+    points_between,
     signed,
     times,
 )
@@ -37,8 +38,7 @@ def judge_evaluation(report: Mapping[str, Any]) -> Verdict:
     if censored >= n:
         doubt = "No attack worked even once: that speaks against the attacks, not for the network."
         return Verdict("No attack fooled any example", f"{doubt} {sentence}", "bad")
-    comparison = report["comparison"] or {}
-    change, ratio = comparison.get("accuracy_change"), comparison.get("median_ratio")
+    ratio, points = (report["comparison"] or {}).get("median_ratio"), _points(report)
     tone: Literal["good", "mixed"] = "good" if _all_pass(report) else "mixed"
     if median is None:
         headline, tone = "No attack fooled more than half of the examples", "mixed"
@@ -50,8 +50,8 @@ def judge_evaluation(report: Mapping[str, Any]) -> Verdict:
     if ratio is not None and ratio < 1 - HARDLY:
         worse = "Easier to fool than the undefended network"
         return Verdict(worse, f"{headline}. {sentence}", "bad")
-    if change is not None and 100 * change < -COLLAPSE:
-        fell = signed(-100 * change, n).removeprefix("+")
+    if points < -COLLAPSE:
+        fell = signed(-points, n).removeprefix("+")
         return Verdict(f"Accuracy fell by {fell} points", f"{headline}. {sentence}", "bad")
     return Verdict(headline, sentence, tone)
 
@@ -114,20 +114,26 @@ def _accuracies(report: Mapping[str, Any], robust: bool = True) -> str:
 
 def _compared(report: Mapping[str, Any]) -> str:
     """Against the undefended network, if there is one."""
-    paired, n = report["comparison"], report["n"]
+    paired = report["comparison"]
     if paired is None:
         return ""
-    ratio, change, parts = paired["median_ratio"], paired["accuracy_change"], []
+    ratio, points, parts = paired["median_ratio"], _points(report), []
     if ratio is not None:
         extent = span(paired["interval"], times)
         grown = f"the median distance is {times(ratio)} times as large"
         parts.append(f"{grown} ({extent})" if extent else grown)
-    if change is not None:
-        moved = by_points(100 * change, n)
+    if math.isfinite(points):
+        moved = by_points(points, report["n"])
         parts.append("accuracy is the same" if moved == "none" else f"accuracy moved by {moved}")
     if not parts:
         return "It cannot be compared with the undefended network."
     return f"Against the undefended network {' and '.join(parts)}."
+
+
+def _points(report: Mapping[str, Any]) -> float:
+    """The change of accuracy from the undefended network's, if there is one."""
+    before = (report["reference"] or {}).get("accuracy")
+    return points_between(before, report["accuracy"], report["n"])
 
 
 def _checked(report: Mapping[str, Any]) -> str:

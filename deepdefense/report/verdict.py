@@ -11,7 +11,7 @@ from deepdefense.report.wording import (
     by_points,
     number,
     percent,
-    places,
+    points_between,
     ratio_of,
     setting,
     times,
@@ -117,11 +117,9 @@ def measures(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _points(report: Mapping[str, Any], key: str) -> float:
-    """The change of a fraction in percentage points, as between the two figures printed."""
-    ends = [report[side].get(key) for side in ("before", "after")]
-    digits = places(report["before"].get("n"))
-    before, after = (math.nan if end is None else round(100 * end, digits) for end in ends)
-    return round(after - before, digits)
+    """The change of a fraction in percentage points."""
+    before, after = report["before"], report["after"]
+    return points_between(before.get(key), after.get(key), before.get("n"))
 
 
 def _moved(name: str, before: float | None, after: float | None) -> str:

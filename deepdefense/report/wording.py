@@ -18,6 +18,7 @@ __all__ = [
     "number",
     "percent",
     "places",
+    "points_between",
     "ratio_of",
     "setting",
     "signed",
@@ -61,6 +62,12 @@ def ratio_of(before: float | None, after: float | None) -> float:
 def by_factor(ratio: float | None) -> str:
     """A change as a ratio."""
     return MISSING if ratio is None or not math.isfinite(ratio) else f"{TIMES} {times(ratio)}"
+
+
+def points_between(before: float | None, after: float | None, n: int | None) -> float:
+    """The change of a fraction in percentage points, as between the two figures printed."""
+    old, new = (math.nan if end is None else round(100 * end, places(n)) for end in (before, after))
+    return round(new - old, places(n))
 
 
 def by_points(points: float | None, n: int | None) -> str:
