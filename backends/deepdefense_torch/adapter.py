@@ -20,7 +20,7 @@ from deepdefense.backend import Fold
 from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
 
-__all__ = ["TorchSeam"]
+__all__ = ["TorchSeam", "full_precision"]
 
 State = TypeVar("State", bound=NamedTuple)
 Fixed = TypeVar("Fixed", bound=NamedTuple)
@@ -45,6 +45,14 @@ def _tracked(x: Tensor) -> Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
         return x
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """What runs inside is in the dtype of its tensors, whatever the user's autocast."""
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    with torch.autocast("cpu", enabled=False), torch.autocast(accelerator, enabled=False):
+        yield
 
 
 @torch.library.custom_op(
@@ -122,15 +130,13 @@ class TorchSeam:
         modes = [module.training for module in modules]
         devices = {tensor.device for module in modules[:1] for tensor in module.parameters()}
         gpus = [device for device in devices if device.type == "cuda"]
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         compiling = is_compiling()
         with (
             # Neither can be traced. A model that draws random numbers in inference mode moves the
             # global state on when compiled; dropout does not.
             nullcontext() if compiling else torch.inference_mode(False),
             nullcontext() if compiling else torch.random.fork_rng(devices=gpus),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast(accelerator, enabled=False),
+            full_precision(),
         ):
             try:
                 for module in modules:

@@ -16,6 +16,7 @@ from deepdefense.errors import InputError
 from deepdefense.objective import LossFunction
 from deepdefense.training import Recipe, Taken
 from deepdefense.zoo import Network, weight_shapes
+from deepdefense_torch.adapter import full_precision
 from deepdefense_torch.networks import chain
 
 __all__ = ["TorchTraining"]
@@ -49,7 +50,8 @@ class _Trainer:
             group["lr"] = lr
         found = loss(self.model, self.model, x, y, *points)
         self._optimizer.zero_grad()
-        found.total.backward()
+        with full_precision():  # or second derivatives, of an exact penalty, would not be in it
+            found.total.backward()
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(found.total) & torch.isfinite(size)):
