@@ -67,10 +67,10 @@ _ALL = (
         "convnet",
         reference=Recipe(epochs=30, lr=1e-3, decay=0.1, **MOVED),
         recipe=Recipe(
-            epochs=30, lr=4e-4, decay=0.01, anneal=True, warmup=1.0, clip="auto", flip=True, shift=2
+            epochs=60, lr=4e-4, decay=0.01, anneal=True, warmup=1.0, clip="auto", flip=True, shift=2
         ),
         steepness=0.5,
-        defense={**FAST, "lam": 8.0},
+        defense={**FAST, "lam": 10.0},
     ),
     Subject(
         "cifar10",
