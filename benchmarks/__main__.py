@@ -137,12 +137,7 @@ def images(
     out: Out = None,
 ) -> None:
     """An epoch of hardening AlexNet and ResNet-18 at 224 x 224: time and memory an example."""
-    found: dict[str, Rows] = {"images": []}
-    for kind in ("alexnet", "resnet18"):
-        new = list(large(framework, kind))
-        found["images"] += new
-        _show("images", new)
-        _write(out, found)
+    _collect("images", (large(framework, kind) for kind in ("alexnet", "resnet18")), out)
 
 
 @app.command
@@ -155,15 +150,18 @@ def gpu(
 ) -> None:
     """Hardening steps on a GPU: LeNet, and ResNet-18's layers at 224 x 224 with 1,000 classes."""
     data = load("mnist", data_dir=data_dir)
-    found: dict[str, Rows] = {"steps": []}
-    for rows in (
-        on_gpu.lenet(trained("lenet", data, lenet), data, rounds),
-        on_gpu.resnet18(rounds),
-    ):
-        new = list(rows)
-        found["steps"] += new
-        _show("steps", new)
-        _write(out, found)
+    weights = trained("lenet", data, lenet)
+    _collect("steps", (on_gpu.lenet(weights, data, rounds), on_gpu.resnet18(rounds)), out)
+
+
+def _collect(title: str, parts: Iterable[Iterable[dict[str, Any]]], out: Path | None) -> None:
+    """Measure one part after another; each is shown, and written with those before it."""
+    found: Rows = []
+    for part in parts:
+        new = list(part)
+        found += new
+        _show(title, new)
+        _write(out, {title: found})
 
 
 def _write(out: Path | None, found: Mapping[str, Rows]) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.hardening import DEFENSES
+from benchmarks.hardening import calls_of
 from benchmarks.subjects import resnet18_shaped
 from benchmarks.timing import alternated
 from deepdefense.data import Dataset
-from deepdefense.training import Recipe, take_step, training_backend
+from deepdefense.training import training_backend
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["lenet", "resnet18"]
@@ -26,23 +25,16 @@ BATCHES = (256, 64)
 # `bfloat16` is autocast's: the cross-entropy's forward and backward pass, as in ordinary training;
 # the penalty stays in single precision, as near a boundary logits differ by less than bfloat16 can.
 DTYPES = ("float32", "bfloat16")
-Calls = dict[str, Callable[[], object]]
 
 
-def _calls(model: Any, x: torch.Tensor, y: Any, dtype: str) -> Calls:
-    """An optimizer step for each way, with rate 0, so that all of them see one network."""
-    backend = training_backend("torch")
-    trainer = backend.trainer(model, Recipe())
+def _under(dtype: str, call: Callable[[], object]) -> Callable[[], object]:
+    """The same call, by autocast where it is to be bfloat16."""
 
-    def call(way: str) -> Callable[[], object]:
-        def step() -> None:
-            lower = torch.autocast(DEVICE, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
-            with lower:
-                take_step(backend, trainer, DEFENSES[way], x, y, lr=0.0)  # waits for the GPU
+    def run() -> None:
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
+            call()  # which waits for the GPU, as it tells the losses
 
-        return step
-
-    return {way: call(way) for way in DEFENSES}
+    return run
 
 
 def _held(call: Callable[[], object]) -> float | None:
@@ -58,9 +50,10 @@ def _held(call: Callable[[], object]) -> float | None:
 
 def _rows(subject: str, model: Any, x: torch.Tensor, y: Any, rounds: int) -> Iterator[Any]:
     for dtype in DTYPES:
-        calls = _calls(model, x, y, dtype)
+        steps = calls_of("torch", model, x, y)
+        calls = {way: _under(dtype, step) for way, step in steps.items()}
         held = {way: _held(call) for way, call in calls.items()}
-        fit: Calls = {way: call for way, call in calls.items() if held[way] is not None}
+        fit = {way: call for way, call in calls.items() if held[way] is not None}
         found = alternated(fit, base="plain", rounds=rounds, warmup=1)
         for way in calls:
             timing = found.get(way)

@@ -16,7 +16,7 @@ from deepdefense.objective import Objective
 from deepdefense.training import Recipe, take_step, training_backend
 from deepdefense.zoo import NETWORKS
 
-__all__ = ["BATCH", "DEFENSES", "many_classes", "steps"]
+__all__ = ["BATCH", "DEFENSES", "calls_of", "many_classes", "steps"]
 
 BATCH = 100
 DEFENSES: Mapping[str, Objective] = {
@@ -30,7 +30,7 @@ DEFENSES: Mapping[str, Objective] = {
 CLASSES, SIDE, LARGE_BATCH = 1000, 64, 16
 
 
-def _calls(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
+def calls_of(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
     """An optimizer step for each way, with rate 0, so that all of them see one network."""
     backend = training_backend(framework)
     trainer = backend.trainer(model, Recipe())
@@ -53,7 +53,7 @@ def steps(
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     model = training_backend(framework).build(network, weights)
     x, y = data.x_train[:BATCH], data.y_train[:BATCH]
-    yield from _rows(f"{framework}, {kind}", _calls(framework, model, x, y), rounds)
+    yield from _rows(f"{framework}, {kind}", calls_of(framework, model, x, y), rounds)
 
 
 def many_classes(rounds: int) -> Iterator[dict[str, Any]]:
@@ -63,5 +63,5 @@ def many_classes(rounds: int) -> Iterator[dict[str, Any]]:
     model = resnet18_shaped(CLASSES, x)
     with torch.no_grad():
         y = model.eval()(x).argmax(1).numpy()  # right examples, as most are in training
-    calls = _calls("torch", model, x, y)
+    calls = calls_of("torch", model, x, y)
     yield from _rows(f"torch, resnet18-shaped, {CLASSES} classes", calls, rounds)
