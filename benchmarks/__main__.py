@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import gpu as on_gpu
+from benchmarks import subjects
 from benchmarks.attacks import peers
 from benchmarks.hardening import many_classes, steps
 from benchmarks.insides import activations, approximation, passes
 from benchmarks.large import large
 from benchmarks.strength import nearest, within
-from benchmarks.subjects import trained
+from benchmarks.subjects import of_zoo, trained
 from deepdefense.backend import available_backends
 from deepdefense.data import Dataset, load
 from deepdefense.provenance import environment
@@ -68,10 +69,12 @@ def main(
     keep("attacks", _peers(data, weights["mlp"], 3))
     for kind in KINDS:
         keep("steps", steps("torch", kind, weights[kind], data, rounds))
-        keep("passes", passes(kind, weights[kind], data, rounds))
+        keep("passes", passes(f"torch, {kind}", of_zoo(kind, weights[kind], data), rounds))
         keep("activations", activations(kind, weights[kind], data))
         keep("approximation", approximation(kind, weights[kind], data))
     keep("steps", many_classes(3))
+    title = f"torch, resnet18-shaped, {subjects.CLASSES} classes"
+    keep("passes", passes(title, subjects.many_classes(), 3))
     for framework in ("jax", "tensorflow"):
         if available_backends()[framework]:
             keep("steps", steps(framework, "lenet", weights["lenet"], data, rounds))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.hardening import calls_of
-from benchmarks.subjects import resnet18_shaped
+from benchmarks.subjects import CLASSES, resnet18_shaped
 from benchmarks.timing import alternated
 from deepdefense.data import Dataset
 from deepdefense.training import training_backend
@@ -19,7 +19,7 @@ __all__ = ["lenet", "resnet18"]
 
 DEVICE = "cuda"
 LENET_BATCH = 4096
-CLASSES, SIDE = 1000, 224
+SIDE = 224
 # Of ResNet-18: the whole one, and a smaller one that leaves room for what keeps more.
 BATCHES = (256, 64)
 # `bfloat16` is autocast's: the cross-entropy's forward and backward pass, as in ordinary training;

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.subjects import resnet18_shaped
+from benchmarks import subjects
+from benchmarks.subjects import BATCH, CLASSES
 from benchmarks.timing import alternated
 from deepdefense.data import Dataset
 from deepdefense.defense import DeepDefense
@@ -16,9 +16,8 @@ from deepdefense.objective import Objective
 from deepdefense.training import Recipe, take_step, training_backend
 from deepdefense.zoo import NETWORKS
 
-__all__ = ["BATCH", "DEFENSES", "calls_of", "many_classes", "steps"]
+__all__ = ["DEFENSES", "calls_of", "many_classes", "steps"]
 
-BATCH = 100
 DEFENSES: Mapping[str, Objective] = {
     "plain": Objective(),
     "exact": DeepDefense(),
@@ -26,8 +25,6 @@ DEFENSES: Mapping[str, Objective] = {
     "implicit, 3 candidates": DeepDefense(gradient="implicit", candidates=3),
     "fast": DeepDefense.fast(),
 }
-# Of the image size and batch, which two cores can do in seconds; exact takes 9 gradients a step.
-CLASSES, SIDE, LARGE_BATCH = 1000, 64, 16
 
 
 def calls_of(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
@@ -58,10 +55,6 @@ def steps(
 
 def many_classes(rounds: int) -> Iterator[dict[str, Any]]:
     """The same for a ResNet-18-shaped network of 1,000 classes, in PyTorch."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(LARGE_BATCH, 3, SIDE, SIDE, generator=generator)
-    model = resnet18_shaped(CLASSES, x)
-    with torch.no_grad():
-        y = model.eval()(x).argmax(1).numpy()  # right examples, as most are in training
-    calls = calls_of("torch", model, x, y)
+    model, x, y = subjects.many_classes()
+    calls = calls_of("torch", model, x, y.numpy())
     yield from _rows(f"torch, resnet18-shaped, {CLASSES} classes", calls, rounds)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hardening import BATCH, DEFENSES
+from benchmarks.hardening import DEFENSES
+from benchmarks.subjects import Subject, of_zoo
 from benchmarks.timing import alternated
 from deepdefense.backend import get_backend
 from deepdefense.data import Dataset
 from deepdefense.defense import DeepDefense
 from deepdefense.objective import Objective
-from deepdefense.training import training_backend
-from deepdefense.zoo import NETWORKS
 
 __all__ = ["Counted", "activations", "approximation", "one_pass", "passes"]
 
@@ -43,16 +43,13 @@ class Counted(nn.Module):
         self.backward_rows += len(gradient)
 
 
-def _subject(kind: str, weights: Mapping[str, np.ndarray], data: Dataset) -> tuple[Any, ...]:
-    network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
-    model = training_backend("torch").build(network, weights)
-    x, y = torch.tensor(data.x_train[:BATCH]), torch.tensor(data.y_train[:BATCH])
-    return model, x, y
-
-
 def _loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     total: Tensor = objective.losses(get_backend("torch"), model, model, x, y).total
     return total
+
+
+def _step(loss: Callable[[], Tensor]) -> None:
+    loss().backward()
 
 
 def one_pass(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
@@ -68,45 +65,39 @@ def one_pass(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
     }
 
 
-def passes(
-    kind: str, weights: Mapping[str, np.ndarray], data: Dataset, rounds: int
-) -> Iterator[dict[str, Any]]:
+def passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[str, Any]]:
     """Passes of the whole batch that a step makes, and the share of its time they account for.
 
     Forward passes and gradients towards the input, those of the plain step included, counted as
-    they happen; each costs what it costs alone. The rest of the time is gradients in the weights
-    (beyond those of the plain step), second derivatives, and arithmetic on perturbations.
+    they happen; each costs what it costs alone. The backward pass is the framework's own: towards
+    the weights, and through the search where that is differentiated. The rest of the time is
+    arithmetic on perturbations.
     """
-    model, x, y = _subject(kind, weights, data)
+    model, x, y = subject
+    losses = {way: partial(_loss, defense, model, x, y) for way, defense in DEFENSES.items()}
+    steps = {way: partial(_step, loss) for way, loss in losses.items()}
     once = alternated(
-        {
-            "plain": lambda: _loss(Objective(), model, x, y).backward(),
-            **one_pass(model, x),
-            **{
-                way: lambda defense=defense: _loss(defense, model, x, y).backward()
-                for way, defense in DEFENSES.items()
-                if isinstance(defense, DeepDefense)
-            },
-        },
+        {**steps, **{f"{way}: loss": loss for way, loss in losses.items()}, **one_pass(model, x)},
         base="plain",
         rounds=rounds,
     )
     for way, defense in DEFENSES.items():
         counted = Counted(model)
-        _loss(defense, counted, x, y).backward()
-        forward, backward = counted.forward_rows / BATCH, counted.backward_rows / BATCH
-        extra = (forward - 1) * once["forward"].seconds + backward * once[
-            "towards the input"
-        ].seconds
+        _loss(defense, counted, x, y)
+        forward, backward = counted.forward_rows / len(x), counted.backward_rows / len(x)
+        alone = (
+            forward * once["forward"].seconds + backward * once["towards the input"].seconds
+        ) / once[way].seconds
         yield {
-            "subject": f"torch, {kind}",
+            "subject": title,
             "way": way,
             "forward_passes": forward,
             "input_gradients": backward,
             "forward_ratio": once["forward"].ratio,
             "input_gradient_ratio": once["towards the input"].ratio,
             "ratio": once[way].ratio,  # without the optimizer's own time
-            "passes_share": (extra + once["plain"].seconds) / once[way].seconds,
+            "passes_share": alone,
+            "backward_share": 1 - once[f"{way}: loss"].seconds / once[way].seconds,
         }
 
 
@@ -114,7 +105,7 @@ def approximation(
     kind: str, weights: Mapping[str, np.ndarray], data: Dataset
 ) -> Iterator[dict[str, Any]]:
     """How far from the exact penalty's rho the cheaper ones are, on test images."""
-    model, _, _ = _subject(kind, weights, data)
+    model, _, _ = of_zoo(kind, weights, data)
     x = torch.tensor(data.x_test[:TEST_IMAGES])
     with torch.no_grad():
         y = model.eval()(x).argmax(1)
@@ -171,7 +162,7 @@ def activations(
     kind: str, weights: Mapping[str, np.ndarray], data: Dataset
 ) -> Iterator[dict[str, Any]]:
     """Bytes kept for backward passes, as a multiple of a plain step's; weights and input apart."""
-    model, x, y = _subject(kind, weights, data)
+    model, x, y = of_zoo(kind, weights, data)
     own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), x)}
     plain = 0
     for way, defense in DEFENSES.items():

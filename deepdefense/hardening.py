@@ -169,7 +169,9 @@ def harden_on(
         defense=defense,
         recipe=recipe,
         guard=guard,
-        environment=tuple(environment(backend.name).items()),
+        environment=tuple(
+            environment(backend.name, backend.asarray(data.x_test[:1], hardened)).items()
+        ),
         before=before.report,
         after=after.report,
         history=progress.history,

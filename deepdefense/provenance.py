@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
+from deepdefense.backend import Array
 from deepdefense.data import Dataset
 
 __all__ = ["NetworkInfo", "describe", "environment", "plain"]
@@ -37,16 +38,24 @@ def describe(data: Dataset) -> dict[str, Any]:
     }
 
 
-def environment(framework: str) -> dict[str, Any]:
-    """What a result may depend on besides its settings."""
+def environment(framework: str, array: Array = None) -> dict[str, Any]:
+    """What a result may depend on besides its settings; `array`, if given, lies where it was made.
+
+    >>> import numpy as np
+    >>> environment("numpy", np.zeros(1))["device"]
+    'cpu'
+    """
     # A framework may come in distributions of several names: TensorFlow has one for CPUs alone.
     installed = packages_distributions().get(framework, [framework])[0]
+    # In the framework's own name, without TensorFlow's address of the machine before it.
+    device = str(getattr(array, "device", "cpu")).rpartition("device:")[2]
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("deepdefense", "numpy", "einops")},
         framework: version(installed),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        **({} if array is None else {"device": device}),
     }
 
 

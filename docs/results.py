@@ -156,9 +156,14 @@ def named(name: str) -> Callable[[Row], str]:
     return lambda row: str(row[name])
 
 
-def figure(name: str, form: str = ".1f") -> Callable[[Row], str]:
-    """A column of numbers."""
-    return lambda row: format(row[name], form)
+def figure(name: str, form: str = ".1f", unit: float = 1) -> Callable[[Row], str]:
+    """A column of numbers, in that many of its units; words stand as they are."""
+
+    def cell(row: Row) -> str:
+        value = row[name]
+        return format(unit * value, form) if isinstance(value, int | float) else value or ""
+
+    return cell
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
@@ -174,7 +179,8 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "each": figure("forward_ratio", ".2f"),
                 "gradients towards the input": figure("input_gradients"),
                 "each ": figure("input_gradient_ratio", ".2f"),
-                "passes' share of the time": figure("passes_share", ".0%"),
+                "all these, of the time": figure("passes_share", ".0%"),
+                "the backward pass": figure("backward_share", ".0%"),
             },
         ),
         "activations": lambda: each_way(benchmark("activations"), ["subject"], figure("ratio")),
@@ -207,10 +213,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "batch": named("batch"),
                 "precision": named("dtype"),
                 "way": named("way"),
-                "milliseconds a step": lambda row: format(1000 * row["seconds"], ".0f"),
+                "milliseconds a step": figure("seconds", ".0f", 1000),
                 "step / plain": figure("ratio"),
                 "of the plain step's throughput": figure("share of plain throughput", ".0%"),
-                "memory, GB": lambda row: format(row["memory_mb"] / 1024, ".1f"),
+                "memory, GB": figure("memory_mb", ".1f", 1 / 1024),
             },
         ),
         "attacks": lambda: measured(

@@ -150,6 +150,7 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
     assert keys <= set(content["after"])
     keys = {"loss", "cross_entropy", "penalty", "accuracy", "rho_2", "seconds"}
     assert keys <= set(content["history"][0])
+    assert content["environment"]["device"] == "cpu"
     assert set(content["cost"]) == {"plain_step_seconds", "hardening_step_seconds", "ratio"}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<script" not in page

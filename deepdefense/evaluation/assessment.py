@@ -192,7 +192,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """All it takes to do it again."""
     return {
-        "environment": environment(subject.backend.name),
+        "environment": environment(subject.backend.name, subject.native(subject.x[:1])),
         "rho": {**dict(plan.rho), "from": "the predicted class", "bounds": "none"},
         "attacks": [
             {"name": attack.name, "kind": attack.kind, **dict(attack.settings)}

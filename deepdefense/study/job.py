@@ -61,11 +61,11 @@ def run_study(
         data, beside = _data(subject.data, settings["data_dir"])
         data = data.shortened(settings["train_examples"], settings["test_examples"])
         bench = Bench(subject, backend, data, out / name, watcher, settings["epochs"])
-        runs = "variations" if table in VARIATIONS else f"{len(plan.methods)} methods"
+        runs = "variations" if table in VARIATIONS else _count(len(plan.methods), "method")
+        epochs = settings["epochs"] or subject.recipe.epochs
         watcher.say(
-            f"{name}: {runs}, {len(plan.seeds)} seeds, "
-            f"{settings['epochs'] or subject.recipe.epochs} epochs each; what is in {out} already "
-            "is not done again"
+            f"{name}: {runs}, {_count(len(plan.seeds), 'seed')}, {_count(epochs, 'epoch')} each; "
+            f"what is in {out} already is not done again"
         )
         with backend.placed(settings["device"]):
             reference = _published(beside, subject.network)
@@ -87,6 +87,10 @@ def run_study(
     }
     write(RunFolder(out), plain(content))
     return out / f"{table}.html"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _check(settings: Mapping[str, Any]) -> None:
