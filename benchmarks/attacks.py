@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import deepdefense as dd
-from benchmarks.insides import Counted, one_pass
+from benchmarks.insides import BACKWARD, FORWARD, Counted, each_pass
 from benchmarks.subjects import unit_interval
 from benchmarks.timing import alternated
 from deepdefense.data import Dataset
@@ -92,33 +92,28 @@ def _all(attack: Attack, x: Tensor) -> Tensor:
 def _compare(
     title: str, model: nn.Module, x: Tensor, makers: dict[str, Maker], rounds: int
 ) -> Iterator[dict[str, Any]]:
+    counted = {name: Counted(model).eval() for name in makers}
+    found = {name: _all(make(counted[name]), x) for name, make in makers.items()}
     calls: dict[str, Callable[[], object]] = {
         name: partial(_all, make(model), x) for name, make in makers.items()
     }
-    batch = x[:BATCH]
-    calls |= one_pass(model, batch)
+    calls |= each_pass(model, x, counted.values())
     times = alternated(calls, base="deepdefense", rounds=rounds, warmup=1)
     clean = model(x).argmax(1)
-    for name, make in makers.items():
-        counted = Counted(model).eval()
-        found = _all(make(counted), x)
-        norms = (found - x).flatten(1).norm(dim=1)
-        passes = (
-            counted.forward_rows * times["forward"].seconds
-            + counted.backward_rows * times["towards the input"].seconds
-        ) / len(batch)
+    for name, count in counted.items():
+        norms = (found[name] - x).flatten(1).norm(dim=1)
         yield {
             "subject": title,
             "way": name,
             "images": len(x),
             "seconds": times[name].seconds,
             "ratio": 1 / times[name].ratio,  # deepdefense's time / this one's
-            "forward_passes": counted.forward_rows / len(x),  # of an image
-            "input_gradients": counted.backward_rows / len(x),
-            "passes_seconds": passes,  # what they take alone, in whole batches
+            "forward_passes": count.examples(FORWARD) / len(x),  # of an image
+            "input_gradients": count.examples(BACKWARD) / len(x),
+            "passes_seconds": count.seconds_alone(times),
             "norm_mean": float(norms.mean()),
             "norm_median": float(norms.median()),
-            "success": float((model(found).argmax(1) != clean).float().mean()),
+            "success": float((model(found[name]).argmax(1) != clean).float().mean()),
         }
 
 
@@ -154,5 +149,5 @@ def peers(model: nn.Module, data: Dataset, rounds: int) -> Iterator[dict[str, An
             "ART": _art(shape, classes, (0.0, 1.0)),
             "torchattacks": _torchattacks,
         },
-        1,
+        min(rounds, 3),
     )

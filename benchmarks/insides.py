@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,36 +13,46 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hardening import DEFENSES
+from benchmarks.hardening import DEFENSES, calls_of
 from benchmarks.subjects import Subject, of_zoo
-from benchmarks.timing import alternated
+from benchmarks.timing import Timing, alternated
 from deepdefense.backend import get_backend
 from deepdefense.data import Dataset
 from deepdefense.defense import DeepDefense
 from deepdefense.objective import Objective
 
-__all__ = ["Counted", "activations", "approximation", "one_pass", "passes"]
+__all__ = ["BACKWARD", "FORWARD", "Counted", "activations", "approximation", "each_pass", "passes"]
 
 TEST_IMAGES = 1000
+FORWARD, BACKWARD = "forward", "towards the input"
 
 
 class Counted(nn.Module):
-    """A model that counts the examples that go through it, and gradients that reach its input."""
+    """A model that counts the passes through it, and gradients that reach its input, by size."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.forward_rows, self.backward_rows = model, 0, 0
+        self.model = model
+        self.passes: Counter[tuple[str, int]] = Counter()
 
     def forward(self, x: Tensor) -> Any:
         """What the model says, and a count."""
-        self.forward_rows += len(x)
+        self.passes[FORWARD, len(x)] += 1
         if x.requires_grad:
             x = x.view_as(x)
             x.register_hook(self._count)
         return self.model(x)
 
     def _count(self, gradient: Tensor) -> None:
-        self.backward_rows += len(gradient)
+        self.passes[BACKWARD, len(gradient)] += 1
+
+    def examples(self, kind: str) -> int:
+        """How many examples went through in passes of that kind."""
+        return sum(size * count for (of, size), count in self.passes.items() if of == kind)
+
+    def seconds_alone(self, once: Mapping[str, Timing]) -> float:
+        """What the passes take with nothing beside them; `once`: what a pass of a size takes."""
+        return sum(n * once[f"{kind} {size}"].seconds for (kind, size), n in self.passes.items())
 
 
 def _loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -48,55 +60,48 @@ def _loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
     return total
 
 
-def _step(loss: Callable[[], Tensor]) -> None:
-    loss().backward()
-
-
-def one_pass(model: nn.Module, x: Tensor) -> dict[str, Callable[[], object]]:
-    """A forward pass of a batch, and a gradient towards it."""
-    given = x.clone().requires_grad_()
-    logits = model(given)
-    cotangent = torch.ones_like(logits)
-    return {
-        "forward": lambda: get_backend("torch").forward(model, x),
-        "towards the input": lambda: torch.autograd.grad(
-            logits, given, cotangent, retain_graph=True
-        ),
-    }
+def each_pass(
+    model: nn.Module, x: Tensor, counted: Iterable[Counted]
+) -> dict[str, Callable[[], object]]:
+    """A forward pass, and a gradient towards the input, of each size that was counted."""
+    calls: dict[str, Callable[[], object]] = {}
+    still = copy.deepcopy(model)  # an optimizer touches the weights, if only with a rate of 0
+    for size in sorted({size for one in counted for _, size in one.passes}):
+        given = x[:size].clone().requires_grad_()
+        logits = still(given)
+        cotangent = torch.ones_like(logits)
+        calls[f"{FORWARD} {size}"] = partial(get_backend("torch").forward, still, x[:size])
+        calls[f"{BACKWARD} {size}"] = partial(
+            torch.autograd.grad, logits, given, cotangent, retain_graph=True
+        )
+    return calls
 
 
 def passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[str, Any]]:
-    """Passes of the whole batch that a step makes, and the share of its time they account for.
+    """Passes that a step makes, and the share of its time they account for.
 
     Forward passes and gradients towards the input, those of the plain step included, counted as
-    they happen; each costs what it costs alone. The backward pass is the framework's own: towards
-    the weights, and through the search where that is differentiated. The rest of the time is
-    arithmetic on perturbations.
+    they happen; each costs what it costs alone at its size, which is that of the batch at first.
+    Then the framework's own backward pass, towards the weights, and through the search where that
+    is differentiated, and the optimizer. The rest of the time is arithmetic on perturbations.
     """
     model, x, y = subject
-    losses = {way: partial(_loss, defense, model, x, y) for way, defense in DEFENSES.items()}
-    steps = {way: partial(_step, loss) for way, loss in losses.items()}
-    once = alternated(
-        {**steps, **{f"{way}: loss": loss for way, loss in losses.items()}, **one_pass(model, x)},
-        base="plain",
-        rounds=rounds,
-    )
+    losses = {
+        f"{way}: loss": partial(_loss, defense, model, x, y) for way, defense in DEFENSES.items()
+    }
+    counted = {way: Counted(model) for way in DEFENSES}
     for way, defense in DEFENSES.items():
-        counted = Counted(model)
-        _loss(defense, counted, x, y)
-        forward, backward = counted.forward_rows / len(x), counted.backward_rows / len(x)
-        alone = (
-            forward * once["forward"].seconds + backward * once["towards the input"].seconds
-        ) / once[way].seconds
+        _loss(defense, counted[way], x, y)
+    calls = calls_of("torch", model, x, y.numpy()) | losses | each_pass(model, x, counted.values())
+    once = alternated(calls, base="plain", rounds=rounds)
+    for way, count in counted.items():
         yield {
             "subject": title,
             "way": way,
-            "forward_passes": forward,
-            "input_gradients": backward,
-            "forward_ratio": once["forward"].ratio,
-            "input_gradient_ratio": once["towards the input"].ratio,
-            "ratio": once[way].ratio,  # without the optimizer's own time
-            "passes_share": alone,
+            "forward_passes": count.examples(FORWARD) / len(x),  # of an example
+            "input_gradients": count.examples(BACKWARD) / len(x),
+            "ratio": once[way].ratio,
+            "passes_share": count.seconds_alone(once) / once[way].seconds,
             "backward_share": 1 - once[f"{way}: loss"].seconds / once[way].seconds,
         }
 
