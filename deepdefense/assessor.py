@@ -102,7 +102,8 @@ class Assessor:
             for start in range(0, len(x), batch_size):
                 batch = self.backend.asarray(x[start : start + batch_size], model)
                 logits = self.backend.to_numpy(self.backend.forward(f, batch))
-                right += int((logits.argmax(1) == y[start : start + batch_size]).sum())
+                told = np.isfinite(logits).all(1)  # or all that is NaN were of the first class
+                right += int((told & (logits.argmax(1) == y[start : start + batch_size])).sum())
         return right / len(x)
 
     def training(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

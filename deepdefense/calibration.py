@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.backend import Backend, backend_for
+from deepdefense.backend import Backend, backend_for, framework_of, to_host
 from deepdefense.checks import check_number
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -59,7 +59,8 @@ def calibrate(
     """
     backend = backend_for(model, x)
     check_number("steepness", steepness, least=0)
-    return fitted(backend, model, x, y, defense or DeepDefense(), seed, steepness)
+    host, labels = to_host(x), to_host(y)
+    return fitted(backend, model, host, labels, defense or DeepDefense(), seed, steepness, like=x)
 
 
 def fitted(
@@ -70,11 +71,17 @@ def fitted(
     defense: DeepDefense,
     seed: int,
     steepness: float = STEEPNESS,
+    like: Any = None,
 ) -> DeepDefense:
-    """`calibrate`, once the backend is known."""
+    """`calibrate`, once the backend is known, and data are the host's.
+
+    Examples are moved to where `like` is, if it is of the framework, or else to the model's place.
+    """
     rows = np.random.default_rng((seed, 2)).permutation(len(x))[:EXAMPLES]
     options = {**ATTACK, "candidates": defense.candidates}
-    found = measure(model, x[rows], y[rows], backend=backend, p=defense.p, **options)
+    if framework_of(like) != backend.name:
+        like = None
+    found = measure(model, x[rows], y[rows], backend=backend, like=like, p=defense.p, **options)
     usable = found.rho[found.success & (found.rho > 0)]
     if not len(usable):
         raise InputError(

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from deepdefense.results import (
 from deepdefense.runs import RunFolder
 from deepdefense.stages import run_stage
 from deepdefense.training import (
+    LEAST_CLIP,
     Recipe,
     Trainer,
     TrainingBackend,
@@ -143,7 +145,12 @@ def harden_on(
     trainer = backend.trainer(backend.copy(model), recipe)
     cost, gradient = _cost(backend, trainer, data, defense, recipe)
     if recipe.clip == "auto":
-        recipe = replace(recipe, clip=float(f"{gradient:.3g}"))
+        usable = LEAST_CLIP <= gradient < math.inf
+        if not usable:
+            line = f"no clip: the gradient before training has no size to go by ({gradient:g})"
+            warnings = (*warnings, line)
+            watcher.say(f"warning: {line}")
+        recipe = replace(recipe, clip=float(f"{gradient:.3g}") if usable else None)
     assessor = Assessor.draw(backend, data, recipe.seed, ATTACK, guard.share)
     steps = recipe.epochs * -(-len(assessor.trained) // recipe.batch_size)
     watcher.say(
@@ -217,7 +224,16 @@ def count_weights(backend: TrainingBackend, model: Any) -> int:
 
 
 def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
-    """One forward pass, so that a network that does not fit the data is told in one line."""
+    """One forward pass, so that a network that does not fit the data is told in one line.
+
+    So is a model that training could not change.
+    """
+    if not count_weights(backend, model):
+        raise InputError(
+            f"the model has no parameters to train (a {type(model).__name__} that {backend.name} "
+            "sees no weights in): give the module, or in JAX a pytree with them as its leaves, say "
+            "jax.tree_util.Partial(apply, params)"
+        )
     batch = backend.asarray(data.x_train[:2], model)
     try:
         with backend.inference(model) as f:
@@ -263,16 +279,16 @@ def _cost(
     gradients: list[float] = []
     with backend.seeded(recipe.seed):
         rows = batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
-        for turn, chosen in zip(range(COST_PAIRS + 1), rows, strict=False):
+        for chosen in islice(rows, COST_PAIRS + 1):
             x, y = data.x_train[chosen], data.y_train[chosen]
             for objective, times in zip((Objective(), defense), seconds, strict=True):
                 began = time.perf_counter()
                 taken = take_step(backend, trainer, objective, x, y, lr=0.0)
-                if turn or len(data.x_train) <= recipe.batch_size:  # the first warms up
-                    times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - began)
                 if taken is not None and objective is defense:
                     gradients.append(taken.gradient)
     trainer.restore(start)
-    plain_seconds, hard_seconds = map(statistics.median, seconds)
+    # The first warms up, if there is another.
+    plain_seconds, hard_seconds = (statistics.median(times[1:] or times) for times in seconds)
     cost = Cost(plain_seconds, hard_seconds, hard_seconds / plain_seconds)
     return cost, statistics.median(gradients) if gradients else math.inf

@@ -25,6 +25,7 @@ from deepdefense.objective import LossFunction, Objective, loss_of
 from deepdefense.zoo import Network
 
 __all__ = [
+    "LEAST_CLIP",
     "DivergedError",
     "Epoch",
     "Recipe",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 Weights = dict[str, npt.NDArray[Any]]
+LEAST_CLIP = 1e-6  # a limit below would stop training
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Recipe:
         for name in ("lr", "weight_decay", "decay", "warmup"):
             check_number(name, getattr(self, name), least=0)
         if self.clip is not None and self.clip != "auto":
-            check_number("clip", self.clip, least=1e-6)
+            check_number("clip", self.clip, least=LEAST_CLIP)
         check_number("momentum", self.momentum, least=0, below=1)
         check_count("shift", self.shift, least=0)
         for name in ("anneal", "flip", "channels_last"):

@@ -204,3 +204,34 @@ def test_a_folder_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
     (tmp_path / "harden" / "settings.json").write_text("{}")
     with pytest.raises(dd.InputError, match="is of harden, not of evaluate"):
         dd.evaluate(NETWORK, X, Y, out=tmp_path / "harden")
+
+
+def test_a_rounding_of_the_examples_is_no_fault_of_an_attack() -> None:
+    weight = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
+
+    def network(x: np.ndarray) -> np.ndarray:
+        return (x - np.float32(300)) @ weight.T  # far from zero, where float32 is coarse
+
+    x = (300 + np.random.default_rng(1).normal(size=(40, 20))).astype(np.float32)
+    report = dd.evaluate(network, x, network(x).argmax(1), preset="quick")
+    claims = next(check for check in report.checks if check.name == "claims hold")
+    assert claims.status == "pass", claims.evidence
+
+
+def test_examples_without_numbers_are_wrong_ones() -> None:
+    x = X.copy()
+    x[3, 1] = np.nan
+    assert dd.eps_ref(NETWORK, x, Y) == pytest.approx(dd.eps_ref(NETWORK, X, Y), rel=0.5)
+
+    def broken(x: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(x).max(1, keepdims=True) > 50, np.nan, NETWORK(x))
+
+    assert dd.fgs_accuracy(broken, X, Y, [0.0, 100.0]) == (1.0, 0.0)
+
+
+def test_bounds_may_be_open_on_one_side() -> None:
+    x = np.abs(X)
+    report = dd.evaluate(NETWORK, x, NETWORK(x).argmax(1), bounds=(0, math.inf), preset="quick")
+    assert report.headline
+    with pytest.raises(dd.InputError, match="must lie within the bounds, 0 to inf"):
+        dd.evaluate(NETWORK, X, Y, bounds=(0, math.inf), preset="quick")

@@ -305,6 +305,38 @@ def test_a_stopped_run_resumes_as_stopped(model: Any, tmp_path: Path) -> None:
     assert same_weights(hardened, model)
 
 
+def test_gives_the_network_back_as_it_came(model: Any) -> None:
+    model.eval()
+    model[1].training = True  # a mode of its own, as frozen layers have
+    hardened, _ = harden(model)
+    model[1].training = False
+    assert [module.training for module in hardened] == [False, True, False, False, False]
+    assert all(parameter.grad is None for parameter in hardened.parameters())
+    x = torch.tensor(TEST[0], dtype=torch.float32)
+    assert torch.equal(hardened(x), hardened(x))  # no dropout at work
+
+
+def test_one_example_more_than_a_batch_is_one_batch(model: Any) -> None:
+    x, y = TRAIN
+    _, report = dd.harden(
+        model, (x[:31], y[:31]), TEST, defense=DEFENSE, recipe=replace(RECIPE, batch_size=30)
+    )
+    assert report.cost.ratio > 0
+
+
+def test_a_gradient_without_size_leaves_steps_unclipped(model: Any) -> None:
+    _, report = harden(
+        model,
+        defense=dd.DeepDefense.fast(lam=1e38),
+        recipe=replace(RECIPE, clip="auto"),
+        guard=dd.Guard(retries=0),
+    )
+    assert report.stopped is not None
+    assert "no longer finite" in report.stopped
+    assert report.recipe.clip is None
+    assert "no clip: the gradient before training" in report.warnings[-1]
+
+
 def test_warns_of_a_network_that_knows_nothing(model: Any) -> None:
     x, y = TEST
     _, report = dd.harden(model, TRAIN, (x, (y + 1) % 3), recipe=replace(RECIPE, epochs=0))
@@ -316,6 +348,8 @@ def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
     x, y = TRAIN
     with pytest.raises(dd.InputError, match=r"does not take examples of shape \[5\]"):
         dd.harden(model, (np.ones((9, 5)), y[:9]), (np.ones((9, 5)), y[:9]))
+    with pytest.raises(dd.InputError, match=r"no parameters to train .* function"):
+        dd.harden(lambda x: model(x), tuple(map(torch.tensor, TRAIN)), TEST)
     with pytest.raises(dd.InputError, match=r"must return logits .* for 8 classes"):
         dd.harden(model, (x[:8], np.arange(8)), (x[:8], np.arange(8)))
     with pytest.raises(dd.InputError, match="NaN or infinite"):

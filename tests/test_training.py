@@ -68,6 +68,15 @@ def test_models_are_built_on_the_device_asked_for(backend: TrainingBackend) -> N
             pass
 
 
+def test_calibrates_on_arrays_of_any_kind(backend: TrainingBackend) -> None:
+    network = mlp((1, 4, 4), 3, hidden=(8,))
+    model = backend.build(network, initial_weights(network, 0, 1.0))
+    x, y = TRAIN
+    found = dd.calibrate(model, x, y)
+    assert dd.calibrate(model, backend.asarray(x, model), y.tolist()) == found
+    assert dd.calibrate(model, backend.asarray(x, model), backend.asarray(y, model)) == found
+
+
 def test_build_takes_weights_in_any_form(backend: TrainingBackend, tmp_path: Path) -> None:
     network = dd.zoo.mlp((4,), 3, hidden=(5,))
     with pytest.raises(dd.InputError, match="choose a framework first"):

@@ -119,6 +119,8 @@ class TensorFlowTraining:
         return twin
 
     def weights(self, model: keras.Model) -> dict[str, npt.NDArray[Any]]:
+        if not isinstance(model, keras.Layer):
+            return {}  # a function may be attacked, but shows no weights
         return {name: weight.get() for name, weight in named(model).items()}
 
     def load(self, model: keras.Model, weights: Arrays) -> keras.Model:

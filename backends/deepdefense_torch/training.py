@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.errors import InputError
-from deepdefense.objective import LossFunction
+from deepdefense.objective import Losses, LossFunction
 from deepdefense.training import Recipe, Taken
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_torch.adapter import full_precision
@@ -34,6 +34,7 @@ class _Trainer:
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.model = model
+        self._modes = [(module, module.training) for module in model.modules()]
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.SGD(
             self._parameters.values(),
@@ -45,13 +46,28 @@ class _Trainer:
     def step(
         self, loss: LossFunction, x: Tensor, y: Any, *points: Tensor, lr: float, clip: float
     ) -> Taken | None:
-        self.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        found = loss(self.model, self.model, x, y, *points)
+        with self._in_training():
+            found = loss(self.model, self.model, x, y, *points)
+            self._optimizer.zero_grad()
+            with full_precision():  # or second derivatives, of an exact penalty, would not be in it
+                found.total.backward()
+        taken = self._taken(found, clip)
         self._optimizer.zero_grad()
-        with full_precision():  # or second derivatives, of an exact penalty, would not be in it
-            found.total.backward()
+        return taken
+
+    @contextmanager
+    def _in_training(self) -> Iterator[None]:
+        """All modules in training mode; in the end each is in the mode that it came in."""
+        try:
+            self.model.train()
+            yield
+        finally:
+            for module, mode in self._modes:
+                module.training = mode
+
+    def _taken(self, found: Losses, clip: float) -> Taken | None:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(found.total) & torch.isfinite(size)):
@@ -116,6 +132,8 @@ class TorchTraining:
         return copy.deepcopy(model)
 
     def weights(self, model: nn.Module) -> dict[str, npt.NDArray[Any]]:
+        if not isinstance(model, nn.Module):
+            return {}  # a function may be attacked, but shows no weights
         return {name: _host(tensor) for name, tensor in model.state_dict().items()}
 
     def load(self, model: nn.Module, weights: Arrays) -> nn.Module:

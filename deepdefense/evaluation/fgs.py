@@ -12,7 +12,7 @@ from deepdefense.attacks.fgsm import fgsm
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_number
 from deepdefense.errors import InputError
-from deepdefense.evaluation.subject import Subject, posed
+from deepdefense.evaluation.subject import Subject, finite, posed
 
 __all__ = ["eps_ref", "fgs_accuracy"]
 
@@ -117,13 +117,16 @@ class _Accuracy:
             # The network as it came: with its logits scaled the direction would be another one.
             found = fgsm(subject.network, x, y, eps=1.0)
             self._steps.append((batch, np.sign(subject.backend.to_numpy(found.delta))))
-        self.largest = float(np.max(np.abs(subject.x)))
+        self.largest = float(np.max(np.abs(finite(subject.x)), initial=0))
 
     def __call__(self, eps: float) -> float:
         subject, right = self._subject, 0
         for batch, sign in self._steps:
             points = subject.displaced(batch, np.asarray(eps, subject.x.dtype) * sign)
-            right += int((subject.predict(points).argmax(1) == subject.y[batch]).sum())
+            logits = subject.predict(points)
+            right += int(
+                (np.isfinite(logits).all(1) & (logits.argmax(1) == subject.y[batch])).sum()
+            )
         return right / len(subject.x)
 
 

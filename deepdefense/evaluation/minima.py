@@ -108,9 +108,8 @@ def confirm(
         holds &= _flat(inside | (points == subject.x[rows])).all(1)
     holds &= distance > 0
     if eps is not None:
-        # x + eps is off by a rounding of x, which is no fault of the attack.
-        largest = np.abs(_flat(points)).max(1, initial=0)
-        slack = np.finfo(points.dtype).eps * largest * (1 if p == math.inf else ROUNDING)
+        # x + delta is off by a rounding of each coordinate, which is no fault of the attack.
+        slack = np.finfo(points.dtype).eps * length(points, p)
         holds &= distance <= eps * (1 + ROUNDING) + slack
         distance = np.minimum(distance, eps)
     logits = subject.predict(points, batch_size=1)

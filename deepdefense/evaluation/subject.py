@@ -179,8 +179,9 @@ def _inside(x: Host, bounds: Sequence[Any]) -> tuple[Any, Any]:
     if not np.all(np.asarray(low) < np.asarray(high)):
         raise InputError("bounds must be a pair (low, high) with low < high everywhere")
     low, high = (_each(bound, x) if np.ndim(bound) else float(bound) for bound in (low, high))
-    slack = 1e-6 * np.max(np.abs(np.asarray(high) - np.asarray(low)))
-    seen = finite(x)
+    seen, width = finite(x), np.asarray(high) - np.asarray(low)
+    # A side that is open says nothing of the unit that the data are in; they do themselves.
+    slack = 1e-6 * np.max(width if np.isfinite(width).all() else np.ptp(seen) if seen.size else 0)
     if np.any(seen < low - slack) or np.any(seen > high + slack):
         raise InputError(
             f"examples must lie within the bounds, {np.min(low):g} to {np.max(high):g}; they run "
