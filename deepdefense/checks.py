@@ -9,10 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from deepdefense.backend import Array, framework_of
 from deepdefense.errors import InputError
 
 __all__ = [
+    "are_probabilities",
     "check_bounds",
     "check_choice",
     "check_count",
@@ -24,6 +27,18 @@ __all__ = [
     "check_order",
     "found_device",
 ]
+
+
+def are_probabilities(outputs: np.ndarray) -> bool:
+    """Whether the outputs [n k] of a network, two rows or more, are a softmax's, or in proportion.
+
+    >>> are_probabilities(np.array([[0.3, 0.7], [0.5, 0.5]]))
+    True
+    """
+    sums = outputs.sum(1)
+    if len(outputs) < 2 or not (outputs >= 0).all():
+        return False
+    return bool(sums.mean() > 0 and np.ptp(sums) <= 1e-3 * sums.mean())
 
 
 def check_order(p: Any) -> float:

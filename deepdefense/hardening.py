@@ -10,10 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from deepdefense.assessor import Assessor, Guard
 from deepdefense.augmentation import check_images
 from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.calibration import fitted
+from deepdefense.checks import are_probabilities
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -237,8 +240,8 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
     batch = backend.asarray(data.x_train[:2], model)
     try:
         with backend.inference(model) as f:
-            logits = backend.forward(f, batch)
-        shape = tuple(logits.shape)
+            logits = backend.to_numpy(backend.forward(f, batch))
+        shape = logits.shape
     except Exception as error:  # whatever a framework raises for shapes that do not fit
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -248,6 +251,11 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         raise InputError(
             f"the network must return logits [b k] for {data.classes} classes, "
             f"it returned shape {list(shape)} for a batch of {len(batch)}"
+        )
+    if are_probabilities(logits) and np.allclose(logits.sum(1), 1, atol=1e-3):
+        raise InputError(
+            "the network must return logits, it returned probabilities (no output is negative, "
+            "and they sum to 1): leave the softmax out"
         )
 
 

@@ -316,6 +316,13 @@ def test_gives_the_network_back_as_it_came(model: Any) -> None:
     assert torch.equal(hardened(x), hardened(x))  # no dropout at work
 
 
+def test_a_model_in_training_mode_is_told(model: Any) -> None:
+    for mode, status in ((True, "warn"), (False, "pass")):
+        model.train(mode)
+        found = dd.doctor(model, TEST[0].astype(np.float32), TEST[1])
+        assert next(c.status for c in found.checks if c.name == "training mode") == status
+
+
 def test_one_example_more_than_a_batch_is_one_batch(model: Any) -> None:
     x, y = TRAIN
     _, report = dd.harden(
@@ -348,6 +355,8 @@ def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
     x, y = TRAIN
     with pytest.raises(dd.InputError, match=r"does not take examples of shape \[5\]"):
         dd.harden(model, (np.ones((9, 5)), y[:9]), (np.ones((9, 5)), y[:9]))
+    with pytest.raises(dd.InputError, match="it returned probabilities"):
+        harden(torch.nn.Sequential(model, torch.nn.Softmax(1)))
     with pytest.raises(dd.InputError, match=r"no parameters to train .* function"):
         dd.harden(lambda x: model(x), tuple(map(torch.tensor, TRAIN)), TEST)
     with pytest.raises(dd.InputError, match=r"must return logits .* for 8 classes"):

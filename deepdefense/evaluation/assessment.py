@@ -58,7 +58,7 @@ def assess(
             f"{version('deepdefense')} {marks} {_slopes(subject)} {_exact(subject.bounds)} {plan}",
         )
         summary, by_rho = _paper(model, subject, plan, plan.p, watcher)
-        checks = list(examine(subject, model))
+        checks = list(examine(subject))
         watcher.say(_told(checks))
         networks = 1 if reference is None else 2
         found, planned = _attacked(subject, plan, store, watcher, networks)

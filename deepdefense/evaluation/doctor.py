@@ -11,6 +11,7 @@ from einops import einsum, rearrange, reduce
 
 from deepdefense.attacks.losses import cross_entropy, gradient, margin
 from deepdefense.backend import Array, Model
+from deepdefense.checks import are_probabilities
 from deepdefense.evaluation.checks import Check, checked, graded
 from deepdefense.evaluation.subject import Host, Subject, posed
 from deepdefense.norms import norm, steepest
@@ -86,10 +87,10 @@ def doctor(
     True
     """
     with posed(model, x, y, bounds=bounds, batch_size=batch_size) as subject:
-        return Diagnosis(examine(subject, model))
+        return Diagnosis(examine(subject))
 
 
-def examine(subject: Subject, model: Model) -> tuple[Check, ...]:
+def examine(subject: Subject) -> tuple[Check, ...]:
     """Every cheap check, on a few examples spread over the data."""
     few = subject.sample(SAMPLE)
     first = few.predict(few.x)
@@ -97,7 +98,7 @@ def examine(subject: Subject, model: Model) -> tuple[Check, ...]:
         logits(subject),
         input_range(subject),
         accuracy(subject),
-        training_mode(model),
+        training_mode(subject),
         randomness(few, first),
         batch_independence(few, first),
         saturation(subject),
@@ -115,17 +116,15 @@ def logits(subject: Subject) -> Check:
     """Probabilities hide their gradients, and a distance to a boundary of them is another one."""
     values = subject.logits[np.isfinite(subject.logits).all(1)].astype(np.float64)
     odd = 1 - len(values) / len(subject.logits)
-    sums = values.sum(1)
-    positive = len(values) > 0 and bool((values >= 0).all())
-    if positive and len(values) > 1 and np.ptp(sums) <= 1e-3 * sums.mean():
+    if are_probabilities(values):
         return checked(
             "logits",
             "fail",
-            f"no output is negative and all sum to {sums.mean():.4g}: these are probabilities, "
-            "not logits",
+            f"no output is negative and all sum to {values.sum(1).mean():.4g}: these are "
+            "probabilities, not logits",
             WITHOUT_SOFTMAX,
         )
-    if positive and (values <= 1).all():
+    if len(values) > 0 and ((values >= 0) & (values <= 1)).all():
         return checked(
             "logits", "warn", "every output is in 0..1, as probabilities", WITHOUT_SOFTMAX
         )
@@ -182,14 +181,13 @@ def accuracy(subject: Subject) -> Check:
     )
 
 
-def training_mode(model: Any) -> Check:
+def training_mode(subject: Subject) -> Check:
     """Dropout and batch statistics belong to training; figures here are of inference mode."""
-    training = getattr(getattr(model, "__self__", model), "training", False) is True
     return checked(
         "training mode",
-        "warn" if training else "pass",
-        "the model is in training mode; it was switched to inference for these figures"
-        if training
+        "warn" if subject.training else "pass",
+        "the model came in training mode; it was switched to inference for these figures"
+        if subject.training
         else "the model is in inference mode, or has no modes",
         "Use the model in inference mode too: model.eval().",
         severe=False,

@@ -37,6 +37,7 @@ class Subject:
     batch_size: int
     scale: float
     logits: Host  # of the network as it came [n k]
+    training: bool  # whether it came in training mode
 
     def f(self, x: Array) -> Array:
         """The network's logits in common units: what attacks see."""
@@ -143,6 +144,7 @@ def posed(
     host, labels = to_host(x), to_host(y)
     if bounds is not None:
         check_bounds(bounds)
+    training = getattr(getattr(model, "__self__", model), "training", False) is True
     with backend.inference(model) as network:
         first = backend.asarray(host[:1], like)
         backend.epsilon(first)
@@ -151,7 +153,16 @@ def posed(
             bounds = _inside(host, bounds)
         check_logits(network(first), first)
         subject = Subject(
-            backend, network, like, host, labels, bounds, batch_size, 1.0, np.zeros((0, 2))
+            backend,
+            network,
+            like,
+            host,
+            labels,
+            bounds,
+            batch_size,
+            1.0,
+            np.zeros((0, 2)),
+            training,
         )
         logits = subject.predict(host)
         whole = np.issubdtype(labels.dtype, np.integer)
