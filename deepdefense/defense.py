@@ -62,8 +62,8 @@ class DeepDefense(Objective):
         penalty = lam exp(+d rho)   for a misclassified one, whose D leads to y.
 
     Added to the cross-entropy it drives boundaries away from right examples and towards wrong ones.
-    c rho should be of order 1 to 6, so c grows as the data's typical rho shrinks. A network
-    that is wrong on a fifth of its data was better served by 0.5 (docs/study.md).
+    c rho should be of order 1 to 6, so c grows as the data's typical rho shrinks; `calibrate`
+    measures it. A network that is wrong on a fifth of its data got 0.5 (docs/study.md).
 
     Args:
         lam: weight of the penalty against the mean cross-entropy.
@@ -121,7 +121,7 @@ class DeepDefense(Objective):
         """The penalty at the least cost: one step towards the runner-up, the rest by the chord.
 
         ``DeepDefense(gradient="chord", candidates=2, steps=1)``, and any other setting by name. A
-        step of training then takes about three plain ones, instead of ten to twenty. The distance
+        step of training then takes about three plain ones, instead of ten and more. The distance
         is an approximation, exact on linear networks whose runner-up is the nearest class; what it
         saves and what comes of it is measured in docs/cost.md. More `steps` come nearer to the
         nearest point, which DeepFool passes by, at two thirds of a plain step each.
