@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from deepdefense.checks import check_count, check_number
 from deepdefense.data import Dataset
+from deepdefense.errors import InputError
 from deepdefense.evaluation.rho import measure
 from deepdefense.training import TrainingBackend
 
@@ -86,6 +87,11 @@ class Assessor:
         random = np.random.default_rng((seed, 1))
         order = random.permutation(len(data.x_train))
         count = math.ceil(aside * len(order))
+        if count == len(order):
+            raise InputError(
+                f"validation={aside:g} sets all {count} training examples aside, and leaves none "
+                "to train on: lower it"
+            )
         return cls(
             backend,
             data,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepdefense.backend import Backend, backend_for, framework_of, to_host
-from deepdefense.checks import check_number
+from deepdefense.checks import check_labels, check_number
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.evaluation.rho import measure
@@ -60,7 +60,14 @@ def calibrate(
     backend = backend_for(model, x)
     check_number("steepness", steepness, least=0)
     host, labels = to_host(x), to_host(y)
-    return fitted(backend, model, host, labels, defense or DeepDefense(), seed, steepness, like=x)
+    check_labels(labels, host)
+    if not len(host):
+        raise InputError("there is no example to calibrate on")
+    penalty = DeepDefense() if defense is None else defense
+    if not isinstance(penalty, DeepDefense):
+        came = getattr(penalty, "__name__", type(penalty).__name__)
+        raise InputError(f"c and d are settings of a DeepDefense, {came} has none to calibrate")
+    return fitted(backend, model, host, labels, penalty, seed, steepness, like=x)
 
 
 def fitted(

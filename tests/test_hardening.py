@@ -355,6 +355,13 @@ def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
     x, y = TRAIN
     with pytest.raises(dd.InputError, match=r"does not take examples of shape \[5\]"):
         dd.harden(model, (np.ones((9, 5)), y[:9]), (np.ones((9, 5)), y[:9]))
+    with pytest.raises(dd.InputError, match="sets all 150 training examples aside"):
+        harden(model, guard=dd.Guard(patience=1, validation=0.999))
+    for data in ((x, y[:7]), (x, np.eye(3)[y]), (x[:0], y[:0])):
+        with pytest.raises(dd.InputError, match=r"label|no example"):
+            dd.calibrate(model, *data)
+    with pytest.raises(dd.InputError, match="TRADES has none to calibrate"):
+        dd.calibrate(model, x, y, dd.baselines.TRADES())
     with pytest.raises(dd.InputError, match="it returned probabilities"):
         harden(torch.nn.Sequential(model, torch.nn.Softmax(1)))
     with pytest.raises(dd.InputError, match=r"no parameters to train .* function"):
