@@ -14,6 +14,7 @@ from deepdefense.checks import check_count, check_number
 from deepdefense.data import Dataset
 from deepdefense.errors import InputError
 from deepdefense.evaluation.rho import measure
+from deepdefense.evaluation.statistics import right
 from deepdefense.training import TrainingBackend
 
 __all__ = ["Assessor", "Guard"]
@@ -103,14 +104,13 @@ class Assessor:
 
     def accuracy(self, model: Any, x: Any, y: Any, batch_size: int = 500) -> float:
         """The share of examples [n] that the model gets right."""
-        right = 0
+        count = 0
         with self.backend.inference(model) as f:
             for start in range(0, len(x), batch_size):
                 batch = self.backend.asarray(x[start : start + batch_size], model)
                 logits = self.backend.to_numpy(self.backend.forward(f, batch))
-                told = np.isfinite(logits).all(1)  # or all that is NaN were of the first class
-                right += int((told & (logits.argmax(1) == y[start : start + batch_size])).sum())
-        return right / len(x)
+                count += int(right(logits, y[start : start + batch_size]).sum())
+        return count / len(x)
 
     def training(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """The examples to train on, and their labels."""

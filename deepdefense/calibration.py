@@ -67,7 +67,8 @@ def calibrate(
     if not isinstance(penalty, DeepDefense):
         came = getattr(penalty, "__name__", type(penalty).__name__)
         raise InputError(f"c and d are settings of a DeepDefense, {came} has none to calibrate")
-    return fitted(backend, model, host, labels, penalty, seed, steepness, like=x)
+    like = x if framework_of(x) == backend.name else None
+    return fitted(backend, model, host, labels, penalty, seed, steepness, like)
 
 
 def fitted(
@@ -80,14 +81,9 @@ def fitted(
     steepness: float = STEEPNESS,
     like: Any = None,
 ) -> DeepDefense:
-    """`calibrate`, once the backend is known, and data are the host's.
-
-    Examples are moved to where `like` is, if it is of the framework, or else to the model's place.
-    """
+    """`calibrate`, once the backend is known, and data are the host's; `like` is `measure`'s."""
     rows = np.random.default_rng((seed, 2)).permutation(len(x))[:EXAMPLES]
     options = {**ATTACK, "candidates": defense.candidates}
-    if framework_of(like) != backend.name:
-        like = None
     found = measure(model, x[rows], y[rows], backend=backend, like=like, p=defense.p, **options)
     usable = found.rho[found.success & (found.rho > 0)]
     if not len(usable):

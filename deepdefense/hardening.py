@@ -140,6 +140,7 @@ def harden_on(
     watcher: Watcher,
 ) -> tuple[Any, HardeningReport]:
     """`harden`, once everything is in hand: measure, train, measure, write."""
+    assessor = Assessor.draw(backend, data, recipe.seed, ATTACK, guard.share)
     p = float(getattr(defense, "p", 2))
     before = _measured(backend, model, data, p, "before", watcher)
     warnings = _warnings(before.report, data)
@@ -154,7 +155,6 @@ def harden_on(
             warnings = (*warnings, line)
             watcher.say(f"warning: {line}")
         recipe = replace(recipe, clip=float(f"{gradient:.3g}") if usable else None)
-    assessor = Assessor.draw(backend, data, recipe.seed, ATTACK, guard.share)
     steps = recipe.epochs * -(-len(assessor.trained) // recipe.batch_size)
     watcher.say(
         f"a hardening step takes {cost.ratio:.1f} times a plain one: "

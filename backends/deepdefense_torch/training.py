@@ -29,12 +29,23 @@ def _host(tensor: Tensor) -> npt.NDArray[Any]:
     return np.array(tensor.detach().cpu().numpy(), order="C")
 
 
+@contextmanager
+def _in_training(model: nn.Module) -> Iterator[None]:
+    """All modules in training mode; in the end each is in the mode that it came in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 class _Trainer:
     """SGD on one module."""
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.model = model
-        self._modes = [(module, module.training) for module in model.modules()]
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._optimizer = torch.optim.SGD(
             self._parameters.values(),
@@ -48,7 +59,7 @@ class _Trainer:
     ) -> Taken | None:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        with self._in_training():
+        with _in_training(self.model):
             found = loss(self.model, self.model, x, y, *points)
             self._optimizer.zero_grad()
             with full_precision():  # or second derivatives, of an exact penalty, would not be in it
@@ -56,16 +67,6 @@ class _Trainer:
         taken = self._taken(found, clip)
         self._optimizer.zero_grad()
         return taken
-
-    @contextmanager
-    def _in_training(self) -> Iterator[None]:
-        """All modules in training mode; in the end each is in the mode that it came in."""
-        try:
-            self.model.train()
-            yield
-        finally:
-            for module, mode in self._modes:
-                module.training = mode
 
     def _taken(self, found: Losses, clip: float) -> Taken | None:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]

@@ -12,6 +12,7 @@ from deepdefense.attacks.fgsm import fgsm
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_number
 from deepdefense.errors import InputError
+from deepdefense.evaluation.statistics import right
 from deepdefense.evaluation.subject import Subject, finite, posed
 
 __all__ = ["eps_ref", "fgs_accuracy"]
@@ -120,14 +121,11 @@ class _Accuracy:
         self.largest = float(np.max(np.abs(finite(subject.x)), initial=0))
 
     def __call__(self, eps: float) -> float:
-        subject, right = self._subject, 0
+        subject, count = self._subject, 0
         for batch, sign in self._steps:
             points = subject.displaced(batch, np.asarray(eps, subject.x.dtype) * sign)
-            logits = subject.predict(points)
-            right += int(
-                (np.isfinite(logits).all(1) & (logits.argmax(1) == subject.y[batch])).sum()
-            )
-        return right / len(subject.x)
+            count += int(right(subject.predict(points), subject.y[batch]).sum())
+        return count / len(subject.x)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ __all__ = [
     "largest",
     "middle",
     "quantile",
+    "right",
     "robust",
     "share_interval",
     "stands",
@@ -49,6 +51,12 @@ def known(value: float) -> float | None:
 def quantile(values: Values, level: float) -> float:
     """The smallest value that a share of the examples does not exceed; inf is one of them."""
     return float(np.quantile(values, level, method="inverted_cdf"))
+
+
+def right(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where logits [n k] say the label [n]; never where one is not finite, or NaN were class 0."""
+    told: npt.NDArray[np.bool_] = np.isfinite(logits).all(1) & (logits.argmax(1) == y)
+    return told
 
 
 def stands(distance: Values, eps: float) -> npt.NDArray[np.bool_]:

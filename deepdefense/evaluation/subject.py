@@ -13,6 +13,7 @@ import numpy.typing as npt
 from deepdefense.backend import Array, Backend, Forward, Model, backend_for, framework_of, to_host
 from deepdefense.checks import check_bounds, check_count, check_indices, check_labels, check_logits
 from deepdefense.errors import InputError
+from deepdefense.evaluation.statistics import right
 
 __all__ = ["Host", "Subject", "columned", "evenly", "finite", "posed"]
 
@@ -46,8 +47,7 @@ class Subject:
     @property
     def correct(self) -> Host:
         """Where the network is right, of itself: [n]."""
-        right: Host = (self.logits.argmax(1) == self.y) & np.isfinite(self.logits).all(1)
-        return right
+        return right(self.logits, self.y)
 
     def native(self, x: Host) -> Array:
         """A batch as the framework's own, where the network computes."""
