@@ -127,7 +127,7 @@ class TorchTraining:
             # A step of LeNet takes half of the time (2 CPU cores). `contiguous` would not do: it
             # leaves a kernel of one input channel as it is.
             kernel.data = kernel.data.to(memory_format=torch.channels_last)
-        return model
+        return model.eval()  # as whatever comes with weights; a trainer's step switches it itself
 
     def copy(self, model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
