@@ -7,7 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,32 +27,43 @@ TEST_IMAGES = 1000
 FORWARD, BACKWARD = "forward", "towards the input"
 
 
+class _Pass(NamedTuple):
+    """A pass of so many examples, back for so many classes at once."""
+
+    kind: str
+    size: int
+    classes: int = 1
+
+
 class Counted(nn.Module):
     """A model that counts the passes through it, and gradients that reach its input, by size."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.passes: Counter[tuple[str, int]] = Counter()
+        self.passes: Counter[_Pass] = Counter()
 
     def forward(self, x: Tensor) -> Any:
         """What the model says, and a count."""
-        self.passes[FORWARD, len(x)] += 1
+        self.passes[_Pass(FORWARD, len(x))] += 1
         if x.requires_grad:
             x = x.view_as(x)
             x.register_hook(self._count)
         return self.model(x)
 
     def _count(self, gradient: Tensor) -> None:
-        self.passes[BACKWARD, len(gradient)] += 1
+        # Gradients of several classes at once look like one from here; what tells is not public.
+        batched = torch._C._functorch.is_batchedtensor(gradient)
+        every = torch._C._functorch.get_unwrapped(gradient) if batched else gradient
+        self.passes[_Pass(BACKWARD, len(gradient), every.numel() // gradient.numel())] += 1
 
     def examples(self, kind: str) -> int:
-        """How many examples went through in passes of that kind."""
-        return sum(size * count for (of, size), count in self.passes.items() if of == kind)
+        """How many examples went through in passes of that kind, one for each class."""
+        return sum(one.size * one.classes * n for one, n in self.passes.items() if one.kind == kind)
 
     def seconds_alone(self, once: Mapping[str, Timing]) -> float:
-        """What the passes take with nothing beside them; `once`: what a pass of a size takes."""
-        return sum(n * once[f"{kind} {size}"].seconds for (kind, size), n in self.passes.items())
+        """What the passes take with nothing beside them; `once`: what one of each takes."""
+        return sum(n * once[str(one)].seconds for one, n in self.passes.items())
 
 
 def _loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -63,16 +74,22 @@ def _loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) -> Tenso
 def each_pass(
     model: nn.Module, x: Tensor, counted: Iterable[Counted]
 ) -> dict[str, Callable[[], object]]:
-    """A forward pass, and a gradient towards the input, of each size that was counted."""
+    """Each pass that was counted, alone: forward, or gradients towards the input."""
     calls: dict[str, Callable[[], object]] = {}
     still = copy.deepcopy(model)  # an optimizer touches the weights, if only with a rate of 0
-    for size in sorted({size for one in counted for _, size in one.passes}):
-        given = x[:size].clone().requires_grad_()
+    for one in sorted({one for model in counted for one in model.passes}):
+        if one.kind == FORWARD:
+            calls[str(one)] = partial(get_backend("torch").forward, still, x[: one.size])
+            continue
+        given = x[: one.size].clone().requires_grad_()
         logits = still(given)
-        cotangent = torch.ones_like(logits)
-        calls[f"{FORWARD} {size}"] = partial(get_backend("torch").forward, still, x[:size])
-        calls[f"{BACKWARD} {size}"] = partial(
-            torch.autograd.grad, logits, given, cotangent, retain_graph=True
+        calls[str(one)] = partial(
+            torch.autograd.grad,
+            logits,
+            given,
+            torch.ones_like(logits) if one.classes == 1 else torch.ones(one.classes, *logits.shape),
+            retain_graph=True,
+            is_grads_batched=one.classes > 1,
         )
     return calls
 

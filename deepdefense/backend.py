@@ -97,6 +97,10 @@ class Backend(Protocol):
         """[...] -> [... depth], with dtype and device of `like`."""
         ...
 
+    def take(self, values: Array, index: Array) -> Array:
+        """[b n ...], [b] -> [b ...]: of each row's n the one with that index."""
+        ...
+
     def rank(self, scores: Array, count: int) -> Array:
         """[b k] -> [b count]: indices of the highest scores, best first, ties by lower index."""
         ...
@@ -123,9 +127,10 @@ class Backend(Protocol):
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
         """Logits [b k] at x [b d], and a fold over gradients of contrasts; all constant.
 
-        ``fold(step, state, contrasts)`` takes contrasts [b m k] one at a time, so that no more than
-        one gradient is held: ``state = step(state, contrast, gradient)`` for each j in turn, with
-        ``contrast`` [b k] and the gradient [b d] of ``sum_k contrast[k] f_k(x)``.
+        ``fold(step, state, contrasts)`` takes contrasts [b m k] in their order, some at a time, so
+        that their gradients need not all fit in memory: ``state = step(state, some, gradients)``
+        with ``some`` [b n k] of them and the gradients [b n d] of ``sum_k some[k] f_k(x)``. The
+        adapter chooses n, from one to all.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""p-norms of the rows of a matrix, their duals and their steepest directions.
+"""p-norms of the rows of an array (its last axis), their duals and their steepest directions.
 
 Every function is differentiable where the mathematics is, and has gradient zero instead of NaN at
 a zero row. Rows are scaled by their largest entry first, so that neither squares nor high powers
@@ -36,29 +36,29 @@ def _power(backend: Backend, base: Array, exponent: float) -> Array:
 
 
 def _scaled(backend: Backend, v: Array) -> tuple[Array, Array]:
-    """Rows divided by their largest absolute entry, and that entry [b 1], a constant."""
+    """Rows divided by their largest absolute entry, and that entry [... 1], a constant."""
     xp = backend.xp
-    largest = backend.stop_gradient(reduce(xp.abs(v), "b d -> b 1", "max"))
+    largest = backend.stop_gradient(reduce(xp.abs(v), "... d -> ... 1", "max"))
     return v / xp.where(largest == 0, xp.ones_like(largest), largest), largest
 
 
 def _length(backend: Backend, u: Array, p: float) -> Array:
-    """||u||_p of scaled rows, [b d] -> [b 1], at least 1; a zero row counts as 1."""
+    """||u||_p of scaled rows, [... d] -> [... 1], at least 1; a zero row counts as 1."""
     xp = backend.xp
     if p == 2:
-        total = reduce(u * u, "b d -> b 1", "sum")
+        total = reduce(u * u, "... d -> ... 1", "sum")
         return xp.sqrt(xp.where(total == 0, xp.ones_like(total), total))
     size = u * backend.stop_gradient(xp.sign(u))  # |u|, whose derivative at 0 is 0 everywhere
     powers = size if p in (1, math.inf) else _power(backend, size, p)
-    total = reduce(powers, "b d -> b 1", "max" if p == math.inf else "sum")
+    total = reduce(powers, "... d -> ... 1", "max" if p == math.inf else "sum")
     total = xp.where(total == 0, xp.ones_like(total), total)
     return total if p in (1, math.inf) else _power(backend, total, 1 / p)
 
 
 def norm(backend: Backend, v: Array, p: float) -> Array:
-    """||v||_p = (sum_i |v_i|^p)^(1/p), [b d] -> [b]; its gradient at a zero row is zero."""
+    """||v||_p = (sum_i |v_i|^p)^(1/p), [... d] -> [...]; its gradient at a zero row is zero."""
     u, largest = _scaled(backend, v)
-    return rearrange(largest * _length(backend, u, p), "b 1 -> b")
+    return rearrange(largest * _length(backend, u, p), "... 1 -> ...")
 
 
 def steepest(backend: Backend, w: Array, p: float) -> tuple[Array, Array]:
@@ -81,4 +81,4 @@ def steepest(backend: Backend, w: Array, p: float) -> tuple[Array, Array]:
         direction = xp.sign(w) * backend.one_hot(xp.argmax(xp.abs(w), 1), w.shape[1], w)
     else:
         direction = xp.sign(w) * _power(backend, xp.abs(scaled) / length, q - 1)
-    return rearrange(largest * length, "b 1 -> b"), direction
+    return rearrange(largest * length, "... 1 -> ..."), direction

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from einops import einsum, rearrange, reduce, repeat
+from einops import rearrange, reduce, repeat
 
 from deepdefense.backend import Array, Backend, Fold, Forward
 from deepdefense.checks import check_logits
@@ -107,25 +107,30 @@ def nearest_boundary(
     gap or normal is not finite, is infinitely far. Logits and normals are those at x + shift, and
     so is the gap; or, `anew`, what the linearisation makes of it at x: g_j - <w_j, shift>.
 
-    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Nearest`. The normals come one at a
-    time from the fold, so their number takes no memory.
+    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Nearest`. The normals [b n d] come from
+    the fold some at a time, so that their number need not take memory.
     """
     xp = backend.xp
 
-    def nearer(best: Nearest, contrast: Array, normal: Array) -> Nearest:
-        gap = reduce(logits * contrast, "b k -> b", "sum")
+    def nearer(best: Nearest, contrasts: Array, normals: Array) -> Nearest:
+        gaps = reduce(rearrange(logits, "b k -> b 1 k") * contrasts, "b n k -> b n", "sum")
         if anew:
-            gap = gap - einsum(normal, shift, "b d, b d -> b")
-        slope = norm(backend, normal, dual(p))
-        exists = (slope > 0) & (slope < math.inf)
-        distance = xp.abs(gap) / xp.where(exists, slope, xp.ones_like(slope))
-        closer = exists & (distance < best.distance)  # false if either is not a number
+            gaps = gaps - reduce(normals * rearrange(shift, "b d -> b 1 d"), "b n d -> b n", "sum")
+        slopes = norm(backend, normals, dual(p))
+        exists = (slopes > 0) & (slopes < math.inf)
+        distances = xp.abs(gaps) / xp.where(exists, slopes, xp.ones_like(slopes))
+        infinite = xp.zeros_like(distances) + math.inf
+        # The comparison is false if the distance is not a number.
+        distances = xp.where(exists & (distances < math.inf), distances, infinite)
+        first = xp.argmin(distances, 1)
+        distance = backend.take(distances, first)
+        closer = distance < best.distance
         row = rearrange(closer, "b -> b 1")
         return Nearest(
             distance=xp.where(closer, distance, best.distance),
-            gap=xp.where(closer, gap, best.gap),
-            normal=xp.where(row, normal, best.normal),
-            contrast=xp.where(row, contrast, best.contrast),
+            gap=xp.where(closer, backend.take(gaps, first), best.gap),
+            normal=xp.where(row, backend.take(normals, first), best.normal),
+            contrast=xp.where(row, backend.take(contrasts, first), best.contrast),
         )
 
     zero = xp.zeros_like(logits[:, 0])

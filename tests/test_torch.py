@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -218,6 +219,48 @@ def test_penalty_of_a_hopeless_batch_still_has_a_graph() -> None:
         x = torch.full((2, 3), float("nan"))
         defense(model, x, torch.tensor([0, 1])).sum().backward()
         assert (model.weight.grad == 0).all()
+
+
+class _Doubled(torch.autograd.Function):
+    """An operation of the user's own, which looks at values on its way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        assert np.isfinite(gradient.detach().cpu().numpy()).all()
+        return 2 * gradient
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("p", [1, 2, np.inf])
+def test_classes_at_once_or_one_by_one(own: bool, p: float, monkeypatch: Any) -> None:
+    """Dense networks take the gradients of all classes in one backward pass, others in turn."""
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 6)]
+    dense = nn.Sequential(*layers).double()
+    model = (lambda x: _Doubled.apply(dense(x))) if own else dense
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    at_once = dd.deepfool(model, x, p=p, steps=5)
+    monkeypatch.setattr("deepdefense_torch.adapter.GRADIENTS", 0)
+    in_turn = dd.deepfool(model, x, p=p, steps=5)
+    assert at_once.success.all()
+    assert (at_once.steps == in_turn.steps).all()
+    # The sums of a matrix product run in another order.
+    torch.testing.assert_close(at_once.delta, in_turn.delta, rtol=1e-12, atol=1e-12)
+
+
+def test_dense_networks_are_told_from_others() -> None:
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.GELU(), nn.Dropout(), nn.Linear(9, 3))
+    pooled = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 3))
+    adapter = importlib.import_module("deepdefense_torch.adapter")
+    assert adapter._dense(dense.eval()((x - 0.5) / 0.2))
+    assert adapter._dense(dense.requires_grad_(False)(x))
+    assert not adapter._dense(pooled(x))
+    assert not adapter._dense(_Doubled.apply(x))
 
 
 def test_labels_of_any_integer_type(model: nn.Module, batch: Any) -> None:

@@ -67,6 +67,10 @@ class JaxSeam:
     def one_hot(self, index: Array, depth: int, like: Array) -> Array:
         return jax.nn.one_hot(index, depth, dtype=like.dtype)
 
+    def take(self, values: Array, index: Array) -> Array:
+        taken: Array = jax.vmap(lambda row, at: row[at])(values, index)
+        return taken
+
     def rank(self, scores: Array, count: int) -> Array:
         return jnp.argsort(scores, axis=1, descending=True, stable=True)[:, :count]
 
@@ -96,11 +100,15 @@ class JaxSeam:
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Array) -> Any:
             # One by one: all at once takes several times as long on CPUs, and the memory of all.
+            def taken(state: Any, contrast: Array) -> tuple[Any, None]:
+                gradient = pull(contrast)[0]
+                return step(state, contrast[:, None], gradient[:, None]), None
+
             each = jnp.swapaxes(contrasts, 0, 1)
             if not _known(contrasts):
-                return lax.scan(lambda s, c: (step(s, c, pull(c)[0]), None), state, each)[0]
+                return lax.scan(taken, state, each)[0]
             for contrast in each:
-                state = step(state, contrast, pull(contrast)[0])
+                state, _ = taken(state, contrast)
             return state
 
         return logits, fold

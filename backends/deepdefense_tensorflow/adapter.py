@@ -50,6 +50,9 @@ class TensorFlowSeam:
     def one_hot(self, index: tf.Tensor, depth: int, like: tf.Tensor) -> tf.Tensor:
         return tf.one_hot(index, depth, dtype=like.dtype)
 
+    def take(self, values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        return tf.gather(values, index, batch_dims=1)
+
     def rank(self, scores: tf.Tensor, count: int) -> tf.Tensor:
         return tf.cast(tf.math.top_k(scores, count).indices, tf.int64)
 
@@ -83,7 +86,7 @@ class TensorFlowSeam:
 
         def fold(step: Callable[..., Any], state: Any, contrasts: tf.Tensor) -> Any:
             for contrast in tf.unstack(contrasts, axis=1):
-                state = step(state, contrast, pull(contrast))
+                state = step(state, contrast[:, None], pull(contrast)[:, None])
             return state
 
         return tf.stop_gradient(logits), fold

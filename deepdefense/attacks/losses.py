@@ -34,7 +34,7 @@ def gradient(
     logits, fold = backend.class_gradients(f, point)
     value, cotangent = loss(logits)
     found = fold(
-        lambda _, contrast, gradient: gradient,
+        lambda _, __, gradients: gradients[:, 0],
         backend.xp.zeros_like(point),
         rearrange(cotangent, "b k -> b 1 k"),
     )

@@ -29,8 +29,13 @@ class _Pulled(NamedTuple):
     gradient: Any
     contrast: Any
 
-    def followed_by(self, contrast: Any, gradient: Any) -> _Pulled:
-        return _Pulled(0.5 * self.gradient + gradient, 0.5 * self.contrast + contrast)
+    def followed_by(self, contrasts: Any, gradients: Any) -> _Pulled:
+        total = self
+        for j in range(contrasts.shape[1]):
+            total = _Pulled(
+                0.5 * total.gradient + gradients[:, j], 0.5 * total.contrast + contrasts[:, j]
+            )
+        return total
 
 
 def _total(values: Any) -> Any:
@@ -116,6 +121,17 @@ class PrimitiveTests(Harness):
         found, first = self.run(lambda s: (self.seam.rank(s, 3), self.seam.xp.argmax(s, 1)), scores)
         np.testing.assert_array_equal(found, [[1, 2, 0], [0, 1, 2]])
         np.testing.assert_array_equal(first, [1, 0])
+
+    def test_take_picks_each_rows_own(self) -> None:
+        values, index = np.arange(12.0).reshape(2, 3, 2), np.array([2, 0])
+
+        def taken(values: Any, index: Any) -> Any:
+            index = self.seam.index(index, 3, values)
+            return self.seam.take(values, index), self.seam.take(values[:, :, 0], index)
+
+        rows, numbers = self.run(taken, values, index)
+        np.testing.assert_array_equal(rows, [[4, 5], [6, 7]])
+        np.testing.assert_array_equal(numbers, [4, 6])
 
     def test_iterate_freezes_each_example_when_it_is_done(self) -> None:
         def body(state: _Count, fixed: _Limit) -> tuple[_Count, Any]:

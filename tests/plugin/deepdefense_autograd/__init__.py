@@ -109,6 +109,9 @@ class Adapter:
     def one_hot(self, index, depth, like):
         return Tensor(np.eye(depth, dtype=like.dtype)[index.data])
 
+    def take(self, values, index):
+        return Tensor(constant(values)[np.arange(len(index)), constant(index)])
+
     def rank(self, scores, count):
         return Tensor(np.argsort(-constant(scores), axis=1, kind="stable")[:, :count])
 
@@ -131,7 +134,7 @@ class Adapter:
 
         def fold(step, state, contrasts):
             for contrast in map(Tensor, np.swapaxes(constant(contrasts), 0, 1)):
-                state = step(state, contrast, pull(contrast))
+                state = step(state, contrast[:, None], pull(contrast)[:, None])
             return state
 
         return self.stop_gradient(logits), fold
