@@ -58,7 +58,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     low, high = share_interval(0.5, 100)
     assert low == pytest.approx(0.4, abs=0.02)
     assert high == pytest.approx(0.6, abs=0.02)
-    assert share_interval(1.0, 50) == (1.0, 1.0)
+    assert share_interval(1.0, 50) == pytest.approx((0.9287, 1.0), abs=1e-4)
+    assert share_interval(0.0, 50) == pytest.approx((0.0, 0.0713), abs=1e-4)
 
 
 def test_networks_are_compared_pair_by_pair() -> None:

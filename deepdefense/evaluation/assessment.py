@@ -81,7 +81,7 @@ def assess(
             seed=plan.seed,
             headline=headline(found, radii[0], checks),
             distance=distances(found.distance),
-            curve=curve(found.distance, plan.seed),
+            curve=curve(found.distance),
             intervals=tuple(intervals(by_rho, found, radii[0], plan.seed).items()),
             attacks=attack_lines(found),
             checks=tuple(checks),
@@ -178,7 +178,7 @@ def _undefended(
         success=summary.success,
         iterations_mean=summary.iterations_mean,
         distance=distances(minima.distance),
-        curve=curve(minima.distance, plan.seed, top=largest(found.distance)),
+        curve=curve(minima.distance, top=largest(found.distance)),
     )
     return side, minima
 

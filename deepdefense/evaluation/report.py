@@ -193,13 +193,13 @@ def headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
 
 
 def intervals(by_rho: Measurement, minima: Minima, eps: float, seed: int) -> dict[str, Interval]:
-    """95 % bootstrap intervals of the main figures."""
+    """95 % intervals of the main figures: Wilson's of shares, else of the bootstrap."""
     n = len(minima.distance)
     return {
-        "accuracy": share_interval(float(by_rho.correct.mean()), n, seed),
+        "accuracy": share_interval(float(by_rho.correct.mean()), n),
         "rho_2": bootstrap(lambda v: v[..., 0].mean(1), by_rho.rho, seed=seed),
         "distance_median": bootstrap(lambda v: middle(v[..., 0]), minima.distance, seed=seed),
-        "robust_accuracy": share_interval(robust(minima.distance, eps), n, seed),
+        "robust_accuracy": share_interval(robust(minima.distance, eps), n),
     }
 
 

@@ -6,8 +6,10 @@ only known to be larger than all that was tried. No distance is dropped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,8 @@ Interval = tuple[float | None, float | None]
 
 LEVELS = (5, 10, 25, 50, 75, 90)  # percentiles
 POINTS = 49  # of the security curve, besides 0
-RESAMPLES, LEVEL = 1000, 0.95  # of the bootstrap
+RESAMPLES = 1000  # of the bootstrap
+LEVEL = 0.95  # of intervals
 ROUNDING = 1e-6  # relative: a perturbation of length eps may be longer by a rounding
 
 
@@ -115,20 +118,29 @@ def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int
         statistic(table[random.integers(0, n, (min(step, RESAMPLES - done), n))])
         for done in range(0, RESAMPLES, step)
     ]
-    low, high = _central(np.concatenate(found))
-    return known(low), known(high)
-
-
-def share_interval(share: float, n: int, seed: int = 0) -> tuple[float, float]:
-    """The central 95 % of a share of n examples, drawn anew: then it is binomial."""
-    return _central(np.random.default_rng((seed, 23)).binomial(n, share, RESAMPLES) / n)
-
-
-def _central(values: Values) -> tuple[float, float]:
-    """The ends of the central 95 % of some values."""
-    tail, ordered = (1 - LEVEL) / 2, np.sort(values)
+    tail, ordered = (1 - LEVEL) / 2, np.sort(np.concatenate(found))
     last = int(np.ceil((1 - tail) * len(ordered))) - 1
-    return float(ordered[int(tail * len(ordered))]), float(ordered[last])
+    return known(ordered[int(tail * len(ordered))]), known(ordered[last])
+
+
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a probability of which n examples have shown a share s.
+
+        (s + z^2 / 2n +- z sqrt(s (1 - s) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    So it has a width even where all examples agree, as no sample makes an accuracy certain.
+
+    >>> low, high = share_interval(1.0, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.963, 1.0)
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+    """
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    middle = share + z**2 / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    low, high = ((middle + side) / (1 + z**2 / n) for side in (-half, half))
+    return max(0.0, low), min(1.0, high)
 
 
 def middle(values: Values) -> Values:
@@ -167,14 +179,14 @@ def largest(distance: Values) -> float:
     return float(np.quantile(finite, 0.99)) if len(finite) else 0.0
 
 
-def curve(distance: Values, seed: int = 0, top: float | None = None) -> Curve:
+def curve(distance: Values, top: float | None = None) -> Curve:
     """From eps = 0 to `top`, or where all that can be fooled are fooled."""
     top = top or largest(distance)
     if not top > 0:
         return Curve((), (), (), ())
     eps = np.linspace(0, 1.05 * top, POINTS + 1)
     shares = [robust(distance, e) for e in eps]
-    bands = [share_interval(share, len(distance), seed) for share in shares]
+    bands = [share_interval(share, len(distance)) for share in shares]
     return Curve(
         tuple(map(float, eps)),
         tuple(shares),
