@@ -21,10 +21,12 @@ __all__ = [
     "check_count",
     "check_flag",
     "check_indices",
+    "check_kind",
     "check_labels",
     "check_logits",
     "check_number",
     "check_order",
+    "check_pair",
     "found_device",
 ]
 
@@ -67,6 +69,22 @@ def check_number(name: str, value: Any, *, least: float, below: float = math.inf
     if not least <= value < below:
         limit = "" if below == math.inf else f" and less than {below:g}"
         raise InputError(f"{name} must be finite, {least:g} or more{limit}, got {value!r}")
+
+
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """An object of that class, or None."""
+    if value is not None and not isinstance(value, kind):
+        raise InputError(f"{name} must be of the class {kind.__name__}, got {value!r}")
+
+
+def check_pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Examples and their labels."""
+    if isinstance(value, Sequence) and len(value) == 2:
+        return value[0], value[1]
+    raise InputError(
+        f"{name} must be a pair (x, y) of arrays, examples [n ...] and labels [n], "
+        f"got {type(value).__name__}: of what loads batches, join them into two arrays"
+    )
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from deepdefense.assessor import Assessor, Guard
 from deepdefense.augmentation import check_images
 from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.calibration import fitted
-from deepdefense.checks import are_probabilities
+from deepdefense.checks import are_probabilities, check_kind, check_pair
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -90,7 +90,10 @@ def harden(
     Raises:
         InputError: the data or settings cannot be used, or `out` is taken.
     """
-    (x_train, y_train), (x_test, y_test) = train, test
+    (x_train, y_train), (x_test, y_test) = check_pair("train", train), check_pair("test", test)
+    check_kind("defense", defense, Objective)
+    check_kind("recipe", recipe, Recipe)
+    check_kind("guard", guard, Guard)
     chosen = current_backend()
     name = (chosen or backend_for(model, x_train)).name
     backend = training_backend(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import asdict, replace
@@ -370,6 +371,12 @@ def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
         dd.harden(model, (x[:8], np.arange(8)), (x[:8], np.arange(8)))
     with pytest.raises(dd.InputError, match="NaN or infinite"):
         dd.harden(model, (x * np.nan, y), TEST)
+    with pytest.raises(dd.InputError, match=r"train must be a pair .* got DataLoader"):
+        dd.harden(model, torch.utils.data.DataLoader(TRAIN), TEST)  # type: ignore[arg-type]
+    with pytest.raises(dd.InputError, match="defense must be of the class Objective, got 'trades'"):
+        harden(model, defense="trades")
+    with pytest.raises(dd.InputError, match="every parameter of the model is frozen"):
+        harden(copy.deepcopy(model).requires_grad_(False))
     with pytest.raises(dd.InputError, match="integers"):
         dd.harden(model, (x, y * 0.5), TEST)
     with (

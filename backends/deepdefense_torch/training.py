@@ -47,6 +47,11 @@ class _Trainer:
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         self.model = model
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if not self._parameters:
+            raise InputError(
+                "every parameter of the model is frozen: set requires_grad_(True) on the module, "
+                "or on the layers to train"
+            )
         self._optimizer = torch.optim.SGD(
             self._parameters.values(),
             lr=recipe.lr,
