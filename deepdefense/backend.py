@@ -85,6 +85,10 @@ class Backend(Protocol):
         """A copy in host memory, free of any graph."""
         ...
 
+    def known(self, x: Array) -> bool:
+        """Whether the values of `x` are at hand: not while a compiler traces."""
+        ...
+
     def index(self, labels: Any, depth: int, like: Array) -> Array:
         """Labels [b] as this framework's index type, on the device of `like`.
 

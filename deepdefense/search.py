@@ -9,12 +9,12 @@ boundary and tries none of its steps out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 from einops import rearrange, reduce, repeat
 
 from deepdefense.backend import Array, Backend, Fold, Forward
+from deepdefense.box import Box
 from deepdefense.checks import check_logits
 from deepdefense.norms import dual, norm, steepest
 
@@ -123,14 +123,17 @@ def nearest_boundary(
         # The comparison is false if the distance is not a number.
         distances = xp.where(exists & (distances < math.inf), distances, infinite)
         first = xp.argmin(distances, 1)
-        distance = backend.take(distances, first)
-        closer = distance < best.distance
+
+        def nearest(values: Array) -> Array:
+            return values[:, 0] if values.shape[1] == 1 else backend.take(values, first)
+
+        closer = nearest(distances) < best.distance
         row = rearrange(closer, "b -> b 1")
         return Nearest(
-            distance=xp.where(closer, distance, best.distance),
-            gap=xp.where(closer, backend.take(gaps, first), best.gap),
-            normal=xp.where(row, backend.take(normals, first), best.normal),
-            contrast=xp.where(row, backend.take(contrasts, first), best.contrast),
+            distance=xp.where(closer, nearest(distances), best.distance),
+            gap=xp.where(closer, nearest(gaps), best.gap),
+            normal=xp.where(row, nearest(normals), best.normal),
+            contrast=xp.where(row, nearest(contrasts), best.contrast),
         )
 
     zero = xp.zeros_like(logits[:, 0])
@@ -219,14 +222,14 @@ def search(
     steps: int,
     overshoot: float,
     candidates: int,
-    inside: Callable[[Array], Array] | None = None,
+    box: Box | None = None,
     reach: bool = False,
 ) -> tuple[Search, Array, Array]:
     """Walk every example to a decision boundary by steps onto the nearest linearised one.
 
     A right example leaves its label (the predicted class if `label` is None) for the nearest of
     the other candidates. A wrong one stays where it is or, with `reach`, walks to its label.
-    `inside` maps points [b d] into the range they must stay in, if there is one.
+    Points stay in the `box`, if there is one: each is moved to its nearest point there.
 
     Shapes: x [b d], label [b] -> `Search`, right [b], finite [b]. An example whose input or logits
     are not finite is neither moved nor successful. All results are constants.
@@ -236,14 +239,17 @@ def search(
     task, finite = _assign(backend, x, backend.forward(f, x), label, candidates, p)
 
     def within(point: Array) -> Array:
-        return point if inside is None else inside(point)
+        return point if box is None else box.inside(point)
 
     def step(state: Search, task: _Task) -> tuple[Search, Array]:
-        logits, fold = backend.class_gradients(f, task.x + state.shift)
-        move, slope, base, target = _linearised_step(backend, task, state.shift, logits, fold, p)
+        point = task.x + state.shift
+        logits, fold = backend.class_gradients(f, point)
+        move, slope, base, target = _linearised_step(
+            backend, task, state.shift, logits, _kept_in(box, point, fold, p), p
+        )
         shift = state.shift + move
-        if inside is not None:
-            shift = inside(task.x + shift) - task.x
+        if box is not None:
+            shift = box.inside(task.x + shift) - task.x
         # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
         exists = (slope > 0) & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
@@ -273,6 +279,19 @@ def search(
     )
     active = finite & (task.leave | reach)
     return backend.iterate(step, start, task, active, steps=steps), task.leave, finite
+
+
+def _kept_in(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
+    """For p < 2, gradients without what leads out of the box.
+
+    Such a step goes along few coordinates, for p = 1 along one, and where those are at their bound
+    a search would stand still. For p >= 2 it goes on with the others.
+    """
+    if box is None or p >= 2:
+        return fold
+    return lambda step, state, contrasts: fold(
+        lambda state, some, normals: step(state, some, box.along(point, normals)), state, contrasts
+    )
 
 
 class _Approach(NamedTuple):

@@ -28,11 +28,6 @@ Fixed = TypeVar("Fixed", bound=NamedTuple)
 Forward = Callable[[Array], Array]
 
 
-def _known(x: Any) -> bool:
-    """Whether the values of `x` are at hand, rather than being traced."""
-    return not isinstance(x, jax.core.Tracer)
-
-
 def _constant(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """The same function, with all that it is closed over held constant under differentiation.
 
@@ -58,8 +53,11 @@ class JaxSeam:
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.array(x)
 
+    def known(self, x: Array) -> bool:
+        return not isinstance(x, jax.core.Tracer)
+
     def index(self, labels: Any, depth: int, like: Array) -> Array:
-        known = np.asarray(labels) if _known(labels) else None
+        known = np.asarray(labels) if self.known(labels) else None
         dtype = labels.dtype if known is None else known.dtype
         check_indices(jnp.issubdtype(dtype, jnp.integer), dtype, known, depth)
         return jnp.asarray(labels).astype(int)
@@ -68,8 +66,8 @@ class JaxSeam:
         return jax.nn.one_hot(index, depth, dtype=like.dtype)
 
     def take(self, values: Array, index: Array) -> Array:
-        taken: Array = jax.vmap(lambda row, at: row[at])(values, index)
-        return taken
+        place = jnp.reshape(index, (-1,) + (1,) * (values.ndim - 1))
+        return jnp.take_along_axis(values, place, axis=1)[:, 0]
 
     def rank(self, scores: Array, count: int) -> Array:
         return jnp.argsort(scores, axis=1, descending=True, stable=True)[:, :count]
@@ -105,7 +103,7 @@ class JaxSeam:
                 return step(state, contrast[:, None], gradient[:, None]), None
 
             each = jnp.swapaxes(contrasts, 0, 1)
-            if not _known(contrasts):
+            if not self.known(contrasts):
                 return lax.scan(taken, state, each)[0]
             for contrast in each:
                 state, _ = taken(state, contrast)
@@ -144,7 +142,7 @@ class JaxSeam:
             return kept, active & going
 
         carry = (state, active)
-        if _known(active):
+        if self.known(active):
             for _ in range(steps):
                 if not bool(carry[1].any()):
                     break

@@ -142,6 +142,9 @@ class TorchSeam:
     def to_numpy(self, x: Tensor) -> np.ndarray:
         return np.array(x.detach().cpu().numpy())
 
+    def known(self, x: Tensor) -> bool:
+        return not is_compiling()
+
     def index(self, labels: Any, depth: int, like: Tensor) -> Tensor:
         index = torch.as_tensor(labels, device=like.device)
         whole = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)

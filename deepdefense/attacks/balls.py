@@ -42,13 +42,12 @@ def generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generato
     device. Raises `InputError` inside of a compiled function, where values are not known.
     """
     check_count("seed", seed, least=0)
-    try:
-        rows = backend.to_numpy(x)
-    except Exception as error:
+    if not backend.known(x):
         raise InputError(
             "random starts are drawn from the values of the examples, which are not known inside "
             "of a compiled function: call the attack outside of it, or with random_start=False"
-        ) from error
+        )
+    rows = backend.to_numpy(x)
     key = seed.to_bytes(16, "little")
     digests = (hashlib.blake2b(row.tobytes(), key=key, digest_size=16) for row in rows)
     words = (np.frombuffer(digest.digest(), np.uint64) for digest in digests)

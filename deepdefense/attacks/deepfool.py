@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from einops import rearrange
 
-from deepdefense.attacks.problem import Bounds, Perturbation, limits
+from deepdefense.attacks.problem import Bounds, Perturbation
 from deepdefense.backend import Array, Model, backend_of
+from deepdefense.box import box_of
 from deepdefense.checks import check_count, check_labels, check_number, check_order
 from deepdefense.search import flatten, search
 
@@ -41,7 +42,8 @@ def deepfool(
         overshoot: how far past the boundary to go, as a share of the perturbation.
         candidates: how many of the highest clean logits to consider, the base class included.
         bounds: (low, high), the range the perturbed example must stay in, if any: numbers, or
-            arrays of its shape. Every iterate is clipped to it.
+            arrays of its shape. Every iterate is clipped to it. For p < 2, whose steps go along few
+            coordinates, w_j leaves out those at a bound that it leads out of.
 
     Returns:
         `Perturbation` (x, delta, success, steps); delta includes the overshoot.
@@ -64,6 +66,7 @@ def deepfool(
     fool deep neural networks", algorithms 1 and 2, and section 3.3 for other norms.
     """
     backend = backend_of(x, model=model, labels=y)
+    backend.epsilon(x)  # float32 or float64?
     order = check_order(p)
     check_count("steps", steps, least=1)
     check_count("candidates", candidates, least=2)
@@ -72,7 +75,7 @@ def deepfool(
         check_labels(y, x)
     with backend.inference(model) as f:
         flat_f, flat = flatten(backend, f, x)
-        inside = limits(backend, flat, bounds)
+        box = box_of(backend, x, bounds)
         found, _, _ = search(
             backend,
             flat_f,
@@ -82,13 +85,13 @@ def deepfool(
             steps=steps,
             overshoot=float(overshoot),
             candidates=candidates,
-            inside=inside,
+            box=box,
         )
     flat = backend.stop_gradient(flat)
     perturbed = flat + (1 + overshoot) * found.shift
-    if inside is not None:
+    if box is not None:
         moved = rearrange(found.steps > 0, "b -> b 1")
-        perturbed = backend.xp.where(moved, inside(perturbed), flat)
+        perturbed = backend.xp.where(moved, box.inside(perturbed), flat)
     shape = (-1, *x.shape[1:])
     return Perturbation(
         backend.xp.reshape(perturbed, shape),

@@ -10,23 +10,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from einops import rearrange, reduce
 
 from deepdefense.attacks.losses import Loss, gradient, margin
-from deepdefense.backend import Array, Backend, Forward, Model, backend_of, framework_of
-from deepdefense.checks import check_bounds, check_labels
+from deepdefense.backend import Array, Backend, Forward, Model, backend_of
+from deepdefense.box import Bounds, Box, box_of
+from deepdefense.checks import check_labels
 from deepdefense.errors import InputError
 from deepdefense.norms import norm
 from deepdefense.search import boundary_step, contrast, flatten, nearest_boundary
 
-__all__ = ["Bounds", "Example", "Perturbation", "Problem", "limits", "posed"]
+__all__ = ["Bounds", "Example", "Perturbation", "Problem", "posed"]
 
 # What fools leads by this many roundings of the largest logit: a batch of another size rounds anew.
 CLEARANCE = 64
-
-Bounds: TypeAlias = tuple[Any, Any]  # (low, high): numbers, or arrays of an example's shape
 
 
 class Perturbation(NamedTuple):
@@ -50,30 +49,6 @@ class Example(NamedTuple):
     label: Array
 
 
-def limits(backend: Backend, flat: Array, bounds: Bounds | None) -> Callable[[Array], Array] | None:
-    """The map of points [b d] into the bounds, if there are any."""
-    if bounds is None:
-        return None
-    xp = backend.xp
-    check_bounds(bounds)
-    rows = []
-    for bound in bounds:
-        row: Array = bound
-        # Arrays may be NumPy's, whatever the framework. (Dynamo cannot ask that of a number.)
-        if not isinstance(bound, int | float) and framework_of(bound) == "numpy":
-            row = backend.asarray(bound, flat)
-        if shape := tuple(getattr(row, "shape", ())):
-            row = xp.reshape(row, (1, -1))
-            if row.shape[1] != flat.shape[1]:
-                raise InputError(
-                    "bounds that are arrays must have the shape of an example, "
-                    f"{flat.shape[1]} values in all, got {shape}"
-                )
-        rows.append(xp.zeros_like(flat[:1]) + row)
-    low, high = rows
-    return lambda point: xp.minimum(xp.maximum(point, low), high)
-
-
 class Estimate(NamedTuple):
     """Of the way to the boundary, by a linear model of the network at the example.
 
@@ -94,8 +69,12 @@ class Problem:
     example: Example
     clean: Array  # logits [b k] of the examples themselves
     targeted: bool
-    inside: Callable[[Array], Array]
+    box: Box | None
     shape: tuple[int, ...]
+
+    def inside(self, point: Array) -> Array:
+        """The point [b d] itself, or the nearest one within the bounds if there are any."""
+        return point if self.box is None else self.box.inside(point)
 
     def fooled(self, logits: Array, label: Array) -> Array:
         """Where finite logits [b k] decide as the attack wants, by more than rounding: [b].
@@ -221,6 +200,6 @@ def posed(
             example=Example(flat, label),
             clean=clean,
             targeted=targeted,
-            inside=limits(backend, flat, bounds) or (lambda point: point),
+            box=box_of(backend, x, bounds),
             shape=tuple(x.shape[1:]),
         )

@@ -91,7 +91,7 @@ def superdeepfool(
                 steps=search_steps,
                 overshoot=float(overshoot),
                 candidates=candidates,
-                inside=problem.inside,
+                box=problem.box,
             )
             landed = problem.inside(state.point + (1 + overshoot) * walked.shift)
             fooled = problem.fooled(backend.forward(problem.f, landed), example.label)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepdefense.backend import Array, Backend, Forward, Model, backend_for, framework_of, to_host
+from deepdefense.box import check_within
 from deepdefense.checks import check_bounds, check_count, check_indices, check_labels, check_logits
 from deepdefense.errors import InputError
 from deepdefense.evaluation.statistics import right
@@ -187,16 +188,6 @@ def _each(bound: Any, x: Host) -> Host:
 def _inside(x: Host, bounds: Sequence[Any]) -> tuple[Any, Any]:
     """The bounds, in host memory; examples must lie within them, but for rounding."""
     low, high = (to_host(b) if framework_of(b) else b for b in bounds)
-    if not np.all(np.asarray(low) < np.asarray(high)):
-        raise InputError("bounds must be a pair (low, high) with low < high everywhere")
     low, high = (_each(bound, x) if np.ndim(bound) else float(bound) for bound in (low, high))
-    seen, width = finite(x), np.asarray(high) - np.asarray(low)
-    # A side that is open says nothing of the unit that the data are in; they do themselves.
-    slack = 1e-6 * np.max(width if np.isfinite(width).all() else np.ptp(seen) if seen.size else 0)
-    if np.any(seen < low - slack) or np.any(seen > high + slack):
-        raise InputError(
-            f"examples must lie within the bounds, {np.min(low):g} to {np.max(high):g}; they run "
-            f"from {seen.min():g} to {seen.max():g}: give the bounds in the units of x, or "
-            "none"
-        )
+    check_within(x, np.asarray(low), np.asarray(high))
     return low, high

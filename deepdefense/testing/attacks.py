@@ -233,6 +233,8 @@ class AttackTests(Harness):
             (attacks.square, {"eps": 1.0, "steps": 0}, "steps must be a whole number"),
             (attacks.fmn, {"bounds": (1, 0)}, "low < high"),
             (attacks.fmn, {"bounds": (self.array(np.zeros(3)), 1.0)}, "the shape of an example"),
+            (attacks.pgd, {"eps": 1.0, "bounds": (-0.1, 0.1)}, "must lie within the bounds, -0.1"),
+            (attacks.ddn, {"bounds": (np.full(DEPTH, 9.0), 9.0)}, "low < high everywhere"),
         ]
         for attack, options, message in bad:
             with pytest.raises(InputError, match=message):

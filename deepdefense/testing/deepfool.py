@@ -97,6 +97,17 @@ class DeepFoolTests(_Attacks):
         assert found.x.min() >= -1.5
         assert found.x.max() <= 1.5
 
+    @pytest.mark.parametrize("p", [1.0, 1.1, 2.0, np.inf])
+    def test_passes_over_what_is_at_its_bound(self, p: float) -> None:
+        """The steepest coordinate is at its bound, and the next ones come to theirs on the way."""
+        network = linear([[0.0, 0.0, 0.0, 0.0], [9.0, 3.0, 2.0, 1.0]], [0.0, -12.5])
+        x = np.array([[1.0, 0.0, 0.0, 0.0]])  # 3.5 short of the boundary, for which 3 is too little
+        found = self.attack(network, x, p=p, bounds=(0.0, 1.0), overshoot=0.001)
+        assert found.success.all()
+        if p == 1:
+            assert found.steps == 2
+            np.testing.assert_allclose(found.delta, [[0, 1, 0.25, 0]], atol=1e-3)
+
     @given(cases(depth=(0, 0), classes=(2, 2)))
     def test_exact_distance_on_two_linear_classes(self, case: Case) -> None:
         self.accept(case)

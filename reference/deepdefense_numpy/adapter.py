@@ -56,6 +56,9 @@ class _Numpy:
     def to_numpy(self, x: Array) -> Array:
         return np.array(x)
 
+    def known(self, x: Array) -> bool:
+        return True
+
     def index(self, labels: Any, depth: int, like: Array) -> Array:
         index = np.asarray(labels)
         check_indices(np.issubdtype(index.dtype, np.integer), index.dtype, index, depth)

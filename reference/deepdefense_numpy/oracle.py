@@ -70,7 +70,8 @@ def deepfool(
 
     r_i = |g_l| / ||w_l||_q^q |w_l|^(q-1) sign(w_l), where l = argmin_j |g_j| / ||w_j||_q,
     g_j = f_j - f_base and w_j = grad_x g_j at x + shift; the base class is y, or the prediction.
-    A step is at least 16 machine epsilons of ||x||_p long.
+    A step is at least 16 machine epsilons of ||x||_p long. Within bounds and for p < 2, w_j has
+    zeros where x + shift is at its bound and would leave it.
     """
     zero = np.zeros(x.shape, dtype=np.float64)
     if not finite(x) or not finite(network.logits(x)):
@@ -85,6 +86,10 @@ def deepfool(
     delta, shift, path = zero, zero, list[tuple[int, int]]()
     while len(path) < steps:
         scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
+        if bounds is not None and p < 2:
+            ways = gradients - gradients[base]
+            shut = (x + shift <= bounds[0]) & (ways < 0) | (x + shift >= bounds[1]) & (ways > 0)
+            gradients = np.where(shut, gradients[base], gradients)
         nearest, target = math.inf, None
         for j in ranked:
             if j != base:

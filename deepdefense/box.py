@@ -1,0 +1,100 @@
+"""The range that perturbed examples must stay in, such as that of pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from einops import rearrange
+
+from deepdefense.backend import Array, Backend, framework_of
+from deepdefense.checks import check_bounds
+from deepdefense.errors import InputError
+
+__all__ = ["Bounds", "Box", "box_of", "check_within"]
+
+Bounds: TypeAlias = tuple[Any, Any]  # (low, high): numbers, or arrays of an example's shape
+
+# How far out of the range an example may lie, as a share of its width: rounding, and not a mistake.
+SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class Box:
+    """The points [b d] with low <= x <= high, each [1 d]."""
+
+    backend: Backend
+    low: Array
+    high: Array
+
+    def inside(self, point: Array) -> Array:
+        """The nearest point of the box, in any norm: [b d] -> [b d]."""
+        return self.backend.xp.minimum(self.backend.xp.maximum(point, self.low), self.high)
+
+    def along(self, point: Array, directions: Array) -> Array:
+        """Directions [b n d] from a point of the box, [b d], without what leads out of it."""
+        xp = self.backend.xp
+        flat = rearrange(point, "b d -> b 1 d")
+        shut = xp.where(
+            directions > 0,
+            flat >= rearrange(self.high, "b d -> b 1 d"),
+            flat <= rearrange(self.low, "b d -> b 1 d"),
+        )
+        return xp.where(shut, xp.zeros_like(directions), directions)
+
+
+def box_of(backend: Backend, x: Array, bounds: Bounds | None) -> Box | None:
+    """The box of flat examples for given bounds, if there are any, [b ...] -> [1 d] each.
+
+    Raises `InputError` for bounds that are no pair low < high, or do not fit the examples' shape,
+    and where values are known, for examples that lie outside.
+    """
+    if bounds is None:
+        return None
+    check_bounds(bounds)
+    low, high = (_row(backend, x, bound) for bound in bounds)
+    if backend.known(x) and backend.known(low) and backend.known(high):
+        flat = backend.xp.reshape(x, (-1, low.shape[1]))
+        check_within(*map(backend.to_numpy, (flat, low, high)))
+    return Box(backend, low, high)
+
+
+def _row(backend: Backend, x: Array, bound: Any) -> Array:
+    """A bound for each value of an example: [1 d]."""
+    xp, shape = backend.xp, tuple(x.shape[1:])
+    row: Array = bound
+    # Arrays may be NumPy's, whatever the framework. (Dynamo cannot ask that of a number.)
+    if not isinstance(bound, int | float) and framework_of(bound) == "numpy":
+        row = backend.asarray(bound, x)
+    if own := tuple(getattr(row, "shape", ())):
+        row = xp.reshape(row, (1, *_fitting(own, shape)))
+    return xp.reshape(xp.zeros_like(x[:1]) + row, (1, -1))
+
+
+def _fitting(own: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which an array of bounds goes with examples: theirs, or 1 in places of it."""
+    if math.prod(own) == math.prod(shape):
+        return shape
+    if len(own) == len(shape) and all(a in (1, b) for a, b in zip(own, shape, strict=True)):
+        return own
+    raise InputError(
+        "bounds that are arrays must have the shape of an example, or 1 in places of it: "
+        f"{list(shape)}, got {list(own)}"
+    )
+
+
+def check_within(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Raises `InputError` unless low < high, and examples lie between them but for rounding."""
+    if not (low < high).all():
+        raise InputError("bounds must be a pair (low, high) with low < high everywhere")
+    width = np.max(high - low, initial=0)
+    seen = np.where(np.isfinite(x), x, np.clip(0, low, high))
+    # A side that is open says nothing of the unit that the data are in; they do themselves.
+    slack = SLACK * (width if np.isfinite(width) else np.abs(seen).max(initial=0))
+    if ((seen < low - slack) | (seen > high + slack)).any():
+        raise InputError(
+            f"examples must lie within the bounds, {low.min():g} to {high.max():g}; they run from "
+            f"{seen.min():g} to {seen.max():g}: give the bounds in the units of x, or none"
+        )
