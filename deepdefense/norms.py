@@ -38,7 +38,9 @@ def _power(backend: Backend, base: Array, exponent: float) -> Array:
 def _scaled(backend: Backend, v: Array) -> tuple[Array, Array]:
     """Rows divided by their largest absolute entry, and that entry [... 1], a constant."""
     xp = backend.xp
-    largest = backend.stop_gradient(reduce(xp.abs(v), "... d -> ... 1", "max"))
+    # The largest of |v|, without an array of them: to allocate it took longer than all the rest.
+    highest, lowest = (reduce(v, "... d -> ... 1", which) for which in ("max", "min"))
+    largest = backend.stop_gradient(xp.maximum(highest, -lowest))
     return v / xp.where(largest == 0, xp.ones_like(largest), largest), largest
 
 

@@ -119,25 +119,26 @@ def nearest_boundary(
         slopes = norm(backend, normals, dual(p))
         exists = (slopes > 0) & (slopes < math.inf)
         distances = xp.abs(gaps) / xp.where(exists, slopes, xp.ones_like(slopes))
-        infinite = xp.zeros_like(distances) + math.inf
         # The comparison is false if the distance is not a number.
         distances = xp.where(exists & (distances < math.inf), distances, infinite)
-        first = xp.argmin(distances, 1)
-
-        def nearest(values: Array) -> Array:
-            return values[:, 0] if values.shape[1] == 1 else backend.take(values, first)
-
-        closer = nearest(distances) < best.distance
+        if contrasts.shape[1] == 1:
+            some = Nearest(distances[:, 0], gaps[:, 0], normals[:, 0], contrasts[:, 0])
+        else:
+            first = xp.argmin(distances, 1)
+            found = (backend.take(of, first) for of in (distances, gaps, normals, contrasts))
+            some = Nearest(*found)
+        closer = some.distance < best.distance
         row = rearrange(closer, "b -> b 1")
         return Nearest(
-            distance=xp.where(closer, nearest(distances), best.distance),
-            gap=xp.where(closer, nearest(gaps), best.gap),
-            normal=xp.where(row, nearest(normals), best.normal),
-            contrast=xp.where(row, nearest(contrasts), best.contrast),
+            distance=xp.where(closer, some.distance, best.distance),
+            gap=xp.where(closer, some.gap, best.gap),
+            normal=xp.where(row, some.normal, best.normal),
+            contrast=xp.where(row, some.contrast, best.contrast),
         )
 
-    zero = xp.zeros_like(logits[:, 0])
-    none = Nearest(zero + math.inf, zero, xp.zeros_like(shift), contrasts[:, 0])
+    zero = xp.zeros_like(logits[:, :1])
+    infinite = zero + math.inf
+    none = Nearest(infinite[:, 0], zero[:, 0], xp.zeros_like(shift), contrasts[:, 0])
     found: Nearest = fold(nearer, none, contrasts)
     return found
 

@@ -34,7 +34,7 @@ DENSE = frozenset(
         *("Add", "Sub", "Mul", "Div", "Neg"),
     )
 ) | {"torch::autograd::AccumulateGrad"}
-GRADIENTS = 2**22  # the most numbers in the gradients of such a pass: 16 MiB in float32
+GRADIENTS = 2**20  # the most numbers in gradients that are looked at together: 4 MiB in float32
 
 State = TypeVar("State", bound=NamedTuple)
 Fixed = TypeVar("Fixed", bound=NamedTuple)
@@ -212,15 +212,14 @@ class TorchSeam:
                 logits, pull = self.vjp(f, x)
         else:
             logits, pull = _recorded(f, x)
-            if _dense(logits):
-                at_once = max(1, GRADIENTS // x.numel())
+            at_once = max(1, GRADIENTS // x.numel())
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Tensor) -> Any:
             for some in torch.split(contrasts, at_once, 1):
-                if some.shape[1] == 1:
-                    gradients = pull(some[:, 0]).unsqueeze(1)
-                else:
+                if some.shape[1] > 1 and _dense(logits):
                     gradients = torch.func.vmap(pull, 1, 1)(some)
+                else:
+                    gradients = torch.stack([pull(one) for one in some.unbind(1)], 1)
                 state = step(state, some, gradients)
             return state
 
