@@ -70,7 +70,7 @@ def _row(backend: Backend, x: Array, bound: Any) -> Array:
         row = backend.asarray(bound, x)
     if own := tuple(getattr(row, "shape", ())):
         row = xp.reshape(row, (1, *_fitting(own, shape)))
-    return xp.reshape(xp.zeros_like(x[:1]) + row, (1, -1))
+    return xp.reshape(xp.zeros_like(x[:1]) + row, (-1, math.prod(shape)))
 
 
 def _fitting(own: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:

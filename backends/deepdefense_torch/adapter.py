@@ -212,7 +212,7 @@ class TorchSeam:
                 logits, pull = self.vjp(f, x)
         else:
             logits, pull = _recorded(f, x)
-            at_once = max(1, GRADIENTS // x.numel())
+            at_once = max(1, GRADIENTS // max(1, x.numel()))
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Tensor) -> Any:
             for some in torch.split(contrasts, at_once, 1):

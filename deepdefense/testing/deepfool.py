@@ -208,8 +208,9 @@ class DeepFoolTests(_Attacks):
 
     def test_empty_batch(self) -> None:
         network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0])
-        found = self.attack(network, np.zeros((0, 2)))
-        assert found.delta.shape == (0, 2)
+        for bounds in (None, (0.0, 1.0)):
+            found = self.attack(network, np.zeros((0, 2)), bounds=bounds)
+            assert found.delta.shape == (0, 2)
         assert found.steps.shape == (0,)
 
 
