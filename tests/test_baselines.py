@@ -135,6 +135,10 @@ def test_parseval_scales_a_convolution_by_its_windows() -> None:
     rows = 5 * kernel.reshape(2, -1)
     expected = (1.1 * rows - 0.1 * rows @ rows.T @ rows) / 5
     np.testing.assert_allclose(backend.to_numpy(found["k"]).reshape(2, -1), expected)
+    laid = {"conv.kernel": backend.asarray(kernel.transpose(2, 3, 1, 0), lambda x: x)}  # as Flax's
+    found = Parseval(beta=0.1).constrained(backend, laid)
+    laid_back = backend.to_numpy(found["conv.kernel"]).transpose(3, 2, 0, 1)
+    np.testing.assert_allclose(laid_back.reshape(2, -1), expected)
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))

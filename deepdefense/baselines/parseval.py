@@ -39,10 +39,17 @@ class Parseval(Objective):
     def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """One step of every matrix and kernel towards orthonormality."""
         return {
-            name: self._step(backend, weight)
+            name: self._kernel_step(backend, weight)
+            if len(weight.shape) == 4 and "kernel" in name.split(".")
+            else self._step(backend, weight)
             for name, weight in weights.items()
             if len(weight.shape) in (2, 4)
         }
+
+    def _kernel_step(self, backend: Backend, kernel: Array) -> Array:
+        """The step of a convolution that lies as Flax has it, who calls it a kernel."""
+        moved = self._step(backend, rearrange(kernel, "s t i o -> o i s t"))
+        return rearrange(moved, "o i s t -> s t i o")
 
     def _step(self, backend: Backend, weight: Array) -> Array:
         shape = tuple(weight.shape)
