@@ -206,17 +206,20 @@ class TorchSeam:
                     module.training = mode
 
     def class_gradients(self, f: Forward, x: Tensor) -> tuple[Tensor, Fold]:
-        x, at_once = x.detach(), 1
+        x = x.detach()
         if is_compiling():
             with torch.no_grad():
                 logits, pull = self.vjp(f, x)
         else:
             logits, pull = _recorded(f, x)
-            at_once = max(1, GRADIENTS // max(1, x.numel()))
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Tensor) -> Any:
+            at_once = contrasts.shape[1]
+            if not is_compiling():  # where each step is one more copy to compile, one must do
+                at_once = min(at_once, max(1, GRADIENTS // max(1, x.numel())))
+            batched = at_once > 1 and not is_compiling() and _dense(logits)
             for some in torch.split(contrasts, at_once, 1):
-                if some.shape[1] > 1 and _dense(logits):
+                if batched:
                     gradients = torch.func.vmap(pull, 1, 1)(some)
                 else:
                     gradients = torch.stack([pull(one) for one in some.unbind(1)], 1)
