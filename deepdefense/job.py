@@ -22,14 +22,13 @@ from deepdefense.models import first_installed, network_named, with_weights
 from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo
 from deepdefense.results import ATTACK, HardeningReport
-from deepdefense.runs import RunFolder, latest, new_path
+from deepdefense.runs import REFERENCE, RunFolder, new_path, unfinished
 from deepdefense.stages import run_stage
 from deepdefense.training import Recipe, TrainingBackend, training_backend
 from deepdefense.watcher import Watcher
 
 __all__ = ["DEFAULTS", "run_job"]
 
-REFERENCE = "reference.safetensors"
 # The reference network, where none is given: ten epochs, or enough of them for a small data set.
 REFERENCE_EPOCHS, REFERENCE_STEPS = 10, 1000
 REFERENCE_LR, REFERENCE_DECAY = 1e-3, 0.1
@@ -77,7 +76,7 @@ def run_job(
     given: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
 ) -> tuple[HardeningReport, Path]:
     """Do it, or go on with it; the report, and the folder with all that was written."""
-    saved = RunFolder.reopen(out or latest("harden"), given) if resume else None
+    saved = RunFolder.reopen(out or unfinished("harden"), given) if resume else None
     settings = saved.settings if saved else resolve(given)
     backend = training_backend(settings["backend"])
     with backend.placed(settings.get("device")):  # which older runs did not name

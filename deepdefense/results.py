@@ -15,7 +15,7 @@ from deepdefense.data import Dataset
 from deepdefense.evaluation.rho import Measurement, Summary
 from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo, plain
-from deepdefense.runs import CHECKPOINT, REPORT, RunFolder
+from deepdefense.runs import CHECKPOINT, HARDENED, REPORT, RunFolder
 from deepdefense.stages import EpochRecord
 from deepdefense.training import Recipe, TrainingBackend
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 SCHEMA = "deepdefense.harden/1"
-HARDENED, PAGE = "hardened.safetensors", "report.html"
+PAGE = "report.html"
 # The evaluation's attack: the paper's protocol, whatever the settings of training are.
 ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}
 GALLERY = 6

@@ -19,15 +19,19 @@ from deepdefense.errors import InputError
 
 __all__ = [
     "CHECKPOINT",
+    "HARDENED",
+    "REFERENCE",
     "REPORT",
     "SETTINGS",
     "RunFolder",
     "latest",
     "load_weights",
     "new_path",
+    "unfinished",
 ]
 
 SETTINGS, CHECKPOINT, REPORT = "settings.json", "checkpoint.safetensors", "report.json"
+REFERENCE, HARDENED = "reference.safetensors", "hardened.safetensors"
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -139,21 +143,25 @@ def new_path(command: str, settings: Mapping[str, Any]) -> Path:
     return Path("runs") / "-".join([*prefix, *names, f"{datetime.now():%Y%m%d-%H%M%S}"])
 
 
-def latest(command: str) -> Path:
-    """The newest unfinished run of a command in runs/."""
-    unfinished = [
+def latest(command: str, *, finished: bool = False) -> Path | None:
+    """The newest run of a command in runs/ that is finished, or is not; if there is one."""
+    found = [
         folder
         for folder in Path("runs").glob("*")
         if (folder / SETTINGS).exists()
-        and not (folder / REPORT).exists()
+        and (folder / REPORT).exists() == finished
         and RunFolder(folder).command == command
     ]
-    if not unfinished:
-        raise InputError(
-            f"there is no unfinished run in runs/ of {command} to resume; name its folder with "
-            "--out"
-        )
-    return max(unfinished, key=lambda folder: folder.stat().st_mtime)
+    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def unfinished(command: str) -> Path:
+    """The newest run of a command in runs/ to go on with; raises `InputError` if there is none."""
+    if found := latest(command):
+        return found
+    raise InputError(
+        f"there is no unfinished run in runs/ of {command} to resume; name its folder with --out"
+    )
 
 
 def load_weights(path: Path) -> dict[str, npt.NDArray[Any]]:

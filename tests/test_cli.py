@@ -328,7 +328,37 @@ def test_evaluates_and_gives_an_exit_code(folder: Path, capsys: pytest.CaptureFi
     assert run(*judged, "--eps", "9", "--fail-under", "0.5", "--out", "low") == 1
     assert run(*judged, "--fail-under", "0.5") == 2
     assert "needs --eps" in capsys.readouterr().err.replace("\n", " ")
-    assert run("evaluate", "--data", "blobs.npz") == 2
+    assert run("evaluate", "--network", "mlp", "--data", "blobs.npz") == 2
     assert "network mlp has no weights of its own" in capsys.readouterr().err.replace("\n", " ")
     assert run("evaluate", "--resume") == 2
     assert "no unfinished run in runs/ of evaluate" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_evaluates_what_was_hardened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told() -> str:
+        return capsys.readouterr().err.replace("\n", " ")
+
+    assert run("evaluate") == 2
+    assert "there is nothing to evaluate: name the folder of a run of harden" in told()
+    assert run(*blobs(seed="3")) == 0
+    (made,) = Path("runs").iterdir()
+    given = made / "reference.safetensors"
+    assert run(*blobs(out="again", weights=str(given))) == 0
+    capsys.readouterr()
+    for chosen, reference, seed in (((), given, 3), (("again", "--seed", "1"), given, 1)):
+        assert run("evaluate", *chosen, "--examples", "30") == 0
+        report = json.loads(
+            (Path(capsys.readouterr().out.strip()).parent / "report.json").read_text()
+        )
+        folder_ = Path(chosen[0]) if chosen else made
+        assert report["network"]["weights"] == str(folder_ / "hardened.safetensors")
+        assert report["reference"]["network"]["weights"] == str(reference)
+        assert (report["data"]["name"], report["seed"]) == ("blobs", seed)
+    (made / "report.json").unlink()
+    for path, message in (
+        ("nowhere", "there is no run of harden in nowhere"),
+        (str(made), "is not finished: resume it first"),
+        (next(map(str, Path("runs").glob("evaluate-*"))), "does not say which network and data"),
+    ):
+        assert run("evaluate", path) == 2
+        assert message in told()

@@ -26,6 +26,13 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
+    run: Annotated[
+        Path | None,
+        option(
+            "Folder of a finished `harden` whose network to evaluate, beside the one it began with "
+            "(default: the newest in runs/, unless --network or --weights says what else)."
+        ),
+    ] = None,
     *,
     data: Data = None,
     data_dir: DataDir = None,
@@ -73,7 +80,7 @@ def evaluate(
 
     Writes report.html and report.json into a new folder.
     """
-    from deepdefense.evaluation.job import run_evaluation
+    from deepdefense.evaluation.job import hardened_in, run_evaluation
 
     if fail_under is not None and not (eps and 0 <= fail_under <= 1):
         raise InputError("--fail-under is an accuracy from 0 to 1, and needs --eps to give it at")
@@ -93,6 +100,8 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
     )
+    if run is not None or not (resume or network or weights):
+        given = hardened_in(run) | given
     with Bar() as bar:
         report, folder = run_evaluation(given, out=out, resume=resume, watcher=bar)
     from deepdefense.report import judge_evaluation

@@ -19,12 +19,21 @@ from deepdefense.hardening import check_fit, count_weights
 from deepdefense.models import first_installed, network_named, with_weights
 from deepdefense.provenance import NetworkInfo
 from deepdefense.results import ATTACK
-from deepdefense.runs import RunFolder, latest, new_path
+from deepdefense.runs import (
+    HARDENED,
+    REFERENCE,
+    REPORT,
+    SETTINGS,
+    RunFolder,
+    latest,
+    new_path,
+    unfinished,
+)
 from deepdefense.training import TrainingBackend, training_backend
 from deepdefense.watcher import Watcher
 from deepdefense.zoo import NETWORKS
 
-__all__ = ["DEFAULTS", "run_evaluation"]
+__all__ = ["DEFAULTS", "hardened_in", "run_evaluation"]
 
 DEFAULTS: dict[str, Any] = {
     "data": "digits",
@@ -44,11 +53,41 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def hardened_in(folder: Path | None) -> dict[str, Any]:
+    """The settings that evaluate what a run of `harden` made, beside the network it began with.
+
+    Without a folder it is the newest finished run in runs/.
+    """
+    path = folder or latest("harden", finished=True)
+    if path is None:
+        raise InputError(
+            "there is nothing to evaluate: name the folder of a run of harden, or a network by "
+            "--network and --weights"
+        )
+    if not (path / SETTINGS).is_file():
+        raise InputError(f"there is no run of harden in {path}")
+    run = RunFolder(path)
+    if run.command != "harden" or "network" not in run.settings:
+        raise InputError(
+            f"the run in {path} does not say which network and data it is of: name them by "
+            "--network, --weights and --data"
+        )
+    if not (path / REPORT).is_file():
+        raise InputError(f"the run in {path} is not finished: resume it first")
+    kept = ("data", "data_dir", "network", "backend", "device", "seed")
+    trained = path / REFERENCE
+    return {
+        **{name: run.settings[name] for name in kept if run.settings.get(name) is not None},
+        "weights": str(path / HARDENED),
+        "reference": str(trained) if trained.is_file() else run.settings["weights"],
+    }
+
+
 def run_evaluation(
     given: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
 ) -> tuple[Report, Path]:
     """Do it, or go on with it; the report, and the folder with all that was written."""
-    saved = RunFolder.reopen(out or latest("evaluate"), given, "evaluate") if resume else None
+    saved = RunFolder.reopen(out or unfinished("evaluate"), given, "evaluate") if resume else None
     fresh = {"command": "evaluate", **DEFAULTS, "backend": first_installed()}
     settings = saved.settings if saved else {**fresh, **given}
     backend = training_backend(settings["backend"])

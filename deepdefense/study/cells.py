@@ -23,7 +23,7 @@ from deepdefense.models import with_weights
 from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo
 from deepdefense.results import ATTACK, method
-from deepdefense.runs import REPORT, SETTINGS, RunFolder, load_weights
+from deepdefense.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_weights
 from deepdefense.stages import run_stage
 from deepdefense.study.methods import METHODS, Scale
 from deepdefense.study.subjects import Subject
@@ -34,8 +34,6 @@ from deepdefense.zoo import NETWORKS, Network, initial_weights
 __all__ = ["Bench", "Cell", "Found", "Plan", "Row", "about", "started", "trained"]
 
 Row = dict[str, Any]
-
-WEIGHTS = "hardened.safetensors"
 SCALE_EXAMPLES = 1000
 
 
@@ -108,8 +106,8 @@ class Bench:
             recipe = replace(recipe, epochs=min(recipe.epochs, 4 * self.epochs))
         run = _folder(path, {**settings, "recipe": repr(recipe)})
         origin = f"trained in this study, {recipe.epochs} epochs"
-        if (path / WEIGHTS).exists():
-            return with_weights(self.backend, model, path / WEIGHTS), origin
+        if (path / HARDENED).exists():
+            return with_weights(self.backend, model, path / HARDENED), origin
         self.watcher.say(f"{self.subject.name}: training the reference network, seed {seed}")
         trainer = self.backend.trainer(model, recipe)
         progress = run_stage(
@@ -123,7 +121,7 @@ class Bench:
         )
         if progress.stopped:
             raise InputError(f"the reference network could not be trained: {progress.stopped}")
-        run.save(WEIGHTS, self.backend.weights(trainer.model), {"origin": origin})
+        run.save(HARDENED, self.backend.weights(trainer.model), {"origin": origin})
         return trainer.model, origin
 
     def scale(self, reference: Any) -> Scale:
@@ -186,7 +184,7 @@ class Bench:
                 run=run,
                 watcher=self.watcher,
             )
-        hardened = self.backend.load(self.blank(seed), load_weights(path / WEIGHTS))
+        hardened = self.backend.load(self.blank(seed), load_weights(path / HARDENED))
         report = json.loads((path / REPORT).read_text())
         return Cell(tag or name, seed, hardened, report, path)
 
