@@ -58,7 +58,7 @@ def calibrate(
     5.0
     """
     backend = backend_for(model, x)
-    check_number("steepness", steepness, least=0)
+    steepness = check_number("steepness", steepness, least=0)
     host, labels = to_host(x), to_host(y)
     check_labels(labels, host)
     if not len(host):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ __all__ = [
     "check_order",
     "check_pair",
     "found_device",
+    "plain",
+    "plain_fields",
 ]
 
 
@@ -43,17 +46,35 @@ def are_probabilities(outputs: np.ndarray) -> bool:
     return bool(sums.mean() > 0 and np.ptp(sums) <= 1e-3 * sums.mean())
 
 
+def plain(value: Any) -> Any:
+    """NumPy's scalar as Python's number, which compilers and JSON take; else the value.
+
+    >>> plain(np.float32(0.5))
+    0.5
+    """
+    return value.item() if isinstance(value, np.number) else value
+
+
+def plain_fields(settings: Any) -> None:
+    """The same for every field of a frozen dataclass, while it comes to be."""
+    for field in fields(settings):
+        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
+
+
 def check_order(p: Any) -> float:
     """The order p of a norm, as a float from 1 to inf."""
+    p = plain(p)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not p >= 1:
         raise InputError(f"p must be a number from 1 to inf, got {p!r}")
     return float(p)
 
 
-def check_count(name: str, value: Any, *, least: int) -> None:
+def check_count(name: str, value: Any, *, least: int) -> int:
     """A whole number, at least `least`."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
+    return value
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -62,13 +83,15 @@ def check_flag(name: str, value: Any) -> None:
         raise InputError(f"{name} must be True or False, got {value!r}")
 
 
-def check_number(name: str, value: Any, *, least: float, below: float = math.inf) -> None:
+def check_number(name: str, value: Any, *, least: float, below: float = math.inf) -> float:
     """A finite number with least <= value < below."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{name} must be a number, got {value!r}")
     if not least <= value < below:
         limit = "" if below == math.inf else f" and less than {below:g}"
         raise InputError(f"{name} must be finite, {least:g} or more{limit}, got {value!r}")
+    return value
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:
@@ -94,7 +117,9 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 
 
 def check_bounds(bounds: Any) -> None:
-    """A pair (low, high) of numbers with low < high, or of which one or both are arrays."""
+    """A pair (low, high) of numbers with low < high, or of which some are arrays; or None."""
+    if bounds is None:
+        return
     if not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
     if any(hasattr(bound, "shape") for bound in bounds):

@@ -13,9 +13,9 @@ from deepdefense.checks import (
     check_choice,
     check_count,
     check_labels,
-    check_logits,
     check_number,
     check_order,
+    plain_fields,
 )
 from deepdefense.lengths import chord, implicit, unrolled
 from deepdefense.metrics import ratio
@@ -108,6 +108,7 @@ class DeepDefense(Objective):
     unfinished: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         for name in ("lam", "c", "d", "overshoot"):
             check_number(name, getattr(self, name), least=0)
         check_order(self.p)
@@ -134,14 +135,6 @@ class DeepDefense(Objective):
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
         """The penalty of each example, lam included: [b ...], [b] -> [b]."""
         return self.terms(model, x, y).penalty
-
-    def objective(self, model: Model, x: Array, y: Array) -> Array:
-        """Mean cross-entropy of the model as it stands, plus mean penalty: a scalar."""
-        backend = backend_of(x, model=model, labels=y)
-        check_labels(y, x)
-        logits = model(x)
-        check_logits(logits, x)
-        return cross_entropy(backend, logits, y) + reduce(self(model, x, y), "b ->", "mean")
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from einops import reduce
 
-from deepdefense.backend import Array, Backend, Forward, Model
+from deepdefense.backend import Array, Backend, Forward, Model, backend_of
+from deepdefense.checks import check_labels, check_logits
 
 __all__ = ["LossFunction", "Losses", "Objective", "cross_entropy", "loss_of"]
 
@@ -66,6 +67,22 @@ class Objective:
     def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """What some parameters become after a step, by name; both in PyTorch's layout."""
         return {}
+
+    def objective(self, model: Model, x: Array, y: Array, *points: Array) -> Array:
+        """What to minimise in a loop of one's own, of the model as it stands: a scalar.
+
+        Its `points` are made of the batch, or given: inside of a compiled function they must be.
+        """
+        backend = backend_of(x, model=model, labels=y)
+        check_labels(y, x)
+
+        def forward(x: Array) -> Array:
+            logits = model(x)
+            check_logits(logits, x)
+            return logits
+
+        given = points or self.points(model, x, y)
+        return self.losses(backend, forward, model, x, y, *given).total
 
     @property
     def constrains(self) -> bool:

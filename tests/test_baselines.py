@@ -98,6 +98,18 @@ def test_minimises_what_it_says(backend: TrainingBackend, name: str) -> None:
     assert taken.total == pytest.approx(taken.cross_entropy + taken.penalty)
 
 
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_serves_a_loop_of_ones_own(backend: TrainingBackend, name: str) -> None:
+    """As in the job's own step, whether the points come from outside or not."""
+    method, taken = OBJECTIVES[name], step(backend, OBJECTIVES[name])
+    network = dd.zoo.mlp((4,), 2, hidden=())
+    model = backend.build(network, {"fc1.weight": WEIGHT, "fc1.bias": BIAS})
+    x, y = (backend.asarray(value, model) for value in (X, Y))
+    for points in ((), method.points(model, x, y)):
+        found = float(backend.to_numpy(method.objective(model, x, y, *points)))
+        assert found == pytest.approx(taken.total, rel=1e-5)
+
+
 def test_points_within_eps_do_what_the_descent_is_for(backend: TrainingBackend) -> None:
     """PGD stops at the first point that fools, so its loss lies between that and the whole way."""
     clean, whole = entropy(X, Y), entropy(moved(0.2, math.inf, Y), Y)
@@ -164,6 +176,7 @@ def test_unfit_settings_are_told() -> None:
         (lambda: AdversarialTraining(alpha=1.0), "alpha must be finite, 0 or more and less than 1"),
         (lambda: PGDTraining(eps=-1.0), "eps must be finite, 0 or more"),
         (lambda: TRADES(p=1), "p must be 2 or inf"),
+        (lambda: TRADES(bounds=(1.0, 0.0)), "bounds must be a pair .low, high. with low < high"),
         (lambda: MMA(d_max=math.nan), "d_max must be finite"),
         (lambda: Parseval(beta=2.0), "beta must be finite, 0 or more and less than 1"),
         (lambda: DeepFoolTraining(steps=0), "steps must be a whole number"),

@@ -34,6 +34,23 @@ def test_is_a_value() -> None:
     assert repr(dd.DeepDefense()).startswith("DeepDefense(lam=15.0, c=25.0, d=5.0, p=2")
 
 
+def test_numbers_of_numpy_become_pythons() -> None:
+    """So that they are stored, compared and compiled as those are."""
+    made = dd.DeepDefense(c=np.float32(2), steps=np.int64(3), p=np.float64(2))
+    assert made == dd.DeepDefense(c=2.0, steps=3)
+    assert (type(made.c), type(made.steps), type(made.p)) == (float, int, float)
+    assert type(dd.Recipe(epochs=np.int32(2)).epochs) is int
+    with pytest.raises(dd.InputError, match="steps must be a whole number"):
+        dd.DeepDefense(steps=np.float32(3))
+
+    def model(x: np.ndarray) -> np.ndarray:
+        return x @ np.array([[1.0, 0.0], [0.0, 1.0]])
+
+    x = np.array([[3.0, 1.0]])
+    found = dd.deepfool(model, x, p=np.float32(2), steps=np.int64(5), overshoot=np.float32(0))
+    assert np.array_equal(found.delta, dd.deepfool(model, x, steps=5, overshoot=0.0).delta)
+
+
 def test_fast_is_a_named_set_of_settings() -> None:
     expected = dd.DeepDefense(gradient="chord", candidates=2, steps=1, c=3.0)
     assert dd.DeepDefense.fast(c=3.0) == expected

@@ -100,10 +100,10 @@ def apgd(
     Source: Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble
     of diverse parameter-free attacks", algorithm 1 and section 4.
     """
-    check_number("eps", eps, least=0)
-    check_count("steps", steps, least=1)
-    check_count("restarts", restarts, least=1)
-    check_count("targets", targets, least=1)
+    eps = check_number("eps", eps, least=0)
+    steps = check_count("steps", steps, least=1)
+    restarts = check_count("restarts", restarts, least=1)
+    targets = check_count("targets", targets, least=1)
     check_choice("loss", loss, LOSSES)
     order = check_ball(p)
     if targeted and loss == "targeted-dlr":

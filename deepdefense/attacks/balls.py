@@ -41,7 +41,7 @@ def generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generato
     So what is drawn for an example depends neither on its place in a batch nor on the framework or
     device. Raises `InputError` inside of a compiled function, where values are not known.
     """
-    check_count("seed", seed, least=0)
+    seed = check_count("seed", seed, least=0)
     if not backend.known(x):
         raise InputError(
             "random starts are drawn from the values of the examples, which are not known inside "

@@ -86,9 +86,9 @@ def cw(
     Source: Carlini and Wagner (2017), "Towards evaluating the robustness of neural networks",
     section 6.1; Kingma and Ba (2015) for Adam.
     """
-    check_count("steps", steps, least=1)
-    check_count("searches", searches, least=1)
-    check_number("rate", rate, least=0)
+    steps = check_count("steps", steps, least=1)
+    searches = check_count("searches", searches, least=1)
+    rate = check_number("rate", rate, least=0)
     with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend = problem.backend
         xp, d = backend.xp, problem.example.x.shape[1]

@@ -57,8 +57,8 @@ def ddn(
     Source: Rony, Hafemann, Oliveira, Ben Ayed, Sabourin and Granger (2019), "Decoupling direction
     and norm for efficient gradient-based L2 adversarial attacks and defenses", algorithm 1.
     """
-    check_count("steps", steps, least=1)
-    check_number("gamma", gamma, least=0, below=1)
+    steps = check_count("steps", steps, least=1)
+    gamma = check_number("gamma", gamma, least=0, below=1)
     with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend = problem.backend
         xp = backend.xp

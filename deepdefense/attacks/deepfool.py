@@ -68,9 +68,9 @@ def deepfool(
     backend = backend_of(x, model=model, labels=y)
     backend.epsilon(x)  # float32 or float64?
     order = check_order(p)
-    check_count("steps", steps, least=1)
-    check_count("candidates", candidates, least=2)
-    check_number("overshoot", overshoot, least=0)
+    steps = check_count("steps", steps, least=1)
+    candidates = check_count("candidates", candidates, least=2)
+    overshoot = check_number("overshoot", overshoot, least=0)
     if y is not None:
         check_labels(y, x)
     with backend.inference(model) as f:

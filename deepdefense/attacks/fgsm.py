@@ -53,7 +53,7 @@ def fgsm(
     Source: Goodfellow, Shlens and Szegedy (2015), "Explaining and harnessing adversarial examples",
     section 4.
     """
-    check_number("eps", eps, least=0)
+    eps = check_number("eps", eps, least=0)
     order = check_order(p)
     with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (start, label) = problem.backend, problem.example

@@ -62,8 +62,8 @@ def fmn(
     Source: Pintor, Roli, Brendel and Biggio (2021), "Fast minimum-norm adversarial attacks through
     adaptive norm constraints", algorithm 1.
     """
-    check_count("steps", steps, least=1)
-    check_number("gamma", gamma, least=0, below=1)
+    steps = check_count("steps", steps, least=1)
+    gamma = check_number("gamma", gamma, least=0, below=1)
     order = check_ball(p)
     with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend = problem.backend

@@ -72,11 +72,11 @@ def pgd(
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu (2018), "Towards deep learning models
     resistant to adversarial attacks", section 2.1.
     """
-    check_number("eps", eps, least=0)
+    eps = check_number("eps", eps, least=0)
     if alpha is not None:
-        check_number("alpha", alpha, least=0)
-    check_count("steps", steps, least=1)
-    check_count("restarts", restarts, least=1)
+        alpha = check_number("alpha", alpha, least=0)
+    steps = check_count("steps", steps, least=1)
+    restarts = check_count("restarts", restarts, least=1)
     order = check_ball(p)
     length = 2.5 * eps / steps if alpha is None else alpha
     with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:

@@ -131,9 +131,9 @@ def square(
     Source: Andriushchenko, Croce, Flammarion and Hein (2020), "Square Attack: a query-efficient
     black-box adversarial attack via random search", algorithms 1 to 4.
     """
-    check_number("eps", eps, least=0)
-    check_number("share", share, least=0, below=1)
-    check_count("steps", steps, least=1)
+    eps = check_number("eps", eps, least=0)
+    share = check_number("share", share, least=0, below=1)
+    steps = check_count("steps", steps, least=1)
     order = check_ball(p)
     with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (flat, label) = problem.backend, problem.example

@@ -68,10 +68,10 @@ def superdeepfool(
     accurate minimal adversarial attack", algorithm 2, SDF(inf, 1).
     """
     order = check_order(p)
-    check_count("steps", steps, least=1)
-    check_count("search_steps", search_steps, least=1)
-    check_count("candidates", candidates, least=2)
-    check_number("overshoot", overshoot, least=0)
+    steps = check_count("steps", steps, least=1)
+    search_steps = check_count("search_steps", search_steps, least=1)
+    candidates = check_count("candidates", candidates, least=2)
+    overshoot = check_number("overshoot", overshoot, least=0)
     with posed(model, x, y, targeted=False, bounds=bounds) as problem:
         backend = problem.backend
         xp = backend.xp

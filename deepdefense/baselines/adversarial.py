@@ -9,7 +9,7 @@ from deepdefense.attacks import deepfool, fgsm, pgd
 from deepdefense.attacks.balls import check_ball
 from deepdefense.backend import Array, Model
 from deepdefense.baselines.mixture import Mixture
-from deepdefense.checks import check_count, check_number, check_order
+from deepdefense.checks import check_bounds, check_count, check_number, check_order
 
 __all__ = ["AdversarialTraining", "DeepFoolTraining", "PGDTraining"]
 
@@ -104,6 +104,7 @@ class PGDTraining(Mixture):
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)
         check_ball(self.p)
+        check_bounds(self.bounds)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball that fool, or where the descent came to."""

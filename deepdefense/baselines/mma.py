@@ -11,7 +11,7 @@ from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.fmn import fmn
 from deepdefense.backend import Array, Model, backend_of
 from deepdefense.baselines.mixture import Mixture
-from deepdefense.checks import check_count, check_number
+from deepdefense.checks import check_bounds, check_count, check_number
 
 __all__ = ["MMA"]
 
@@ -47,6 +47,7 @@ class MMA(Mixture):
         check_number("d_max", self.d_max, least=0)
         check_count("steps", self.steps, least=1)
         check_ball(self.p)
+        check_bounds(self.bounds)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the boundary, or on the way there at distance d_max."""

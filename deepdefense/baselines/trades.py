@@ -10,7 +10,7 @@ from einops import einsum, reduce
 from deepdefense.attacks.balls import check_ball
 from deepdefense.attacks.pgd import pgd
 from deepdefense.backend import Array, Backend, Forward, Model
-from deepdefense.checks import check_count, check_number
+from deepdefense.checks import check_bounds, check_count, check_number, plain_fields
 from deepdefense.objective import Losses, Objective, cross_entropy
 
 __all__ = ["TRADES"]
@@ -55,10 +55,12 @@ class TRADES(Objective):
     bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        plain_fields(self)
         check_number("beta", self.beta, least=0)
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)
         check_ball(self.p)
+        check_bounds(self.bounds)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball whose prediction differs from that of x, or on the way there."""

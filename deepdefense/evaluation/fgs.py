@@ -84,7 +84,7 @@ def eps_ref(
 
     Source: Yan, Guo and Zhang (2018), section 4.
     """
-    check_number("level", level, least=0, below=1)
+    level = check_number("level", level, least=0, below=1)
     with _stepping(model, x, y, bounds, batch_size) as accuracy:
         clean = accuracy(0.0)
         if clean <= level:

@@ -134,7 +134,7 @@ def posed(
     if framework_of(x) is None:
         raise InputError(f"examples must be an array, got {type(x).__name__}: convert it first")
     backend = beside.backend if beside else backend_for(model, x)
-    check_count("batch_size", batch_size, least=1)
+    batch_size = check_count("batch_size", batch_size, least=1)
     if y is None:
         raise InputError("an evaluation needs y, the label of each example")
     check_labels(y, x)
