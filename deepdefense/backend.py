@@ -128,6 +128,13 @@ class Backend(Protocol):
         """Logits [b k] at x [b d], constant: no graph leads to the parameters or to x."""
         ...
 
+    def compiled(self, f: Forward) -> Forward:
+        """The same function, for a great many calls with known values; `f` itself where it may be.
+
+        What it draws at random may be drawn once and for all.
+        """
+        ...
+
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
         """Logits [b k] at x [b d], and a fold over gradients of contrasts; all constant.
 

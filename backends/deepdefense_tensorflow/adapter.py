@@ -84,6 +84,9 @@ class TensorFlowSeam:
         else:
             yield model
 
+    def compiled(self, f: Forward) -> Forward:
+        return f
+
     def class_gradients(self, f: Forward, x: tf.Tensor) -> tuple[tf.Tensor, Fold]:
         logits, pull = self.vjp(f, tf.stop_gradient(x), twice=False)
 

@@ -205,6 +205,9 @@ class TorchSeam:
                 for module, mode in zip(modules, modes, strict=True):
                     module.training = mode
 
+    def compiled(self, f: Forward) -> Forward:
+        return f
+
     def class_gradients(self, f: Forward, x: Tensor) -> tuple[Tensor, Fold]:
         x = x.detach()
         if is_compiling():

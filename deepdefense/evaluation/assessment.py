@@ -57,7 +57,7 @@ def assess(
             run,
             f"{version('deepdefense')} {marks} {_slopes(subject)} {_exact(subject.bounds)} {plan}",
         )
-        summary, by_rho = _paper(model, subject, plan, plan.p, watcher)
+        summary, by_rho = _paper(subject, plan, plan.p, watcher)
         checks = list(examine(subject))
         watcher.say(_told(checks))
         networks = 1 if reference is None else 2
@@ -98,15 +98,13 @@ def assess(
         )
 
 
-def _paper(
-    model: Model, subject: Subject, plan: Plan, p: float, watcher: Watcher
-) -> tuple[Summary, Measurement]:
+def _paper(subject: Subject, plan: Plan, p: float, watcher: Watcher) -> tuple[Summary, Measurement]:
     """The paper's figures, with rho in the norm p too, and what is behind rho_2."""
 
     def found(order: float) -> Measurement:
         watcher.begin(f"rho_{order:g} by DeepFool", len(subject.x))
         return measure(
-            model,
+            subject.compiled,
             subject.x,
             subject.y,
             backend=subject.backend,
@@ -165,7 +163,7 @@ def _undefended(
                 f"{subject.logits.shape[1]}: they must know the same classes"
             )
         watcher.say("the undefended network, by the same attacks")
-        summary, _ = _paper(reference, other, plan, 2, watcher)
+        summary, _ = _paper(other, plan, 2, watcher)
         own = Store(store.run, f"{store.prefix} reference {fingerprint([other.logits])}")
         minima = run_suite(
             other, start(other, plan.p), planned, seed=plan.seed, store=own, watcher=watcher

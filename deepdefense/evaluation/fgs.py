@@ -116,7 +116,7 @@ class _Accuracy:
         for batch in subject.batches(rows):
             x, y = subject.examples(batch)
             # The network as it came: with its logits scaled the direction would be another one.
-            found = fgsm(subject.network, x, y, eps=1.0)
+            found = fgsm(subject.compiled, x, y, eps=1.0)
             self._steps.append((batch, np.sign(subject.backend.to_numpy(found.delta))))
         self.largest = float(np.max(np.abs(finite(subject.x)), initial=0))
 

@@ -32,6 +32,7 @@ class Subject:
 
     backend: Backend
     network: Forward  # as it came, in inference mode
+    compiled: Forward  # the same, faster
     like: Any  # where batches are placed: an array or the model
     x: Host
     y: Host
@@ -43,7 +44,7 @@ class Subject:
 
     def f(self, x: Array) -> Array:
         """The network's logits in common units: what attacks see."""
-        return self.network(x) * (1 / self.scale)
+        return self.compiled(x) * (1 / self.scale)
 
     @property
     def correct(self) -> Host:
@@ -85,7 +86,7 @@ class Subject:
         """Logits [n k] as the network gives them, in batches of that size."""
         size = batch_size or self.batch_size
         parts = [
-            self.backend.to_numpy(self.backend.forward(self.network, self.native(x[i : i + size])))
+            self.backend.to_numpy(self.backend.forward(self.compiled, self.native(x[i : i + size])))
             for i in range(0, len(x), size)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.logits.shape[1]))
@@ -156,6 +157,7 @@ def posed(
         subject = Subject(
             backend,
             network,
+            backend.compiled(network),
             like,
             host,
             labels,

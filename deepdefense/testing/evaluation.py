@@ -72,6 +72,18 @@ class EvaluationTests(Harness):
         for line in report.attacks:
             assert line.rejected == 0
 
+    def test_a_compiled_network_is_the_same(self) -> None:
+        seam, model = self.seam, self.model(NETWORK)
+        fast = seam.compiled(model)
+        for x in (X, X[:5]):
+            logits, fold = seam.class_gradients(fast, self.array(x))
+            assert np.allclose(seam.to_numpy(logits), NETWORK(x), rtol=1e-12)
+            way = np.zeros((len(x), 1, 3))
+            way[:, 0, 1] = 1
+            found = fold(lambda _, __, gradients: gradients, None, self.array(way))
+            expected = np.stack([NETWORK.class_gradients(row)[1] for row in x])
+            assert np.allclose(seam.to_numpy(found)[:, 0], expected, rtol=1e-6)
+
     def test_scale_of_the_logits_changes_no_figure(self) -> None:
         model = self.model(NETWORK)
         plain, loud = self.reported(model), self.reported(lambda x: 1e4 * model(x))
