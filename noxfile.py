@@ -70,7 +70,7 @@ def tests_parity(session: nox.Session) -> None:
     """All frameworks together: the same networks and inputs give the same numbers."""
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("torch", "jax", "tensorflow")]
-    files = ("tests/test_parity.py", "tests/test_zoo.py", "tests/test_backend.py")
+    files = ("tests/test_parity.py", "tests/test_zoo_parity.py", "tests/test_backend.py")
     session.run("pytest", *backends, *files, *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
 
 

@@ -1,4 +1,4 @@
-"""The networks of the zoo: their published names, and one meaning in every framework."""
+"""The networks of the zoo: their published names, and what each framework does with them."""
 
 from __future__ import annotations
 
@@ -6,32 +6,20 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from einops import reduce
 from safetensors.numpy import save_file
 
 import deepdefense as dd
-from blobs import DEFENSE
-from deepdefense.objective import Losses, Objective
-from deepdefense.training import Trainer, TrainingBackend, take_step, training_backend
+from deepdefense.objective import Objective
+from deepdefense.training import TrainingBackend, take_step, training_backend
 from deepdefense.zoo import (
     NETWORKS,
-    AdaptiveAveragePool,
-    AveragePool,
-    BatchNorm,
-    Block,
-    Conv,
     Dropout,
-    Flatten,
     Linear,
-    MaxPool,
     Network,
     ReLU,
-    Residual,
-    alexnet,
     bn_mlp,
     initial_weights,
     is_statistic,
@@ -41,72 +29,19 @@ from deepdefense.zoo import (
     resnet18,
     weight_shapes,
 )
+from small import FRAMEWORKS, PLAIN, SMALL, drawn, examples, logits, penalty_gradient, penalty_of
 
-FRAMEWORKS = ("torch", "jax", "tensorflow")
 BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in FRAMEWORKS]
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
-Weights = dict[str, np.ndarray]
 
-# In float64. The largest errors seen: 4e-15 in one pass, 2e-15 after training.
-EXACT = {"rtol": 0, "atol": 1e-10}
-
-# All kinds of layers: negative numbers in the padding of a maximum, a stride that leaves a rest,
-# padding that counts in a mean, windows that overlap because there are more of them than pixels.
-SMALL = Network(
-    "small",
-    (2, 13, 12),
-    3,
-    (
-        Conv("conv1", 2, 4, 3, padding=1, stride=2, bias=False),
-        BatchNorm("bn1", 4),
-        MaxPool(3, stride=2, padding=1),
-        ReLU(),
-        Block(
-            "layer1",
-            (
-                Residual("0", (Conv("conv1", 4, 4, 3, padding=1), BatchNorm("bn1", 4))),
-                Residual(
-                    "1",
-                    (Conv("conv1", 4, 5, 3, padding=1, stride=2), BatchNorm("bn1", 5)),
-                    (Block("downsample", (Conv("0", 4, 5, 1, stride=2), BatchNorm("1", 5))),),
-                ),
-            ),
-        ),
-        AveragePool(2, stride=1, padding=1),
-        AdaptiveAveragePool(2),
-        Flatten(),
-        Linear("fc", 20, 3),
-    ),
-    spread="fan-in",
-)
 DROPPED = Network(
     "dropped", (8,), 3, (Linear("fc1", 8, 64), Dropout(), ReLU(), Linear("fc2", 64, 3))
 )
-PLAIN = dd.Recipe(momentum=0.0, weight_decay=0.0)
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> TrainingBackend:
     return training_backend(request.param)
-
-
-def drawn(network: Network) -> Weights:
-    """Initial weights with everything moved that begins at 0 or 1."""
-    rng, weights = np.random.default_rng(0), {}
-    for name, value in initial_weights(network, 0, 1.0).items():
-        moved = rng.uniform(0, 0.3, value.shape) if value.ndim == 1 else 0
-        weights[name] = value.astype(np.float64) + moved
-    return weights
-
-
-def examples(network: Network, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(n, *network.input_shape)), rng.integers(0, network.classes, n)
-
-
-def logits(backend: TrainingBackend, model: Any, x: np.ndarray) -> np.ndarray:
-    with backend.inference(model) as f:
-        return backend.to_numpy(backend.forward(f, backend.asarray(x, model)))
 
 
 # Names and parameters
@@ -265,29 +200,6 @@ def test_dropout_is_drawn_anew_in_training_alone(backend: TrainingBackend) -> No
     np.testing.assert_array_equal(logits(backend, trainer.model, x), before)
 
 
-class Penalty(Objective):
-    """The penalty alone: nothing is asked of the model as it trains."""
-
-    def losses(self, backend: Any, forward: Any, model: Any, x: Any, y: Any, *_: Any) -> Losses:
-        mean = reduce(DEFENSE(model, x, y), "b ->", "mean")
-        return Losses(mean, mean * 0, mean, mean * 0, mean * 0)
-
-
-def penalty_of(backend: TrainingBackend, trainer: Trainer, lr: float) -> float:
-    """The mean penalty of the small network as it stands, and one step against its gradient."""
-    taken = take_step(backend, trainer, Penalty(), *examples(SMALL), lr=lr)
-    assert taken is not None
-    return taken.total
-
-
-def penalty_gradient(backend: TrainingBackend, trainer: Trainer) -> Weights:
-    """Found by a step of length 1."""
-    before = backend.weights(trainer.model)
-    assert penalty_of(backend, trainer, lr=1.0) > 0
-    after = backend.weights(trainer.model)
-    return {name: before[name] - after[name] for name in before}
-
-
 def test_penalty_is_differentiated_through_residuals_and_batch_norm(
     backend: TrainingBackend,
 ) -> None:
@@ -328,97 +240,3 @@ def test_tensorflow_saves_its_own_layers(tmp_path: Path) -> None:
     x, _ = examples(SMALL)
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(logits(backend, again, x), logits(backend, model, x))
-
-
-# All frameworks together
-
-
-def together(test: Any) -> Any:
-    for name in FRAMEWORKS:
-        test = pytest.mark.only(name)(test)
-    return test
-
-
-@together
-@pytest.mark.parametrize(
-    "network",
-    [
-        SMALL,
-        bn_mlp((1, 5, 6), 3),
-        nin((3, 8, 9), 3),
-        resnet18((3, 33, 32), 3),
-        alexnet((3, 67, 63), 3, hidden=32),
-    ],
-    ids=lambda network: network.name,
-)
-def test_logits_are_the_same(network: Network) -> None:
-    weights, (x, _) = drawn(network), examples(network, n=2)
-    found = {}
-    for name in FRAMEWORKS:
-        backend = training_backend(name)
-        model = backend.build(network, weights)
-        for key, value in backend.weights(model).items():
-            if not key.endswith("num_batches_tracked"):
-                np.testing.assert_array_equal(value, weights[key])
-        found[name] = logits(backend, model, x)
-    scale = np.abs(found["torch"]).max()
-    for each in found.values():
-        np.testing.assert_allclose(each / scale, found["torch"] / scale, **EXACT)
-
-
-@together
-@pytest.mark.parametrize("home", FRAMEWORKS)
-def test_files_of_one_framework_load_in_the_others(home: str, tmp_path: Path) -> None:
-    x, _ = examples(SMALL)
-    backend = training_backend(home)
-    model = backend.build(SMALL, drawn(SMALL))
-    kept = {name: np.array(v, order="C") for name, v in backend.weights(model).items()}
-    save_file(kept, tmp_path / "model.safetensors")
-    for name in FRAMEWORKS:
-        with dd.use_backend(name):
-            other = dd.build(SMALL, tmp_path / "model.safetensors")
-        found = logits(training_backend(name), other, x)
-        np.testing.assert_allclose(found, logits(backend, model, x), **EXACT)
-
-
-@together
-def test_the_penalty_has_the_same_gradient() -> None:
-    found = {}
-    for name in FRAMEWORKS:
-        backend = training_backend(name)
-        trainer = backend.trainer(backend.build(SMALL, drawn(SMALL)), PLAIN)
-        found[name] = penalty_gradient(backend, trainer)
-    for gradient in found.values():
-        for key, value in gradient.items():
-            np.testing.assert_allclose(value, found["torch"][key], **EXACT)
-
-
-def trained(backend: TrainingBackend, network: Network, objective: Objective, n: int) -> Weights:
-    trainer = backend.trainer(backend.build(network, drawn(network)), dd.Recipe())
-    x, y = examples(network)
-    for _ in range(n):
-        assert take_step(backend, trainer, objective, x, y, lr=0.125) is not None
-    return backend.weights(trainer.model)
-
-
-@together
-def test_batch_norm_trains_the_same_way() -> None:
-    """Hardened by PyTorch and by JAX, the running statistics included."""
-    defense = replace(DEFENSE, gradient="implicit")  # which compiles in half the time
-    torch, jax = (trained(training_backend(n), SMALL, defense, 3) for n in ("torch", "jax"))
-    for name, value in jax.items():
-        np.testing.assert_allclose(value, torch[name], **EXACT)
-
-
-@together
-def test_keras_keeps_the_biased_variance() -> None:
-    """Which is all that differs: its estimate moves towards (n - 1) / n of PyTorch's."""
-    network = bn_mlp((5,), 3, hidden=(6,))
-    torch, keras = (
-        trained(training_backend(n), network, Objective(), 1) for n in ("torch", "tensorflow")
-    )
-    before, name, count = drawn(network), "bn1.running_var", len(examples(network)[1])
-    batch = (keras[name] - 0.9 * before[name]) * count / (count - 1)
-    keras[name] = 0.9 * before[name] + batch
-    for key, value in keras.items():
-        np.testing.assert_allclose(value, torch[key], **EXACT)
