@@ -58,7 +58,8 @@ def calibrate(
     5.0
     """
     backend = backend_for(model, x)
-    steepness = check_number("steepness", steepness, least=0)
+    if check_number("steepness", steepness, least=0) == 0:
+        raise InputError("steepness must be more than 0: at c = 0 no distance is better than any")
     host, labels = to_host(x), to_host(y)
     check_labels(labels, host)
     if not len(host):

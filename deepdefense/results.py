@@ -77,6 +77,19 @@ class HardeningReport:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """Before and after, the price, and what there is to heed."""
+        lines = [
+            f"accuracy {100 * self.before.accuracy:.2f} % -> {100 * self.after.accuracy:.2f} %, "
+            f"rho_2 {self.before.rho_2:.4f} -> {self.after.rho_2:.4f} by DeepFool, "
+            f"on {self.after.n:,} held-out examples",
+            f"{len(self.history)} of {self.recipe.epochs} epochs, "
+            f"each step at {self.cost.ratio:.1f} times a plain one",
+        ]
+        if self.stopped:
+            lines.append(f"stopped: {self.stopped}")
+        return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings), *self.notes])
+
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json."""
         content = {

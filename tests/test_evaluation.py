@@ -142,6 +142,11 @@ def test_a_report_is_printable_and_hashable() -> None:
     report = dd.evaluate(NETWORK, X, Y)
     assert isinstance(hash(report), int)
     assert "accuracy=1.0" in repr(report)
+    text, found = str(report), report.headline
+    assert text.startswith("accuracy 100.00 % of 12 examples; rho_2 ")
+    assert f"median l2 distance, best attack: {found.distance_median:.4g}\n" in text
+    assert f"within {found.eps:.4g}: {100 * found.robust_accuracy:.2f} %" in text
+    assert "times the reference's" in str(dd.evaluate(NETWORK, X, Y, reference=NETWORK))
     text = str(dd.doctor(NETWORK, X, Y))
     assert "pass  logits" in text
 

@@ -80,6 +80,11 @@ def test_hardens_a_copy_and_reports_on_both(model: Any) -> None:
     assert report.cost.ratio > 1
     assert report.stopped is None
     assert hash(report) == hash(replace(report))
+    first, second, *_ = str(report).splitlines()
+    assert first.startswith(
+        f"accuracy {100 * report.before.accuracy:.2f} % -> {100 * report.after.accuracy:.2f} %"
+    )
+    assert second.startswith("3 of 3 epochs, each step at ")
 
 
 def test_is_reproducible(model: Any) -> None:

@@ -135,6 +135,28 @@ class Report(Summary):
     x: Host = field(repr=False, compare=False)
     y: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
+    def __str__(self) -> str:
+        """The figures to go by, or why there are none, and every check that does not pass."""
+        found, norm = self.headline, f"l{self.threat.p:g}"
+        lines = [
+            f"accuracy {100 * self.accuracy:.2f} % of {self.n:,} examples; "
+            f"rho_2 {self.rho_2:.4g}, by DeepFool alone"
+        ]
+        if found.withheld is not None:
+            lines.append(f"no figure of robustness: {found.withheld}")
+        else:
+            lines.append(f"median {norm} distance, best attack: {_told(found.distance_median)}")
+            if self.comparison is not None and self.comparison.median_ratio is not None:
+                lines[-1] += f", {self.comparison.median_ratio:.2f} times the reference's"
+            if found.eps is not None and found.robust_accuracy is not None:
+                lines.append(
+                    f"accuracy under attack, {norm} within {found.eps:.4g}: "
+                    f"{100 * found.robust_accuracy:.2f} %"
+                )
+        passing = sum(check.status == "pass" for check in self.checks)
+        lines.append(f"{passing} of {len(self.checks)} checks pass")
+        return "\n".join(lines + [str(c) for c in self.checks if c.status != "pass"])
+
     @property
     def distances(self) -> npt.NDArray[np.float64]:
         """The smallest perturbation found [n]: 0 where wrong of itself, inf where there is none."""
@@ -180,6 +202,10 @@ class Report(Summary):
 
 def _distance(distance: Distance) -> dict[str, Any]:
     return asdict(distance) | {"quantiles": dict(distance.quantiles)}
+
+
+def _told(distance: float | None) -> str:
+    return "beyond what any attack found" if distance is None else f"{distance:.4g}"
 
 
 def headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
