@@ -19,7 +19,7 @@ EAGER = {"HYPOTHESIS_PROFILE": "eager"}
 COMPILERS = {"HYPOTHESIS_PROFILE": "compilers"}
 # Two processes of one thread each: on networks this small more threads wait for each other, and two
 # processes of two threads on two cores took four times as long.
-SIDE_BY_SIDE = ("-n2", "--dist=worksteal")
+SIDE_BY_SIDE = ("-n2", "--dist=worksteal", "--durations=12")
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",

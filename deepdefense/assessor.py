@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.checks import check_count, check_number, plain_fields
+from deepdefense.checks import check_count, check_number, python_numbers
 from deepdefense.data import Dataset
 from deepdefense.errors import InputError
 from deepdefense.evaluation.rho import measure
@@ -45,7 +45,7 @@ class Guard:
     retries: int = 3
 
     def __post_init__(self) -> None:
-        plain_fields(self)
+        python_numbers(self)
         if self.max_accuracy_drop is not None:
             check_number("max_accuracy_drop", self.max_accuracy_drop, least=0, below=1)
         if self.patience is not None:

@@ -29,8 +29,8 @@ __all__ = [
     "check_order",
     "check_pair",
     "found_device",
-    "plain",
-    "plain_fields",
+    "python_number",
+    "python_numbers",
 ]
 
 
@@ -46,24 +46,24 @@ def are_probabilities(outputs: np.ndarray) -> bool:
     return bool(sums.mean() > 0 and np.ptp(sums) <= 1e-3 * sums.mean())
 
 
-def plain(value: Any) -> Any:
+def python_number(value: Any) -> Any:
     """NumPy's scalar as Python's number, which compilers and JSON take; else the value.
 
-    >>> plain(np.float32(0.5))
+    >>> python_number(np.float32(0.5))
     0.5
     """
     return value.item() if isinstance(value, np.number) else value
 
 
-def plain_fields(settings: Any) -> None:
+def python_numbers(settings: Any) -> None:
     """The same for every field of a frozen dataclass, while it comes to be."""
     for field in fields(settings):
-        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
+        object.__setattr__(settings, field.name, python_number(getattr(settings, field.name)))
 
 
 def check_order(p: Any) -> float:
     """The order p of a norm, as a float from 1 to inf."""
-    p = plain(p)
+    p = python_number(p)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not p >= 1:
         raise InputError(f"p must be a number from 1 to inf, got {p!r}")
     return float(p)
@@ -71,7 +71,7 @@ def check_order(p: Any) -> float:
 
 def check_count(name: str, value: Any, *, least: int) -> int:
     """A whole number, at least `least`."""
-    value = plain(value)
+    value = python_number(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return value
@@ -85,7 +85,7 @@ def check_flag(name: str, value: Any) -> None:
 
 def check_number(name: str, value: Any, *, least: float, below: float = math.inf) -> float:
     """A finite number with least <= value < below."""
-    value = plain(value)
+    value = python_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{name} must be a number, got {value!r}")
     if not least <= value < below:

@@ -15,7 +15,7 @@ from deepdefense.checks import (
     check_labels,
     check_number,
     check_order,
-    plain_fields,
+    python_numbers,
 )
 from deepdefense.lengths import chord, implicit, unrolled
 from deepdefense.metrics import ratio
@@ -108,7 +108,7 @@ class DeepDefense(Objective):
     unfinished: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
-        plain_fields(self)
+        python_numbers(self)
         for name in ("lam", "c", "d", "overshoot"):
             check_number(name, getattr(self, name), least=0)
         check_order(self.p)

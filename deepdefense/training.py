@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from deepdefense.augmentation import augmented
 from deepdefense.backend import Array, Backend, Forward, get_backend
-from deepdefense.checks import check_count, check_flag, check_number, plain_fields
+from deepdefense.checks import check_count, check_flag, check_number, python_numbers
 from deepdefense.errors import InputError
 from deepdefense.objective import LossFunction, Objective, loss_of
 from deepdefense.zoo import Network
@@ -79,7 +79,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        plain_fields(self)
+        python_numbers(self)
         check_count("epochs", self.epochs, least=0)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deepdefense.backend import Array, Backend, Forward, Model
-from deepdefense.checks import check_number, plain_fields
+from deepdefense.checks import check_number, python_numbers
 from deepdefense.objective import Losses, Objective, cross_entropy
 
 __all__ = ["Mixture"]
@@ -22,7 +22,7 @@ class Mixture(Objective):
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        plain_fields(self)
+        python_numbers(self)
         check_number("alpha", self.alpha, least=0, below=1)
 
     def losses(

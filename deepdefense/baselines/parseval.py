@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from einops import rearrange
 
 from deepdefense.backend import Array, Backend
-from deepdefense.checks import check_number, plain_fields
+from deepdefense.checks import check_number, python_numbers
 from deepdefense.objective import Objective
 
 __all__ = ["Parseval"]
@@ -34,7 +34,7 @@ class Parseval(Objective):
     beta: float = 1e-4
 
     def __post_init__(self) -> None:
-        plain_fields(self)
+        python_numbers(self)
         check_number("beta", self.beta, least=0, below=1)
 
     def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:

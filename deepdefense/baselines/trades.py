@@ -10,7 +10,7 @@ from einops import einsum, reduce
 from deepdefense.attacks.balls import check_ball
 from deepdefense.attacks.pgd import pgd
 from deepdefense.backend import Array, Backend, Forward, Model
-from deepdefense.checks import check_bounds, check_count, check_number, plain_fields
+from deepdefense.checks import check_bounds, check_count, check_number, python_numbers
 from deepdefense.objective import Losses, Objective, cross_entropy
 
 __all__ = ["TRADES"]
@@ -55,7 +55,7 @@ class TRADES(Objective):
     bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        plain_fields(self)
+        python_numbers(self)
         check_number("beta", self.beta, least=0)
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.checks import check_count, check_number, check_order, plain_fields
+from deepdefense.checks import check_count, check_number, check_order, python_numbers
 from deepdefense.evaluation.suite import suite
 from deepdefense.provenance import NetworkInfo
 
@@ -34,7 +34,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check every setting, before anything is computed."""
-        plain_fields(self)
+        python_numbers(self)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)
         suite(self.preset, self.p, self.eps, 2)
