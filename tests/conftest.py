@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # shape, and compilers a second or two over each new function, so they are shown fewer.
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **common)
-settings.register_profile("eager", max_examples=10, derandomize=True, database=None, **common)
+settings.register_profile("eager", max_examples=6, derandomize=True, database=None, **common)
 settings.register_profile("compilers", max_examples=3, derandomize=True, database=None, **common)
 settings.register_profile("random", max_examples=1000, **common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
