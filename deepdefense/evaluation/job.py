@@ -67,7 +67,8 @@ def hardened_in(folder: Path | None) -> dict[str, Any]:
     if not (path / SETTINGS).is_file():
         raise InputError(f"there is no run of harden in {path}")
     run = RunFolder(path)
-    if run.command != "harden" or "network" not in run.settings:
+    settings = run.settings
+    if run.command != "harden" or "network" not in settings:
         raise InputError(
             f"the run in {path} does not say which network and data it is of: name them by "
             "--network, --weights and --data"
@@ -77,9 +78,9 @@ def hardened_in(folder: Path | None) -> dict[str, Any]:
     kept = ("data", "data_dir", "network", "backend", "device", "seed")
     trained = path / REFERENCE
     return {
-        **{name: run.settings[name] for name in kept if run.settings.get(name) is not None},
+        **{name: settings[name] for name in kept if settings.get(name) is not None},
         "weights": str(path / HARDENED),
-        "reference": str(trained) if trained.is_file() else run.settings["weights"],
+        "reference": str(trained) if trained.is_file() else settings["weights"],
     }
 
 

@@ -144,8 +144,7 @@ def posed(
     elsewhere = framework_of(x) == "numpy" and backend.name != "numpy"
     like = beside.like if beside else model if elsewhere else x
     host, labels = to_host(x), to_host(y)
-    if bounds is not None:
-        check_bounds(bounds)
+    check_bounds(bounds)
     training = getattr(getattr(model, "__self__", model), "training", False) is True
     with backend.inference(model) as network:
         first = backend.asarray(host[:1], like)
