@@ -350,8 +350,8 @@ def test_evaluates_what_was_hardened(folder: Path, capsys: pytest.CaptureFixture
         report = json.loads(
             (Path(capsys.readouterr().out.strip()).parent / "report.json").read_text()
         )
-        folder_ = Path(chosen[0]) if chosen else made
-        assert report["network"]["weights"] == str(folder_ / "hardened.safetensors")
+        home = Path(chosen[0]) if chosen else made
+        assert report["network"]["weights"] == str(home / "hardened.safetensors")
         assert report["reference"]["network"]["weights"] == str(reference)
         assert (report["data"]["name"], report["seed"]) == ("blobs", seed)
     (made / "report.json").unlink()

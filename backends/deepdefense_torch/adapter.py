@@ -209,18 +209,18 @@ class TorchSeam:
         return f
 
     def class_gradients(self, f: Forward, x: Tensor) -> tuple[Tensor, Fold]:
-        x = x.detach()
-        if is_compiling():
+        x, tracing = x.detach(), is_compiling()
+        if tracing:
             with torch.no_grad():
                 logits, pull = self.vjp(f, x)
         else:
             logits, pull = _recorded(f, x)
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Tensor) -> Any:
-            at_once = contrasts.shape[1]
-            if not is_compiling():  # where each step is one more copy to compile, one must do
-                at_once = min(at_once, max(1, GRADIENTS // max(1, x.numel())))
-            batched = at_once > 1 and not is_compiling() and _dense(logits)
+            n = contrasts.shape[1]
+            # Traced, each step is one more copy to compile: one must do.
+            at_once = n if tracing else min(n, max(1, GRADIENTS // max(1, x.numel())))
+            batched = at_once > 1 and not tracing and _dense(logits)
             for some in torch.split(contrasts, at_once, 1):
                 if batched:
                     gradients = torch.func.vmap(pull, 1, 1)(some)
