@@ -89,6 +89,15 @@ def tests_random(session: nox.Session) -> None:
     session.run("pytest", "tests/test_conformance.py", env={"HYPOTHESIS_PROFILE": "random"})
 
 
+@nox.session(name="tests-thorough", default=False)
+def tests_thorough(session: nox.Session) -> None:
+    """The laws of the algorithms in the frameworks too that take minutes over them."""
+    install(session, ".[all]", "test")
+    backends = [f"--backend={name}" for name in ("jax", "tensorflow")]
+    laws = ("tests/test_conformance.py", "-k", "Laws", "--thorough")
+    session.run("pytest", *backends, *laws, *SIDE_BY_SIDE, env=EAGER | ONE_THREAD)
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """What hardening and DeepFool cost, beside their peers: `nox -s bench -- --data-dir FOLDER`."""

@@ -34,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="test this backend (repeatable), and fail if its framework is missing; "
         "default: all that are installed",
     )
+    parser.addoption(
+        "--thorough", action="store_true", help="run the tests that are marked `thorough` too"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -42,7 +45,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         name for name, installed in available_backends().items() if installed
     ]
 
+    thorough = config.getoption("--thorough")
+
     def about(item: pytest.Item) -> bool:
+        if item.get_closest_marker("thorough") and not thorough:
+            return False
         return all(mark.args[0] in chosen for mark in item.iter_markers("only"))
 
     kept = [item for item in items if about(item)]

@@ -153,8 +153,16 @@ def test_parseval_scales_a_convolution_by_its_windows() -> None:
     np.testing.assert_allclose(laid_back.reshape(2, -1), expected)
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_trains_a_network_to_be_more_robust(backend: TrainingBackend, name: str) -> None:
+# Each is written once: all of them in one framework, one in each of the others.
+TRAINED = [*(("torch", name) for name in OBJECTIVES), ("jax", "mma"), ("tensorflow", "trades")]
+
+
+@pytest.mark.parametrize(
+    ("framework", "name"),
+    [pytest.param(*case, marks=pytest.mark.only(case[0])) for case in TRAINED],
+)
+def test_trains_a_network_to_be_more_robust(framework: str, name: str) -> None:
+    backend = training_backend(framework)
     network = dd.zoo.mlp((1, 4, 4), 3, hidden=(12,))
     weights = dd.zoo.initial_weights(network, 0, 5.0)
     model = backend.build(network, weights)

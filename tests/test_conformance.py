@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from deepdefense.testing import BackendTests, CompiledTests, DifferenceTests
+from deepdefense.testing import (
+    BackendTests,
+    CompiledTests,
+    DifferenceTests,
+    EagerTests,
+    ImplicitLaws,
+    LawTests,
+)
 from deepdefense.testing.penalty import ImplicitTests
 from deepdefense.testing.primitives import PrimitiveTests
 
@@ -21,8 +28,16 @@ class TestTorch(BackendTests):
     backend = "torch"
 
 
+# Laws are of the algorithms, which are written once: with the frameworks that take their time over
+# each operation they are checked only when asked for.
 @pytest.mark.only("jax")
-class TestJax(BackendTests):
+class TestJax(EagerTests):
+    backend = "jax"
+
+
+@pytest.mark.thorough
+@pytest.mark.only("jax")
+class TestJaxLaws(LawTests, ImplicitLaws):
     backend = "jax"
 
 
@@ -38,7 +53,13 @@ class TestJaxJit(CompiledTests):
 
 
 @pytest.mark.only("tensorflow")
-class TestTensorFlow(BackendTests):
+class TestTensorFlow(EagerTests):
+    backend = "tensorflow"
+
+
+@pytest.mark.thorough
+@pytest.mark.only("tensorflow")
+class TestTensorFlowLaws(LawTests, ImplicitLaws):
     backend = "tensorflow"
 
 

@@ -141,8 +141,7 @@ def close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit", "chord"])
-@pytest.mark.parametrize("p", [2.0, math.inf])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("p", "dtype"), [(2.0, "float32"), (math.inf, "float64")])
 @pytest.mark.parametrize("kind", ["mlp", "lenet"])
 def test_same_numbers(kind: str, dtype: str, p: float, gradient: str) -> None:
     each = [computed(name, kind, dtype, p, gradient) for name in DIFFERENTIATE]

@@ -19,13 +19,19 @@ networks, inputs and settings. They need float64, pytest and hypothesis
 (``pip install "deepdefense[testing]"``).
 """
 
-from deepdefense.testing.attacks import AttackTests
+from deepdefense.testing.attacks import AttackLaws, AttackTests
 from deepdefense.testing.calls import CallTests
-from deepdefense.testing.deepfool import DeepFoolTests, SinglePrecisionTests
-from deepdefense.testing.evaluation import EvaluationTests, GradientFaultTests
+from deepdefense.testing.deepfool import DeepFoolLaws, DeepFoolTests, SinglePrecisionTests
+from deepdefense.testing.evaluation import EvaluationLaws, EvaluationTests, GradientFaultTests
 from deepdefense.testing.harness import AUTODIFF, DIFFERENCE, NESTED, SINGLE, Harness
 from deepdefense.testing.norms import NormGradientTests, NormTests
-from deepdefense.testing.penalty import ImplicitTests, PenaltyTests
+from deepdefense.testing.penalty import (
+    EdgeTests,
+    ImplicitLaws,
+    ImplicitTests,
+    PenaltyLaws,
+    PenaltyTests,
+)
 from deepdefense.testing.primitives import ConstantTests, PrimitiveTests
 from deepdefense.testing.strategies import Case, cases, given
 
@@ -38,15 +44,29 @@ __all__ = [
     "Case",
     "CompiledTests",
     "DifferenceTests",
+    "EagerTests",
     "Harness",
+    "ImplicitLaws",
+    "LawTests",
     "PrimitiveTests",
     "cases",
     "given",
 ]
 
 
+class LawTests(DeepFoolLaws, PenaltyLaws, AttackLaws, EvaluationLaws):
+    """What follows from an algorithm, whatever the backend."""
+
+
 class DifferenceTests(
-    PrimitiveTests, NormTests, DeepFoolTests, PenaltyTests, AttackTests, EvaluationTests, CallTests
+    PrimitiveTests,
+    NormTests,
+    DeepFoolTests,
+    PenaltyTests,
+    AttackTests,
+    EvaluationTests,
+    CallTests,
+    LawTests,
 ):
     """All that can be asked of a backend whose gradients are finite differences."""
 
@@ -63,9 +83,14 @@ class CompiledTests(
     SinglePrecisionTests,
     PenaltyTests,
     ImplicitTests,
+    EdgeTests,
 ):
-    """All that holds inside of a compiled function; name the backend, and `compile`."""
+    """All that a compiler could get wrong in a function; name the backend, and `compile`."""
 
 
-class BackendTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
+class EagerTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
+    """All that a backend could get wrong."""
+
+
+class BackendTests(EagerTests, LawTests, ImplicitLaws):
     """All that holds of a backend; name it."""

@@ -17,7 +17,7 @@ from deepdefense.testing.strategies import ORDERS, Case, cases, given
 from deepdefense_numpy import oracle
 from deepdefense_numpy.networks import TinyNetwork
 
-__all__ = ["DeepFoolTests", "SinglePrecisionTests", "linear"]
+__all__ = ["DeepFoolLaws", "DeepFoolTests", "SinglePrecisionTests", "linear"]
 
 
 def linear(weight: list[list[float]], bias: list[float]) -> TinyNetwork:
@@ -127,6 +127,46 @@ class DeepFoolTests(_Attacks):
             assert found.steps[i] == 1
             assert found.success[i]
 
+    @pytest.mark.parametrize("p", ORDERS)
+    def test_example_on_the_boundary_is_carried_across(self, p: float) -> None:
+        network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 0.0])
+        found = self.attack(network, np.array([[3.0, 2.0]]), p=p)
+        assert found.success[0]
+        assert 0 < np.abs(found.delta).max() < 1e-12
+
+    def test_vanishing_gradient_is_no_success(self) -> None:
+        network = linear([[0.0, 0.0], [0.0, 0.0]], [1.0, 0.0])
+        found = self.attack(network, np.array([[3.0, 2.0]]))
+        np.testing.assert_array_equal(found.delta, 0)
+        assert not found.success[0]
+        assert found.steps[0] == 0
+
+    def test_all_zero_input_is_perturbed(self) -> None:
+        network = linear([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
+        found = self.attack(network, np.zeros((1, 2)), overshoot=0.0)
+        np.testing.assert_allclose(found.delta, [[-0.5, 0.5]], atol=1e-9)
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+    def test_not_finite_is_left_alone_and_no_success(self, bad: float) -> None:
+        network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0])
+        with np.errstate(invalid="ignore"):
+            found = self.attack(network, np.array([[bad, 1.0], [0.3, 0.1]]))
+        np.testing.assert_array_equal(found.success, [False, True])
+        assert np.isfinite(found.delta[1]).all()
+        assert found.delta[0, 1] == 0
+        assert found.steps[0] == 0
+
+    def test_empty_batch(self) -> None:
+        network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0])
+        for bounds in (None, (0.0, 1.0)):
+            found = self.attack(network, np.zeros((0, 2)), bounds=bounds)
+            assert found.delta.shape == (0, 2)
+        assert found.steps.shape == (0,)
+
+
+class DeepFoolLaws(_Attacks):
+    """What must hold whatever it finds: these are of the algorithm, not of its gradients."""
+
     @given(cases(), st.sampled_from([1e-3, 1.0, 1e3]), st.floats(-50, 50))
     def test_shift_and_scale_of_logits_change_nothing(
         self, case: Case, scale: float, shift: float
@@ -176,42 +216,6 @@ class DeepFoolTests(_Attacks):
         assert np.isfinite(found.delta).all()  # however far it wandered
         changed = case.network(found.x).argmax(1) != case.predicted
         np.testing.assert_array_equal(found.success, changed)
-
-    @pytest.mark.parametrize("p", ORDERS)
-    def test_example_on_the_boundary_is_carried_across(self, p: float) -> None:
-        network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 0.0])
-        found = self.attack(network, np.array([[3.0, 2.0]]), p=p)
-        assert found.success[0]
-        assert 0 < np.abs(found.delta).max() < 1e-12
-
-    def test_vanishing_gradient_is_no_success(self) -> None:
-        network = linear([[0.0, 0.0], [0.0, 0.0]], [1.0, 0.0])
-        found = self.attack(network, np.array([[3.0, 2.0]]))
-        np.testing.assert_array_equal(found.delta, 0)
-        assert not found.success[0]
-        assert found.steps[0] == 0
-
-    def test_all_zero_input_is_perturbed(self) -> None:
-        network = linear([[1.0, 0.0], [0.0, 1.0]], [1.0, 0.0])
-        found = self.attack(network, np.zeros((1, 2)), overshoot=0.0)
-        np.testing.assert_allclose(found.delta, [[-0.5, 0.5]], atol=1e-9)
-
-    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-    def test_not_finite_is_left_alone_and_no_success(self, bad: float) -> None:
-        network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0])
-        with np.errstate(invalid="ignore"):
-            found = self.attack(network, np.array([[bad, 1.0], [0.3, 0.1]]))
-        np.testing.assert_array_equal(found.success, [False, True])
-        assert np.isfinite(found.delta[1]).all()
-        assert found.delta[0, 1] == 0
-        assert found.steps[0] == 0
-
-    def test_empty_batch(self) -> None:
-        network = linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0])
-        for bounds in (None, (0.0, 1.0)):
-            found = self.attack(network, np.zeros((0, 2)), bounds=bounds)
-            assert found.delta.shape == (0, 2)
-        assert found.steps.shape == (0,)
 
 
 class SinglePrecisionTests(_Attacks):

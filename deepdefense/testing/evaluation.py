@@ -14,7 +14,7 @@ from deepdefense.evaluation import Diagnosis, Report, doctor, evaluate
 from deepdefense.testing.harness import Harness
 from deepdefense_numpy.networks import TinyNetwork
 
-__all__ = ["EvaluationTests", "GradientFaultTests"]
+__all__ = ["EvaluationLaws", "EvaluationTests", "GradientFaultTests"]
 
 Model = Callable[[Any], Any]
 
@@ -38,7 +38,7 @@ def figures(report: Report) -> list[float]:
     ]
 
 
-class EvaluationTests(Harness):
+class _Evaluations(Harness):
     """`evaluate` and `doctor`, on small networks."""
 
     def reported(
@@ -54,6 +54,10 @@ class EvaluationTests(Harness):
     def failing(self, model: Model) -> set[str]:
         """The names of the cheap checks that fail."""
         return {check.name for check in self.examined(model) if check.status == "fail"}
+
+
+class EvaluationTests(_Evaluations):
+    """What they say of a network."""
 
     def test_an_honest_network_gets_no_failing_check_and_true_distances(self) -> None:
         report = self.reported(self.model(NETWORK))
@@ -83,44 +87,6 @@ class EvaluationTests(Harness):
             found = fold(lambda _, __, gradients: gradients, None, self.array(way))
             expected = np.stack([NETWORK.class_gradients(row)[1] for row in x])
             assert np.allclose(seam.to_numpy(found)[:, 0], expected, rtol=1e-6)
-
-    def test_scale_of_the_logits_changes_no_figure(self) -> None:
-        model = self.model(NETWORK)
-        plain, loud = self.reported(model), self.reported(lambda x: 1e4 * model(x))
-        assert np.allclose(figures(plain), figures(loud), rtol=1e-3, atol=1e-9)
-        assert loud.headline.withheld is None
-        for report, expected in ((plain, "pass"), (loud, "fail")):
-            (check,) = (check for check in report.checks if check.name == "saturation")
-            assert check.status == expected
-
-    def test_batches_and_order_change_no_figure(self) -> None:
-        model, x, y = self.model(NETWORK), X[:3], Y[:3]
-        whole = self.reported(model, x, y, batch_size=1000)
-        for other in (
-            self.reported(model, x, y, batch_size=1),
-            self.reported(model, x[::-1].copy(), y[::-1].copy(), batch_size=2),
-        ):
-            assert np.allclose(figures(whole), figures(other), rtol=1e-3, atol=1e-9)
-
-    def test_bounds_and_eps_are_kept(self) -> None:
-        x = np.clip(X, -1, 1)
-        y = NETWORK(x).argmax(1)
-        report = self.reported(
-            self.model(NETWORK), x, y, p=np.inf, bounds=(-1.0, 1.0), eps=[0.1, 0.2]
-        )
-        found = report.minima
-        assert (found.points >= -1).all()
-        assert (found.points <= 1).all()
-        assert report.headline.eps == 0.1
-        assert {
-            dict(line.settings)["eps"] for line in report.attacks if line.kind != "minimum-norm"
-        } == {0.1, 0.2}
-        assert report.rho_p is not None
-        low = self.array(np.full(4, -1.0))
-        again = self.reported(
-            self.model(NETWORK), x, y, p=np.inf, bounds=(low, 1.0), eps=[0.1, 0.2]
-        )
-        assert np.allclose(figures(report), figures(again), rtol=1e-6)
 
     def test_a_larger_network_is_compared_on_the_same_examples(self) -> None:
         far = TinyNetwork((0.5 * NETWORK.weights[0], NETWORK.weights[1]), NETWORK.biases, "tanh")
@@ -179,6 +145,48 @@ class EvaluationTests(Harness):
                 self.reported(model, **options)
         with pytest.raises(InputError, match="preset must be one of quick, standard, thorough"):
             evaluate(model, self.array(X), self.array(Y), preset="long")
+
+
+class EvaluationLaws(_Evaluations):
+    """What must not matter to an evaluation, and what it must keep to."""
+
+    def test_scale_of_the_logits_changes_no_figure(self) -> None:
+        model = self.model(NETWORK)
+        plain, loud = self.reported(model), self.reported(lambda x: 1e4 * model(x))
+        assert np.allclose(figures(plain), figures(loud), rtol=1e-3, atol=1e-9)
+        assert loud.headline.withheld is None
+        for report, expected in ((plain, "pass"), (loud, "fail")):
+            (check,) = (check for check in report.checks if check.name == "saturation")
+            assert check.status == expected
+
+    def test_batches_and_order_change_no_figure(self) -> None:
+        model, x, y = self.model(NETWORK), X[:3], Y[:3]
+        whole = self.reported(model, x, y, batch_size=1000)
+        for other in (
+            self.reported(model, x, y, batch_size=1),
+            self.reported(model, x[::-1].copy(), y[::-1].copy(), batch_size=2),
+        ):
+            assert np.allclose(figures(whole), figures(other), rtol=1e-3, atol=1e-9)
+
+    def test_bounds_and_eps_are_kept(self) -> None:
+        x = np.clip(X, -1, 1)
+        y = NETWORK(x).argmax(1)
+        report = self.reported(
+            self.model(NETWORK), x, y, p=np.inf, bounds=(-1.0, 1.0), eps=[0.1, 0.2]
+        )
+        found = report.minima
+        assert (found.points >= -1).all()
+        assert (found.points <= 1).all()
+        assert report.headline.eps == 0.1
+        assert {
+            dict(line.settings)["eps"] for line in report.attacks if line.kind != "minimum-norm"
+        } == {0.1, 0.2}
+        assert report.rho_p is not None
+        low = self.array(np.full(4, -1.0))
+        again = self.reported(
+            self.model(NETWORK), x, y, p=np.inf, bounds=(low, 1.0), eps=[0.1, 0.2]
+        )
+        assert np.allclose(figures(report), figures(again), rtol=1e-6)
 
 
 class GradientFaultTests(Harness):

@@ -19,7 +19,7 @@ from deepdefense.testing.strategies import Case, cases, given
 from deepdefense_numpy import oracle
 from deepdefense_numpy.networks import TinyNetwork
 
-__all__ = ["DEFENSE", "ImplicitTests", "PenaltyTests"]
+__all__ = ["DEFENSE", "EdgeTests", "ImplicitLaws", "ImplicitTests", "PenaltyLaws", "PenaltyTests"]
 
 SMOOTH = ("tanh", "softplus")
 # Of moderate steepness, so that the tests see every branch at values of order 1.
@@ -29,10 +29,8 @@ EDGES = [
     for defense in (
         replace(DEFENSE, p=1.0),
         replace(DEFENSE, p=2.0),
-        replace(DEFENSE, p=math.inf),
-        replace(DEFENSE, p=1.5, gradient="implicit"),
         replace(DEFENSE, p=math.inf, gradient="implicit"),
-        replace(DEFENSE, p=2.0, gradient="chord", steps=1),
+        replace(DEFENSE, p=1.5, gradient="chord", steps=1),
         replace(DEFENSE, p=math.inf, gradient="chord"),
     )
 ]
@@ -183,53 +181,23 @@ class PenaltyTests(_Penalties):
         )
         np.testing.assert_allclose(found, expected, rtol=NESTED, atol=NESTED)
 
-    @given(cases())
-    def test_penalty_is_independent_of_batch_composition(self, case: Case) -> None:
-        defense = fitted(case)
-        self.judged(case, defense)
-        together = self.penalties(defense, case.network, case.x, case.y)
-        for i in range(len(case.x)):
-            alone = self.penalties(defense, case.network, case.x[i : i + 1], case.y[i : i + 1])
-            np.testing.assert_allclose(alone[0], together[i], rtol=AUTODIFF)
-
-    @given(cases(), st.sampled_from([1e-2, 1e2]), st.floats(-10, 10))
-    def test_shift_and_scale_of_logits_change_no_penalty(
-        self, case: Case, scale: float, shift: float
-    ) -> None:
-        defense = fitted(case)
-        self.judged(case, defense)
-        found, same = (
-            self.penalties(defense, network, case.x, case.y)
-            for network in (case.network, case.network.with_logits(scale, shift))
-        )
-        np.testing.assert_allclose(found, same, rtol=DIFFERENCE)
-
     @pytest.mark.parametrize("defense", EDGES)
-    def test_not_finite_example_has_no_penalty_and_no_gradient(self, defense: DeepDefense) -> None:
+    def test_example_without_rho_has_no_penalty_and_no_gradient(self, defense: DeepDefense) -> None:
+        """One that is not finite, and one of zeros, beside an ordinary one."""
         network = TinyNetwork.draw(np.random.default_rng(0), [2, 4, 3], "tanh")
-        x = np.array([[math.nan, 1.0], [0.5, -0.4]])
+        x = np.array([[math.nan, 1.0], [0.0, 0.0], [0.5, -0.4]])
         y = network(np.nan_to_num(x)).argmax(1)
+        direction = np.random.default_rng(1).normal(size=network.parameters().shape)
         with np.errstate(invalid="ignore"):
             terms = self.terms(defense, network, x, y)
-            assert terms.penalty[0] == 0
-            assert terms.penalty[1] > 0
-            np.testing.assert_array_equal(terms.measured, [False, True])
-            direction = np.random.default_rng(1).normal(size=network.parameters().shape)
-            both, alone = (
+            together, alone = (
                 self.penalty_slope(defense, network, x[part], y[part], direction)
-                for part in (slice(0, 2), slice(1, 2))
+                for part in (slice(0, 3), slice(2, 3))
             )
-        np.testing.assert_allclose(both, alone, rtol=NESTED, atol=NESTED)
-
-    @pytest.mark.parametrize("defense", EDGES)
-    def test_zero_example_has_no_penalty_and_no_gradient(self, defense: DeepDefense) -> None:
-        network = TinyNetwork.draw(np.random.default_rng(0), [2, 4, 3], "tanh")
-        x, y = np.zeros((1, 2)), network(np.zeros((1, 2))).argmax(1)
-        terms = self.terms(defense, network, x, y)
-        assert terms.penalty[0] == 0
-        assert not terms.measured[0]
-        direction = np.random.default_rng(1).normal(size=network.parameters().shape)
-        assert self.penalty_slope(defense, network, x, y, direction) == 0
+        np.testing.assert_array_equal(terms.penalty[:2], 0)
+        assert terms.penalty[2] > 0
+        np.testing.assert_array_equal(terms.measured, [False, False, True])
+        np.testing.assert_allclose(together, alone, rtol=NESTED, atol=NESTED)
 
     @pytest.mark.parametrize("defense", EDGES)
     def test_vanishing_gradient_gives_a_constant(self, defense: DeepDefense) -> None:
@@ -252,21 +220,9 @@ class PenaltyTests(_Penalties):
             found = self.penalties(DeepDefense(lam=1.0, d=d, overshoot=0.0), network, x, y)
             np.testing.assert_allclose(found, [expected], rtol=DIFFERENCE)
 
-    def test_unfinished_examples_can_be_dropped(self) -> None:
-        network = TinyNetwork.draw(np.random.default_rng(3), [2, 6, 3], "tanh")
-        x = np.random.default_rng(4).normal(size=(40, 2))
-        y = network(x).argmax(1)
-        kept, dropped = (
-            self.terms(replace(DEFENSE, steps=1, overshoot=0.0, unfinished=way), network, x, y)
-            for way in ("keep", "drop")
-        )
-        assert 0 < kept.success.sum() < len(x)
-        assert (kept.penalty > 0).all()
-        np.testing.assert_array_equal(dropped.penalty, np.where(kept.success, kept.penalty, 0))
-
 
 class ImplicitTests(_Penalties):
-    """The gradient that finite differences of the penalty cannot see, and its limits."""
+    """The gradients that finite differences of the penalty cannot see."""
 
     @given(cases(activations=SMOOTH, depth=(0, 2)))
     def test_implicit_gradient_equals_the_oracle(self, case: Case) -> None:
@@ -279,19 +235,6 @@ class ImplicitTests(_Penalties):
             for x, y in zip(case.x, case.y, strict=True)
         )
         np.testing.assert_allclose(found, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
-
-    @given(cases(depth=(0, 0)))
-    def test_implicit_equals_unrolled_on_linear_models(self, case: Case) -> None:
-        self.judged(case, fitted(case))
-        # A wrong example may have to overtake one class after the other. Its several steps are then
-        # not the distance to any one boundary, of which the implicit gradient is the derivative.
-        assume(self.terms(fitted(case), case.network, case.x, case.y).steps.max() == 1)
-        direction = case.direction()
-        unrolled, implicit = (
-            self.penalty_slope(fitted(case, gradient=way), case.network, case.x, case.y, direction)
-            for way in ("unrolled", "implicit")
-        )
-        np.testing.assert_allclose(unrolled, implicit, rtol=1e-8, atol=1e-8)
 
     @given(cases(activations=SMOOTH, depth=(0, 2)), st.integers(1, 3))
     def test_chord_equals_the_oracle(self, case: Case, steps: int) -> None:
@@ -309,20 +252,9 @@ class ImplicitTests(_Penalties):
         expected = sum(gradient @ direction for _, gradient in each)
         np.testing.assert_allclose(slope, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
 
-    @given(cases(depth=(0, 0), classes=(2, 2)), st.integers(1, 3))
-    def test_chord_equals_implicit_between_two_linear_classes(self, case: Case, steps: int) -> None:
-        """Where one step is exact, the approximation is too: its value and its gradient."""
-        exact, fast = (
-            fitted(case, gradient=gradient, **changes)
-            for gradient, changes in (("implicit", {}), ("chord", {"steps": steps}))
-        )
-        self.judged(case, exact)
-        direction = case.direction()
-        given = (case.network, case.x, case.y)
-        values = [self.penalties(defense, *given) for defense in (fast, exact)]
-        slopes = [self.penalty_slope(defense, *given, direction) for defense in (fast, exact)]
-        np.testing.assert_allclose(values[0], values[1], rtol=1e-8)
-        np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-8, atol=1e-8)
+
+class EdgeTests(_Penalties):
+    """Gradients where there is hardly one to speak of."""
 
     @pytest.mark.parametrize("defense", EDGES)
     def test_example_on_the_boundary_is_pushed_off_it(self, defense: DeepDefense) -> None:
@@ -338,3 +270,72 @@ class ImplicitTests(_Penalties):
         given = np.ones((1, 2)), np.array([0])
         found = self.penalty_slopes(defense, flat, *given, np.eye(6))
         np.testing.assert_array_equal(found, np.zeros(6))
+
+
+class PenaltyLaws(_Penalties):
+    """What must hold whatever the penalty is: these are of the algorithm, not of its gradients."""
+
+    @given(cases())
+    def test_penalty_is_independent_of_batch_composition(self, case: Case) -> None:
+        defense = fitted(case)
+        self.judged(case, defense)
+        together = self.penalties(defense, case.network, case.x, case.y)
+        for i in range(len(case.x)):
+            alone = self.penalties(defense, case.network, case.x[i : i + 1], case.y[i : i + 1])
+            np.testing.assert_allclose(alone[0], together[i], rtol=AUTODIFF)
+
+    @given(cases(), st.sampled_from([1e-2, 1e2]), st.floats(-10, 10))
+    def test_shift_and_scale_of_logits_change_no_penalty(
+        self, case: Case, scale: float, shift: float
+    ) -> None:
+        defense = fitted(case)
+        self.judged(case, defense)
+        found, same = (
+            self.penalties(defense, network, case.x, case.y)
+            for network in (case.network, case.network.with_logits(scale, shift))
+        )
+        np.testing.assert_allclose(found, same, rtol=DIFFERENCE)
+
+    def test_unfinished_examples_can_be_dropped(self) -> None:
+        network = TinyNetwork.draw(np.random.default_rng(3), [2, 6, 3], "tanh")
+        x = np.random.default_rng(4).normal(size=(40, 2))
+        y = network(x).argmax(1)
+        kept, dropped = (
+            self.terms(replace(DEFENSE, steps=1, overshoot=0.0, unfinished=way), network, x, y)
+            for way in ("keep", "drop")
+        )
+        assert 0 < kept.success.sum() < len(x)
+        assert (kept.penalty > 0).all()
+        np.testing.assert_array_equal(dropped.penalty, np.where(kept.success, kept.penalty, 0))
+
+
+class ImplicitLaws(_Penalties):
+    """Where one step is exact, the implicit gradient and its approximation are."""
+
+    @given(cases(depth=(0, 0)))
+    def test_implicit_equals_unrolled_on_linear_models(self, case: Case) -> None:
+        self.judged(case, fitted(case))
+        # A wrong example may have to overtake one class after the other. Its several steps are then
+        # not the distance to any one boundary, of which the implicit gradient is the derivative.
+        assume(self.terms(fitted(case), case.network, case.x, case.y).steps.max() == 1)
+        direction = case.direction()
+        unrolled, implicit = (
+            self.penalty_slope(fitted(case, gradient=way), case.network, case.x, case.y, direction)
+            for way in ("unrolled", "implicit")
+        )
+        np.testing.assert_allclose(unrolled, implicit, rtol=1e-8, atol=1e-8)
+
+    @given(cases(depth=(0, 0), classes=(2, 2)), st.integers(1, 3))
+    def test_chord_equals_implicit_between_two_linear_classes(self, case: Case, steps: int) -> None:
+        """Where one step is exact, the approximation is too: its value and its gradient."""
+        exact, fast = (
+            fitted(case, gradient=gradient, **changes)
+            for gradient, changes in (("implicit", {}), ("chord", {"steps": steps}))
+        )
+        self.judged(case, exact)
+        direction = case.direction()
+        given = (case.network, case.x, case.y)
+        values = [self.penalties(defense, *given) for defense in (fast, exact)]
+        slopes = [self.penalty_slope(defense, *given, direction) for defense in (fast, exact)]
+        np.testing.assert_allclose(values[0], values[1], rtol=1e-8)
+        np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-8, atol=1e-8)
