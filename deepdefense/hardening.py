@@ -44,7 +44,7 @@ from deepdefense.training import (
 )
 from deepdefense.watcher import Watcher
 
-__all__ = ["check_fit", "count_weights", "harden", "harden_on"]
+__all__ = ["check_fit", "checked", "count_weights", "harden", "harden_on"]
 
 COST_PAIRS = 5
 
@@ -99,8 +99,7 @@ def harden(
     backend = training_backend(name)
     data = from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
     recipe, guard = recipe or Recipe(), guard or Guard()
-    check_fit(backend, model, data)
-    check_images(data.x_train.shape[1:], **recipe.augmentation)
+    assessor = checked(backend, model, data, recipe, guard)
     run = None
     if out is not None:
         settings = {
@@ -120,7 +119,7 @@ def harden(
     return harden_on(
         backend,
         model,
-        data,
+        assessor,
         network=network,
         defense=defense,
         recipe=recipe,
@@ -130,10 +129,19 @@ def harden(
     )
 
 
+def checked(
+    backend: TrainingBackend, model: Any, data: Dataset, recipe: Recipe, guard: Guard
+) -> Assessor:
+    """All that must fit, before anything is written; then what training is watched by."""
+    check_fit(backend, model, data)
+    check_images(data.x_train.shape[1:], **recipe.augmentation)
+    return Assessor.draw(backend, data, recipe.seed, ATTACK, guard.share)
+
+
 def harden_on(
     backend: TrainingBackend,
     model: Any,
-    data: Dataset,
+    assessor: Assessor,
     *,
     network: NetworkInfo,
     defense: Objective,
@@ -143,8 +151,7 @@ def harden_on(
     watcher: Watcher,
 ) -> tuple[Any, HardeningReport]:
     """`harden`, once everything is in hand: measure, train, measure, write."""
-    assessor = Assessor.draw(backend, data, recipe.seed, ATTACK, guard.share)
-    p = float(getattr(defense, "p", 2))
+    data, p = assessor.data, float(getattr(defense, "p", 2))
     before = _measured(backend, model, data, p, "before", watcher)
     warnings = _warnings(before.report, data)
     for line in warnings:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from deepdefense.assessor import Assessor, Guard
-from deepdefense.augmentation import check_images
 from deepdefense.calibration import fitted
 from deepdefense.data import Dataset, fingerprint, load
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
-from deepdefense.hardening import check_fit, count_weights, harden_on
+from deepdefense.hardening import checked, count_weights, harden_on
 from deepdefense.models import first_installed, network_named, with_weights
 from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo
@@ -103,8 +102,7 @@ def _run(
     model = network_named(backend, settings["network"], data, recipe.seed)
     if settings["weights"] is not None:
         model = with_weights(backend, model, Path(settings["weights"]))
-    check_fit(backend, model, data)
-    check_images(data.x_train.shape[1:], **recipe.augmentation)
+    assessor = checked(backend, model, data, recipe, guard)
     # Only now that all is known to fit is anything written.
     initial = fingerprint(backend.weights(model).values())
     begun = settings | {"fingerprints": {"data": data.fingerprint(), "weights": initial}}
@@ -126,7 +124,7 @@ def _run(
     _, report = harden_on(
         backend,
         model,
-        data,
+        assessor,
         network=network,
         defense=defense,
         recipe=recipe,

@@ -362,7 +362,8 @@ def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
     with pytest.raises(dd.InputError, match=r"does not take examples of shape \[5\]"):
         dd.harden(model, (np.ones((9, 5)), y[:9]), (np.ones((9, 5)), y[:9]))
     with pytest.raises(dd.InputError, match="sets all 150 training examples aside"):
-        harden(model, guard=dd.Guard(patience=1, validation=0.999))
+        harden(model, out=tmp_path / "run", guard=dd.Guard(patience=1, validation=0.999))
+    assert not (tmp_path / "run").exists()
     for data in ((x, y[:7]), (x, np.eye(3)[y]), (x[:0], y[:0])):
         with pytest.raises(dd.InputError, match=r"label|no example"):
             dd.calibrate(model, *data)

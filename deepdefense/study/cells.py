@@ -18,7 +18,7 @@ from deepdefense.data import Dataset, fingerprint
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
-from deepdefense.hardening import count_weights, harden_on
+from deepdefense.hardening import checked, count_weights, harden_on
 from deepdefense.models import with_weights
 from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo
@@ -161,7 +161,7 @@ class Bench:
         limit = epochs or self.epochs
         recipe = chosen.recipe(recipe if limit is None else replace(recipe, epochs=limit))
         objective = chosen.objective(scale) if objective is None else objective
-        path = self.folder / f"{tag or name}-{seed}"
+        path, guard = self.folder / f"{tag or name}-{seed}", Guard()
         settings = {
             "command": "reproduce",
             "method": {key: repr(value) for key, value in method(objective).items()},
@@ -176,11 +176,11 @@ class Bench:
             harden_on(
                 self.backend,
                 model,
-                self.data,
+                checked(self.backend, model, self.data, recipe, guard),
                 network=info,
                 defense=objective,
                 recipe=recipe,
-                guard=Guard(),
+                guard=guard,
                 run=run,
                 watcher=self.watcher,
             )
