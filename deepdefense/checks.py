@@ -28,6 +28,7 @@ __all__ = [
     "check_number",
     "check_order",
     "check_pair",
+    "check_takes",
     "found_device",
     "python_number",
     "python_numbers",
@@ -169,6 +170,20 @@ def check_indices(integer: bool, dtype: Any, known: Any, depth: int) -> None:
             f"labels must lie in 0..{depth - 1} for {depth} logits, "
             f"got {known.min()}..{known.max()}"
         )
+
+
+def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
+    """The logits of a batch; where the network does not take it, an error of one line."""
+    try:
+        return f(x)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a framework raises for shapes or types that do not fit
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"the network does not take examples of shape {list(x.shape[1:])} and type {x.dtype}: "
+            f"{line}"
+        ) from error
 
 
 def check_logits(logits: Array, x: Array) -> None:

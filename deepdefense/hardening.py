@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from deepdefense.assessor import Assessor, Guard
 from deepdefense.augmentation import check_images
 from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.calibration import fitted
-from deepdefense.checks import are_probabilities, check_kind, check_pair
+from deepdefense.checks import are_probabilities, check_kind, check_pair, check_takes
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -248,15 +249,9 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
             "jax.tree_util.Partial(apply, params)"
         )
     batch = backend.asarray(data.x_train[:2], model)
-    try:
-        with backend.inference(model) as f:
-            logits = backend.to_numpy(backend.forward(f, batch))
-        shape = logits.shape
-    except Exception as error:  # whatever a framework raises for shapes that do not fit
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"the network does not take examples of shape {list(data.x_train.shape[1:])}: {line}"
-        ) from error
+    with backend.inference(model) as f:
+        logits = backend.to_numpy(check_takes(partial(backend.forward, f), batch))
+    shape = logits.shape
     if len(shape) != 2 or shape[1] < data.classes:
         raise InputError(
             f"the network must return logits [b k] for {data.classes} classes, "

@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from deepdefense.backend import Array, Backend, Forward, Model, backend_for, framework_of, to_host
 from deepdefense.box import check_within
-from deepdefense.checks import check_bounds, check_count, check_indices, check_labels, check_logits
+from deepdefense.checks import (
+    check_bounds,
+    check_count,
+    check_indices,
+    check_labels,
+    check_logits,
+    check_takes,
+)
 from deepdefense.errors import InputError
 from deepdefense.evaluation.statistics import right
 
@@ -152,7 +159,7 @@ def posed(
         host = host.astype(backend.to_numpy(first).dtype, copy=False)  # what the network sees
         if bounds is not None:
             bounds = _inside(host, bounds)
-        check_logits(network(first), first)
+        check_logits(check_takes(network, first), first)
         subject = Subject(
             backend,
             network,

@@ -143,6 +143,8 @@ class EvaluationTests(_Evaluations):
         for options, message in bad:
             with pytest.raises(InputError, match=message):
                 self.reported(model, **options)
+        with pytest.raises(InputError, match=r"does not take examples of shape \[3\] and type"):
+            self.reported(model, X[:, :3])
         with pytest.raises(InputError, match="preset must be one of quick, standard, thorough"):
             evaluate(model, self.array(X), self.array(Y), preset="long")
 
