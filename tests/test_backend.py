@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
 from importlib.metadata import EntryPoint
-from typing import Any
 
 import numpy as np
 import pytest
@@ -58,11 +56,15 @@ take_step(backend, backend.trainer(model, Recipe()), dd.DeepDefense(), x, np.arr
 """
 
 
-def only_where_tested(names: Iterable[str]) -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.only(name)) for name in names]
+ALL = ("torch", "jax", "tensorflow")
+# Where no other framework is installed none could be imported.
+BESIDE_OTHERS = [
+    pytest.param("numpy", marks=pytest.mark.only("numpy")),
+    *(pytest.param(name, marks=[pytest.mark.only(each) for each in ALL]) for name in ALL),
+]
 
 
-@pytest.mark.parametrize("name", only_where_tested(IMPORTS))
+@pytest.mark.parametrize("name", BESIDE_OTHERS)
 def test_using_a_backend_imports_no_other_framework(name: str) -> None:
     """An attack, a penalty, a network of the zoo and a step of training: no other framework."""
     own = imported(f"import {IMPORTS[name]}")
@@ -100,7 +102,7 @@ def test_values_of_no_framework_are_told() -> None:
         dd.rho([[1.0]], [[2.0]])
 
 
-@pytest.mark.parametrize("name", only_where_tested(("torch", "jax", "tensorflow")))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.only(n)) for n in ALL])
 def test_arrays_of_two_frameworks_are_told(name: str) -> None:
     backend, x = dd.get_backend(name), np.ones((2, 3))
     native = backend.asarray(x, lambda x: x)

@@ -84,8 +84,15 @@ class JaxSeam:
 
     def forward(self, f: Forward, x: Array) -> Array:
         x = lax.stop_gradient(x)
-        logits: Array = _constant(f, x)(x)
-        return logits
+        return lax.stop_gradient(self._held(f, x)(x))
+
+    def _held(self, f: Forward, x: Array) -> Forward:
+        """The network for results that are constants, so that loops of it need no transpose.
+
+        Outside of a transformation there is no program for it to enter, and to convert it at every
+        call would take several times as long as to call it.
+        """
+        return f if self.known(x) else _constant(f, x)
 
     @contextmanager
     def inference(self, model: Any) -> Iterator[Forward]:
@@ -98,12 +105,12 @@ class JaxSeam:
 
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
         x = lax.stop_gradient(x)
-        logits, pull = jax.vjp(_constant(f, x), x)
+        logits, pull = jax.vjp(self._held(f, x), x)
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Array) -> Any:
             # One by one: all at once takes several times as long on CPUs, and the memory of all.
             def taken(state: Any, contrast: Array) -> tuple[Any, None]:
-                gradient = pull(contrast)[0]
+                gradient = lax.stop_gradient(pull(contrast)[0])
                 return step(state, contrast[:, None], gradient[:, None]), None
 
             each = jnp.swapaxes(contrasts, 0, 1)
@@ -113,7 +120,7 @@ class JaxSeam:
                 state, _ = taken(state, contrast)
             return state
 
-        return logits, fold
+        return lax.stop_gradient(logits), fold
 
     def vjp(
         self, f: Forward, x: Array, *, twice: bool = True
