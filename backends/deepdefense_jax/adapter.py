@@ -89,8 +89,8 @@ class JaxSeam:
     def _held(self, f: Forward, x: Array) -> Forward:
         """The network for results that are constants, so that loops of it need no transpose.
 
-        Outside of a transformation there is no program for it to enter, and to convert it at every
-        call would take several times as long as to call it.
+        Outside of a transformation there is no program for it to enter, and to convert a small
+        network at every call took several times as long as to call it.
         """
         return f if self.known(x) else _constant(f, x)
 
