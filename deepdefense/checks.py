@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deepdefense.backend import Array, framework_of
-from deepdefense.errors import InputError
+from deepdefense.errors import InputError, first_line
 
 __all__ = [
     "are_probabilities",
@@ -179,10 +179,9 @@ def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
     except InputError:
         raise
     except Exception as error:  # whatever a framework raises for shapes or types that do not fit
-        line = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"the network does not take examples of shape {list(x.shape[1:])} and type {x.dtype}: "
-            f"{line}"
+            f"{first_line(error)}"
         ) from error
 
 

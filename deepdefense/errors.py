@@ -1,6 +1,6 @@
-"""The one error class for input that cannot be used."""
+"""The one error class for input that cannot be used, and others' errors in one line."""
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "first_line"]
 
 
 class InputError(ValueError):
@@ -8,3 +8,12 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, or the name of its class where it says nothing.
+
+    >>> first_line(ValueError("sizes differ:\\n2 and 3")), first_line(KeyError())
+    ('sizes differ:', 'KeyError')
+    """
+    return (str(error).splitlines() or [""])[0].strip() or type(error).__name__

@@ -21,7 +21,7 @@ from deepdefense.checks import are_probabilities, check_kind, check_pair, check_
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
-from deepdefense.evaluation.rho import Measurement, Summary, measure, summarize
+from deepdefense.evaluation.rho import Measurement, Summary, in_norm, measure
 from deepdefense.objective import Objective
 from deepdefense.provenance import NetworkInfo, describe, environment
 from deepdefense.results import (
@@ -223,8 +223,7 @@ def _measured(
             **ATTACK,
         )
 
-    euclidean = found(2)
-    report = summarize(euclidean, None if p == 2 else found(p), p)
+    report, euclidean = in_norm(p, found)
     watcher.say(
         f"{when}: accuracy {report.accuracy:.2%}, rho_2 {report.rho_2:.4f} "
         f"on {report.n:,} held-out examples"

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from deepdefense.data.dataset import DataError
+from deepdefense.errors import first_line
 
 __all__ = ["optional", "quiet", "reading"]
 
@@ -25,8 +26,7 @@ def reading(what: str, hint: str = "") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ImportError):
             hint = '; pip install "deepdefense[cli]"'
-        line = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
-        raise DataError(f"{what}: {line}{hint}") from error
+        raise DataError(f"{what}: {first_line(error)}{hint}") from error
 
 
 @contextmanager

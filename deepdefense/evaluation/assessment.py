@@ -24,7 +24,7 @@ from deepdefense.evaluation.report import (
     intervals,
     weakness,
 )
-from deepdefense.evaluation.rho import Measurement, Summary, measure, summarize
+from deepdefense.evaluation.rho import Measurement, Summary, in_norm, measure
 from deepdefense.evaluation.statistics import compare, curve, distances, largest, typical
 from deepdefense.evaluation.store import Store
 from deepdefense.evaluation.subject import Subject, evenly, finite, posed
@@ -115,8 +115,7 @@ def _paper(subject: Subject, plan: Plan, p: float, watcher: Watcher) -> tuple[Su
             **dict(plan.rho),
         )
 
-    by_rho = found(2)
-    return summarize(by_rho, None if p == 2 else found(p), p), by_rho
+    return in_norm(p, found)
 
 
 def _attacked(

@@ -13,7 +13,7 @@ from deepdefense.attacks.deepfool import deepfool
 from deepdefense.backend import Array, Backend, Model, to_host
 from deepdefense.metrics import rho
 
-__all__ = ["Measurement", "Summary", "measure", "summarize"]
+__all__ = ["Measurement", "Summary", "in_norm", "measure", "summarize"]
 
 
 class Measurement(NamedTuple):
@@ -93,6 +93,12 @@ def measure(
         )
         progress(start + len(logits))
     return Measurement(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def in_norm(p: float, found: Callable[[float], Measurement]) -> tuple[Summary, Measurement]:
+    """The report with rho in the norm p too, `found` in each norm, and what is behind rho_2."""
+    euclidean = found(2)
+    return summarize(euclidean, None if p == 2 else found(p), p), euclidean
 
 
 def summarize(found: Measurement, other: Measurement | None = None, p: float = 2) -> Summary:

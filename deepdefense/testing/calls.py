@@ -12,7 +12,7 @@ from deepdefense.attacks.deepfool import deepfool
 from deepdefense.backend import current_backend, get_backend, use_backend
 from deepdefense.errors import InputError
 from deepdefense.evaluation import Measurement, Report, Summary, evaluate, measure
-from deepdefense.evaluation.rho import summarize
+from deepdefense.evaluation.rho import in_norm
 from deepdefense.metrics import rho
 from deepdefense.testing.deepfool import linear
 from deepdefense.testing.harness import Harness
@@ -50,7 +50,7 @@ class CallTests(Harness):
             given: dict[str, Any] = {"like": x, "p": order, "batch_size": batch_size}
             return measure(model, x, y, backend=self.seam, **given)
 
-        return summarize(found(2), None if p == 2 else found(p), p)
+        return in_norm(p, found)[0]
 
     @pytest.mark.parametrize(("options", "message"), BAD)
     def test_bad_settings_are_told(self, options: dict[str, Any], message: str) -> None:
