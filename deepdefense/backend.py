@@ -198,6 +198,10 @@ def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
+def _known(between: str) -> str:
+    return between.join(sorted(_entries())) or "none (is deepdefense installed?)"
+
+
 def available_backends() -> dict[str, bool]:
     """Every known backend, and whether its framework is installed; imports none of them.
 
@@ -221,8 +225,7 @@ def _load(name: str) -> None:
     if name in _loaded:
         return
     if name not in _entries():
-        known = ", ".join(sorted(_entries())) or "none (is deepdefense installed?)"
-        raise InputError(f"no backend is called {name!r}; known: {known}")
+        raise InputError(f"no backend is called {name!r}; known: {_known(', ')}")
     try:
         backend = _entries()[name].load()
     except ModuleNotFoundError as error:
@@ -311,7 +314,7 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
         name = framework_of(array)
         if name is None:
             raise InputError(
-                f"expected an array of {' or '.join(sorted(_entries()))}, got "
+                f"expected an array of {_known(' or ')}, got "
                 f"{type(array).__module__}.{type(array).__qualname__}: convert it first"
             )
         names.append(name)

@@ -90,6 +90,16 @@ def test_missing_framework_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         dd.get_backend("nosuchframework")
 
 
+def test_code_without_its_entry_points_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seam, "_entries", dict)
+    monkeypatch.setattr(seam, "_home", {}.get)  # which would remember it
+    told = r"none \(is deepdefense installed\?\)"
+    with pytest.raises(dd.InputError, match=f"known: {told}"):
+        dd.get_backend("torch-of-a-copied-folder")
+    with pytest.raises(dd.InputError, match=f"expected an array of {told}, got builtins"):
+        seam.backend_of(object())
+
+
 def test_incomplete_backend_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("json", "json:decoder", seam.GROUP)
     monkeypatch.setattr(seam, "_entries", lambda: {"json": entry})
