@@ -20,10 +20,12 @@ COMPILERS = {"HYPOTHESIS_PROFILE": "compilers"}
 # Two processes of one thread each: on networks this small more threads wait for each other, and two
 # processes of two threads on two cores took four times as long.
 SIDE_BY_SIDE = ("-n2", "--dist=worksteal", "--durations=12")
-ONE_THREAD = {
+SMALL = {
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
+    # What XLA compiles here runs a few times; a few per cent of JAX's time.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 # Reading data needs no framework: tests-numpy covers it.
 WITHOUT_DATA = "--ignore=tests/test_data.py"
@@ -39,8 +41,8 @@ def install(session: nox.Session, package: str, *groups: str) -> None:
 def eager_then_compiled(session: nox.Session, backend: str) -> None:
     """All tests of a backend, those of compiled functions with fewer draws."""
     arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, *SIDE_BY_SIDE, *session.posargs)
-    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER | ONE_THREAD)
-    session.run(*arguments, "-k", COMPILED, env=COMPILERS | ONE_THREAD)
+    session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER | SMALL)
+    session.run(*arguments, "-k", COMPILED, env=COMPILERS | SMALL)
 
 
 @nox.session(name="tests-torch")
@@ -48,7 +50,7 @@ def tests_torch(session: nox.Session) -> None:
     """The PyTorch backend, the whole job on it, and Keras on PyTorch."""
     install(session, ".[torch,cli]", "test", "test-keras")
     arguments = ("pytest", "--backend=torch", WITHOUT_DATA, *SIDE_BY_SIDE, *session.posargs)
-    session.run(*arguments, env=ONE_THREAD)
+    session.run(*arguments, env=SMALL)
 
 
 @nox.session(name="tests-jax")
@@ -71,14 +73,14 @@ def tests_parity(session: nox.Session) -> None:
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("torch", "jax", "tensorflow")]
     files = ("tests/test_parity.py", "tests/test_zoo_parity.py", "tests/test_backend.py")
-    session.run("pytest", *backends, *files, *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", *backends, *files, *SIDE_BY_SIDE, *session.posargs, env=SMALL)
 
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
     """The NumPy reference, a third party's backend, docstrings, and data, without a framework."""
     install(session, ".[cli]", "test", "test-plugin")
-    session.run("pytest", "--backend=numpy", *SIDE_BY_SIDE, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "--backend=numpy", *SIDE_BY_SIDE, *session.posargs, env=SMALL)
     session.run("pytest", "--doctest-modules", "deepdefense", "--ignore=deepdefense/testing")
 
 
@@ -95,7 +97,7 @@ def tests_thorough(session: nox.Session) -> None:
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("jax", "tensorflow")]
     marked = ("-m", "thorough", "--thorough")
-    session.run("pytest", *backends, *marked, *SIDE_BY_SIDE, env=EAGER | ONE_THREAD)
+    session.run("pytest", *backends, *marked, *SIDE_BY_SIDE, env=EAGER | SMALL)
 
 
 @nox.session(default=False)

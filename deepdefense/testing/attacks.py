@@ -109,23 +109,6 @@ class AttackTests(_Attacks):
         assert (ratios > 1 - 1e-9).all()
         assert (ratios < 1.01).all(), ratios
 
-    @pytest.mark.parametrize("name", WITHIN)
-    @pytest.mark.parametrize("p", [2, math.inf])
-    def test_fools_beyond_the_distance_and_not_before(self, name: str, p: float) -> None:
-        network, x = linear_model(10, seed=2)
-        distance = exact(network, x, p)
-        # Only the last tries each class in turn; the others go for the one that seems most likely.
-        far = 1.03 if name == "apgd-t" else 2.0
-        eps = float(np.quantile(distance, 0.7))
-        assert (distance < eps / far).any()
-        assert (distance > eps).any()
-        found = self.attacked(WITHIN[name], network, x, eps=eps, p=p)
-        assert found.success[distance < eps / far].all()
-        assert not found.success[distance > eps].any()
-        assert (lengths(found.delta, p) <= eps * (1 + 1e-9)).all()
-        fooled = network(found.x).argmax(1) != network(x).argmax(1)
-        assert (fooled == found.success).all()
-
     @pytest.mark.parametrize("p", [1, 2, math.inf])
     def test_one_step_crosses_the_boundary_of_two_classes(self, p: float) -> None:
         network, x = linear_model(2, seed=3)
@@ -136,20 +119,6 @@ class AttackTests(_Attacks):
                 found = self.attacked(attacks.fgsm, network, row[None], eps=eps, p=p)
                 assert found.success.item() == (factor > 1)
                 assert np.isclose(lengths(found.delta, p), eps)
-
-    @pytest.mark.parametrize(
-        ("p", "shape"), [(2, (12,)), (math.inf, (3, 2, 2)), (2, (2, 2, 3)), (math.inf, (3, 4))]
-    )
-    def test_random_search_needs_no_gradient(self, p: float, shape: tuple[int, ...]) -> None:
-        network, x = linear_model(3, seed=4)
-        distance = exact(network, x, p)
-        eps = float(2 * np.median(distance))
-        found = self.attacked(
-            attacks.square, network, x.reshape(-1, *shape), eps=eps, p=p, steps=400
-        )
-        assert found.success[distance < eps / 1.9].all()
-        assert not found.success[distance > eps].any()
-        assert (lengths(found.delta, p) <= eps * (1 + 1e-9)).all()
 
     @pytest.mark.parametrize("name", TARGETED)
     def test_targeted_attacks_reach_the_class_asked_for(self, name: str) -> None:
@@ -222,7 +191,38 @@ class AttackTests(_Attacks):
 
 
 class AttackLaws(_Attacks):
-    """What must not matter to an attack."""
+    """How far an attack within eps reaches, and what must not matter to any."""
+
+    @pytest.mark.parametrize("name", WITHIN)
+    @pytest.mark.parametrize("p", [2, math.inf])
+    def test_fools_beyond_the_distance_and_not_before(self, name: str, p: float) -> None:
+        network, x = linear_model(10, seed=2)
+        distance = exact(network, x, p)
+        # Only the last tries each class in turn; the others go for the one that seems most likely.
+        far = 1.03 if name == "apgd-t" else 2.0
+        eps = float(np.quantile(distance, 0.7))
+        assert (distance < eps / far).any()
+        assert (distance > eps).any()
+        found = self.attacked(WITHIN[name], network, x, eps=eps, p=p)
+        assert found.success[distance < eps / far].all()
+        assert not found.success[distance > eps].any()
+        assert (lengths(found.delta, p) <= eps * (1 + 1e-9)).all()
+        fooled = network(found.x).argmax(1) != network(x).argmax(1)
+        assert (fooled == found.success).all()
+
+    @pytest.mark.parametrize(
+        ("p", "shape"), [(2, (12,)), (math.inf, (3, 2, 2)), (2, (2, 2, 3)), (math.inf, (3, 4))]
+    )
+    def test_random_search_needs_no_gradient(self, p: float, shape: tuple[int, ...]) -> None:
+        network, x = linear_model(3, seed=4)
+        distance = exact(network, x, p)
+        eps = float(2 * np.median(distance))
+        found = self.attacked(
+            attacks.square, network, x.reshape(-1, *shape), eps=eps, p=p, steps=400
+        )
+        assert found.success[distance < eps / 1.9].all()
+        assert not found.success[distance > eps].any()
+        assert (lengths(found.delta, p) <= eps * (1 + 1e-9)).all()
 
     @pytest.mark.parametrize("name", ALL)
     def test_neither_batch_nor_order_matters(self, name: str) -> None:

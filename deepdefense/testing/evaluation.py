@@ -88,16 +88,6 @@ class EvaluationTests(_Evaluations):
             expected = np.stack([NETWORK.class_gradients(row)[1] for row in x])
             assert np.allclose(seam.to_numpy(found)[:, 0], expected, rtol=1e-6)
 
-    def test_a_larger_network_is_compared_on_the_same_examples(self) -> None:
-        far = TinyNetwork((0.5 * NETWORK.weights[0], NETWORK.weights[1]), NETWORK.biases, "tanh")
-        report = self.reported(self.model(far), reference=self.model(NETWORK))
-        assert report.reference is not None
-        assert report.comparison is not None
-        assert report.reference_minima is not None
-        before = report.reference_minima.distance
-        assert report.comparison.better == np.mean(report.distances > before)
-        assert "transfer does less" in {check.name for check in report.checks}
-
     def test_probabilities_are_named(self) -> None:
         model, xp = self.model(NETWORK), self.seam.xp
 
@@ -151,6 +141,16 @@ class EvaluationTests(_Evaluations):
 
 class EvaluationLaws(_Evaluations):
     """What must not matter to an evaluation, and what it must keep to."""
+
+    def test_a_larger_network_is_compared_on_the_same_examples(self) -> None:
+        far = TinyNetwork((0.5 * NETWORK.weights[0], NETWORK.weights[1]), NETWORK.biases, "tanh")
+        report = self.reported(self.model(far), reference=self.model(NETWORK))
+        assert report.reference is not None
+        assert report.comparison is not None
+        assert report.reference_minima is not None
+        before = report.reference_minima.distance
+        assert report.comparison.better == np.mean(report.distances > before)
+        assert "transfer does less" in {check.name for check in report.checks}
 
     def test_scale_of_the_logits_changes_no_figure(self) -> None:
         model = self.model(NETWORK)
