@@ -139,6 +139,11 @@ def test_initial_weights_are_drawn_by_their_rule() -> None:
         else:
             begins = 1 if name.endswith(("weight", "var")) and name != "fc.bias" else 0
             np.testing.assert_array_equal(value, begins)
+    balanced = nin((3, 32, 32), 10)
+    one = initial_weights(replace(balanced, spread="fan-in"), 3, 64.0)
+    for name, value in initial_weights(balanced, 3, 64.0).items():
+        apart = 64.0 ** (-8 / 9) if name == "conv1.weight" else 64.0 ** (1 / 9)
+        np.testing.assert_allclose(value * apart, one[name], rtol=1e-5)
 
 
 # Each framework

@@ -178,4 +178,4 @@ class Network:
     input_shape: tuple[int, ...]
     classes: int
     layers: tuple[Layer, ...]
-    spread: Literal["fixed", "fan-in"] = "fixed"
+    spread: Literal["fixed", "fan-in", "balanced"] = "fixed"

@@ -150,7 +150,7 @@ def nin(input_shape: tuple[int, ...], classes: int) -> Network:
         AdaptiveAveragePool(),
         Flatten(),
     )
-    return Network("nin", input_shape, classes, layers, spread="fan-in")
+    return Network("nin", input_shape, classes, layers, spread="balanced")
 
 
 def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> Network:
@@ -191,7 +191,7 @@ def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> N
         Flatten(),
         Block("classifier", classifier),
     )
-    return Network("alexnet", input_shape, classes, layers, spread="fan-in")
+    return Network("alexnet", input_shape, classes, layers, spread="balanced")
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:

@@ -75,16 +75,23 @@ def initial_weights(
       it is 0.01 too.
     - "fan-in": sqrt(2 / n), with n the numbers that one output is a sum over, which carries the
       signal through many layers of ReLU. The first layer's is divided by the inputs' deviation.
+    - "balanced": the same, but each of the L layers' is divided by deviation^(1 / L). The outputs
+      are those of "fan-in", and a gradient step changes every layer at about the same rate, not the
+      first deviation^2 times as fast as the others (4,000 times, for pixels 0..255). For layers
+      in a row, without batch norm.
 
     Batch norm begins as the identity: weight and variance 1, bias and mean 0, no batch counted.
 
     Source: "fixed" is the MNIST example of MatConvNet (Vedaldi and Lenc, 2015), which the reference
     networks of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) come from; "fan-in" is He et
-    al. (2015).
+    al. (2015). Why balance matters: Neyshabur, Salakhutdinov and Srebro (2015), "Path-SGD".
     """
     random = np.random.default_rng(seed)
     weights: dict[str, npt.NDArray[np.float32]] = {}
-    for name, shape in weight_shapes(network).items():
+    shapes = weight_shapes(network)
+    layers = sum(len(shape) > 1 for shape in shapes.values())
+    balanced = network.spread == "balanced"
+    for name, shape in shapes.items():
         if name.endswith(COUNTER):
             continue  # no framework needs it to begin
         if name.endswith((".bias", ".running_mean")):
@@ -92,16 +99,18 @@ def initial_weights(
         elif len(shape) == 1:
             weights[name] = np.ones(shape, np.float32)
         else:
-            spread = _spread(network, shape, None if weights else deviation)
+            first = not weights
+            divided = deviation ** (1 / layers) if balanced else deviation if first else 1.0
+            spread = _spread(network, shape, divided, first=first)
             weights[name] = random.normal(0.0, spread, shape).astype(np.float32)
     return weights
 
 
-def _spread(network: Network, shape: tuple[int, ...], deviation: float | None) -> float:
-    """The deviation of a layer's weights; with that of its inputs, if it is the first."""
-    if network.spread == "fan-in":
-        return math.sqrt(2 / math.prod(shape[1:])) / (1.0 if deviation is None else deviation)
-    if deviation is None:
+def _spread(network: Network, shape: tuple[int, ...], divided: float, *, first: bool) -> float:
+    """The deviation of a layer's weights, which divide so much of the inputs' out."""
+    if network.spread != "fixed":
+        return math.sqrt(2 / math.prod(shape[1:])) / divided
+    if not first:
         return SPREAD
-    first: float = FIRST_DEVIATION / (deviation * math.prod(network.input_shape) ** 0.5)
-    return first
+    of_first: float = FIRST_DEVIATION / (divided * math.prod(network.input_shape) ** 0.5)
+    return of_first
