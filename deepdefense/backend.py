@@ -124,6 +124,15 @@ class Backend(Protocol):
         """
         ...
 
+    def precise(self) -> AbstractContextManager[None]:
+        """Inside, products of float32 numbers are rounded to float32, wherever they are computed.
+
+        GPUs round them to 11 bits (TensorFloat-32) where a framework lets them, and PyTorch's
+        convolutions do unless told. That does training no harm; but the smallest perturbation ends
+        at a boundary, and there such an answer changes with the size of the batch.
+        """
+        ...
+
     def forward(self, f: Forward, x: Array) -> Array:
         """Logits [b k] at x [b d], constant: no graph leads to the parameters or to x."""
         ...

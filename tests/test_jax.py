@@ -92,6 +92,19 @@ def test_deepfool_is_the_same_compiled_and_has_no_gradient() -> None:
         np.testing.assert_array_equal(leaf, 0)
 
 
+def test_figures_are_of_full_precision_and_the_users_choice_stays() -> None:
+    seen = []
+
+    def model(x: Any) -> Any:
+        seen.append(jax.config.jax_default_matmul_precision)
+        return x @ jnp.eye(3)
+
+    with jax.default_matmul_precision("tensorfloat32"):
+        dd.fgs_accuracy(model, jnp.eye(3), jnp.arange(3), [0.1])
+        assert jax.config.jax_default_matmul_precision == "tensorfloat32"
+    assert set(seen) == {"highest"}
+
+
 def test_single_precision_without_x64() -> None:
     """As JAX comes: float32, int32, and the strictest promotion."""
     code = """

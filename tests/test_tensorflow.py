@@ -158,6 +158,24 @@ def test_labels_of_any_integer_type() -> None:
         np.testing.assert_array_equal(dd.DeepDefense()(model, x, tf.cast(y, dtype)), expected)
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_figures_are_of_full_precision_and_the_users_choice_stays(allowed: bool) -> None:
+    config, seen = tf.config.experimental, []
+
+    def model(x: Any) -> Any:
+        seen.append(config.tensor_float_32_execution_enabled())
+        return x @ tf.eye(3)
+
+    before = config.tensor_float_32_execution_enabled()
+    try:
+        config.enable_tensor_float_32_execution(allowed)
+        dd.fgs_accuracy(model, tf.eye(3), tf.range(3), [0.1])
+        assert config.tensor_float_32_execution_enabled() == allowed
+    finally:
+        config.enable_tensor_float_32_execution(before)
+    assert set(seen) == {False}
+
+
 def test_host_data_with_a_native_model() -> None:
     x, y = batch()
     model = network()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -277,6 +279,63 @@ def test_host_data_with_a_native_model(model: nn.Module, batch: Any) -> None:
     assert dd.evaluate(model, x.numpy(), y.numpy()) == dd.evaluate(model, x, y)
     with pytest.raises(dd.InputError, match="the model is of torch, but the examples are of numpy"):
         dd.deepfool(model, np.ones((2, 2, 6, 6)))
+
+
+# In which language, and where: what is mixed in one process cannot be unmixed.
+TF32 = {
+    "as it comes": "",
+    "older, on": "torch.set_float32_matmul_precision('medium')",
+    "older, off": "cudnn.allow_tf32 = False",
+    "newer": "cudnn.conv.fp32_precision = matmul.fp32_precision = 'tf32'",
+    "newer, for all": "torch.backends.fp32_precision = 'tf32'",
+}
+
+
+@pytest.mark.parametrize("setting", TF32.values(), ids=TF32)
+def test_figures_are_of_full_precision_and_the_users_choice_stays(setting: str) -> None:
+    """By what PyTorch is told, not by what a GPU does."""
+    if "fp32_precision" in setting and not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("PyTorch before 2.9")
+    code = f"""
+import warnings
+import torch
+import deepdefense as dd
+from deepdefense.evaluation.rho import measure
+
+warnings.simplefilter("error")
+cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+{setting}
+
+def told(read):
+    try:
+        return read()
+    except RuntimeError:
+        return "refused"
+
+def state():
+    newer = (cudnn.conv, cudnn.rnn, matmul) if hasattr(cudnn, "conv") else ()
+    older = (lambda: cudnn.allow_tf32, torch.get_float32_matmul_precision)
+    return [place.fp32_precision for place in newer], [told(read) for read in older]
+
+def model(x):
+    seen.append(state())
+    return x @ weight
+
+x, weight, seen, before = torch.eye(3), torch.eye(3), [], state()
+dd.fgs_accuracy(model, x, torch.arange(3), [0.1])
+measure(model, x, torch.arange(3), backend=dd.get_backend("torch"))
+assert len(seen) > 4
+for newer, (conv, products) in seen:
+    assert set(newer) <= {{"ieee"}}
+    assert conv in (False, "refused") and products in ("highest", "refused")
+    assert newer or not (conv or products == "refused")
+assert state() == before
+try:
+    dd.fgs_accuracy(lambda x: 1 / 0, x, torch.arange(3), [0.1])
+except dd.InputError:
+    assert state() == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def naive_objective(model, x, y, defense: dd.DeepDefense):

@@ -82,6 +82,11 @@ class JaxSeam:
     def stop_gradient(self, x: Array) -> Array:
         return lax.stop_gradient(x)
 
+    @contextmanager
+    def precise(self) -> Iterator[None]:
+        with jax.default_matmul_precision("highest"):
+            yield
+
     def forward(self, f: Forward, x: Array) -> Array:
         x = lax.stop_gradient(x)
         return lax.stop_gradient(self._held(f, x)(x))

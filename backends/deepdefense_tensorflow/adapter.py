@@ -70,6 +70,15 @@ class TensorFlowSeam:
     def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(x)
 
+    @contextmanager
+    def precise(self) -> Iterator[None]:
+        allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+        try:
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+            yield
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(allowed)
+
     def forward(self, f: Forward, x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(f(tf.stop_gradient(x)))
 

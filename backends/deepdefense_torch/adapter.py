@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -101,6 +101,41 @@ def full_precision() -> Iterator[None]:
         yield
 
 
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def _ieee() -> Iterator[None]:
+    """No TensorFloat-32 in convolutions and matrix products inside; then as the user has it.
+
+    PyTorch 2.9 has a second language for it, which overrules the first. Whoever reads the first is
+    refused if the two disagree, so what can be said in both is.
+    """
+    cudnn: Any = torch.backends.cudnn
+    settings: list[tuple[Callable[[Any], None], Any, Any]] = []
+    with suppress(RuntimeError):  # the user speaks the second
+        settings.append((_allow_tf32, cudnn.allow_tf32, False))
+    with suppress(RuntimeError):
+        precision = torch.get_float32_matmul_precision()
+        settings.append((torch.set_float32_matmul_precision, precision, "highest"))
+    second: tuple[Any, ...] = ()
+    if hasattr(cudnn, "conv"):
+        second = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+    before = [place.fp32_precision for place in second]
+    try:
+        for say, _, highest in settings:
+            say(highest)
+        for place in second:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for say, was, _ in settings:
+            say(was)
+        for place, was in zip(second, before, strict=True):
+            place.fp32_precision = was
+
+
 @torch.library.custom_op(
     "deepdefense::snapshot", mutates_args=(), schema="(Tensor value) -> Tensor"
 )
@@ -171,6 +206,9 @@ class TorchSeam:
 
     def stop_gradient(self, x: Tensor) -> Tensor:
         return x.detach()
+
+    def precise(self) -> AbstractContextManager[None]:
+        return _ieee()
 
     def forward(self, f: Forward, x: Tensor) -> Tensor:
         with torch.no_grad():

@@ -75,9 +75,12 @@ def measure(
     xp, parts, labels = backend.xp, [], to_host(y)
     for start in range(0, len(x), batch_size):
         batch = backend.asarray(x[start : start + batch_size], model if like is None else like)
-        found = deepfool(model, batch, p=p, steps=steps, overshoot=overshoot, candidates=candidates)
-        with backend.inference(model) as f:
-            logits = backend.to_numpy(backend.forward(f, batch))
+        with backend.precise():
+            found = deepfool(
+                model, batch, p=p, steps=steps, overshoot=overshoot, candidates=candidates
+            )
+            with backend.inference(model) as f:
+                logits = backend.to_numpy(backend.forward(f, batch))
         backend.index(labels[start : start + batch_size], logits.shape[1], batch)  # in range?
         ratios = backend.to_numpy(rho(found.delta, batch, p)).astype(np.float64)
         rows = xp.reshape(batch, (len(logits), -1))

@@ -153,7 +153,7 @@ def posed(
     host, labels = to_host(x), to_host(y)
     check_bounds(bounds)
     training = getattr(getattr(model, "__self__", model), "training", False) is True
-    with backend.inference(model) as network:
+    with backend.precise(), backend.inference(model) as network:
         first = backend.asarray(host[:1], like)
         backend.epsilon(first)
         host = host.astype(backend.to_numpy(first).dtype, copy=False)  # what the network sees

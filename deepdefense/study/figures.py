@@ -79,7 +79,8 @@ def attacked(
     bounds = data.bounds()
 
     def line(name: str, norm: str, attack: Callable[..., Any], **options: Any) -> Numbers:
-        found = attack(model, x, y, bounds=bounds, **options)
+        with backend.precise():
+            found = attack(model, x, y, bounds=bounds, **options)
         order = {"l2": 2.0, "linf": np.inf}[norm]
         success = backend.to_numpy(found.success)
         delta = backend.to_numpy(found.delta).reshape(len(success), -1)
