@@ -67,8 +67,10 @@ class _Trainer:
         with _in_training(self.model):
             found = loss(self.model, self.model, x, y, *points)
             self._optimizer.zero_grad()
-            with full_precision():  # or second derivatives, of an exact penalty, would not be in it
-                found.total.backward()
+            # In full precision, or second derivatives, of an exact penalty, would not be. Left to
+            # itself the pass goes on to the points where gradients were taken, which nobody asks.
+            with full_precision():
+                found.total.backward(inputs=list(self._parameters.values()))
         taken = self._taken(found, clip)
         self._optimizer.zero_grad()
         return taken
