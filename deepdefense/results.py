@@ -161,9 +161,10 @@ def _gallery(
     batch = backend.asarray(data.x_test[chosen], model)
     deltas, names = [], []
     for network in (model, hardened):
-        with backend.precise(), backend.inference(network) as f:
+        with backend.precise():
             found = deepfool(network, batch, **ATTACK)
-            fooled = backend.to_numpy(backend.forward(f, found.x)).argmax(1)
+            with backend.inference(network) as f:
+                fooled = backend.to_numpy(backend.forward(f, found.x)).argmax(1)
         perturbed = data.display(backend.to_numpy(found.x))
         assert perturbed is not None
         deltas.append(perturbed - images)

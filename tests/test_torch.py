@@ -334,6 +334,8 @@ try:
     dd.fgs_accuracy(lambda x: 1 / 0, x, torch.arange(3), [0.1])
 except dd.InputError:
     assert state() == before
+else:
+    raise AssertionError("the model's error was lost")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -101,10 +102,6 @@ def full_precision() -> Iterator[None]:
         yield
 
 
-def _allow_tf32(allowed: bool) -> None:
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
 @contextmanager
 def _ieee() -> Iterator[None]:
     """No TensorFloat-32 in convolutions and matrix products inside; then as the user has it.
@@ -113,27 +110,25 @@ def _ieee() -> Iterator[None]:
     refused if the two disagree, so what can be said in both is.
     """
     cudnn: Any = torch.backends.cudnn
-    settings: list[tuple[Callable[[Any], None], Any, Any]] = []
+    settings: list[
+        tuple[Callable[[Any], None], Any, Any]
+    ] = []  # how to say it, as it was, as meant
     with suppress(RuntimeError):  # the user speaks the second
-        settings.append((_allow_tf32, cudnn.allow_tf32, False))
+        settings.append((partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False))
     with suppress(RuntimeError):
         precision = torch.get_float32_matmul_precision()
         settings.append((torch.set_float32_matmul_precision, precision, "highest"))
-    second: tuple[Any, ...] = ()
     if hasattr(cudnn, "conv"):
-        second = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
-    before = [place.fp32_precision for place in second]
+        for place in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul):
+            was = place.fp32_precision
+            settings.append((partial(setattr, place, "fp32_precision"), was, "ieee"))
     try:
-        for say, _, highest in settings:
-            say(highest)
-        for place in second:
-            place.fp32_precision = "ieee"
+        for say, _, meant in settings:
+            say(meant)
         yield
     finally:
         for say, was, _ in settings:
             say(was)
-        for place, was in zip(second, before, strict=True):
-            place.fp32_precision = was
 
 
 @torch.library.custom_op(
