@@ -110,9 +110,8 @@ def _ieee() -> Iterator[None]:
     refused if the two disagree, so what can be said in both is.
     """
     cudnn: Any = torch.backends.cudnn
-    settings: list[
-        tuple[Callable[[Any], None], Any, Any]
-    ] = []  # how to say it, as it was, as meant
+    # How each is said, what it was, and what it is inside.
+    settings: list[tuple[Callable[[Any], None], Any, Any]] = []
     with suppress(RuntimeError):  # the user speaks the second
         settings.append((partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False))
     with suppress(RuntimeError):
