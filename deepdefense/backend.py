@@ -109,6 +109,14 @@ class Backend(Protocol):
         """[b k] -> [b count]: indices of the highest scores, best first, ties by lower index."""
         ...
 
+    def euclidean(self, v: Array) -> Array:
+        """The 2-norm of each row, [... d] -> [...], by the framework's own kernel.
+
+        Squares may overflow or vanish in it, and its gradient does not matter:
+        `deepdefense.norms.norm` is for where they do.
+        """
+        ...
+
     def epsilon(self, x: Array) -> float:
         """Machine epsilon of the dtype; raises `InputError` unless it is float32 or float64."""
         ...

@@ -16,7 +16,7 @@ from einops import rearrange, reduce, repeat
 from deepdefense.backend import Array, Backend, Fold, Forward
 from deepdefense.box import Box
 from deepdefense.checks import check_logits
-from deepdefense.norms import dual, norm, steepest
+from deepdefense.norms import constant_norm, dual, norm, steepest
 
 __all__ = [
     "Nearest",
@@ -116,7 +116,7 @@ def nearest_boundary(
         gaps = reduce(rearrange(logits, "b k -> b 1 k") * contrasts, "b n k -> b n", "sum")
         if anew:
             gaps = gaps - reduce(normals * rearrange(shift, "b d -> b 1 d"), "b n d -> b n", "sum")
-        slopes = norm(backend, normals, dual(p))
+        slopes = constant_norm(backend, normals, dual(p))
         exists = (slopes > 0) & (slopes < math.inf)
         distances = xp.abs(gaps) / xp.where(exists, slopes, xp.ones_like(slopes))
         # The comparison is false if the distance is not a number.

@@ -72,6 +72,10 @@ class JaxSeam:
     def rank(self, scores: Array, count: int) -> Array:
         return jnp.argsort(scores, axis=1, descending=True, stable=True)[:, :count]
 
+    def euclidean(self, v: Array) -> Array:
+        norms: Array = jnp.linalg.norm(v, axis=-1)
+        return norms
+
     def epsilon(self, x: Array) -> float:
         if x.dtype not in (jnp.float32, jnp.float64):
             raise InputError(

@@ -59,6 +59,9 @@ class TensorFlowSeam:
     def rank(self, scores: tf.Tensor, count: int) -> tf.Tensor:
         return tf.cast(tf.math.top_k(scores, count).indices, tf.int64)
 
+    def euclidean(self, v: tf.Tensor) -> tf.Tensor:
+        return tf.norm(v, axis=-1)
+
     def epsilon(self, x: tf.Tensor) -> float:
         if x.dtype not in (tf.float32, tf.float64):
             raise InputError(

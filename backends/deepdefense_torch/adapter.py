@@ -193,6 +193,10 @@ class TorchSeam:
     def rank(self, scores: Tensor, count: int) -> Tensor:
         return torch.argsort(scores, dim=1, descending=True, stable=True)[:, :count]
 
+    def euclidean(self, v: Tensor) -> Tensor:
+        norms: Tensor = torch.linalg.vector_norm(v, dim=-1)
+        return norms
+
     def epsilon(self, x: Tensor) -> float:
         if x.dtype not in (torch.float32, torch.float64):
             raise InputError(f"examples must be float32 or float64, got {x.dtype}: use x.float()")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from deepdefense.metrics import rho
-from deepdefense.norms import dual, norm, steepest
+from deepdefense.norms import constant_norm, dual, norm, steepest
 from deepdefense.testing.harness import Harness
 from deepdefense.testing.strategies import ORDERS, Case, cases, given
 from deepdefense_numpy import oracle
@@ -27,8 +27,22 @@ class NormTests(Harness):
 
     @given(vectors, orders, scales)
     def test_norm_equals_numpy_at_any_scale(self, v: np.ndarray, p: float, scale: float) -> None:
-        found = self.run(lambda v: norm(self.seam, v, p), scale * v)
-        np.testing.assert_allclose(found / scale, np.linalg.norm(v, p, axis=1), rtol=1e-12)
+        def both(v: Any) -> Any:
+            return norm(self.seam, v, p), constant_norm(self.seam, v, p)
+
+        for found in self.run(both, scale * v):
+            np.testing.assert_allclose(found / scale, np.linalg.norm(v, p, axis=1), rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        "scales", [(1.0, 1e15), (1.0, 1e30), (1e-30, 1e30), (1e-23, 1e-22), (1.0, 0.0)]
+    )
+    def test_norm_in_single_precision(self, scales: tuple[float, float]) -> None:
+        """Whether squares leave the range of float32 in some rows, in all of them, or in none."""
+        sizes = np.array(scales, np.float32)
+        rows = np.outer(sizes, [3, 4, 0]).astype(np.float32)
+        found = self.run(lambda v: constant_norm(self.seam, v, 2), rows)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, 5 * sizes, rtol=1e-6)
 
     @given(vectors, orders)
     def test_steepest_attains_the_dual_norm_with_unit_length(self, w: np.ndarray, p: float) -> None:

@@ -73,6 +73,11 @@ class _Numpy:
     def rank(self, scores: Array, count: int) -> Array:
         return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
+    def euclidean(self, v: Array) -> Array:
+        with np.errstate(over="ignore"):
+            norms: Array = np.linalg.norm(v, axis=-1)
+        return norms
+
     def epsilon(self, x: Array) -> float:
         if x.dtype not in (np.float32, np.float64):
             raise InputError(f"examples must be float32 or float64, got {x.dtype}")

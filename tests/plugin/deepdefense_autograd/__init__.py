@@ -118,6 +118,10 @@ class Adapter:
     def rank(self, scores, count):
         return Tensor(np.argsort(-constant(scores), axis=1, kind="stable")[:, :count])
 
+    def euclidean(self, v):
+        with np.errstate(over="ignore"):
+            return Tensor(np.linalg.norm(constant(v), axis=-1))
+
     def epsilon(self, x):
         if x.dtype not in (np.float32, np.float64):
             raise InputError(f"examples must be float32 or float64, got {x.dtype}")
