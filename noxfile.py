@@ -9,17 +9,21 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
+# Two sessions at a time, on two cores: so one installs while another computes, and what a framework
+# compiles it compiles in one process. `nox -s tests-torch -- -n2` is for one of them alone.
+nox.options.parallel = 2
+nox.options.allow_parallel = True
 
 GROUPS = nox.project.load_toml("pyproject.toml")
 FRAMEWORKS = ("torch", "jax", "tensorflow", "keras")
-# Compilers take a second or two over each function, so those tests see fewer draws and run in two
-# processes; JAX and TensorFlow take their time over each new shape even uncompiled.
+# Compilers take a second or two over each function, so those tests see fewer draws; JAX and
+# TensorFlow take their time over each new shape even uncompiled.
 COMPILED = "Jit or Graph or Xla"
 EAGER = {"HYPOTHESIS_PROFILE": "eager"}
 COMPILERS = {"HYPOTHESIS_PROFILE": "compilers"}
-# Two processes of one thread each: on networks this small more threads wait for each other, and two
-# processes of two threads on two cores took four times as long.
-SIDE_BY_SIDE = ("-n2", "--dist=worksteal", "--durations=12")
+SLOWEST = "--durations=12"
+# On networks this small threads wait for each other: two processes of two threads each took four
+# times as long on two cores.
 SMALL = {
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
@@ -40,7 +44,7 @@ def install(session: nox.Session, package: str, *groups: str) -> None:
 
 def eager_then_compiled(session: nox.Session, backend: str) -> None:
     """All tests of a backend, those of compiled functions with fewer draws."""
-    arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, *SIDE_BY_SIDE, *session.posargs)
+    arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, SLOWEST, *session.posargs)
     session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER | SMALL)
     session.run(*arguments, "-k", COMPILED, env=COMPILERS | SMALL)
 
@@ -49,7 +53,7 @@ def eager_then_compiled(session: nox.Session, backend: str) -> None:
 def tests_torch(session: nox.Session) -> None:
     """The PyTorch backend, the whole job on it, and Keras on PyTorch."""
     install(session, ".[torch,cli]", "test", "test-keras")
-    arguments = ("pytest", "--backend=torch", WITHOUT_DATA, *SIDE_BY_SIDE, *session.posargs)
+    arguments = ("pytest", "--backend=torch", WITHOUT_DATA, SLOWEST, *session.posargs)
     session.run(*arguments, env=SMALL)
 
 
@@ -73,14 +77,14 @@ def tests_parity(session: nox.Session) -> None:
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("torch", "jax", "tensorflow")]
     files = ("tests/test_parity.py", "tests/test_zoo_parity.py", "tests/test_backend.py")
-    session.run("pytest", *backends, *files, *SIDE_BY_SIDE, *session.posargs, env=SMALL)
+    session.run("pytest", *backends, *files, SLOWEST, *session.posargs, env=SMALL)
 
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
     """The NumPy reference, a third party's backend, docstrings, and data, without a framework."""
     install(session, ".[cli]", "test", "test-plugin")
-    session.run("pytest", "--backend=numpy", *SIDE_BY_SIDE, *session.posargs, env=SMALL)
+    session.run("pytest", "--backend=numpy", SLOWEST, *session.posargs, env=SMALL)
     session.run("pytest", "--doctest-modules", "deepdefense", "--ignore=deepdefense/testing")
 
 
@@ -97,7 +101,7 @@ def tests_thorough(session: nox.Session) -> None:
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("jax", "tensorflow")]
     marked = ("-m", "thorough", "--thorough")
-    session.run("pytest", *backends, *marked, *SIDE_BY_SIDE, env=EAGER | SMALL)
+    session.run("pytest", *backends, *marked, SLOWEST, env=EAGER | SMALL)
 
 
 @nox.session(default=False)
