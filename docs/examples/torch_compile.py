@@ -26,9 +26,9 @@ def main() -> tuple[dd.Report, dd.Report]:
         optimizer.step()
     before = dd.evaluate(model, examples[512:], labels[512:])
 
-    defense = dd.DeepDefense(c=5.0, steps=3)  # c times rho_2 should be of order 1 to 6
+    defense = dd.DeepDefense.fast(c=5.0)  # c times rho_2 should be of order 1 to 6
 
-    @torch.compile(fullgraph=True)  # takes its time at the first call, some seconds for each step
+    @torch.compile(fullgraph=True)  # takes its time at the first call, more with a search of steps
     def objective(x: Tensor, y: Tensor) -> Tensor:
         return defense.objective(model, x, y)  # mean cross-entropy and mean penalty
 
