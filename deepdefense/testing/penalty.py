@@ -30,7 +30,8 @@ EDGES = [
         replace(DEFENSE, p=1.0),
         replace(DEFENSE, p=2.0),
         replace(DEFENSE, p=math.inf, gradient="implicit"),
-        replace(DEFENSE, p=1.5, gradient="chord"),
+        replace(DEFENSE, p=1.5, gradient="chord", steps=1),
+        replace(DEFENSE, p=math.inf, gradient="chord"),
     )
 ]
 
@@ -189,14 +190,15 @@ class PenaltyTests(_Penalties):
         direction = np.random.default_rng(1).normal(size=network.parameters().shape)
         with np.errstate(invalid="ignore"):
             terms = self.terms(defense, network, x, y)
-            together, alone = (
+            together, alone, zeros = (
                 self.penalty_slope(defense, network, x[part], y[part], direction)
-                for part in (slice(0, 3), slice(2, 3))
+                for part in (slice(0, 3), slice(2, 3), slice(1, 2))
             )
         np.testing.assert_array_equal(terms.penalty[:2], 0)
         assert terms.penalty[2] > 0
         np.testing.assert_array_equal(terms.measured, [False, False, True])
         np.testing.assert_allclose(together, alone, rtol=NESTED, atol=NESTED)
+        assert zeros == 0
 
     @pytest.mark.parametrize("defense", EDGES)
     def test_vanishing_gradient_gives_a_constant(self, defense: DeepDefense) -> None:
