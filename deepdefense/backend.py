@@ -112,8 +112,8 @@ class Backend(Protocol):
     def euclidean(self, v: Array) -> Array:
         """The 2-norm of each row, [... d] -> [...], by the framework's own kernel.
 
-        Squares may overflow or vanish in it, and its gradient does not matter:
-        `deepdefense.norms.norm` is for where they do.
+        Its squares may overflow or vanish, and it need not be differentiable: where either matters,
+        algorithms call `deepdefense.norms.norm`.
         """
         ...
 

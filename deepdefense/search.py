@@ -116,7 +116,9 @@ def nearest_boundary(
         gaps = reduce(rearrange(logits, "b k -> b 1 k") * contrasts, "b n k -> b n", "sum")
         if anew:
             gaps = gaps - reduce(normals * rearrange(shift, "b d -> b 1 d"), "b n d -> b n", "sum")
-        slopes = constant_norm(backend, normals, dual(p))
+        # It waits for values: once for many gradients, and not for each of those that come alone.
+        length = constant_norm if contrasts.shape[1] > 1 else norm
+        slopes = length(backend, normals, dual(p))
         exists = (slopes > 0) & (slopes < math.inf)
         distances = xp.abs(gaps) / xp.where(exists, slopes, xp.ones_like(slopes))
         # The comparison is false if the distance is not a number.

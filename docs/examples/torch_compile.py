@@ -28,7 +28,7 @@ def main() -> tuple[dd.Report, dd.Report]:
 
     defense = dd.DeepDefense.fast(c=5.0)  # c times rho_2 should be of order 1 to 6
 
-    @torch.compile(fullgraph=True)  # takes its time at the first call, more with a search of steps
+    @torch.compile(fullgraph=True)  # takes its time at the first call, more for more steps
     def objective(x: Tensor, y: Tensor) -> Tensor:
         return defense.objective(model, x, y)  # mean cross-entropy and mean penalty
 
