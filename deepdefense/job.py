@@ -93,8 +93,7 @@ def _run(
     known = {name: value for name, value in settings.items() if name not in ("c", "d")}
     defense = _fields(DeepDefense, known | steep | {"p": float(settings["p"])})
     recipe, guard = _fields(Recipe, settings), _fields(Guard, settings)
-    folder = None if settings["data_dir"] is None else Path(settings["data_dir"])
-    data = load(settings["data"], data_dir=folder, seed=recipe.seed)
+    data = load(settings["data"], data_dir=settings["data_dir"], seed=recipe.seed)
     watcher.say(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples "
         f"{list(data.x_train.shape[1:])}, {data.classes} classes"

@@ -475,7 +475,7 @@ def test_named_set_from_a_local_copy(tmp_path):
     assert inside.name == "mnist"
     assert (inside.x_train.shape, inside.classes) == ((20, 1, 28, 28), 10)
     np.testing.assert_array_equal(inside.y_test, [7, 2, 1])
-    above = load("mnist", data_dir=tmp_path / "data")
+    above = load("mnist", data_dir=str(tmp_path / "data"))
     assert above.fingerprint() == inside.fingerprint()
 
 

@@ -38,10 +38,10 @@ class Encoded(NamedTuple):
 Parts = tuple[list[Encoded], list[Encoded]]  # training and test; without the latter, to split
 
 
-def published(name: str, data_dir: Path | None) -> Parts:
+def published(name: str, data_dir: str | Path | None) -> Parts:
     """A set of `HUB`, from a local copy or from the hub."""
     if data_dir is not None:
-        folder = data_dir.expanduser().resolve()
+        folder = Path(data_dir).expanduser().resolve()
         return parquet(folder / name if (folder / name).is_dir() else folder)
     failed = f"{name}: the Hugging Face hub could not be reached or read"
     hint = "; --data-dir takes a local copy, a folder with train*.parquet and test*.parquet"

@@ -23,7 +23,7 @@ __all__ = ["load"]
 SPLIT_KEYS, WHOLE_KEYS = ("x_train", "y_train", "x_test", "y_test"), ("x", "y")
 
 
-def load(source: str, *, data_dir: Path | None = None, seed: int = 0) -> Dataset:
+def load(source: str | Path, *, data_dir: str | Path | None = None, seed: int = 0) -> Dataset:
     """The data named by `source`, preprocessed.
 
     `source` is digits, mnist, cifar10, or the path of an .npz or .parquet file, of a folder with
@@ -34,7 +34,7 @@ def load(source: str, *, data_dir: Path | None = None, seed: int = 0) -> Dataset
     it they come from the Hugging Face hub, and stay in its cache. Where no test set is published,
     `seed` draws 20 % of each class. Raises `DataError` if anything is missing, broken or unfit.
     """
-    path = Path(source).expanduser().resolve()
+    source, path = str(source), Path(source).expanduser().resolve()
     if source == "digits":
         digits = optional("sklearn.datasets").load_digits()
         x = channels_first(digits.images.astype(np.uint8))  # whole numbers, 0..16

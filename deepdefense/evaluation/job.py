@@ -113,8 +113,7 @@ def _run(
         rho=ATTACK,
     )
     check_count("examples", settings["examples"], least=1)
-    folder = None if settings["data_dir"] is None else Path(settings["data_dir"])
-    data = load(settings["data"], data_dir=folder, seed=seed)
+    data = load(settings["data"], data_dir=settings["data_dir"], seed=seed)
     model, network = _network(backend, settings, settings["weights"], data)
     reference, undefended = None, network
     if settings["reference"] is not None:
