@@ -21,7 +21,7 @@ from deepdefense.data import Dataset
 __all__ = ["peers", "without"]
 
 IMAGES, BATCH, STEPS = 1000, 100, 50
-FINE = 0.002  # an overshoot with which norms are no larger than the peers' with 0.02
+FINE = 0.001  # an overshoot with which norms are no larger than the peers' with 0.02
 FEW = 50  # images for the peers that take them one by one, or a class at a time
 Attack = Callable[[Tensor], Tensor]
 Maker = Callable[[nn.Module], Attack]

@@ -206,4 +206,4 @@ class DeepDefense(Objective):
             return length, found.success
         if self.gradient == "implicit":
             return implicit(backend, f, x, found, p=self.p), found.success
-        return chord(backend, f, x, found, p=self.p, overshoot=self.overshoot)
+        return chord(backend, f, x, found, overshoot=self.overshoot)

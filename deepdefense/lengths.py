@@ -74,11 +74,11 @@ def implicit(backend: Backend, f: Forward, x: Array, found: Search, *, p: float)
     gap = reduce(logits * direction, "b k -> b", "sum")
     slope = norm(backend, pull(direction), dual(p))
     nearer = _towards(backend, gap, slope, found.steps > 0)
-    return norm(backend, found.shift, p) - nearer
+    return found.length - nearer
 
 
 def chord(
-    backend: Backend, f: Forward, x: Array, found: Search, *, p: float, overshoot: float
+    backend: Backend, f: Forward, x: Array, found: Search, *, overshoot: float
 ) -> tuple[Array, Array]:
     """The distance by the steps of `approach`, and one more by the chord method: [b].
 
@@ -101,7 +101,7 @@ def chord(
     usable = (found.steps > 0) & xp.isfinite(rest)
     rest = -xp.where(usable, rest, xp.zeros_like(rest))
     rest = rest / xp.where(usable, found.slope, xp.ones_like(found.slope))
-    step = norm(backend, found.shift, p)
+    step = found.length
     length = xp.where(step + rest > 0, step + rest, step)
     across = usable & (rest <= overshoot * step)
     return length - _towards(backend, gap, found.slope, usable), across

@@ -34,16 +34,25 @@ __all__ = [
 # on the boundary, whose steps would otherwise all be zero: it is carried across.
 SHORTEST_STEP = 16
 
+# What a bound cuts off a step is made up for if the step is no longer than this share of the way so
+# far: the next linearisation would differ little from this one. More of it saves more of them, and
+# what is made up for makes the way longer.
+NEARLY = 0.1
+
+# The share of the overshoot that is kept for carrying such an example across.
+ACROSS = 0.1
+
 
 class Search(NamedTuple):
     """Where a search has come to, per example; t is the cap on the steps.
 
-    `shift` [b d]: the sum of the steps, without overshoot; `slope` [b]: ||w||_q of the last step's
-    normal; `steps`, `success` [b]; `bases` and `targets` [b t]: the two classes whose boundary each
-    step went for.
+    `shift` [b d]: the sum of the steps, without overshoot; `length` [b]: its p-norm; `slope` [b]:
+    ||w||_q of the last step's normal; `steps`, `success` [b]; `bases` and `targets` [b t]: the two
+    classes whose boundary each step went for.
     """
 
     shift: Array
+    length: Array
     slope: Array
     steps: Array
     success: Array
@@ -198,12 +207,12 @@ def _linearised_step(
     p: float,
     *,
     anew: bool = False,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Nearest]:
     """From x + shift, or `anew` from x, onto the boundary that is nearest as seen from x + shift.
 
     A right example's base class is its label, a wrong one's the highest other class at the iterate.
 
-    Shapes: shift [b d], logits [b k] -> step [b d], its slope, base and target [b].
+    Shapes: shift [b d], logits [b k] -> step [b d], its slope and base [b], and the boundary.
     """
     xp = backend.xp
     own = backend.one_hot(task.label, logits.shape[1], logits)
@@ -212,7 +221,7 @@ def _linearised_step(
     contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
     nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p, anew=anew)
     move, slope = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
-    return move, slope, base, xp.argmax(nearest.contrast, 1)
+    return move, slope, base, nearest
 
 
 def search(
@@ -247,14 +256,16 @@ def search(
     def step(state: Search, task: _Task) -> tuple[Search, Array]:
         point = task.x + state.shift
         logits, fold = backend.class_gradients(f, point)
-        move, slope, base, target = _linearised_step(
+        move, slope, base, nearest = _linearised_step(
             backend, task, state.shift, logits, _kept_in(box, point, fold, p), p
         )
         shift = state.shift + move
         if box is not None:
-            shift = box.inside(task.x + shift) - task.x
+            small = nearest.distance <= NEARLY * state.length
+            shift = _within(backend, box, task.x, state.shift, shift, nearest, small, p, overshoot)
         # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
-        exists = (slope > 0) & xp.isfinite(norm(backend, (1 + overshoot) * shift, p))
+        length = norm(backend, shift, p)
+        exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
         logits = backend.forward(f, within(task.x + (1 + overshoot) * shift))
         success = ((xp.argmax(logits, 1) == task.label) != task.leave) & xp.all(
@@ -263,17 +274,21 @@ def search(
         slot = backend.one_hot(state.steps, steps, logits) > 0
         taken = Search(
             shift=shift,
+            length=xp.where(exists, length, state.length),
             slope=slope,
             steps=xp.where(exists, state.steps + 1, state.steps),
             success=success,
             bases=xp.where(slot, rearrange(base, "b -> b 1"), state.bases),
-            targets=xp.where(slot, rearrange(target, "b -> b 1"), state.targets),
+            targets=xp.where(
+                slot, rearrange(xp.argmax(nearest.contrast, 1), "b -> b 1"), state.targets
+            ),
         )
         return taken, exists & ~success
 
     none = xp.zeros_like(task.label)
     start = Search(
         shift=xp.zeros_like(x),
+        length=xp.zeros_like(task.shortest),
         slope=xp.zeros_like(task.shortest),
         steps=none,
         success=finite & ~task.leave & (not reach),
@@ -297,8 +312,36 @@ def _kept_in(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
     )
 
 
+def _within(
+    backend: Backend,
+    box: Box,
+    x: Array,
+    start: Array,
+    end: Array,
+    plane: Nearest,
+    small: Array,
+    p: float,
+    overshoot: float,
+) -> Array:
+    """Where a step from x + start to x + end comes to in the box: [b d] -> [b d], without x.
+
+    What a bound cuts off leaves it short of the plane, and the search goes on from there. After a
+    small step [b] it need not: the step goes on once, the shortest way among coordinates that are
+    not at their bound, until all of the overshoot but the last (`ACROSS`) meets the plane.
+    """
+    xp = backend.xp
+    end = box.inside(x + end) - x
+    tried = box.inside(x + (1 + (1 - ACROSS) * overshoot) * end)
+    gap = plane.gap + reduce(plane.normal * (tried - x - start), "b d -> b", "sum")
+    none = xp.zeros_like(gap)
+    normal = box.along(tried, rearrange(plane.normal, "b d -> b 1 d"))[:, 0]
+    more, _ = boundary_step(backend, xp.where(small & (gap < 0), gap, none), normal, p, none)
+    return box.inside(x + end + more) - x
+
+
 class _Approach(NamedTuple):
     shift: Array  # [b d]
+    length: Array  # [b], its p-norm
     slope: Array  # [b], of the last step's normal
     base: Array  # [b], and
     target: Array  # [b]: the classes it went between
@@ -336,15 +379,17 @@ def approach(
     task, finite = _assign(backend, x, clean, label, candidates, p)
 
     def onto(state: _Approach, task: _Task, logits: Array, fold: Fold) -> tuple[_Approach, Array]:
-        move, slope, base, target = _linearised_step(
+        move, slope, base, nearest = _linearised_step(
             backend, task, state.shift, logits, fold, p, anew=True
         )
-        exists = (slope > 0) & xp.isfinite(norm(backend, (1 + overshoot) * move, p))
+        length = norm(backend, move, p)
+        exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
         taken = _Approach(
             shift=xp.where(rearrange(exists, "b -> b 1"), move, state.shift),
+            length=xp.where(exists, length, state.length),
             slope=xp.where(exists, slope, state.slope),
             base=xp.where(exists, base, state.base),
-            target=xp.where(exists, target, state.target),
+            target=xp.where(exists, xp.argmax(nearest.contrast, 1), state.target),
             steps=xp.where(exists, state.steps + 1, state.steps),
         )
         return taken, exists
@@ -354,17 +399,20 @@ def approach(
         return onto(state, task, logits, fold)
 
     none = xp.zeros_like(task.label)
-    start = _Approach(xp.zeros_like(x), xp.zeros_like(task.shortest), none, none, none)
+    zero = xp.zeros_like(task.shortest)
+    start = _Approach(xp.zeros_like(x), zero, zero, none, none, none)
     state, active = onto(start, task, clean, fold)
     # An example that is not finite has been moved, if its logits are finite, and is moved back.
     state = state._replace(
         shift=xp.where(rearrange(finite, "b -> b 1"), state.shift, start.shift),
+        length=xp.where(finite, state.length, zero),
         steps=xp.where(finite, state.steps, none),
     )
     if steps > 1:
         state = backend.iterate(step, state, task, active & finite, steps=steps - 1)
     found = Search(
         shift=state.shift,
+        length=state.length,
         slope=state.slope,
         steps=state.steps,
         success=none > 0,

@@ -43,7 +43,9 @@ def deepfool(
         candidates: how many of the highest clean logits to consider, the base class included.
         bounds: (low, high), the range the perturbed example must stay in, if any: numbers, or
             arrays of its shape. Every iterate is clipped to it. For p < 2, whose steps go along few
-            coordinates, w_j leaves out those at a bound that it leads out of.
+            coordinates, w_j leaves out those at a bound that it leads out of. A step of at most a
+            tenth of the way so far that clipping leaves short of its plane goes on to it at once,
+            along the coordinates that are not at their bound.
 
     Returns:
         `Perturbation` (x, delta, success, steps); delta includes the overshoot.

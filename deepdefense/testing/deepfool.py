@@ -108,6 +108,15 @@ class DeepFoolTests(_Attacks):
             assert found.steps == 2
             np.testing.assert_allclose(found.delta, [[0, 1, 0.25, 0]], atol=1e-3)
 
+    @pytest.mark.parametrize("p", [2.0, 3.0])
+    def test_makes_up_for_what_a_bound_cuts_off_a_small_step(self, p: float) -> None:
+        """The second step goes along a coordinate that is at its bound; the others carry on."""
+        network = linear([[0.0, 0.0, 0.0], [8.0, 1.0, 1.0]], [0.0, -9.4])
+        found = self.attack(network, np.full((1, 3), 0.5), p=p, bounds=(0.0, 1.0), overshoot=0.001)
+        assert found.success.all()
+        assert found.steps == 2
+        np.testing.assert_allclose(found.delta, [[0.5, 0.2, 0.2]], atol=1e-3)
+
     @given(cases(depth=(0, 0), classes=(2, 2)))
     def test_exact_distance_on_two_linear_classes(self, case: Case) -> None:
         self.accept(case)

@@ -71,7 +71,9 @@ def deepfool(
     r_i = |g_l| / ||w_l||_q^q |w_l|^(q-1) sign(w_l), where l = argmin_j |g_j| / ||w_j||_q,
     g_j = f_j - f_base and w_j = grad_x g_j at x + shift; the base class is y, or the prediction.
     A step is at least 16 machine epsilons of ||x||_p long. Within bounds and for p < 2, w_j has
-    zeros where x + shift is at its bound and would leave it.
+    zeros where x + shift is at its bound and would leave it. If a step is no longer than a tenth of
+    the shift, and the bounds leave its end short of the plane even with 0.9 of the overshoot, it
+    goes on once, by as much as is lacking, along the coordinates that are not at their bound there.
     """
     zero = np.zeros(x.shape, dtype=np.float64)
     if not finite(x) or not finite(network.logits(x)):
@@ -100,11 +102,20 @@ def deepfool(
             break
         r = max(nearest, shortest) * steepest(gradients[target] - gradients[base], p)
         path.append((base, target))
-        shift = shift + r
+        before, shift = shift, shift + r
         delta = (1.0 + overshoot) * shift
         if bounds is not None:
             shift = np.clip(x + shift, bounds[0], bounds[1]) - x
             delta = np.clip(x + (1.0 + overshoot) * shift, bounds[0], bounds[1]) - x
+            tried = np.clip(x + (1.0 + 0.9 * overshoot) * shift, bounds[0], bounds[1])
+            w = gradients[target] - gradients[base]
+            short = float(scores[target] - scores[base]) + float(np.sum(w * (tried - x - before)))
+            shut = (tried <= bounds[0]) & (w < 0) | (tried >= bounds[1]) & (w > 0)
+            free = np.where(shut, 0.0, w)
+            away = distance(short, free, p)
+            if norm(r, p) <= 0.1 * norm(before, p) and short < 0.0 and math.isfinite(away):
+                shift = np.clip(x + shift + away * steepest(free, p), bounds[0], bounds[1]) - x
+                delta = np.clip(x + (1.0 + overshoot) * shift, bounds[0], bounds[1]) - x
         tested = network.logits(x + delta)
         if finite(tested) and argmax(tested) != base:
             return Walk(delta, shift, True, len(path), tuple(path))
