@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from einops import rearrange
 
-from deepdefense.backend import Array, Backend, framework_of
-from deepdefense.checks import check_bounds
+from deepdefense.backend import Array, Backend, framework_of, to_host
+from deepdefense.checks import check_bounds, python_number
 from deepdefense.errors import InputError
 
-__all__ = ["Bounds", "Box", "box_of", "check_within"]
+__all__ = ["Bounds", "Box", "Fixed", "box_of", "check_within", "fix_bounds"]
 
 Bounds: TypeAlias = tuple[Any, Any]  # (low, high): numbers, or arrays of an example's shape
 
@@ -45,17 +46,63 @@ class Box:
         return xp.where(shut, xp.zeros_like(directions), directions)
 
 
-def box_of(backend: Backend, x: Array, bounds: Bounds | None) -> Box | None:
+class Fixed(NamedTuple):
+    """An array that a setting can hold: settings are compared, hashed and written down.
+
+    >>> Fixed.of(np.zeros((2, 3))) == Fixed.of(np.zeros((2, 3)))
+    True
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    content: bytes
+
+    @classmethod
+    def of(cls, array: Any) -> Fixed:
+        """A copy of any framework's array."""
+        host = np.ascontiguousarray(to_host(array))
+        return cls(host.shape, host.dtype.str, host.tobytes())
+
+    @property
+    def array(self) -> np.ndarray:
+        """As NumPy's; a copy, as frameworks want arrays that they could write to."""
+        return np.frombuffer(self.content, self.dtype).reshape(self.shape).copy()
+
+    def __repr__(self) -> str:
+        low, high = (f"{of(self.array):g}" for of in (np.min, np.max))
+        digest = hashlib.sha256(self.content).hexdigest()[:16]
+        return f"array {list(self.shape)} from {low} to {high}, {digest}"
+
+
+def fix_bounds(settings: Any) -> None:
+    """Check the `bounds` of a frozen dataclass, and let it hold arrays, while it comes to be."""
+    check_bounds(settings.bounds)
+    if settings.bounds is None:
+        return
+    low, high = (
+        bound if isinstance(bound, int | float | Fixed) else Fixed.of(bound)
+        for bound in map(python_number, settings.bounds)
+    )
+    if not np.all(_values(low) < _values(high)):
+        raise InputError(f"bounds must be a pair (low, high) with low < high, got {low}, {high}")
+    object.__setattr__(settings, "bounds", (low, high))
+
+
+def _values(bound: Any) -> Any:
+    return bound.array if isinstance(bound, Fixed) else bound
+
+
+def box_of(backend: Backend, x: Array, bounds: Bounds | None, *, judge: bool = True) -> Box | None:
     """The box of flat examples for given bounds, if there are any, [b ...] -> [1 d] each.
 
     Raises `InputError` for bounds that are no pair low < high, or do not fit the examples' shape,
-    and where values are known, for examples that lie outside.
+    and with `judge`, where values are known, for examples that lie outside.
     """
     if bounds is None:
         return None
     check_bounds(bounds)
     low, high = (_row(backend, x, bound) for bound in bounds)
-    if backend.known(x) and backend.known(low) and backend.known(high):
+    if judge and backend.known(x) and backend.known(low) and backend.known(high):
         flat = backend.xp.reshape(x, (-1, low.shape[1]))
         check_within(*map(backend.to_numpy, (flat, low, high)))
     return Box(backend, low, high)
@@ -64,10 +111,10 @@ def box_of(backend: Backend, x: Array, bounds: Bounds | None) -> Box | None:
 def _row(backend: Backend, x: Array, bound: Any) -> Array:
     """A bound for each value of an example: [1 d]."""
     xp, shape = backend.xp, tuple(x.shape[1:])
-    row: Array = bound
+    row: Array = _values(bound)
     # Arrays may be NumPy's, whatever the framework. (Dynamo cannot ask that of a number.)
-    if not isinstance(bound, int | float) and framework_of(bound) == "numpy":
-        row = backend.asarray(bound, x)
+    if not isinstance(row, int | float) and framework_of(row) == "numpy":
+        row = backend.asarray(row, x)
     if own := tuple(getattr(row, "shape", ())):
         row = xp.reshape(row, (1, *_fitting(own, shape)))
     return xp.reshape(xp.zeros_like(x[:1]) + row, (-1, math.prod(shape)))

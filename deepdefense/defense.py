@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from einops import einsum, rearrange, reduce
 
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of
+from deepdefense.box import Bounds, Box, box_of, fix_bounds
 from deepdefense.checks import (
     check_choice,
     check_count,
@@ -17,6 +18,7 @@ from deepdefense.checks import (
     check_order,
     python_numbers,
 )
+from deepdefense.errors import InputError
 from deepdefense.lengths import chord, implicit, unrolled
 from deepdefense.metrics import ratio
 from deepdefense.norms import norm
@@ -82,6 +84,9 @@ class DeepDefense(Objective):
             and from there the rest of the way by the last slope; see `fast`.
         unfinished: an example that is not across after `steps` enters with its partial
             perturbation ("keep"), or not at all ("drop").
+        bounds: (low, high), the range that perturbed examples have, for gradient "chord" and p > 1:
+            numbers, or arrays of their shape. The distance is then that of the nearest point
+            within, where those who attack images must go. Examples should lie within it.
 
     Raises:
         InputError: a setting out of range.
@@ -106,6 +111,7 @@ class DeepDefense(Objective):
     candidates: int = 10
     gradient: Literal["unrolled", "implicit", "chord"] = "unrolled"
     unfinished: Literal["keep", "drop"] = "keep"
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         python_numbers(self)
@@ -116,6 +122,13 @@ class DeepDefense(Objective):
         check_count("candidates", self.candidates, least=2)
         check_choice("gradient", self.gradient, GRADIENTS)
         check_choice("unfinished", self.unfinished, ("keep", "drop"))
+        fix_bounds(self)
+        if self.bounds is not None and not (self.gradient == "chord" and self.p > 1):
+            raise InputError(
+                'bounds go with the gradient "chord" and p > 1, where the shortest way within them '
+                "is found: DeepDefense.fast(bounds=...), --fast --bounded; "
+                f"got gradient {self.gradient!r}, p {self.p:g}"
+            )
 
     @classmethod
     def fast(cls, **changes: Any) -> DeepDefense:
@@ -160,9 +173,11 @@ class DeepDefense(Objective):
         check_labels(y, x)
         xp = backend.xp
         with backend.inference(model) as f:
+            # Examples that are moved at random may leave arrays of bounds: no reason to stop.
+            box = box_of(backend, x, self.bounds, judge=False)
             f, flat = flatten(backend, f, x)
             flat = backend.stop_gradient(flat)
-            found, correct, finite = self._search(backend, f, flat, y)
+            found, correct, finite = self._search(backend, f, flat, y, box)
             # An example without a prediction would put NaN in the gradient even when masked out.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
             length, success = self._length(backend, f, flat, found)
@@ -187,7 +202,7 @@ class DeepDefense(Objective):
         )
 
     def _search(
-        self, backend: Backend, f: Forward, x: Array, y: Array
+        self, backend: Backend, f: Forward, x: Array, y: Array, box: Box | None
     ) -> tuple[Search, Array, Array]:
         settings: dict[str, Any] = {
             "p": self.p,
@@ -196,7 +211,7 @@ class DeepDefense(Objective):
             "candidates": self.candidates,
         }
         if self.gradient == "chord":
-            return approach(backend, f, x, y, **settings)
+            return approach(backend, f, x, y, box=box, **settings)
         return search(backend, f, x, y, reach=True, **settings)
 
     def _length(self, backend: Backend, f: Forward, x: Array, found: Search) -> tuple[Array, Array]:

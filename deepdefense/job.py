@@ -98,6 +98,12 @@ def _run(
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples "
         f"{list(data.x_train.shape[1:])}, {data.classes} classes"
     )
+    if settings.get("bounded"):
+        if data.bounds() is None:
+            raise InputError(
+                f"{data.name} has no range of pixels to keep within: leave out bounded"
+            )
+        defense = replace(defense, bounds=data.bounds())
     model = network_named(backend, settings["network"], data, recipe.seed)
     if settings["weights"] is not None:
         model = with_weights(backend, model, Path(settings["weights"]))

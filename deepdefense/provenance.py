@@ -11,6 +11,7 @@ from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from deepdefense.backend import Array
+from deepdefense.box import Fixed
 from deepdefense.data import Dataset
 
 __all__ = ["NetworkInfo", "describe", "environment", "plain"]
@@ -60,7 +61,9 @@ def environment(framework: str, array: Array = None) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """As JSON can hold it, which knows no infinity."""
+    """As JSON can hold it, which knows no infinity; of arrays in settings what tells them apart."""
+    if isinstance(value, Fixed):
+        return repr(value)
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -77,7 +77,7 @@ def summary() -> str:
         (
             beside(found[data, network, 0, "reference"], rows)
             for (data, network, _, way), rows in sorted(found.items())
-            if way in ("deepdefense", "nearest")
+            if way in ("deepdefense", "nearest", "image")
         ),
     )
 

@@ -92,7 +92,9 @@ def test_hardens_without_an_argument(folder: Path, capsys: pytest.CaptureFixture
     assert "rho_2 rose from" in captured.err.replace("\n", " ")
 
 
-def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
+def test_takes_data_networks_and_settings_of_ones_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*blobs(p="inf", gradient="implicit", seed="3", out="a")) == 0
     report = json.loads((folder / "a" / "report.json").read_text())
     config = report["config"]
@@ -112,6 +114,9 @@ def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
     assert config["clip"] > 0  # the median that was measured
     assert config["d"] > 0  # fitted, as c was given and d was not
 
+    assert run(*blobs("--fast", "--bounded", out="d")) == 2
+    assert "has no range of pixels to keep within" in capsys.readouterr().err
+
     # Its weights, hardened once more: what was after is now before.
     weights = "a/hardened.safetensors"
     assert run(*blobs(p="inf", weights=weights, epochs="0", out="b")) == 0
@@ -119,6 +124,19 @@ def test_takes_data_networks_and_settings_of_ones_own(folder: Path) -> None:
     assert again["before"] == again["after"] == report["after"]
     assert again["network"]["weights"] == weights
     assert not (folder / "b" / "reference.safetensors").exists()
+
+
+def test_keeps_within_the_range_of_pixels(folder: Path) -> None:
+    """Which is that of the data, as the network takes them: centred."""
+    y = np.arange(80) % 2
+    x = np.random.default_rng(0).integers(0, 60, (80, 4, 4)) + 150 * y[:, None, None]
+    np.savez("pixels.npz", x=x.astype(np.uint8), y=y)
+    arguments = ("harden", "--data", "pixels.npz", "--fast", "--steps", "3", "--epochs", "1")
+    assert run(*arguments, "--batch-size", "1", "--bounded", "--out", "p") == 0
+    report = json.loads((folder / "p" / "report.json").read_text())
+    low, high = report["config"]["bounds"]
+    assert low.startswith("array [1, 4, 4] from -")
+    assert high.startswith("array [1, 4, 4] from ")
 
 
 @pytest.mark.parametrize(("task", "at"), [("reference", 10), ("harden", 5)])

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import deepdefense as dd
+from deepdefense.errors import InputError
+from deepdefense.provenance import plain
+from deepdefense.results import method
 
 
 @pytest.mark.parametrize(
@@ -77,3 +84,44 @@ def test_steps_of_the_chord_find_the_nearest_point_that_deepfool_passes_by() -> 
     assert errors[0] > 0.9
     assert errors[2] < 1e-3
     assert np.linalg.norm(dd.deepfool(model, x).delta) > 1.9 * nearest
+
+
+def test_bounds_that_are_arrays_are_compared_and_written_down() -> None:
+    low, high = np.zeros((1, 2, 2), np.float32), np.ones((1, 2, 2), np.float32)
+    defense = dd.DeepDefense.fast(bounds=(low, high))
+    same = dd.DeepDefense.fast(bounds=(low.copy(), high.copy()))
+    assert defense == same
+    assert hash(defense) == hash(same)
+    assert defense != dd.DeepDefense.fast(bounds=(low, high + 1))
+    assert replace(defense, c=1.0).bounds == defense.bounds
+    low[:] = 2.0  # a copy is held
+    assert defense == same
+    written = json.loads(json.dumps(plain(method(defense))))["bounds"]
+    assert [text.rpartition(", ")[0] for text in written] == [
+        "array [1, 2, 2] from 0 to 0",
+        "array [1, 2, 2] from 1 to 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"gradient": "unrolled"}, 'the gradient "chord" and p > 1'),
+        ({"gradient": "implicit"}, "got gradient 'implicit', p 2"),
+        ({"p": 1.0}, "got gradient 'chord', p 1"),
+        ({"bounds": (1.0, 0.0)}, "low < high"),
+        ({"bounds": (np.zeros(3), np.zeros(3))}, "low < high"),
+        ({"bounds": 1.0}, "must be a pair"),
+    ],
+)
+def test_bounds_that_are_none(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        dd.DeepDefense(**{"gradient": "chord", "bounds": (0.0, 1.0), **settings})
+
+
+def test_examples_may_lie_outside_of_bounds() -> None:
+    """As images do that are moved at random, where bounds are arrays."""
+    weight = np.array([[3.0, 4.0], [0.0, 0.0]])
+    defense = dd.DeepDefense.fast(bounds=(0.0, 1.0))
+    terms = defense.terms(lambda x: x @ weight.T, np.array([[1.2, 0.5]]), np.array([0]))
+    assert np.isfinite(terms.penalty).all()

@@ -9,7 +9,8 @@ from deepdefense.attacks import deepfool, fgsm, pgd
 from deepdefense.attacks.balls import check_ball
 from deepdefense.backend import Array, Model
 from deepdefense.baselines.mixture import Mixture
-from deepdefense.checks import check_bounds, check_count, check_number, check_order
+from deepdefense.box import Bounds, fix_bounds
+from deepdefense.checks import check_count, check_number, check_order
 
 __all__ = ["AdversarialTraining", "DeepFoolTraining", "PGDTraining"]
 
@@ -87,7 +88,7 @@ class PGDTraining(Mixture):
         eps: radius of the ball, in the units of x.
         steps: of the descent, each of length 2.5 eps / steps.
         p: order of the norm, 2 or inf.
-        bounds: (low, high), the range of perturbed examples.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu (2018), "Towards deep learning models
     resistant to adversarial attacks".
@@ -97,14 +98,14 @@ class PGDTraining(Mixture):
     eps: float = 0.1
     steps: int = 10
     p: float = math.inf
-    bounds: tuple[float, float] | None = None
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)
         check_ball(self.p)
-        check_bounds(self.bounds)
+        fix_bounds(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball that fool, or where the descent came to."""

@@ -11,7 +11,8 @@ from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.fmn import fmn
 from deepdefense.backend import Array, Model, backend_of
 from deepdefense.baselines.mixture import Mixture
-from deepdefense.checks import check_bounds, check_count, check_number
+from deepdefense.box import Bounds, fix_bounds
+from deepdefense.checks import check_count, check_number
 
 __all__ = ["MMA"]
 
@@ -30,7 +31,7 @@ class MMA(Mixture):
         d_max: the margin that is large enough, in the units of x.
         steps: of the attack.
         p: order of the norm, 2 or inf.
-        bounds: (low, high), the range of perturbed examples.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
     Source: Ding et al. (2020), "MMA training: direct input space margin maximization through
     adversarial training", algorithm 1.
@@ -40,14 +41,14 @@ class MMA(Mixture):
     d_max: float = 1.0
     steps: int = 10
     p: float = 2.0
-    bounds: tuple[float, float] | None = None
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("d_max", self.d_max, least=0)
         check_count("steps", self.steps, least=1)
         check_ball(self.p)
-        check_bounds(self.bounds)
+        fix_bounds(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the boundary, or on the way there at distance d_max."""

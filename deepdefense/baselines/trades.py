@@ -10,7 +10,8 @@ from einops import einsum, reduce
 from deepdefense.attacks.balls import check_ball
 from deepdefense.attacks.pgd import pgd
 from deepdefense.backend import Array, Backend, Forward, Model
-from deepdefense.checks import check_bounds, check_count, check_number, python_numbers
+from deepdefense.box import Bounds, fix_bounds
+from deepdefense.checks import check_count, check_number, python_numbers
 from deepdefense.objective import Losses, Objective, cross_entropy
 
 __all__ = ["TRADES"]
@@ -42,7 +43,7 @@ class TRADES(Objective):
         eps: radius of the ball, in the units of x.
         steps: of the descent, each of length 2.5 eps / steps.
         p: order of the norm, 2 or inf.
-        bounds: (low, high), the range of perturbed examples.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
     Source: Zhang et al. (2019), "Theoretically principled trade-off between robustness and
     accuracy", algorithm 1.
@@ -52,7 +53,7 @@ class TRADES(Objective):
     eps: float = 0.1
     steps: int = 10
     p: float = math.inf
-    bounds: tuple[float, float] | None = None
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         python_numbers(self)
@@ -60,7 +61,7 @@ class TRADES(Objective):
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)
         check_ball(self.p)
-        check_bounds(self.bounds)
+        fix_bounds(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball whose prediction differs from that of x, or on the way there."""

@@ -92,6 +92,14 @@ def harden(
             "steps 1, where they are not given.",
         ),
     ] = False,
+    bounded: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            help="With --fast: the distance to the nearest image, which keeps within the range of "
+            "pixels; better with --steps 3.",
+        ),
+    ] = False,
     max_accuracy_drop: Annotated[
         float | None,
         option(
@@ -137,6 +145,7 @@ def harden(
         candidates=candidates,
         p=p,
         gradient=gradient,
+        bounded=bounded or None,
         max_accuracy_drop=max_accuracy_drop,
         patience=patience,
         seed=seed,

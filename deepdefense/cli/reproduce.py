@@ -33,8 +33,8 @@ def reproduce(
         Parameter(
             negative="",
             consume_multiple=True,
-            help="Of plain, parseval, fgs, deepfool, pgd, trades, mma, paper, deepdefense, nearest "
-            "(default: all).",
+            help="Of plain, parseval, fgs, deepfool, pgd, trades, mma, paper, deepdefense, "
+            "nearest, image (default: all).",
         ),
     ] = None,
     seeds: Annotated[

@@ -30,6 +30,7 @@ MEANINGS = {
     "steps": "most DeepFool iterations in training",
     "candidates": "classes considered",
     "unfinished": "examples not across the boundary",
+    "bounds": "the range of perturbed examples in training",
     "lr": "learning rate",
     "decay": "what the learning rate ends at, as a share",
     "anneal": "whether it falls along a cosine, not in one cut",

@@ -25,7 +25,7 @@ from deepdefense.provenance import NetworkInfo
 from deepdefense.results import ATTACK, method
 from deepdefense.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_weights
 from deepdefense.stages import run_stage
-from deepdefense.study.methods import METHODS, Scale
+from deepdefense.study.methods import METHODS, NEAREST, Scale
 from deepdefense.study.subjects import Subject
 from deepdefense.training import TrainingBackend
 from deepdefense.watcher import Watcher
@@ -130,15 +130,19 @@ class Bench:
         x, y = self.data.x_train[rows], self.data.y_train[rows]
         found = deepfool(reference, self.backend.asarray(x, reference), **ATTACK)
         delta = self.backend.to_numpy(found.delta).reshape(len(x), -1)
-        defense = DeepDefense(**self.subject.defense)
         [clean] = fgs_accuracy(reference, x, y, [0.0])
         level = 0.5 if clean > 0.5 else clean / 2
+
+        def penalty(method: str, **settings: Any) -> DeepDefense:
+            defense = DeepDefense(**{**self.subject.defense, **settings})
+            steepness = self.subject.hardening(method).steepness
+            return fitted(self.backend, reference, x, y, defense, seed=0, steepness=steepness)
+
         return Scale(
             fgs=float(f"{eps_ref(reference, x, y, level=level):.3g}"),
             distance=float(f"{np.median(np.linalg.norm(delta, axis=1)):.3g}"),
-            fitted=fitted(
-                self.backend, reference, x, y, defense, seed=0, steepness=self.subject.steepness
-            ),
+            fitted=penalty("deepdefense"),
+            image=penalty("image", **NEAREST, bounds=self.data.bounds()),
         )
 
     def cell(
@@ -157,7 +161,7 @@ class Bench:
         An `objective` of other settings instead of the method's own needs a `tag` for its folder.
         """
         (model, origin), chosen = reference, METHODS[name]
-        recipe = replace(self.subject.recipe, seed=seed)
+        recipe = replace(self.subject.hardening(name).recipe, seed=seed)
         limit = epochs or self.epochs
         recipe = chosen.recipe(recipe if limit is None else replace(recipe, epochs=limit))
         objective = chosen.objective(scale) if objective is None else objective

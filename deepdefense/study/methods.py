@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from deepdefense.baselines import (
     MMA,
@@ -17,7 +18,7 @@ from deepdefense.defense import FAST, DeepDefense
 from deepdefense.objective import Objective
 from deepdefense.training import Recipe
 
-__all__ = ["METHODS", "Method", "Scale"]
+__all__ = ["METHODS", "NEAREST", "Method", "Scale"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Scale:
 
     `fgs` is the length of the fast gradient step that half of the examples stand, or half of those
     that a network gets right that is wrong on more than half; `distance` the median l2 distance by
-    DeepFool; `fitted` the penalty whose c and d fit.
+    DeepFool; `fitted` the penalty whose c and d fit, and `image` that on the nearest image: the
+    nearest point within the range of pixels.
     """
 
     fgs: float
     distance: float
     fitted: DeepDefense
+    image: DeepDefense
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ def _paper(recipe: Recipe) -> Recipe:
     return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
 
 
+# The search for the nearest point of a boundary, which DeepFool passes by.
+NEAREST: Mapping[str, Any] = {**FAST, "steps": 3}
+
 METHODS: Mapping[str, Method] = {
     "plain": Method("plain fine-tuning", lambda scale: Objective()),
     "parseval": Method("Parseval networks", lambda scale: Parseval()),
@@ -62,6 +68,7 @@ METHODS: Mapping[str, Method] = {
     "paper": Method("Deep Defense, the paper's settings", lambda scale: DeepDefense(), _paper),
     "deepdefense": Method("Deep Defense, fitted", lambda scale: scale.fitted),
     "nearest": Method(
-        "Deep Defense, nearest point", lambda scale: replace(scale.fitted, **{**FAST, "steps": 3})
+        "Deep Defense, nearest point", lambda scale: replace(scale.fitted, **NEAREST)
     ),
+    "image": Method("Deep Defense, nearest image", lambda scale: scale.image),
 }

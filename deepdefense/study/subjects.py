@@ -13,6 +13,14 @@ __all__ = ["SUBJECTS", "Subject"]
 
 
 @dataclass(frozen=True)
+class Hardening:
+    """How a network is hardened: `steepness` is that of the fitted penalty (`calibrate`)."""
+
+    recipe: Recipe
+    steepness: float
+
+
+@dataclass(frozen=True)
 class Subject:
     """A network on a data set.
 
@@ -26,11 +34,17 @@ class Subject:
     recipe: Recipe
     steepness: float  # of the fitted penalty: `deepdefense.calibrate`
     defense: Mapping[str, Any]  # its settings besides c and d
+    image: Hardening | None = None  # for the nearest image, if by other settings
 
     @property
     def name(self) -> str:
         """Such as mnist-lenet."""
         return f"{self.data}-{self.network}"
+
+    def hardening(self, method: str) -> Hardening:
+        """By what a method of that name is trained."""
+        own = Hardening(self.recipe, self.steepness)
+        return self.image if method == "image" and self.image else own
 
 
 IMPLICIT = {"gradient": "implicit", "candidates": 3}
@@ -62,6 +76,7 @@ _ALL = (
         recipe=Recipe(epochs=14, lr=1e-3, decay=0.2, warmup=0.5, clip="auto"),
         steepness=2.8,
         defense=FAST,
+        image=Hardening(Recipe(epochs=14, lr=1e-3, clip="auto", **COSINE), steepness=1.7),
     ),
     Subject(
         "cifar10",

@@ -78,6 +78,7 @@ def _walked(
     """What a small change must not change of the oracle's search, and where that leads."""
     keywords: Any = {"p": case.p, "steps": defense.steps}
     if defense.gradient == "chord":
+        keywords["bounds"] = defense.bounds
         landing = oracle.approach(network, x, y, candidates=case.candidates, **keywords)
         return landing.path, landing.shift
     keywords["overshoot"] = defense.overshoot
@@ -237,14 +238,23 @@ class ImplicitTests(_Penalties):
         )
         np.testing.assert_allclose(found, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
 
-    @given(cases(activations=SMOOTH, depth=(0, 2)), st.integers(1, 3))
-    def test_chord_equals_the_oracle(self, case: Case, steps: int) -> None:
+    @given(
+        cases(activations=SMOOTH, depth=(0, 2)),
+        st.integers(1, 3),
+        st.sampled_from([None, (-1.0, 1.0)]),
+    )
+    def test_chord_equals_the_oracle(
+        self, case: Case, steps: int, bounds: tuple[float, float] | None
+    ) -> None:
         """Its value, and its gradient with the landing point and the slope held fixed."""
-        defense = fitted(case, gradient="chord", steps=steps)
+        if bounds is not None:
+            assume(case.p > 1)
+            case = case._replace(x=np.clip(case.x, *bounds))
+        defense = fitted(case, gradient="chord", steps=steps, bounds=bounds)
         self.judged(case, defense)
         direction = case.direction()
         each = [
-            oracle.chord_penalty(case.network, x, int(y), **options(defense))
+            oracle.chord_penalty(case.network, x, int(y), bounds=bounds, **options(defense))
             for x, y in zip(case.x, case.y, strict=True)
         ]
         found = self.penalties(defense, case.network, case.x, case.y)
@@ -252,6 +262,33 @@ class ImplicitTests(_Penalties):
         slope = self.penalty_slope(defense, case.network, case.x, case.y, direction)
         expected = sum(gradient @ direction for _, gradient in each)
         np.testing.assert_allclose(slope, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
+
+    @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, math.inf])
+    def test_nearest_point_within_bounds(self, p: float) -> None:
+        """Of a linear network: how far it is and how that grows, against a search by halving."""
+        w, x = np.array([8.0, -4.0, 2.0, 1.0]), np.array([0.5, 0.5, 0.5, 0.0])
+        way = np.sign(w) * np.abs(w) ** (1 / (p - 1) if p < math.inf else 0)
+        defense = DeepDefense.fast(lam=1.0, c=1.0, p=p, overshoot=0.0, bounds=(0.0, 1.0))
+
+        def penalty(lacking: float) -> float:
+            """Of an example whose gap is -lacking: coordinates go along `way` until their bound."""
+
+            def step(t: float) -> Any:
+                return np.clip(x + t * way, 0, 1) - x
+
+            low, high = 0.0, 1e3
+            for _ in range(100):
+                t = (low + high) / 2
+                low, high = (t, high) if w @ step(t) < lacking else (low, t)
+            return math.exp(-np.linalg.norm(step(low), p) / np.linalg.norm(x, p))
+
+        for lacking in (2.0, 4.5, 5.5, 6.5):  # 0, 1, 1 or 2, and 2 coordinates come to their bound
+            network = linear([[0.0] * 4, w.tolist()], [0.0, -lacking - float(w @ x)])
+            given, y = x[None], np.array([0])
+            np.testing.assert_allclose(self.penalties(defense, network, given, y), penalty(lacking))
+            *_, slope = self.penalty_slopes(defense, network, given, y, np.eye(10)[-1:])
+            expected = (penalty(lacking - 1e-6) - penalty(lacking + 1e-6)) / 2e-6
+            np.testing.assert_allclose(slope, expected, rtol=1e-4)
 
 
 class EdgeTests(_Penalties):

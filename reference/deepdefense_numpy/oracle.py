@@ -155,26 +155,55 @@ def reach(
 
 
 class Landing(NamedTuple):
-    """Where `approach` ends: its shift, the normal it went along, and the classes of every step."""
+    """Where `approach` ends: its shift, |dg| / d||shift||_p there, and the classes of its steps."""
 
     shift: Array
-    normal: Array
+    slope: float
     path: tuple[tuple[int, int], ...]
 
 
+def within(
+    x: Array, gap: float, w: Array, p: float, bounds: tuple[float, float]
+) -> tuple[Array, float]:
+    """The shortest r with <w, r> = |gap| and x + r within bounds, and |dg| / d||r||_p.
+
+    Were there no bounds, r would be t |w|^(q-1) sign w; with them it is that, clipped, for a larger
+    t, p > 1. Once by the way without bounds, and three times by what is then lacking.
+    """
+    point, free = x, w
+    for _ in range(4):
+        lacking = max(abs(gap) - float(np.sum(w * (point - x))), 0.0)
+        if np.any(free != 0.0):
+            point = np.clip(point + distance(lacking, free, p) * steepest(free, p), *bounds)
+        free = np.where((point <= bounds[0]) & (w < 0) | (point >= bounds[1]) & (w > 0), 0.0, w)
+    r = point - x
+    if not np.any(free != 0.0) or not np.any(r != 0.0):
+        return r, 0.0
+    more = 1e-5 * norm(r, p) * steepest(free, p)
+    return r, 2.0 * float(np.sum(w * more)) / (norm(r + more, p) - norm(r - more, p))
+
+
 def approach(
-    network: TinyNetwork, x: Array, y: int, *, p: float, steps: int, candidates: int
+    network: TinyNetwork,
+    x: Array,
+    y: int,
+    *,
+    p: float,
+    steps: int,
+    candidates: int,
+    bounds: tuple[float, float] | None = None,
 ) -> Landing:
     """Steps that all set out from x, to the nearest point of the plane the last one has found.
 
     The plane at x + r is g + <w, r' - r> = 0 in r', with g and w = grad g there; of the candidates'
-    planes the nearest to x. A right example leaves y, a wrong one goes to y from the best other.
+    planes the nearest to x, whatever the bounds. A right example leaves y, a wrong one goes to y
+    from the best other.
     """
     clean = network.logits(x)
     right = argmax(clean) == y
     ranked = sorted(range(len(clean)), key=lambda j: (-float(clean[j]), j))[:candidates]
     shortest = 16.0 * EPSILON * norm(x, p)
-    shift = normal = np.zeros(x.shape, dtype=np.float64)
+    shift, slope = np.zeros(x.shape, dtype=np.float64), 0.0
     path = list[tuple[int, int]]()
     for _ in range(steps):
         scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
@@ -188,26 +217,39 @@ def approach(
                 nearest, found = away, (base, target, w)
         if found is None:
             break
-        base, target, normal = found
-        shift = max(nearest, shortest) * steepest(normal, p)
+        base, target, w = found
+        length, rise = max(nearest, shortest), norm(w, dual(p))
+        there, slope_there = length * steepest(w, p), rise
+        if bounds is not None:
+            there, slope_there = within(x, length * rise, w, p, bounds)
+            if slope_there == 0.0:
+                break
+        shift, slope = there, slope_there
         path.append((base, target))
-    return Landing(shift, normal, tuple(path))
+    return Landing(shift, slope, tuple(path))
 
 
 def chord(
-    network: TinyNetwork, x: Array, y: int, *, p: float, steps: int, candidates: int
+    network: TinyNetwork,
+    x: Array,
+    y: int,
+    *,
+    p: float,
+    steps: int,
+    candidates: int,
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[float, float, Array, tuple[int, int]] | None:
     """`approach`, and the rest of the way with its slope (the chord method).
 
-    With r where it lands and w the normal it went along, the length is ||r||_p - g(b) / ||w||_q at
-    b = x + r, or ||r||_p if that is not positive. Returns length, slope ||w||_q, b and the last
-    (base, target) pair, or None.
+    With r where it lands, the length is ||r||_p - g(b) / slope at b = x + r, or ||r||_p if that is
+    not positive; without bounds the slope is ||w||_q, w the normal it went along. Returns length,
+    slope, b and the last (base, target) pair, or None.
     """
-    landing = approach(network, x, y, p=p, steps=steps, candidates=candidates)
+    landing = approach(network, x, y, p=p, steps=steps, candidates=candidates, bounds=bounds)
     if not landing.path:
         return None
     base, target = landing.path[-1]
-    b, slope = x + landing.shift, norm(landing.normal, dual(p))
+    b, slope = x + landing.shift, landing.slope
     scores = network.logits(b)
     length = norm(landing.shift, p) - float(scores[target] - scores[base]) / slope
     return (length if length > 0 else norm(landing.shift, p)), slope, b, (base, target)
@@ -225,13 +267,14 @@ def chord_penalty(
     steps: int = 1,
     overshoot: float = 0.02,
     candidates: int = 2,
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[float, Array]:
     """The penalty of one example by `chord`, and its gradient with b and the slope held fixed."""
     zero = np.zeros_like(network.parameters())
     if not has_rho(network, x):
         return 0.0, zero
     right = argmax(network.logits(x)) == y
-    found = chord(network, x, y, p=p, steps=steps, candidates=candidates)
+    found = chord(network, x, y, p=p, steps=steps, candidates=candidates, bounds=bounds)
     if found is None:
         return lam, zero
     length, slope, b, (base, target) = found
