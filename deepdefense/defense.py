@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from einops import einsum, rearrange, reduce
 
+from deepdefense.approach import approach
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of
 from deepdefense.box import Bounds, Box, box_of, fix_bounds
 from deepdefense.checks import (
@@ -23,7 +24,7 @@ from deepdefense.lengths import chord, implicit, unrolled
 from deepdefense.metrics import ratio
 from deepdefense.norms import norm
 from deepdefense.objective import Losses, Objective, cross_entropy
-from deepdefense.search import Search, approach, flatten, search
+from deepdefense.search import Search, flatten, search
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
 

@@ -2,8 +2,7 @@
 
 `search` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched. The attack
 and the Deep Defense penalty share it; the penalty also needs the opposite errand, to *reach* the
-true label from a misclassified example. `approach`, to be fast, goes for the nearest point of the
-boundary and tries none of its steps out.
+true label from a misclassified example. `deepdefense.approach` takes the same steps another way.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ from deepdefense.norms import constant_norm, dual, norm, steepest
 __all__ = [
     "Nearest",
     "Search",
-    "approach",
+    "Task",
+    "assign",
     "boundary_step",
     "contrast",
     "flatten",
+    "linearised_step",
     "nearest_boundary",
     "search",
     "shortest_step",
@@ -41,10 +42,6 @@ NEARLY = 0.1
 
 # The share of the overshoot that is kept for carrying such an example across.
 ACROSS = 0.1
-
-# How often what the box cuts off the shortest way is made up for. On MNIST no image then lacks more
-# than some millionths of its way, and after the first time a hundredth.
-FILLS = 3
 
 
 class Search(NamedTuple):
@@ -76,7 +73,7 @@ class Nearest(NamedTuple):
     contrast: Array
 
 
-class _Task(NamedTuple):
+class Task(NamedTuple):
     """What stays fixed for an example during a search."""
 
     x: Array  # [b d]
@@ -183,9 +180,9 @@ def shortest_step(backend: Backend, x: Array, p: float) -> Array:
     return SHORTEST_STEP * backend.epsilon(x) * norm(backend, x, p)
 
 
-def _assign(
+def assign(
     backend: Backend, x: Array, clean: Array, label: Array | None, candidates: int, p: float
-) -> tuple[_Task, Array]:
+) -> tuple[Task, Array]:
     """Each example's errand by its clean logits [b k], and whether it is measurable [b].
 
     A right example is to leave its label (the predicted class if `label` is None) for any of the
@@ -196,15 +193,15 @@ def _assign(
     label = ranked[:, 0] if label is None else backend.index(label, depth, x)
     right = ranked[:, 0] == label
     targets = xp.where(rearrange(right, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1"))
-    task = _Task(
+    task = Task(
         x=x, label=label, leave=right, targets=targets, shortest=shortest_step(backend, x, p)
     )
     return task, xp.all(xp.isfinite(x), 1) & xp.all(xp.isfinite(clean), 1)
 
 
-def _linearised_step(
+def linearised_step(
     backend: Backend,
-    task: _Task,
+    task: Task,
     shift: Array,
     logits: Array,
     fold: Fold,
@@ -252,21 +249,20 @@ def search(
     """
     xp = backend.xp
     x = backend.stop_gradient(x)
-    task, finite = _assign(backend, x, backend.forward(f, x), label, candidates, p)
+    task, finite = assign(backend, x, backend.forward(f, x), label, candidates, p)
 
     def within(point: Array) -> Array:
         return point if box is None else box.inside(point)
 
-    def step(state: Search, task: _Task) -> tuple[Search, Array]:
+    def step(state: Search, task: Task) -> tuple[Search, Array]:
         point = task.x + state.shift
         logits, fold = backend.class_gradients(f, point)
-        move, slope, base, nearest = _linearised_step(
+        move, slope, base, nearest = linearised_step(
             backend, task, state.shift, logits, _kept_in(box, point, fold, p), p
         )
         shift = state.shift + move
         if box is not None:
-            small = nearest.distance <= NEARLY * state.length
-            shift = _within(backend, box, task.x, state.shift, shift, nearest, small, p, overshoot)
+            shift = _within(backend, box, task, state, shift, nearest, p, overshoot)
         # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
         length = norm(backend, shift, p)
         exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
@@ -319,140 +315,25 @@ def _kept_in(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
 def _within(
     backend: Backend,
     box: Box,
-    x: Array,
-    start: Array,
-    end: Array,
+    task: Task,
+    state: Search,
+    shift: Array,
     plane: Nearest,
-    small: Array,
     p: float,
     overshoot: float,
 ) -> Array:
-    """Where a step from x + start to x + end comes to in the box: [b d] -> [b d], without x.
+    """Where a step that would come to x + shift comes to in the box: [b d] -> [b d], without x.
 
     What a bound cuts off leaves it short of the plane, and the search goes on from there. After a
-    small step [b] it need not: the step goes on once, the shortest way among coordinates that are
-    not at their bound, until all of the overshoot but the last (`ACROSS`) meets the plane.
+    small step (`NEARLY`) it need not: the step goes on once, the shortest way among coordinates
+    that are not at their bound, until all of the overshoot but the last (`ACROSS`) meets the plane.
     """
     xp = backend.xp
-    end = box.inside(x + end) - x
-    tried = box.inside(x + (1 + (1 - ACROSS) * overshoot) * end)
-    gap = plane.gap + reduce(plane.normal * (tried - x - start), "b d -> b", "sum")
+    small = plane.distance <= NEARLY * state.length
+    shift = box.inside(task.x + shift) - task.x
+    tried = box.inside(task.x + (1 + (1 - ACROSS) * overshoot) * shift)
+    gap = plane.gap + reduce(plane.normal * (tried - task.x - state.shift), "b d -> b", "sum")
     none = xp.zeros_like(gap)
-    normal = box.along(tried, rearrange(plane.normal, "b d -> b 1 d"))[:, 0]
-    more, _ = boundary_step(backend, xp.where(small & (gap < 0), gap, none), normal, p, none)
-    return box.inside(x + end + more) - x
-
-
-def _shortest_within(
-    backend: Backend, box: Box, x: Array, move: Array, plane: Nearest, p: float
-) -> tuple[Array, Array]:
-    """The shortest step from x onto the plane in the box, and its slope: [b d], [b].
-
-    What the box cuts off is made up for along coordinates that are not at their bound, as far as
-    they go: a coordinate below its bound has then moved as if there were no box, and the gap were
-    larger. As that grows, they go on, and ||r||_p by <grad ||r||_p, u> / ||w||_q of it, with w and
-    u the normal and the steepest direction among them. The slope is 0 if there are none.
-    """
-    xp = backend.xp
-    beyond = xp.where(plane.gap > 0, plane.gap, -plane.gap)
-    none = xp.zeros_like(beyond)
-    normal = rearrange(plane.normal, "b d -> b 1 d")
-    point = box.inside(x + move)
-    for _ in range(FILLS):
-        lacking = beyond - reduce(plane.normal * (point - x), "b d -> b", "sum")
-        lacking = xp.where(lacking > 0, lacking, none)
-        free = box.along(point, normal)[:, 0]
-        point = box.inside(point + boundary_step(backend, lacking, free, p, none)[0])
-    rise, way = steepest(backend, box.along(point, normal)[:, 0], p)
-    outward = steepest(backend, point - x, dual(p))[1]  # grad ||r||_p
-    growth = reduce(outward * way, "b d -> b", "sum")
-    usable = growth > 0
-    slope = xp.where(usable, rise / xp.where(usable, growth, xp.ones_like(growth)), none)
-    return point - x, slope
-
-
-class _Approach(NamedTuple):
-    shift: Array  # [b d]
-    length: Array  # [b], its p-norm
-    slope: Array  # [b], of the last step's normal
-    base: Array  # [b], and
-    target: Array  # [b]: the classes it went between
-    steps: Array  # [b]
-
-
-def approach(
-    backend: Backend,
-    f: Forward,
-    x: Array,
-    label: Array,
-    *,
-    p: float,
-    steps: int,
-    overshoot: float,
-    candidates: int,
-    box: Box | None = None,
-) -> tuple[Search, Array, Array]:
-    """Towards the nearest point of a boundary, by steps that all set out from x, none tried out.
-
-        r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box },  r_0 = 0
-
-    The first step is that of `search`. A later one leads from x to the plane that the linearisation
-    at x + r_i takes for the boundary; one of `search` leads there from x + r_i, and its steps add
-    up to a longer way. The errands are those of `search` with `reach`. The clean logits serve the
-    first step too, so a step is one forward pass and a backward pass for each candidate.
-
-    As `search` returns, with `success` False throughout and only the last step's classes; within a
-    box `slope` is |dg| / d||r||_p, by how much the gap changes as the way grows.
-
-    Source: Hasofer and Lind (1974), "Exact and invariant second-moment code format"; Rackwitz and
-    Fiessler (1978), "Structural reliability under combined random load sequences".
-    """
-    xp = backend.xp
-    x = backend.stop_gradient(x)
-    clean, fold = backend.class_gradients(f, x)
-    task, finite = _assign(backend, x, clean, label, candidates, p)
-
-    def onto(state: _Approach, task: _Task, logits: Array, fold: Fold) -> tuple[_Approach, Array]:
-        move, slope, base, nearest = _linearised_step(
-            backend, task, state.shift, logits, fold, p, anew=True
-        )
-        if box is not None:
-            move, slope = _shortest_within(backend, box, task.x, move, nearest, p)
-        length = norm(backend, move, p)
-        exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
-        taken = _Approach(
-            shift=xp.where(rearrange(exists, "b -> b 1"), move, state.shift),
-            length=xp.where(exists, length, state.length),
-            slope=xp.where(exists, slope, state.slope),
-            base=xp.where(exists, base, state.base),
-            target=xp.where(exists, xp.argmax(nearest.contrast, 1), state.target),
-            steps=xp.where(exists, state.steps + 1, state.steps),
-        )
-        return taken, exists
-
-    def step(state: _Approach, task: _Task) -> tuple[_Approach, Array]:
-        logits, fold = backend.class_gradients(f, task.x + state.shift)
-        return onto(state, task, logits, fold)
-
-    none = xp.zeros_like(task.label)
-    zero = xp.zeros_like(task.shortest)
-    start = _Approach(xp.zeros_like(x), zero, zero, none, none, none)
-    state, active = onto(start, task, clean, fold)
-    # An example that is not finite has been moved, if its logits are finite, and is moved back.
-    state = state._replace(
-        shift=xp.where(rearrange(finite, "b -> b 1"), state.shift, start.shift),
-        length=xp.where(finite, state.length, zero),
-        steps=xp.where(finite, state.steps, none),
-    )
-    if steps > 1:
-        state = backend.iterate(step, state, task, active & finite, steps=steps - 1)
-    found = Search(
-        shift=state.shift,
-        length=state.length,
-        slope=state.slope,
-        steps=state.steps,
-        success=none > 0,
-        bases=rearrange(state.base, "b -> b 1"),
-        targets=rearrange(state.target, "b -> b 1"),
-    )
-    return found, task.leave, finite
+    free = box.along(tried, rearrange(plane.normal, "b d -> b 1 d"))[:, 0]
+    more, _ = boundary_step(backend, xp.where(small & (gap < 0), gap, none), free, p, none)
+    return box.inside(task.x + shift + more) - task.x

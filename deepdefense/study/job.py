@@ -62,10 +62,11 @@ def run_study(
         data = data.shortened(settings["train_examples"], settings["test_examples"])
         bench = Bench(subject, backend, data, out / name, watcher, settings["epochs"])
         runs = "variations" if table in VARIATIONS else _count(len(plan.methods), "method")
-        epochs = settings["epochs"] or subject.recipe.epochs
+        own = max(subject.hardening(method).recipe.epochs for method in plan.methods)
+        epochs = settings["epochs"] or own
         watcher.say(
-            f"{name}: {runs}, {_count(len(plan.seeds), 'seed')}, {_count(epochs, 'epoch')} each; "
-            f"what is in {out} already is not done again"
+            f"{name}: {runs}, {_count(len(plan.seeds), 'seed')}, "
+            f"at most {_count(epochs, 'epoch')} each; what is in {out} already is not done again"
         )
         with backend.placed(settings["device"]):
             reference = _published(beside, subject.network)

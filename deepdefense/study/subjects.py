@@ -76,7 +76,7 @@ _ALL = (
         recipe=Recipe(epochs=14, lr=1e-3, decay=0.2, warmup=0.5, clip="auto"),
         steepness=2.8,
         defense=FAST,
-        image=Hardening(Recipe(epochs=14, lr=1e-3, clip="auto", **COSINE), steepness=1.7),
+        image=Hardening(Recipe(epochs=16, lr=1e-3, clip="auto", **COSINE), steepness=1.7),
     ),
     Subject(
         "cifar10",
