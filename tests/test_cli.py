@@ -323,9 +323,9 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for option in fields(DeepDefense) + fields(Recipe):
         name = option.name.replace("_", "-")
-        if name not in ("overshoot", "unfinished", "momentum", "weight-decay", "decay"):
+        if name not in ("overshoot", "unfinished", "bounds", "momentum", "weight-decay", "decay"):
             assert f"--{name}" in shown
-    for name in ("data", "data-dir", "network", "weights", "backend", "out", "resume"):
+    for name in ("bounded", "data", "data-dir", "network", "weights", "backend", "out", "resume"):
         assert f"--{name}" in shown
 
 
