@@ -120,16 +120,15 @@ def _shortest_within(
     steepest direction among them; the slope is the inverse of that, and 0 if there are none.
     """
     xp = backend.xp
-    beyond = xp.where(plane.gap > 0, plane.gap, -plane.gap)
+    beyond = xp.abs(plane.gap)
     none = xp.zeros_like(beyond)
-    normal = rearrange(plane.normal, "b d -> b 1 d")
     point = box.inside(x + move)
     for _ in range(FILLS):
         lacking = beyond - reduce(plane.normal * (point - x), "b d -> b", "sum")
         lacking = xp.where(lacking > 0, lacking, none)
-        free = box.along(point, normal)[:, 0]
+        free = box.free(point, plane.normal)
         point = box.inside(point + boundary_step(backend, lacking, free, p, none)[0])
-    rise, way = steepest(backend, box.along(point, normal)[:, 0], p)
+    rise, way = steepest(backend, box.free(point, plane.normal), p)
     outward = steepest(backend, point - x, dual(p))[1]  # grad ||r||_p
     growth = reduce(outward * way, "b d -> b", "sum")
     usable = growth > 0

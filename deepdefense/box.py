@@ -45,6 +45,10 @@ class Box:
         )
         return xp.where(shut, xp.zeros_like(directions), directions)
 
+    def free(self, point: Array, direction: Array) -> Array:
+        """The same of one direction for each point: [b d], [b d] -> [b d]."""
+        return self.along(point, rearrange(direction, "b d -> b 1 d"))[:, 0]
+
 
 class Fixed(NamedTuple):
     """An array that a setting can hold: settings are compared, hashed and written down.

@@ -334,6 +334,6 @@ def _within(
     tried = box.inside(task.x + (1 + (1 - ACROSS) * overshoot) * shift)
     gap = plane.gap + reduce(plane.normal * (tried - task.x - state.shift), "b d -> b", "sum")
     none = xp.zeros_like(gap)
-    free = box.along(tried, rearrange(plane.normal, "b d -> b 1 d"))[:, 0]
+    free = box.free(tried, plane.normal)
     more, _ = boundary_step(backend, xp.where(small & (gap < 0), gap, none), free, p, none)
     return box.inside(task.x + shift + more) - task.x

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
+import numpy.typing as npt
 
 from deepdefense_numpy.networks import Array, TinyNetwork, central_differences
 from deepdefense_numpy.norms import distance, dual, norm, steepest
@@ -55,6 +56,11 @@ def argmax(scores: Array) -> int:
     return best
 
 
+def shut(point: Array, w: Array, bounds: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """Where a point is at its bound, and w leads out of it."""
+    return (point <= bounds[0]) & (w < 0) | (point >= bounds[1]) & (w > 0)
+
+
 def deepfool(
     network: TinyNetwork,
     x: Array,
@@ -90,8 +96,7 @@ def deepfool(
         scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
         if bounds is not None and p < 2:
             ways = gradients - gradients[base]
-            shut = (x + shift <= bounds[0]) & (ways < 0) | (x + shift >= bounds[1]) & (ways > 0)
-            gradients = np.where(shut, gradients[base], gradients)
+            gradients = np.where(shut(x + shift, ways, bounds), gradients[base], gradients)
         nearest, target = math.inf, None
         for j in ranked:
             if j != base:
@@ -110,11 +115,10 @@ def deepfool(
             tried = np.clip(x + (1.0 + 0.9 * overshoot) * shift, bounds[0], bounds[1])
             w = gradients[target] - gradients[base]
             short = float(scores[target] - scores[base]) + float(np.sum(w * (tried - x - before)))
-            shut = (tried <= bounds[0]) & (w < 0) | (tried >= bounds[1]) & (w > 0)
-            free = np.where(shut, 0.0, w)
-            away = distance(short, free, p)
+            w = np.where(shut(tried, w, bounds), 0.0, w)
+            away = distance(short, w, p)
             if norm(r, p) <= 0.1 * norm(before, p) and short < 0.0 and math.isfinite(away):
-                shift = np.clip(x + shift + away * steepest(free, p), bounds[0], bounds[1]) - x
+                shift = np.clip(x + shift + away * steepest(w, p), bounds[0], bounds[1]) - x
                 delta = np.clip(x + (1.0 + overshoot) * shift, bounds[0], bounds[1]) - x
         tested = network.logits(x + delta)
         if finite(tested) and argmax(tested) != base:
@@ -175,7 +179,7 @@ def within(
         lacking = max(abs(gap) - float(np.sum(w * (point - x))), 0.0)
         if np.any(free != 0.0):
             point = np.clip(point + distance(lacking, free, p) * steepest(free, p), *bounds)
-        free = np.where((point <= bounds[0]) & (w < 0) | (point >= bounds[1]) & (w > 0), 0.0, w)
+        free = np.where(shut(point, w, bounds), 0.0, w)
     r = point - x
     if not np.any(free != 0.0) or not np.any(r != 0.0):
         return r, 0.0
@@ -229,30 +233,18 @@ def approach(
     return Landing(shift, slope, tuple(path))
 
 
-def chord(
-    network: TinyNetwork,
-    x: Array,
-    y: int,
-    *,
-    p: float,
-    steps: int,
-    candidates: int,
-    bounds: tuple[float, float] | None = None,
-) -> tuple[float, float, Array, tuple[int, int]] | None:
-    """`approach`, and the rest of the way with its slope (the chord method).
+def chord(network: TinyNetwork, x: Array, landing: Landing, p: float) -> tuple[float, Array]:
+    """The rest of the way from where `approach` lands, with its slope (the chord method).
 
     With r where it lands, the length is ||r||_p - g(b) / slope at b = x + r, or ||r||_p if that is
-    not positive; without bounds the slope is ||w||_q, w the normal it went along. Returns length,
-    slope, b and the last (base, target) pair, or None.
+    not positive; without bounds the slope is ||w||_q, w the normal it went along. Returns the
+    length and b.
     """
-    landing = approach(network, x, y, p=p, steps=steps, candidates=candidates, bounds=bounds)
-    if not landing.path:
-        return None
     base, target = landing.path[-1]
-    b, slope = x + landing.shift, landing.slope
+    b = x + landing.shift
     scores = network.logits(b)
-    length = norm(landing.shift, p) - float(scores[target] - scores[base]) / slope
-    return (length if length > 0 else norm(landing.shift, p)), slope, b, (base, target)
+    length = norm(landing.shift, p) - float(scores[target] - scores[base]) / landing.slope
+    return (length if length > 0 else norm(landing.shift, p)), b
 
 
 def chord_penalty(
@@ -274,13 +266,14 @@ def chord_penalty(
     if not has_rho(network, x):
         return 0.0, zero
     right = argmax(network.logits(x)) == y
-    found = chord(network, x, y, p=p, steps=steps, candidates=candidates, bounds=bounds)
-    if found is None:
+    landing = approach(network, x, y, p=p, steps=steps, candidates=candidates, bounds=bounds)
+    if not landing.path:
         return lam, zero
-    length, slope, b, (base, target) = found
+    length, b = chord(network, x, landing, p)
+    base, target = landing.path[-1]
     relative = (1.0 + overshoot) * length / norm(x, p)
     d_g = central_differences(network, lambda n: float(n.logits(b)[target] - n.logits(b)[base]))
-    d_rho = (1.0 + overshoot) * -d_g / slope / norm(x, p)
+    d_rho = (1.0 + overshoot) * -d_g / landing.slope / norm(x, p)
     value, slope_in_rho = price(right, relative, lam, c, d)
     return value, slope_in_rho * d_rho
 
