@@ -40,12 +40,15 @@ def augmented(
     flip: bool = False,
     shift: int = 0,
     channels_last: bool = False,
+    mean: Images | None = None,
 ) -> Images:
     """Each image mirrored left to right or not, and moved by up to `shift` pixels either way.
 
     Every move is as likely as another, and so is a mirror image; an image goes on beyond its
-    border as in a mirror, so that no value is invented. Without either, examples of any shape are
-    returned as they are.
+    border as in a mirror, so that no value is invented. What was subtracted from pixels stays
+    where it is: of pixels v and their `mean` m, x = v - m, a move T gives T(v) - m, which is no
+    T(x) unless m is the same everywhere. Without either, examples of any shape are returned as
+    they are.
 
     Args:
         x: images [b c h w], or [b h w c] with `channels_last`.
@@ -53,6 +56,8 @@ def augmented(
         flip: whether to mirror half of them.
         shift: how far to move them at most.
         channels_last: their layout.
+        mean: what was subtracted from their pixels, [c h w] or [h w c]; None: nothing, or the same
+            everywhere.
 
     Raises:
         InputError: these are no such images, or are smaller than the shift.
@@ -65,13 +70,19 @@ def augmented(
         return x
     check_images(x.shape[1:], flip=flip, shift=shift, channels_last=channels_last)
     axes = (1, 2) if channels_last else (2, 3)
-    found = np.moveaxis(x, axes, (2, 3))
-    if flip:
-        mirrored = random.random(len(x)) < 0.5
+    mirrored = random.random(len(x)) < 0.5 if flip else np.zeros(len(x), bool)
+    down, right = random.integers(0, 2 * shift + 1, size=(2, len(x))) if shift else (0, 0)
+
+    def moved(images: Images) -> Images:
+        found = np.moveaxis(images, axes, (2, 3))
         found = np.where(mirrored[:, None, None, None], found[..., ::-1], found)
-    if shift:
         beyond = np.pad(found, [(0, 0), (0, 0), (shift, shift), (shift, shift)], mode="reflect")
         windows = sliding_window_view(beyond, found.shape[2:], axis=(2, 3))
-        down, right = random.integers(0, 2 * shift + 1, size=(2, len(x)))
         found = windows[np.arange(len(x)), :, down, right]
-    return np.ascontiguousarray(np.moveaxis(found, (2, 3), axes))
+        return np.ascontiguousarray(np.moveaxis(found, (2, 3), axes))
+
+    if mean is None:
+        return moved(x)
+    still = np.broadcast_to(mean, x.shape)
+    moves: Images = moved(still) - still  # exactly 0 for a mean that is the same everywhere
+    return np.add(moved(x), moves)

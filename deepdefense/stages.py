@@ -137,6 +137,7 @@ def run_stage(
                 recipe=replace(recipe, lr=recipe.lr * 0.5**progress.slower),
                 objective=objective,
                 epoch=done,
+                mean=assessor.data.mean,
                 progress=advance,
             )
             state = trainer.state()

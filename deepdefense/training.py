@@ -56,7 +56,9 @@ class Recipe:
         clip: the largest 2-norm of a step's gradient (before weight decay): a longer one is scaled
             down to it. None: no limit. "auto": the median before training (`harden` measures it).
         flip: whether each image is mirrored left to right half of the time.
-        shift: how many pixels each image is moved at most, either way, at random.
+        shift: how many pixels each image is moved at most, either way, at random. What a command's
+            data subtract, their mean image, stays in its place; of your own arrays it is not known:
+            let the model subtract it.
         channels_last: the images' layout, for those two: [h w c] instead of [c h w].
         seed: fixes the order of the examples, their flips and shifts, dropout and, in a job,
             initial weights.
@@ -269,10 +271,12 @@ def train_epoch(
     recipe: Recipe,
     objective: Objective,
     epoch: int,
+    mean: Array | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Epoch:
     """One pass over the training set, which depends on nothing but the trainer and the arguments.
 
+    `mean` is what was subtracted from the pixels of images, and does not move with them.
     Raises `DivergedError` at the first step whose loss or gradient is not finite.
     """
     began, found = time.perf_counter(), []
@@ -282,7 +286,7 @@ def train_epoch(
     with backend.seeded(recipe.seed, epoch):
         for step, rows in enumerate(batches(len(x), recipe.batch_size, recipe.seed, epoch), 1):
             rate = recipe.rate(epoch, step / steps)
-            batch = augmented(x[rows], random, **recipe.augmentation)
+            batch = augmented(x[rows], random, mean=mean, **recipe.augmentation)
             taken = take_step(backend, trainer, objective, batch, y[rows], lr=rate, clip=clip)
             if taken is None:
                 raise DivergedError(

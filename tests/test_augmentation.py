@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deepdefense as dd
+from deepdefense.assessor import Assessor
 from deepdefense.augmentation import augmented, check_images
-from deepdefense.training import Recipe
+from deepdefense.data.dataset import Raw, preprocessed
+from deepdefense.objective import Objective
+from deepdefense.stages import run_stage
+from deepdefense.training import Recipe, training_backend
+from deepdefense.watcher import Watcher
+from deepdefense.zoo import initial_weights, mlp
 
 
 def moves(image: Any, *, flip: bool, shift: int) -> set[bytes]:
@@ -54,6 +60,69 @@ def test_each_image_is_one_of_its_moves(
     np.testing.assert_array_equal(x, before)
     for image, moved in zip(x, np.moveaxis(found, 3, 1) if channels_last else found, strict=True):
         assert moved.tobytes() in moves(image, flip=flip, shift=shift)
+
+
+@given(
+    size=st.tuples(*(st.integers(1, top) for top in (4, 3, 5, 5))),
+    flip=st.booleans(),
+    shift=st.integers(0, 3),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_pixels_are_moved_and_their_mean_is_not(
+    size: tuple[int, ...], flip: bool, shift: int, channels_last: bool, seed: int
+) -> None:
+    shift = min(shift, *(side - 1 for side in size[2:]))
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, size).astype(np.float32)  # whole numbers: sums are exact
+    mean = random.integers(0, 256, size[1:]).astype(np.float32)
+    x = pixels - mean
+    if channels_last:
+        x, mean = np.moveaxis(x, 1, 3), np.moveaxis(mean, 0, 2)
+    how: dict[str, Any] = {"flip": flip, "shift": shift, "channels_last": channels_last}
+    found = augmented(x, np.random.default_rng(seed), mean=mean, **how)
+    assert found.dtype == np.float32
+    whole = np.moveaxis(found + mean, 3, 1) if channels_last else found + mean
+    for image, moved in zip(pixels, whole, strict=True):
+        assert moved.tobytes() in moves(image, flip=flip, shift=shift)
+    # One that is the same everywhere changes nothing, to the last bit.
+    wild = (x * np.float32(np.pi)).astype(np.float32)
+    uniform = np.full_like(mean, 0.1)
+    expected = augmented(wild, np.random.default_rng(seed), **how)
+    alike = augmented(wild, np.random.default_rng(seed), mean=uniform, **how)
+    assert alike.tobytes() == expected.tobytes()
+
+
+@pytest.mark.only("torch")
+def test_training_sees_whole_images_moved() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 1, 5, 5), dtype=np.uint8)
+    labels = np.arange(6) % 2
+    data = preprocessed("pixels", Raw(pixels, labels, pixels, labels), ())
+    seen: list[Any] = []
+
+    class Watching(Objective):
+        def points(self, model: Any, x: Any, y: Any) -> tuple[Any, ...]:
+            seen.extend(np.asarray(x) + data.mean)
+            return ()
+
+    backend = training_backend("torch")
+    network = mlp((1, 5, 5), 2, hidden=())
+    model = backend.build(network, initial_weights(network, 0, 1.0))
+    recipe = Recipe(epochs=4, lr=0.0, flip=True, shift=2)
+    run_stage(
+        "moved",
+        backend.trainer(model, recipe),
+        Assessor.draw(backend, data, 0, {}),
+        recipe=recipe,
+        objective=Watching(),
+        run=None,
+        watcher=Watcher(),
+    )
+    expected = set().union(*(moves(image, flip=True, shift=2) for image in pixels))
+    found = {np.rint(image).astype(np.uint8).tobytes() for image in seen}
+    assert found <= expected
+    assert len(found) > len(pixels)
 
 
 def test_every_move_is_as_likely() -> None:
