@@ -32,7 +32,7 @@ SMALL = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
 # Reading data needs no framework: tests-numpy covers it.
-WITHOUT_DATA = "--ignore=tests/test_data.py"
+WITHOUT_DATA = "--ignore-glob=tests/test_data*"
 
 
 def install(session: nox.Session, package: str, *groups: str) -> None:
