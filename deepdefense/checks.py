@@ -173,15 +173,15 @@ def check_indices(integer: bool, dtype: Any, known: Any, depth: int) -> None:
 
 
 def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
-    """The logits of a batch; where the network does not take it, an error of one line."""
+    """The logits of a batch; where the network fails on it, an error of one line."""
     try:
         return f(x)
     except InputError:
         raise
     except Exception as error:  # whatever a framework raises for shapes or types that do not fit
         raise InputError(
-            f"the network does not take examples of shape {list(x.shape[1:])} and type {x.dtype}: "
-            f"{first_line(error)}"
+            f"the network does not take examples of shape {list(x.shape[1:])} and type {x.dtype}, "
+            f"or has an error of its own ({type(error).__name__}): {first_line(error)}"
         ) from error
 
 
