@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import asdict, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import deepdefense as dd
 from blobs import DEFENSE, RECIPE, TEST, TRAIN, Interrupt, summary
@@ -25,7 +22,6 @@ from deepdefense.runs import RunFolder, load_weights
 from deepdefense.stages import run_stage
 from deepdefense.training import training_backend
 from deepdefense.watcher import Watcher
-from deepdefense.zoo import NETWORKS, initial_weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -416,19 +412,6 @@ def test_checkpoint_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert {path.name for path in run.path.iterdir()} == {"settings.json", "w.safetensors"}
 
 
-def test_initial_weights_follow_the_unit_of_the_inputs() -> None:
-    network = NETWORKS["mlp"]((1, 28, 28), 10)
-    pixels, unit = (initial_weights(network, 0, deviation) for deviation in (79.0, 79.0 / 255))
-    np.testing.assert_allclose(unit["fc1.weight"], 255 * pixels["fc1.weight"], rtol=1e-6)
-    np.testing.assert_array_equal(unit["fc2.weight"], pixels["fc2.weight"])
-    assert pixels["fc1.weight"].std() == pytest.approx(0.01, rel=0.01)
-
-
-def test_lenet_needs_images_large_enough() -> None:
-    with pytest.raises(dd.InputError, match=r"16 x 16 pixels or more, got \[1, 8, 8\]"):
-        NETWORKS["lenet"]((1, 8, 8), 10)
-
-
 def test_trainer_goes_back_to_any_state(model: Any) -> None:
     backend = training_backend("torch")
     trainer = backend.trainer(backend.copy(model), RECIPE)
@@ -442,34 +425,3 @@ def test_trainer_goes_back_to_any_state(model: Any) -> None:
     trainer.restore(start)
     run_stage("plain", trainer, assessor, **options)
     assert all(np.array_equal(value, end[key]) for key, value in trainer.state().items())
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": -1}, "epochs must be a whole number, 0 or more, got -1"),
-        ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
-        ({"lr": math.inf}, "lr must be finite, 0 or more"),
-        ({"momentum": 1.0}, "momentum must be finite, 0 or more and less than 1"),
-        ({"seed": 1.5}, "seed must be a whole number"),
-        ({"shift": -1}, "shift must be a whole number, 0 or more, got -1"),
-        ({"flip": 1}, "flip must be True or False, got 1"),
-        ({"anneal": 0.1}, "anneal must be True or False, got 0.1"),
-    ],
-)
-def test_bad_recipes_are_told(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(dd.InputError, match=message):
-        dd.Recipe(**changes)
-
-
-@given(epochs=st.integers(1, 30), steps=st.integers(1, 5), decay=st.floats(0, 1))
-def test_annealing_lets_the_rate_down(epochs: int, steps: int, decay: float) -> None:
-    recipe = dd.Recipe(epochs=epochs, lr=0.2, decay=decay, anneal=True)
-    parts = [step / steps for step in range(1, steps + 1)]
-    rates = [recipe.rate(epoch, part) for epoch in range(epochs) for part in parts]
-    assert all(later <= rate + 1e-12 for rate, later in pairwise([0.2, *rates]))
-    assert rates[-1] == pytest.approx(0.2 * decay)
-
-
-def test_recipe_is_a_value() -> None:
-    assert dd.Recipe(**asdict(dd.Recipe(seed=3))) == dd.Recipe(seed=3)

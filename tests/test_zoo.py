@@ -146,6 +146,19 @@ def test_initial_weights_are_drawn_by_their_rule() -> None:
         np.testing.assert_allclose(value * apart, one[name], rtol=1e-5)
 
 
+def test_initial_weights_follow_the_unit_of_the_inputs() -> None:
+    network = NETWORKS["mlp"]((1, 28, 28), 10)
+    pixels, unit = (initial_weights(network, 0, deviation) for deviation in (79.0, 79.0 / 255))
+    np.testing.assert_allclose(unit["fc1.weight"], 255 * pixels["fc1.weight"], rtol=1e-6)
+    np.testing.assert_array_equal(unit["fc2.weight"], pixels["fc2.weight"])
+    assert pixels["fc1.weight"].std() == pytest.approx(0.01, rel=0.01)
+
+
+def test_lenet_needs_images_large_enough() -> None:
+    with pytest.raises(dd.InputError, match=r"16 x 16 pixels or more, got \[1, 8, 8\]"):
+        NETWORKS["lenet"]((1, 8, 8), 10)
+
+
 # Each framework
 
 
