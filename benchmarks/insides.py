@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.hardening import DEFENSES, calls_of
 from benchmarks.subjects import Subject, of_zoo
@@ -94,6 +95,13 @@ def each_pass(
     return calls
 
 
+def _multiply_adds(step: Callable[[], object]) -> int:
+    """Of its matrix products and convolutions, forward and back, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() // 2  # it counts both
+
+
 def passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[str, Any]]:
     """Passes that a step makes, and the share of its time they account for.
 
@@ -101,6 +109,7 @@ def passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[str, Any]
     they happen; each costs what it costs alone at its size, which is that of the batch at first.
     Then the framework's own backward pass, towards the weights, and through the search where that
     is differentiated, and the optimizer. The rest of the time is arithmetic on perturbations.
+    Multiply-adds say what a step asks for, whatever the time that its operations take.
     """
     model, x, y = subject
     losses = {
@@ -109,7 +118,9 @@ def passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[str, Any]
     counted = {way: Counted(model) for way in DEFENSES}
     for way, defense in DEFENSES.items():
         _loss(defense, counted[way], x, y)
-    calls = calls_of("torch", model, x, y.numpy()) | losses | each_pass(model, x, counted.values())
+    whole = calls_of("torch", model, x, y.numpy())
+    work = {way: _multiply_adds(step) for way, step in whole.items()}
+    calls = whole | losses | each_pass(model, x, counted.values())
     once = alternated(calls, base="plain", rounds=rounds)
     for way, count in counted.items():
         yield {
@@ -117,6 +128,7 @@ def passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[str, Any]
             "way": way,
             "forward_passes": count.examples(FORWARD) / len(x),  # of an example
             "input_gradients": count.examples(BACKWARD) / len(x),
+            "multiply_adds": work[way] / work["plain"],
             "ratio": once[way].ratio,
             "passes_share": count.seconds_alone(once) / once[way].seconds,
             "backward_share": 1 - once[f"{way}: loss"].seconds / once[way].seconds,

@@ -182,6 +182,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "way": named("way"),
                 "forward": figure("forward_passes"),
                 "gradients towards the input": figure("input_gradients"),
+                "multiply-adds, in a plain step's": figure("multiply_adds"),
                 "all these, of the time": figure("passes_share", ".0%"),
                 "backward pass and optimizer": figure("backward_share", ".0%"),
                 "both, in plain steps": floor,
