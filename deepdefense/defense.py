@@ -174,7 +174,7 @@ class DeepDefense(Objective):
         check_labels(y, x)
         xp = backend.xp
         with backend.inference(model) as f:
-            # Examples that are moved at random may leave arrays of bounds: no reason to stop.
+            # Examples moved at random may leave arrays of bounds, if by a rounding: no reason to stop.
             box = box_of(backend, x, self.bounds, judge=False)
             f, flat = flatten(backend, f, x)
             flat = backend.stop_gradient(flat)

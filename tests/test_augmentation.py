@@ -39,13 +39,16 @@ def moves(image: Any, *, flip: bool, shift: int) -> set[bytes]:
     return found
 
 
-@given(
+drawn = given(
     size=st.tuples(*(st.integers(1, top) for top in (4, 3, 5, 5))),
     flip=st.booleans(),
     shift=st.integers(0, 3),
     channels_last=st.booleans(),
     seed=st.integers(0, 99),
 )
+
+
+@drawn
 def test_each_image_is_one_of_its_moves(
     size: tuple[int, ...], flip: bool, shift: int, channels_last: bool, seed: int
 ) -> None:
@@ -62,13 +65,7 @@ def test_each_image_is_one_of_its_moves(
         assert moved.tobytes() in moves(image, flip=flip, shift=shift)
 
 
-@given(
-    size=st.tuples(*(st.integers(1, top) for top in (4, 3, 5, 5))),
-    flip=st.booleans(),
-    shift=st.integers(0, 3),
-    channels_last=st.booleans(),
-    seed=st.integers(0, 99),
-)
+@drawn
 def test_pixels_are_moved_and_their_mean_is_not(
     size: tuple[int, ...], flip: bool, shift: int, channels_last: bool, seed: int
 ) -> None:
