@@ -28,6 +28,7 @@ __all__ = [
     "check_number",
     "check_order",
     "check_pair",
+    "check_returned",
     "check_takes",
     "found_device",
     "python_number",
@@ -185,14 +186,24 @@ def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
         ) from error
 
 
-def check_logits(logits: Array, x: Array) -> None:
-    """Logits [b k] of two classes or more for a batch of b, of the framework of the batch."""
-    found, expected = framework_of(logits), framework_of(x)
+def check_returned(value: Any, x: Array) -> None:
+    """An array, alone, of the framework of the batch that the model was called on."""
+    found, expected = framework_of(value), framework_of(x)
+    if found is None:
+        raise InputError(
+            "the model must return its logits [b k] and nothing else, it returned "
+            f"{type(value).__name__}: wrap it in one that picks them out, say output.logits"
+        )
     if found != expected:
         raise InputError(
-            f"the examples are of {expected}, but the model returned logits of "
-            f"{found or type(logits).__name__}: convert the examples first"
+            f"the examples are of {expected}, but the model returned logits of {found}: "
+            "convert the examples first"
         )
+
+
+def check_logits(logits: Any, x: Array) -> None:
+    """Logits [b k] of two classes or more for a batch of b, of the framework of the batch."""
+    check_returned(logits, x)
     shape = tuple(logits.shape)
     if len(shape) != 2 or not _agree(shape[0], x.shape[0]):
         raise InputError(

@@ -171,10 +171,11 @@ class DeepDefense(Objective):
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """The penalty with all that it is made of, per example."""
         backend = backend_of(x, model=model, labels=y)
+        backend.epsilon(x)  # float32 or float64?
         check_labels(y, x)
         xp = backend.xp
         with backend.inference(model) as f:
-            # Examples moved at random may leave arrays of bounds, if by a rounding: no reason to stop.
+            # Examples moved at random may leave arrays of bounds, if by a rounding: let them.
             box = box_of(backend, x, self.bounds, judge=False)
             f, flat = flatten(backend, f, x)
             flat = backend.stop_gradient(flat)

@@ -17,7 +17,13 @@ from deepdefense.assessor import Assessor, Guard
 from deepdefense.augmentation import check_images
 from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.calibration import fitted
-from deepdefense.checks import are_probabilities, check_kind, check_pair, check_takes
+from deepdefense.checks import (
+    are_probabilities,
+    check_kind,
+    check_pair,
+    check_returned,
+    check_takes,
+)
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -249,7 +255,13 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         )
     batch = backend.asarray(data.x_train[:2], model)
     with backend.inference(model) as f:
-        logits = backend.to_numpy(check_takes(partial(backend.forward, f), batch))
+
+        def logits_of(x: Any) -> Any:
+            found = f(x)
+            check_returned(found, x)
+            return found
+
+        logits = backend.to_numpy(check_takes(partial(backend.forward, logits_of), batch))
     shape = logits.shape
     if len(shape) != 2 or shape[1] < data.classes:
         raise InputError(

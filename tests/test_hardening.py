@@ -367,6 +367,19 @@ def test_bad_input_is_told(model: Any, tmp_path: Path) -> None:
         dd.calibrate(model, x, y, dd.baselines.TRADES())
     with pytest.raises(dd.InputError, match="it returned probabilities"):
         harden(torch.nn.Sequential(model, torch.nn.Softmax(1)))
+
+    class Outputs(torch.nn.Module):
+        """As models do that return more than logits."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Any) -> dict[str, Any]:
+            return {"logits": self.inner(x)}
+
+    with pytest.raises(dd.InputError, match=r"nothing else, it returned dict: wrap it"):
+        harden(Outputs())
     with pytest.raises(dd.InputError, match=r"no parameters to train .* function"):
         dd.harden(lambda x: model(x), tuple(map(torch.tensor, TRAIN)), TEST)
     with pytest.raises(dd.InputError, match=r"must return logits .* for 8 classes"):

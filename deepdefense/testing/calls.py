@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.backend import current_backend, get_backend, use_backend
+from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.evaluation import Measurement, Report, Summary, evaluate, measure
 from deepdefense.evaluation.rho import in_norm
@@ -31,6 +34,11 @@ BAD = [
     ({"overshoot": -1.0}, "overshoot must be finite, 0 or more"),
 ]
 NETWORK = TinyNetwork.draw(np.random.default_rng(0), [4, 6, 3], "tanh")
+
+
+def _always(value: Any) -> Callable[[Any], Any]:
+    """What returns that, whatever it is called on."""
+    return lambda x: value
 
 
 class CallTests(Harness):
@@ -78,13 +86,23 @@ class CallTests(Harness):
             deepfool(self.model(linear([[1.0, 2.0]], [0.0])), x)
         with pytest.raises(InputError, match=r"logits \[2 k\], it returned shape \[2\]"):
             deepfool(lambda x: x[:, 0], x)
-        other: Any = np.ones((2, 3)) if self.backend != "numpy" else [[1.0, 2.0, 3.0]] * 2
-        with pytest.raises(InputError, match=r"the model returned logits of (numpy|list)"):
-            deepfool(lambda x: other, x)
+        if self.backend != "numpy":
+            with pytest.raises(InputError, match="the model returned logits of numpy"):
+                deepfool(lambda x: np.ones((2, 3)), x)
+        labels = self.array(np.zeros(2, int))
+        for other in ([[1.0, 2.0, 3.0]] * 2, (x, None), {"logits": x}):
+            for call in (deepfool, DeepDefense(), DeepDefense.fast().objective):
+                told = f"its logits [b k] and nothing else, it returned {type(other).__name__}"
+                with pytest.raises(InputError, match=re.escape(told)):
+                    call(_always(other), x, labels)
 
     def test_half_precision_is_told(self) -> None:
+        labels = self.array(np.zeros(2, int))
         with pytest.raises(InputError, match="must be float32 or float64"):
             deepfool(lambda x: x, self.array(np.ones((2, 2), np.float16)))
+        with pytest.raises(InputError, match="must be float32 or float64"):
+            # Before the model is called, which may not take them either.
+            DeepDefense()(lambda x: 1 / 0, self.array(np.ones((2, 2), np.float16)), labels)
 
     def test_rho_of_two_shapes_is_an_error(self) -> None:
         delta, x = self.array(np.ones((2, 3))), self.array(np.ones((2, 4)))
