@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deepdefense.backend import Array, framework_of
-from deepdefense.errors import InputError, first_line
+from deepdefense.errors import InputError, in_one_line
 
 __all__ = [
     "are_probabilities",
@@ -180,9 +180,10 @@ def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
     except InputError:
         raise
     except Exception as error:  # whatever a framework raises for shapes or types that do not fit
+        kind = getattr(x.dtype, "name", x.dtype)
         raise InputError(
-            f"the network does not take examples of shape {list(x.shape[1:])} and type {x.dtype}, "
-            f"or has an error of its own ({type(error).__name__}): {first_line(error)}"
+            f"the network does not take examples of shape {list(x.shape[1:])} and type {kind}, "
+            f"or has an error of its own ({type(error).__name__}): {in_one_line(error)}"
         ) from error
 
 

@@ -1,6 +1,11 @@
 """The one error class for input that cannot be used, and others' errors in one line."""
 
-__all__ = ["InputError", "first_line"]
+import re
+
+__all__ = ["InputError", "first_line", "in_one_line"]
+
+COLOUR = re.compile(r"\x1b\[[\d;]*m")  # as terminals are told it; Keras does
+LONG = 240
 
 
 class InputError(ValueError):
@@ -17,3 +22,13 @@ def first_line(error: Exception) -> str:
     ('sizes differ:', 'KeyError')
     """
     return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+
+
+def in_one_line(error: Exception) -> str:
+    """All that an error says, or the name of its class; the end is cut off where it is long.
+
+    >>> in_one_line(ValueError("in layer fc1:\\n\\x1b[1msizes differ\\x1b[0m"))
+    'in layer fc1: sizes differ'
+    """
+    said = " ".join(COLOUR.sub("", str(error)).split())
+    return (said if len(said) <= LONG else f"{said[:LONG]} ...") or type(error).__name__

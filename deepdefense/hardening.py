@@ -251,7 +251,7 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         raise InputError(
             f"the model has no parameters to train (a {type(model).__name__} that {backend.name} "
             "sees no weights in): give the module, or in JAX a pytree with them as its leaves, say "
-            "jax.tree_util.Partial(apply, params)"
+            "jax.tree_util.Partial(apply, params) or equinox.filter_vmap(module)"
         )
     batch = backend.asarray(data.x_train[:2], model)
     with backend.inference(model) as f:

@@ -325,13 +325,19 @@ def test_jax_hardens_an_equinox_module() -> None:
         def __call__(self, x: Any) -> Any:
             return jax.vmap(self.layers)(x.reshape(len(x), 16))
 
-    key = jax.random.key(0)
-    model = Network(eqx.nn.MLP(16, 3, 8, 1, dtype=np.float32, key=key))
-    with dd.use_backend("jax"):
-        hardened, report = harden(model, recipe=replace(RECIPE, epochs=1))
-    assert report.network.parameters == 16 * 8 + 8 + 8 * 3 + 3
-    first, other = (m.layers.layers[0].weight for m in (model, hardened))
-    assert not np.array_equal(first, other)
+    mlp = eqx.nn.MLP(16, 3, 8, 1, dtype=np.float32, key=jax.random.key(0))
+    # One that takes batches, and one that takes single examples, mapped over them.
+    single = eqx.nn.Sequential([eqx.nn.Lambda(jax.numpy.ravel), mlp])
+    found = []
+    for model in (Network(mlp), eqx.filter_vmap(single)):
+        with dd.use_backend("jax"):
+            hardened, report = harden(model, recipe=replace(RECIPE, epochs=1))
+        assert report.network.parameters == 16 * 8 + 8 + 8 * 3 + 3
+        assert type(hardened) is type(model)
+        found.append(jax.tree_util.tree_leaves(eqx.filter(hardened, eqx.is_inexact_array)))
+    assert not np.array_equal(found[0][0], mlp.layers[0].weight)
+    for one, other in zip(*found, strict=True):  # the same training, to rounding in float32
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.only("tensorflow")
