@@ -141,6 +141,15 @@ def test_mixed_precision_leaves_the_penalty_in_float32(
     assert mixed(x).dtype != tf.float32
 
 
+@pytest.mark.parametrize("call", [dd.deepfool, dd.DeepDefense(), dd.DeepDefense.fast()])
+def test_logits_of_another_dtype_are_told(call: Any) -> None:
+    x, y = batch()
+    model = network()  # Keras casts what it is given
+    for given in (call, tf.function(call, autograph=False)):  # which would wrap the error
+        with pytest.raises(dd.InputError, match=r"float32 logits of float64 .* tf\.float32\)"):
+            given(model, tf.cast(x, tf.float64), y)
+
+
 def test_attacks_carry_no_gradient() -> None:
     x, y = batch()
     model = network()

@@ -24,6 +24,22 @@ Fixed = TypeVar("Fixed", bound=NamedTuple)
 Forward = Callable[[tf.Tensor], tf.Tensor]
 
 
+def _of_one_dtype(f: Forward) -> Forward:
+    """The model; logits of another dtype than its examples', which Keras may make, are told."""
+
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        logits = f(x)
+        if tf.is_tensor(logits) and logits.dtype != x.dtype:
+            given, made = x.dtype.name, logits.dtype.name
+            raise InputError(
+                f"the model made {made} logits of {given} examples, and TensorFlow does not mix "
+                f"the two: use tf.cast(x, tf.{made}), or a model that computes in {given}"
+            )
+        return logits
+
+    return forward
+
+
 class TensorFlowSeam:
     """The seam in TensorFlow."""
 
@@ -92,9 +108,9 @@ class TensorFlowSeam:
             from deepdefense_keras.models import inferring
 
             with inferring(model) as f:
-                yield f
+                yield _of_one_dtype(f)
         else:
-            yield model
+            yield _of_one_dtype(model)
 
     def compiled(self, f: Forward) -> Forward:
         return f
