@@ -28,7 +28,7 @@ from deepdefense.backend import (
 )
 from deepdefense.calibration import calibrate
 from deepdefense.defense import DeepDefense, Terms
-from deepdefense.errors import InputError
+from deepdefense.errors import InputError, ProbabilityWarning
 from deepdefense.evaluation import (
     Check,
     Diagnosis,
@@ -58,6 +58,7 @@ __all__ = [
     "InputError",
     "Objective",
     "Perturbation",
+    "ProbabilityWarning",
     "Recipe",
     "Report",
     "Terms",

@@ -6,17 +6,19 @@ Each raises `InputError`, saying what was expected and what came.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from deepdefense.backend import Array, framework_of
-from deepdefense.errors import InputError, in_one_line
+from deepdefense.backend import Array, Backend, framework_of
+from deepdefense.errors import InputError, ProbabilityWarning, in_one_line
 
 __all__ = [
     "are_probabilities",
+    "are_softmax",
     "check_bounds",
     "check_choice",
     "check_count",
@@ -33,6 +35,7 @@ __all__ = [
     "found_device",
     "python_number",
     "python_numbers",
+    "warn_of_probabilities",
 ]
 
 
@@ -46,6 +49,27 @@ def are_probabilities(outputs: np.ndarray) -> bool:
     if len(outputs) < 2 or not (outputs >= 0).all():
         return False
     return bool(sums.mean() > 0 and np.ptp(sums) <= 1e-3 * sums.mean())
+
+
+def are_softmax(outputs: np.ndarray) -> bool:
+    """Whether they are a softmax's itself, whose rows sum to 1.
+
+    >>> are_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), are_softmax(np.array([[3, 7], [5, 5]]))
+    (True, False)
+    """
+    return are_probabilities(outputs) and bool(np.allclose(outputs.sum(1), 1, atol=1e-3))
+
+
+def warn_of_probabilities(backend: Backend, outputs: Array) -> None:
+    """Warn of outputs [b k] that are a softmax's, where values are known."""
+    if backend.known(outputs) and are_softmax(backend.to_numpy(outputs)):
+        warnings.warn(
+            "the model returned probabilities (no output is negative, and they sum to 1), of which "
+            "distances to a boundary are other ones: leave the softmax out, so that it returns "
+            "logits",
+            ProbabilityWarning,
+            stacklevel=2,
+        )
 
 
 def python_number(value: Any) -> Any:

@@ -1,8 +1,8 @@
-"""The one error class for input that cannot be used, and others' errors in one line."""
+"""What is raised for unfit input, what is warned of, and the errors of others in one line."""
 
 import re
 
-__all__ = ["InputError", "first_line", "in_one_line"]
+__all__ = ["InputError", "ProbabilityWarning", "first_line", "in_one_line"]
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")  # as terminals are told it; Keras does
 LONG = 240
@@ -13,6 +13,10 @@ class InputError(ValueError):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class ProbabilityWarning(UserWarning):
+    """A model returns probabilities where logits are meant: distances then come out wrong."""
 
 
 def first_line(error: Exception) -> str:

@@ -11,14 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from deepdefense.assessor import Assessor, Guard
 from deepdefense.augmentation import check_images
 from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.calibration import fitted
 from deepdefense.checks import (
-    are_probabilities,
+    are_softmax,
     check_kind,
     check_pair,
     check_returned,
@@ -268,7 +266,7 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
             f"the network must return logits [b k] for {data.classes} classes, "
             f"it returned shape {list(shape)} for a batch of {len(batch)}"
         )
-    if are_probabilities(logits) and np.allclose(logits.sum(1), 1, atol=1e-3):
+    if are_softmax(logits):
         raise InputError(
             "the network must return logits, it returned probabilities (no output is negative, "
             "and they sum to 1): leave the softmax out"

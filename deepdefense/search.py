@@ -14,7 +14,7 @@ from einops import rearrange, reduce, repeat
 
 from deepdefense.backend import Array, Backend, Fold, Forward
 from deepdefense.box import Box
-from deepdefense.checks import check_logits
+from deepdefense.checks import check_logits, warn_of_probabilities
 from deepdefense.norms import constant_norm, dual, norm, steepest
 
 __all__ = [
@@ -189,6 +189,7 @@ def assign(
     other candidates, which the clean logits rank once; a wrong one is to reach its label.
     """
     xp, depth = backend.xp, clean.shape[1]
+    warn_of_probabilities(backend, clean)
     ranked = backend.rank(clean, min(candidates, depth))
     label = ranked[:, 0] if label is None else backend.index(label, depth, x)
     right = ranked[:, 0] == label

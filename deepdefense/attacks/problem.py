@@ -17,7 +17,7 @@ from einops import rearrange, reduce
 from deepdefense.attacks.losses import Loss, gradient, margin
 from deepdefense.backend import Array, Backend, Forward, Model, backend_of
 from deepdefense.box import Bounds, Box, box_of
-from deepdefense.checks import check_labels
+from deepdefense.checks import check_labels, warn_of_probabilities
 from deepdefense.errors import InputError
 from deepdefense.norms import norm
 from deepdefense.search import boundary_step, contrast, flatten, nearest_boundary
@@ -192,6 +192,7 @@ def posed(
     with backend.inference(model) as f:
         flat_f, flat = flatten(backend, f, backend.stop_gradient(x))
         clean = backend.forward(flat_f, flat)
+        warn_of_probabilities(backend, clean)
         predicted = backend.xp.argmax(clean, 1)
         label = predicted if y is None else backend.index(y, clean.shape[1], x)
         yield Problem(

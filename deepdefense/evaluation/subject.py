@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from deepdefense.checks import (
     check_logits,
     check_takes,
 )
-from deepdefense.errors import InputError
+from deepdefense.errors import InputError, ProbabilityWarning
 from deepdefense.evaluation.statistics import right
 
 __all__ = ["Host", "Subject", "columned", "evenly", "finite", "posed"]
@@ -153,7 +154,8 @@ def posed(
     host, labels = to_host(x), to_host(y)
     check_bounds(bounds)
     training = getattr(getattr(model, "__self__", model), "training", False) is True
-    with backend.precise(), backend.inference(model) as network:
+    with backend.precise(), backend.inference(model) as network, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ProbabilityWarning)  # the check of logits tells it
         first = backend.asarray(host[:1], like)
         backend.epsilon(first)
         host = host.astype(backend.to_numpy(first).dtype, copy=False)  # what the network sees

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from einops import reduce
 
+from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.backend import current_backend, get_backend, use_backend
 from deepdefense.defense import DeepDefense
-from deepdefense.errors import InputError
+from deepdefense.errors import InputError, ProbabilityWarning
 from deepdefense.evaluation import Measurement, Report, Summary, evaluate, measure
 from deepdefense.evaluation.rho import in_norm
 from deepdefense.metrics import rho
@@ -95,6 +98,22 @@ class CallTests(Harness):
                 told = f"its logits [b k] and nothing else, it returned {type(other).__name__}"
                 with pytest.raises(InputError, match=re.escape(told)):
                     call(_always(other), x, labels)
+
+    def test_probabilities_are_warned_of(self) -> None:
+        model, xp = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0])), self.seam.xp
+        x, y = self.array(np.array([[1.0, 2.0], [0.5, -1.0]])), self.array(np.array([0, 1]))
+
+        def softmax(x: Any) -> Any:
+            powers = xp.exp(model(x))
+            return powers / reduce(powers, "b k -> b 1", "sum")
+
+        for call in (deepfool, ddn, DeepDefense(), DeepDefense.fast()):
+            with pytest.warns(ProbabilityWarning, match="leave the softmax out"):
+                call(softmax, x, y)
+            call(model, x, y)  # whose warnings would be errors
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            evaluate(softmax, x, y)  # where a check tells it
 
     def test_half_precision_is_told(self) -> None:
         labels = self.array(np.zeros(2, int))
