@@ -1,6 +1,6 @@
-"""Checks of what is known without looking at values: ranges of settings, shapes, ranks.
+"""Checks of settings, shapes and types, most of which look at no values.
 
-Each raises `InputError`, saying what was expected and what came.
+Each raises `InputError`, saying what was expected and what came; of probabilities it warns.
 """
 
 from __future__ import annotations
