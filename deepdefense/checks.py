@@ -57,7 +57,8 @@ def are_softmax(outputs: np.ndarray) -> bool:
     >>> are_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), are_softmax(np.array([[3, 7], [5, 5]]))
     (True, False)
     """
-    return are_probabilities(outputs) and bool(np.allclose(outputs.sum(1), 1, atol=1e-3))
+    within = ((outputs >= 0) & (outputs <= 1.001)).all()  # so that nothing overflows in a sum
+    return bool(within and are_probabilities(outputs) and np.allclose(outputs.sum(1), 1, atol=1e-3))
 
 
 def warn_of_probabilities(backend: Backend, outputs: Array) -> None:

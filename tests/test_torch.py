@@ -321,7 +321,7 @@ def model(x):
     seen.append(state())
     return x @ weight
 
-x, weight, seen, before = torch.eye(3), torch.eye(3), [], state()
+x, weight, seen, before = torch.eye(3), 2 * torch.eye(3), [], state()
 dd.fgs_accuracy(model, x, torch.arange(3), [0.1])
 measure(model, x, torch.arange(3), backend=dd.get_backend("torch"))
 assert len(seen) > 4
