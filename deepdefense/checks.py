@@ -30,7 +30,6 @@ __all__ = [
     "check_number",
     "check_order",
     "check_pair",
-    "check_returned",
     "check_takes",
     "found_device",
     "python_number",
@@ -199,9 +198,9 @@ def check_indices(integer: bool, dtype: Any, known: Any, depth: int) -> None:
 
 
 def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
-    """The logits of a batch; where the network fails on it, an error of one line."""
+    """What a network returns for a batch, an array; where it fails, an error of one line."""
     try:
-        return f(x)
+        found = f(x)
     except InputError:
         raise
     except Exception as error:  # whatever a framework raises for shapes or types that do not fit
@@ -210,9 +209,11 @@ def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
             f"the network does not take examples of shape {list(x.shape[1:])} and type {kind}, "
             f"or has an error of its own ({type(error).__name__}): {in_one_line(error)}"
         ) from error
+    _check_returned(found, x)
+    return found
 
 
-def check_returned(value: Any, x: Array) -> None:
+def _check_returned(value: Any, x: Array) -> None:
     """An array, alone, of the framework of the batch that the model was called on."""
     found, expected = framework_of(value), framework_of(x)
     if found is None:
@@ -229,7 +230,7 @@ def check_returned(value: Any, x: Array) -> None:
 
 def check_logits(logits: Any, x: Array) -> None:
     """Logits [b k] of two classes or more for a batch of b, of the framework of the batch."""
-    check_returned(logits, x)
+    _check_returned(logits, x)
     shape = tuple(logits.shape)
     if len(shape) != 2 or not _agree(shape[0], x.shape[0]):
         raise InputError(

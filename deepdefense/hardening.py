@@ -6,7 +6,6 @@ import math
 import statistics
 import time
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +14,7 @@ from deepdefense.assessor import Assessor, Guard
 from deepdefense.augmentation import check_images
 from deepdefense.backend import backend_for, current_backend, to_host
 from deepdefense.calibration import fitted
-from deepdefense.checks import (
-    are_softmax,
-    check_kind,
-    check_pair,
-    check_returned,
-    check_takes,
-)
+from deepdefense.checks import are_softmax, check_kind, check_pair, check_takes
 from deepdefense.data import Dataset, fingerprint, from_arrays
 from deepdefense.defense import DeepDefense
 from deepdefense.errors import InputError
@@ -253,13 +246,7 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         )
     batch = backend.asarray(data.x_train[:2], model)
     with backend.inference(model) as f:
-
-        def logits_of(x: Any) -> Any:
-            found = f(x)
-            check_returned(found, x)
-            return found
-
-        logits = backend.to_numpy(check_takes(partial(backend.forward, logits_of), batch))
+        logits = backend.to_numpy(check_takes(f, batch))
     shape = logits.shape
     if len(shape) != 2 or shape[1] < data.classes:
         raise InputError(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from einops import reduce
 
 from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.deepfool import deepfool
@@ -100,13 +99,9 @@ class CallTests(Harness):
                     call(_always(other), x, labels)
 
     def test_probabilities_are_warned_of(self) -> None:
-        model, xp = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0])), self.seam.xp
+        model = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
+        softmax = self.softmax(model)
         x, y = self.array(np.array([[1.0, 2.0], [0.5, -1.0]])), self.array(np.array([0, 1]))
-
-        def softmax(x: Any) -> Any:
-            powers = xp.exp(model(x))
-            return powers / reduce(powers, "b k -> b 1", "sum")
-
         for call in (deepfool, ddn, DeepDefense(), DeepDefense.fast()):
             with pytest.warns(ProbabilityWarning, match="leave the softmax out"):
                 call(softmax, x, y)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
-from einops import einsum
+from einops import einsum, reduce
 from hypothesis import assume
 
 from deepdefense.backend import Backend, get_backend
@@ -115,6 +115,15 @@ class Harness:
             return rows
 
         return logits
+
+    def softmax(self, model: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The model with a softmax behind its logits, which it should not have."""
+
+        def probabilities(x: Any) -> Any:
+            powers = self.seam.xp.exp(model(x))
+            return powers / reduce(powers, "b k -> b 1", "sum")
+
+        return probabilities
 
     def slope(
         self, network: TinyNetwork, value: Callable[[Any], Any], direction: np.ndarray

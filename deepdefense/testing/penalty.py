@@ -263,7 +263,7 @@ class ImplicitTests(_Penalties):
         expected = sum(gradient @ direction for _, gradient in each)
         np.testing.assert_allclose(slope, expected, rtol=DIFFERENCE, atol=DIFFERENCE)
 
-    @pytest.mark.parametrize("p", [1.5, 2.0, math.inf])
+    @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, math.inf])
     def test_nearest_point_within_bounds(self, p: float) -> None:
         """Of a linear network: how far it is and how that grows, against a search by halving."""
         w, bias = np.array([8.0, -4.0, 2.0, 1.0]), -9.0
