@@ -32,17 +32,15 @@ class Box:
 
     def inside(self, point: Array) -> Array:
         """The nearest point of the box, in any norm: [b d] -> [b d]."""
-        return self.backend.xp.minimum(self.backend.xp.maximum(point, self.low), self.high)
+        return self.backend.xp.clip(point, self.low, self.high)
 
     def along(self, point: Array, directions: Array) -> Array:
         """Directions [b n d] from a point of the box, [b d], without what leads out of it."""
         xp = self.backend.xp
         flat = rearrange(point, "b d -> b 1 d")
-        shut = xp.where(
-            directions > 0,
-            flat >= rearrange(self.high, "b d -> b 1 d"),
-            flat <= rearrange(self.low, "b d -> b 1 d"),
-        )
+        above = flat >= rearrange(self.high, "b d -> b 1 d")
+        below = flat <= rearrange(self.low, "b d -> b 1 d")
+        shut = (directions > 0) & above | (directions < 0) & below
         return xp.where(shut, xp.zeros_like(directions), directions)
 
     def free(self, point: Array, direction: Array) -> Array:
