@@ -22,6 +22,7 @@ __all__ = ["peers", "without"]
 
 IMAGES, BATCH, STEPS = 1000, 100, 50
 FINE = 0.001  # an overshoot with which norms are no larger than the peers' with 0.02
+CANDIDATES, FEWER = 10, 6  # classes looked at; on these images six find what ten do
 FEW = 50  # images for the peers that take them one by one, or a class at a time
 Attack = Callable[[Tensor], Tensor]
 Maker = Callable[[nn.Module], Attack]
@@ -46,18 +47,26 @@ def _deepdefense(**settings: Any) -> Maker:
 
 
 def _own(**settings: Any) -> dict[str, Maker]:
-    """Ours, as the peers are set, and going less far past the boundary."""
-    fine = _deepdefense(overshoot=FINE, **settings)
-    return {"deepdefense": _deepdefense(**settings), f"deepdefense, overshoot {FINE}": fine}
+    """Ours, as the peers are set; going less far past the boundary; and among fewer classes."""
+    fine = f"deepdefense, overshoot {FINE}"
+    return {
+        "deepdefense": _deepdefense(**settings),
+        fine: _deepdefense(overshoot=FINE, **settings),
+        f"{fine}, {FEWER} candidates": _deepdefense(overshoot=FINE, candidates=FEWER, **settings),
+    }
 
 
-def _foolbox(model: nn.Module) -> Attack:
+def _foolbox(candidates: int) -> Maker:
     import foolbox
 
-    # Its bounds are checked, and clip: none that matter here.
-    known = foolbox.PyTorchModel(model, bounds=(-1e6, 1e6))
-    attack = foolbox.attacks.L2DeepFoolAttack(steps=STEPS, candidates=10, overshoot=0.02)
-    return lambda x: attack(known, x, model(x).argmax(1), epsilons=None)[0]
+    attack = foolbox.attacks.L2DeepFoolAttack(steps=STEPS, candidates=candidates, overshoot=0.02)
+
+    def make(model: nn.Module) -> Attack:
+        # Its bounds are checked, and clip: none that matter here.
+        known = foolbox.PyTorchModel(model, bounds=(-1e6, 1e6))
+        return lambda x: attack(known, x, model(x).argmax(1), epsilons=None)[0]
+
+    return make
 
 
 def _adv_lib(model: nn.Module) -> Attack:
@@ -72,7 +81,7 @@ def _art(shape: tuple[int, ...], classes: int, bounds: Any) -> Maker:
     from art.estimators.classification import PyTorchClassifier
 
     loss = nn.CrossEntropyLoss()
-    settings = {"max_iter": STEPS, "epsilon": 0.02, "nb_grads": 10, "batch_size": BATCH}
+    settings = {"max_iter": STEPS, "epsilon": 0.02, "nb_grads": CANDIDATES, "batch_size": BATCH}
 
     def make(model: nn.Module) -> Attack:
         known = PyTorchClassifier(
@@ -136,7 +145,11 @@ def peers(model: nn.Module, data: Dataset, rounds: int) -> Iterator[dict[str, An
         "mlp, no bounds",
         model,
         x,
-        {**_own(), "foolbox": _foolbox},
+        {
+            **_own(),
+            "foolbox": _foolbox(CANDIDATES),
+            f"foolbox, {FEWER} candidates": _foolbox(FEWER),
+        },
         rounds,
     )
     within = _own(bounds=(0.0, 1.0))

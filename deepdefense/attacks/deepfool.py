@@ -40,7 +40,8 @@ def deepfool(
         p: order of the norm to be small in, from 1 to inf; q is its dual.
         steps: the most linearisations for one example.
         overshoot: how far past the boundary to go, as a share of the perturbation.
-        candidates: how many of the highest clean logits to consider, the base class included.
+        candidates: how many of the highest clean logits to consider, the base class included. All
+            but the base class cost a gradient each step; a few of many often find the same.
         bounds: (low, high), the range the perturbed example must stay in, if any: numbers, or
             arrays of its shape. Every iterate is clipped to it. For p < 2, whose steps go along few
             coordinates, w_j leaves out those at a bound that it leads out of. A step of at most a
