@@ -51,6 +51,7 @@ IMPLICIT = {"gradient": "implicit", "candidates": 3}
 # Photographs that were trained on as they are get learnt by heart, and what is won on them is not
 # won on others.
 MOVED: Mapping[str, Any] = {"flip": True, "shift": 4}
+LIGHT: Mapping[str, Any] = {**FAST, "lam": 10.0}
 COSINE: Mapping[str, Any] = {"decay": 0.01, "anneal": True, "warmup": 1.0}
 _ALL = (
     Subject(
@@ -84,7 +85,7 @@ _ALL = (
         reference=Recipe(epochs=30, lr=1e-3, decay=0.1, **MOVED),
         recipe=Recipe(epochs=60, lr=4e-4, clip="auto", flip=True, shift=2, **COSINE),
         steepness=0.5,
-        defense={**FAST, "lam": 10.0},
+        defense=LIGHT,
     ),
     Subject(
         "cifar10",
@@ -92,7 +93,7 @@ _ALL = (
         reference=Recipe(epochs=45, lr=0.06, batch_size=250, clip=5.0, **COSINE, **MOVED),
         recipe=Recipe(epochs=22, lr=0.02, batch_size=250, clip="auto", **COSINE, **MOVED),
         steepness=0.5,
-        defense={**FAST, "lam": 10.0},
+        defense=LIGHT,
     ),
 )
 SUBJECTS: Mapping[str, Subject] = {subject.name: subject for subject in _ALL}
