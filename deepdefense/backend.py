@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checka
 import numpy as np
 
 from deepdefense.errors import InputError
+from deepdefense.tracing import as_written, constant
 
 __all__ = [
     "Array",
@@ -45,7 +46,6 @@ Forward: TypeAlias = Callable[[Array], Array]  # a model whose evaluation is fre
 
 Fold: TypeAlias = Callable[[Callable[[Any, Array, Array], Any], Any, Array], Any]
 
-Function = TypeVar("Function", bound=Callable[..., str | None])
 State = TypeVar("State", bound=NamedTuple)
 Fixed = TypeVar("Fixed", bound=NamedTuple)
 
@@ -200,16 +200,6 @@ _default: ContextVar[Backend | None] = ContextVar("deepdefense_backend", default
 _loaded: dict[str, Backend] = {}
 
 
-def _constant(function: Function) -> Function:
-    """A function that `torch.compile` calls while it traces, and whose answer it keeps.
-
-    This is `torch.compiler.assume_constant_result`, as the core may not import torch. Without it
-    the entry points, imports and context below would have to be traced, which cannot be done.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
 @cache
 def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -237,7 +227,7 @@ def get_backend(name: str) -> Backend:
     return _loaded[name]
 
 
-@_constant
+@constant
 def _load(name: str) -> None:
     if name in _loaded:
         return
@@ -284,7 +274,7 @@ class use_backend:  # noqa: N801 - reads as a verb, as contextlib's own classes 
         _default.reset(self._token)
 
 
-@_constant
+@constant
 def _chosen() -> str | None:
     backend = _default.get()
     return None if backend is None else backend.name
@@ -302,11 +292,12 @@ def _homes() -> dict[str, str]:
     return own | {name: name for name in _entries()}
 
 
-@_constant
+@constant
 def _home(root: str) -> str | None:
     return _homes().get(root)
 
 
+@as_written
 def framework_of(value: object) -> str | None:
     """The backend whose framework defines the type of `value`, by the type's own ancestry.
 
@@ -317,6 +308,7 @@ def framework_of(value: object) -> str | None:
     return next((home for root in roots if (home := _home(root))), None)
 
 
+@as_written
 def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
     """The one backend that the arrays belong to, and the model and the labels too.
 

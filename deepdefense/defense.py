@@ -25,6 +25,7 @@ from deepdefense.metrics import ratio
 from deepdefense.norms import norm
 from deepdefense.objective import Losses, Objective, cross_entropy
 from deepdefense.search import Search, flatten, search
+from deepdefense.tracing import as_written
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
 
@@ -55,6 +56,7 @@ class Terms(NamedTuple):
     measured: Array
 
 
+@as_written
 @dataclass(frozen=True)
 class DeepDefense(Objective):
     """A penalty on small DeepFool perturbations, differentiated through the attack itself.
@@ -146,6 +148,7 @@ class DeepDefense(Objective):
         """
         return cls(**{**FAST, **changes})
 
+    @as_written
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
         """The penalty of each example, lam included: [b ...], [b] -> [b]."""
         return self.terms(model, x, y).penalty
@@ -168,6 +171,7 @@ class DeepDefense(Objective):
             entropy + penalty, entropy, penalty, failed, reduce(iterations, "b ->", "mean")
         )
 
+    @as_written
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """The penalty with all that it is made of, per example."""
         backend = backend_of(x, model=model, labels=y)

@@ -14,6 +14,9 @@ class InputError(ValueError):
     The command line prints it without a traceback and exits with code 2.
     """
 
+    # TensorFlow's AutoGraph would raise an error of its own with a longer message instead.
+    ag_pass_through = True
+
 
 class ProbabilityWarning(UserWarning):
     """A model returns probabilities where logits are meant: distances then come out wrong."""

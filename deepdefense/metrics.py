@@ -8,6 +8,7 @@ from deepdefense.backend import Array, Backend, backend_of
 from deepdefense.checks import check_order
 from deepdefense.errors import InputError
 from deepdefense.norms import norm
+from deepdefense.tracing import as_written
 
 __all__ = ["ratio", "rho"]
 
@@ -19,6 +20,7 @@ def ratio(backend: Backend, part: Array, whole: Array) -> Array:
     return xp.where(zero, xp.zeros_like(whole), part / xp.where(zero, xp.ones_like(whole), whole))
 
 
+@as_written
 def rho(delta: Array, x: Array, p: float = 2) -> Array:
     """The size of each perturbation relative to its example.
 

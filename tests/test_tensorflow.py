@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -145,9 +147,58 @@ def test_mixed_precision_leaves_the_penalty_in_float32(
 def test_logits_of_another_dtype_are_told(call: Any) -> None:
     x, y = batch()
     model = network()  # Keras casts what it is given
-    for given in (call, tf.function(call, autograph=False)):  # which would wrap the error
+    for given in (call, tf.function(call), tf.function(call, autograph=False)):
         with pytest.raises(dd.InputError, match=r"float32 logits of float64 .* tf\.float32\)"):
             given(model, tf.cast(x, tf.float64), y)
+
+
+@tf.autograph.experimental.do_not_convert
+def rewritten() -> set[str]:
+    """The functions under way that AutoGraph has rewritten."""
+    stack = traceback.extract_stack()
+    return {frame.name for frame in stack if "__autograph_generated" in frame.filename}
+
+
+GRAPHED = [
+    partial(dd.cw, steps=3, searches=2),
+    dd.ddn,
+    dd.deepfool,
+    partial(dd.fgsm, eps=0.5),
+    dd.fmn,
+    partial(dd.pgd, eps=0.5, random_start=False),
+    dd.superdeepfool,
+    dd.DeepDefense(),
+    dd.DeepDefense.fast().terms,
+]
+
+
+@pytest.mark.parametrize("call", [*GRAPHED, dd.DeepDefense.fast().objective])
+def test_autograph_rewrites_what_the_user_wrote_and_no_algorithm(
+    call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model's `if` of tensors depends on it; the rest would take seconds, and be warned of."""
+    seen = []
+
+    def model(x: Any) -> Any:
+        logits = x @ tf.constant([[1.0, -1.0, 0.5], [0.5, 1.0, -1.0]])
+        seen.append(rewritten())
+        if tf.reduce_mean(x) > 0:
+            logits = 2.0 * logits
+        return logits
+
+    def user(x: Any, y: Any) -> Any:
+        return call(model, x, y)
+
+    x, y = tf.constant([[1.0, 0.5], [0.5, 1.0], [2.0, 0.0]]), tf.constant([0, 1, 2])
+    expected = call(model, x, y)
+    assert seen
+    assert not any(seen)  # eagerly it is not at work
+    seen.clear()
+    assert_same(tf.function(user)(x, y), expected, 1e-4)
+    assert "AutoGraph" not in caplog.text
+    names = {name for names in seen for name in names}
+    # A loss calls the model itself, and is rewritten for that.
+    assert names - {"tf__objective", "tf__losses", "forward"} == {"tf__user", "tf__model"}
 
 
 def test_attacks_carry_no_gradient() -> None:

@@ -110,7 +110,10 @@ class TensorFlowSeam:
             with inferring(model) as f:
                 yield _of_one_dtype(f)
         else:
-            yield _of_one_dtype(model)
+            # Of what the penalty calls, AutoGraph rewrites only this, if it is at work: the core is
+            # left as it is written, but the user's function may have an `if` of tensors.
+            autograph: Any = tf.__internal__.autograph
+            yield _of_one_dtype(autograph.tf_convert(model, autograph.control_status_ctx(), False))
 
     def compiled(self, f: Forward) -> Forward:
         return f

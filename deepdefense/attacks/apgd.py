@@ -15,6 +15,7 @@ from deepdefense.backend import Array, Model
 from deepdefense.checks import check_choice, check_count, check_number
 from deepdefense.errors import InputError
 from deepdefense.norms import steepest
+from deepdefense.tracing import as_written
 
 __all__ = ["apgd"]
 
@@ -46,6 +47,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
+@as_written
 def apgd(
     model: Model,
     x: Array,

@@ -13,6 +13,7 @@ from deepdefense.attacks.settling import concluded
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number
 from deepdefense.norms import norm
+from deepdefense.tracing import as_written
 
 __all__ = ["cw"]
 
@@ -38,6 +39,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
+@as_written
 def cw(
     model: Model,
     x: Array,

@@ -10,10 +10,12 @@ from deepdefense.attacks.walk import Start, View, cosine, walk
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number
 from deepdefense.norms import steepest
+from deepdefense.tracing import as_written
 
 __all__ = ["ddn"]
 
 
+@as_written
 def ddn(
     model: Model,
     x: Array,

@@ -9,10 +9,12 @@ from deepdefense.backend import Array, Model, backend_of
 from deepdefense.box import box_of
 from deepdefense.checks import check_count, check_labels, check_number, check_order
 from deepdefense.search import flatten, search
+from deepdefense.tracing import as_written
 
 __all__ = ["deepfool"]
 
 
+@as_written
 def deepfool(
     model: Model,
     x: Array,

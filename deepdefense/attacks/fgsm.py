@@ -9,10 +9,12 @@ from deepdefense.attacks.problem import Bounds, Perturbation, posed
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_number, check_order
 from deepdefense.norms import steepest
+from deepdefense.tracing import as_written
 
 __all__ = ["fgsm"]
 
 
+@as_written
 def fgsm(
     model: Model,
     x: Array,

@@ -13,6 +13,7 @@ from deepdefense.attacks.problem import Bounds, Example, Perturbation, posed
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number
 from deepdefense.norms import steepest
+from deepdefense.tracing import as_written
 
 __all__ = ["pgd"]
 
@@ -23,6 +24,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
+@as_written
 def pgd(
     model: Model,
     x: Array,

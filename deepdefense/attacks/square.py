@@ -15,6 +15,7 @@ from deepdefense.attacks.losses import margin
 from deepdefense.attacks.problem import Bounds, Perturbation, posed
 from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number
+from deepdefense.tracing import as_written
 
 __all__ = ["square"]
 
@@ -83,6 +84,7 @@ class _Grid(NamedTuple):
         return rearrange(down, "b h -> b 1 h 1") & rearrange(across, "b w -> b 1 1 w"), corner
 
 
+@as_written
 def square(
     model: Model,
     x: Array,

@@ -11,6 +11,7 @@ from deepdefense.backend import Array, Model
 from deepdefense.checks import check_count, check_number, check_order
 from deepdefense.norms import norm
 from deepdefense.search import search
+from deepdefense.tracing import as_written
 
 __all__ = ["superdeepfool"]
 
@@ -22,6 +23,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
+@as_written
 def superdeepfool(
     model: Model,
     x: Array,

@@ -1,0 +1,34 @@
+"""What frameworks' compilers are told of this library's functions.
+
+The core imports no framework, so each mark is the attribute that the framework's own decorator
+sets. Where a framework does not know it, it traces as it does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["as_written", "constant"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def as_written(function: Function) -> Function:
+    """A function that TensorFlow's AutoGraph leaves as it is, with all that it calls.
+
+    `tf.autograph.experimental.do_not_convert` marks what it returns so. Nothing here needs Python's
+    control flow rewritten; when it was, the first call in a `tf.function` took five times as long.
+    (A model may need it: the TensorFlow backend sees to that.)
+    """
+    function.autograph_info__ = {}  # type: ignore[attr-defined]
+    return function
+
+
+def constant(function: Function) -> Function:
+    """A function that `torch.compile` calls while it traces, and whose answer it keeps.
+
+    This is `torch.compiler.assume_constant_result`, for what cannot be traced.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
