@@ -148,7 +148,6 @@ class DeepDefense(Objective):
         """
         return cls(**{**FAST, **changes})
 
-    @as_written
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
         """The penalty of each example, lam included: [b ...], [b] -> [b]."""
         return self.terms(model, x, y).penalty

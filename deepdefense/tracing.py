@@ -17,6 +17,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def as_written(function: Function) -> Function:
     """A function that TensorFlow's AutoGraph leaves as it is, with all that it calls.
 
+    Of a class, the calls of its objects (`__call__`), and not those of other methods.
+
     `tf.autograph.experimental.do_not_convert` marks what it returns so. Nothing here needs Python's
     control flow rewritten; when it was, the first call in a `tf.function` took five times as long.
     (A model may need it: the TensorFlow backend sees to that.)
