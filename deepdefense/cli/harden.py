@@ -119,7 +119,7 @@ def harden(
 ) -> int:
     """Make a classifier robust with Deep Defense, and report on it before and after.
 
-    Without an argument: scikit-learn's digits and an MLP, in under a minute. Writes report.html,
+    Without an argument: scikit-learn's digits and an MLP, in a minute or two. Writes report.html,
     report.json and hardened.safetensors into a new folder.
     """
     given = chosen(
