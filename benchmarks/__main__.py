@@ -23,10 +23,11 @@ from benchmarks.insides import activations, approximation, passes
 from benchmarks.large import large
 from benchmarks.strength import nearest, within
 from benchmarks.subjects import of_zoo, trained
-from deepdefense.backend import available_backends
-from deepdefense.data import Dataset, load
-from deepdefense.provenance import environment
-from deepdefense.training import training_backend
+from deepdefense.app.data import load
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.evaluation.provenance import environment
+from deepdefense.seam.choosing import available_backends
+from deepdefense.seam.training import training_backend
 from deepdefense.zoo import NETWORKS
 
 app = App(name="benchmarks", help="What hardening and attacks cost, as ratios in one process.")

@@ -16,7 +16,7 @@ import deepdefense as dd
 from benchmarks.insides import BACKWARD, FORWARD, Counted, each_pass
 from benchmarks.subjects import unit_interval
 from benchmarks.timing import alternated
-from deepdefense.data import Dataset
+from deepdefense.evaluation.dataset import Dataset
 
 __all__ = ["peers", "without"]
 

@@ -11,8 +11,8 @@ import torch
 from benchmarks.hardening import calls_of
 from benchmarks.subjects import CLASSES, resnet18_shaped
 from benchmarks.timing import alternated
-from deepdefense.data import Dataset
-from deepdefense.training import training_backend
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.seam.training import training_backend
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["lenet", "resnet18"]

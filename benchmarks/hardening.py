@@ -10,10 +10,12 @@ import numpy as np
 from benchmarks import subjects
 from benchmarks.subjects import BATCH, CLASSES
 from benchmarks.timing import alternated
-from deepdefense.data import Dataset
-from deepdefense.defense import DeepDefense
-from deepdefense.objective import Objective
-from deepdefense.training import Recipe, take_step, training_backend
+from deepdefense.defenses.deep_defense import DeepDefense
+from deepdefense.defenses.objective import Objective
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.seam.training import training_backend
+from deepdefense.training.epoch import take_step
+from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["DEFENSES", "calls_of", "many_classes", "steps"]
@@ -30,7 +32,7 @@ DEFENSES: Mapping[str, Objective] = {
 def calls_of(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
     """An optimizer step for each way, with rate 0, so that all of them see one network."""
     backend = training_backend(framework)
-    trainer = backend.trainer(model, Recipe())
+    trainer = Recipe().make_trainer(backend, model)
 
     def call(objective: Objective) -> Callable[[], object]:
         return lambda: take_step(backend, trainer, objective, x, y, lr=0.0)

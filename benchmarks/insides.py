@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.hardening import DEFENSES, calls_of
 from benchmarks.subjects import Subject, of_zoo
 from benchmarks.timing import Timing, alternated
-from deepdefense.backend import get_backend
-from deepdefense.data import Dataset
-from deepdefense.defense import DeepDefense
-from deepdefense.objective import Objective
+from deepdefense.defenses.deep_defense import DeepDefense
+from deepdefense.defenses.objective import Objective
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.seam.choosing import get_backend
 
 __all__ = ["BACKWARD", "FORWARD", "Counted", "activations", "approximation", "each_pass", "passes"]
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deepdefense.data import load
-from deepdefense.defense import DeepDefense
-from deepdefense.objective import Objective
-from deepdefense.study.memory import alone, peak
-from deepdefense.training import Recipe, train_epoch, training_backend
+from deepdefense.app.data import load
+from deepdefense.app.study.memory import alone, peak
+from deepdefense.defenses.deep_defense import DeepDefense
+from deepdefense.defenses.objective import Objective
+from deepdefense.seam.training import training_backend
+from deepdefense.training.epoch import train_epoch
+from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS, initial_weights
 
 __all__ = ["large"]
@@ -48,7 +50,7 @@ def _measured(framework: str, kind: str, way: str) -> dict[str, Any]:
         data = load(folder)
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     weights = initial_weights(network, 0, float(data.x_train.std()))
-    trainer = backend.trainer(backend.build(network, weights), Recipe())
+    trainer = Recipe().make_trainer(backend, backend.build(network, weights))
 
     def seconds(objective: Objective, batch: int, images: int) -> float:
         x, y = data.x_train[:images], data.y_train[:images]

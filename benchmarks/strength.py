@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import deepdefense as dd
 from benchmarks.attacks import without
 from benchmarks.subjects import unit_interval
-from deepdefense.data import Dataset
+from deepdefense.evaluation.dataset import Dataset
 
 __all__ = ["nearest", "within"]
 

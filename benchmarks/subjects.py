@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepdefense.data import Dataset
-from deepdefense.objective import Objective
-from deepdefense.runs import load_weights
-from deepdefense.training import Recipe, train_epoch, training_backend
+from deepdefense.app.runs import load_weights
+from deepdefense.defenses.objective import Objective
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.seam.training import training_backend
+from deepdefense.training.epoch import train_epoch
+from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS, initial_weights
 
 __all__ = ["CLASSES", "many_classes", "of_zoo", "resnet18_shaped", "trained", "unit_interval"]
@@ -32,7 +34,7 @@ def trained(kind: str, data: Dataset, weights: Path | None) -> Mapping[str, np.n
     backend, recipe = training_backend("torch"), Recipe(epochs=EPOCHS, lr=1e-3)
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     start = initial_weights(network, 0, float(data.x_train.std()))
-    trainer = backend.trainer(backend.build(network, start), recipe)
+    trainer = recipe.make_trainer(backend, backend.build(network, start))
     for epoch in range(EPOCHS):
         train_epoch(
             backend,

@@ -5,8 +5,10 @@
 'unrolled'
 """
 
-from deepdefense import baselines, zoo
-from deepdefense.assessor import Guard
+from deepdefense import zoo
+from deepdefense.app.jobs.evaluate import evaluate
+from deepdefense.app.jobs.harden import harden
+from deepdefense.app.networks import build
 from deepdefense.attacks import (
     Perturbation,
     apgd,
@@ -19,32 +21,19 @@ from deepdefense.attacks import (
     square,
     superdeepfool,
 )
-from deepdefense.backend import (
-    Backend,
-    available_backends,
-    current_backend,
-    get_backend,
-    use_backend,
-)
-from deepdefense.calibration import calibrate
-from deepdefense.defense import DeepDefense, Terms
+from deepdefense.defenses import baselines
+from deepdefense.defenses.calibration import calibrate
+from deepdefense.defenses.deep_defense import DeepDefense, Terms
+from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError, ProbabilityWarning
-from deepdefense.evaluation import (
-    Check,
-    Diagnosis,
-    Report,
-    doctor,
-    eps_ref,
-    evaluate,
-    fgs_accuracy,
-)
-from deepdefense.hardening import harden
-from deepdefense.metrics import rho
-from deepdefense.models import build
-from deepdefense.objective import Objective
-from deepdefense.results import HardeningReport
-from deepdefense.training import Recipe
-from deepdefense.watcher import Watcher
+from deepdefense.evaluation import Check, Diagnosis, Report, doctor, eps_ref, fgs_accuracy
+from deepdefense.geometry.rho import rho
+from deepdefense.seam.choosing import available_backends, current_backend, get_backend, use_backend
+from deepdefense.seam.contract import Backend
+from deepdefense.seam.progress import Watcher
+from deepdefense.training.guard import Guard
+from deepdefense.training.recipe import Recipe
+from deepdefense.training.report import HardeningReport
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """`python -m deepdefense`, as the command `deepdefense`."""
 
-from deepdefense.cli import main
+from deepdefense.app.cli import main
 
 main()

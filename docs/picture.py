@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import deepdefense as dd
-from deepdefense.data import load
-from deepdefense.runs import RunFolder, load_weights
-from deepdefense.training import training_backend
+from deepdefense.app.data import load
+from deepdefense.app.runs import RunFolder, load_weights
+from deepdefense.seam.training import training_backend
 from deepdefense.zoo import NETWORKS
 
 CLASSES = (3, 7, 4)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepdefense.study.pages import VIEWS, markdown
+from deepdefense.app.study.pages import VIEWS, markdown
 
 ROOT = Path(__file__).parent.parent
 # The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1), as remembered:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 import deepdefense as dd
-from deepdefense.backend import backend_for
 from deepdefense.evaluation.rho import Summary, measure, summarize
-from deepdefense.watcher import Watcher
+from deepdefense.seam.choosing import backend_for
+from deepdefense.seam.progress import Watcher
 
 RECIPE = dd.Recipe(epochs=3, lr=0.01, batch_size=20, seed=1)
 DEFENSE = dd.DeepDefense(lam=2.0, c=2.0, steps=3)

@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from deepdefense.backend import available_backends
+from deepdefense.seam.choosing import available_backends
 
 # Double precision for the oracle's sake, and no silent promotion of types or ranks.
 os.environ["JAX_ENABLE_X64"] = "1"

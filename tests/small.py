@@ -9,8 +9,9 @@ from einops import reduce
 
 import deepdefense as dd
 from blobs import DEFENSE
-from deepdefense.objective import Losses, Objective
-from deepdefense.training import Trainer, TrainingBackend, take_step
+from deepdefense.defenses.objective import Objective
+from deepdefense.seam.training import Losses, Trainer, TrainingBackend
+from deepdefense.training.epoch import take_step
 from deepdefense.zoo import (
     AdaptiveAveragePool,
     AveragePool,

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deepdefense as dd
-from deepdefense.assessor import Assessor
-from deepdefense.augmentation import augmented, check_images
-from deepdefense.data.dataset import Raw, preprocessed
-from deepdefense.objective import Objective
-from deepdefense.stages import run_stage
-from deepdefense.training import Recipe, training_backend
-from deepdefense.watcher import Watcher
+from deepdefense.defenses.objective import Objective
+from deepdefense.evaluation.dataset import Raw, preprocessed
+from deepdefense.seam.progress import Watcher
+from deepdefense.seam.training import training_backend
+from deepdefense.training.augmentation import augmented, check_images
+from deepdefense.training.loop import run_stage
+from deepdefense.training.monitor import Assessor
+from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import initial_weights, mlp
 
 
@@ -109,7 +110,7 @@ def test_training_sees_whole_images_moved() -> None:
     recipe = Recipe(epochs=4, lr=0.0, flip=True, shift=2)
     run_stage(
         "moved",
-        backend.trainer(model, recipe),
+        recipe.make_trainer(backend, model),
         Assessor.draw(backend, data, 0, {}),
         recipe=recipe,
         objective=Watching(),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import deepdefense as dd
-from deepdefense import backend as seam
+from deepdefense.seam import choosing as seam
 
 FRAMEWORKS = {"torch", "jax", "tensorflow", "keras", "flax", "optax"}
 EXTRAS = {"matplotlib", "jinja2", "datasets", "sklearn", "hypothesis", "pytest"}
@@ -52,7 +52,8 @@ from deepdefense.zoo import initial_weights, mlp
 network = mlp((2,), 3)
 model = backend.build(network, initial_weights(network, 0, 1.0))
 x = backend.asarray(np.array([[1.0, 2.0]]), model)
-take_step(backend, backend.trainer(model, Recipe()), dd.DeepDefense(), x, np.array([0]), lr=0.1)
+trainer = Recipe().make_trainer(backend, model)
+take_step(backend, trainer, dd.DeepDefense(), x, np.array([0]), lr=0.1)
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 import blobs
 import deepdefense as dd
 from blobs import TEST, TRAIN
-from deepdefense.baselines import (
+from deepdefense.defenses.baselines import (
     MMA,
     TRADES,
     AdversarialTraining,
@@ -20,8 +20,9 @@ from deepdefense.baselines import (
     Parseval,
     PGDTraining,
 )
-from deepdefense.objective import Objective
-from deepdefense.training import TrainingBackend, take_step, training_backend
+from deepdefense.defenses.objective import Objective
+from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.training.epoch import take_step
 
 BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in ("torch", "jax", "tensorflow")]
 OBJECTIVES = {
@@ -85,7 +86,7 @@ def expected() -> dict[str, tuple[float, float]]:
 def step(backend: TrainingBackend, objective: Objective) -> Any:
     network = dd.zoo.mlp((4,), 2, hidden=())
     model = backend.build(network, {"fc1.weight": WEIGHT, "fc1.bias": BIAS})
-    return take_step(backend, backend.trainer(model, dd.Recipe()), objective, X, Y, lr=0.0)
+    return take_step(backend, dd.Recipe().make_trainer(backend, model), objective, X, Y, lr=0.0)
 
 
 @pytest.mark.parametrize("name", expected())
@@ -126,7 +127,7 @@ def test_parseval_makes_rows_orthonormal(backend: TrainingBackend, shape: tuple[
     outputs, inputs = shape
     network = dd.zoo.mlp((inputs,), outputs, hidden=())
     start = {"fc1.weight": 0.3 * rng.normal(size=shape), "fc1.bias": np.zeros(outputs)}
-    trainer = backend.trainer(backend.build(network, start), dd.Recipe(weight_decay=0.0))
+    trainer = dd.Recipe(weight_decay=0.0).make_trainer(backend, backend.build(network, start))
     x, y = rng.normal(size=(4, inputs)), rng.integers(0, outputs, 4)
     take_step(backend, trainer, Parseval(beta=0.1), x, y, lr=0.0)
     weight = start["fc1.weight"]

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from blobs import TEST, TRAIN, Interrupt
-from deepdefense import DeepDefense, Recipe, cli
-from deepdefense.runs import load_weights
+from deepdefense import DeepDefense, Recipe
+from deepdefense.app import cli
+from deepdefense.app.runs import load_weights
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -160,7 +161,7 @@ def test_interrupted_and_resumed(
             pass
 
     with monkeypatch.context() as patched:
-        patched.setattr("deepdefense.cli.harden.Bar", Bar)
+        patched.setattr("deepdefense.app.cli.harden.Bar", Bar)
         assert run(*blobs(out="runs/cut")) == 130
     assert "--resume" in capsys.readouterr().err
     assert run(*blobs(out="runs/cut")) == 2
@@ -278,7 +279,7 @@ def test_data_that_changed_are_not_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("deepdefense.job.harden_on", interrupted)
+        patched.setattr("deepdefense.app.jobs.harden_job.harden_and_write", interrupted)
         assert run(*blobs(out="a")) == 130
     arrays = dict(np.load(folder / "blobs.npz"))
     np.savez(folder / "blobs.npz", **{**arrays, "x_test": arrays["x_test"] + 1})

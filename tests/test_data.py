@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepdefense.data import DataError, Dataset, load
+from deepdefense.app.data import load
+from deepdefense.evaluation.dataset import DataError, Dataset
 from files import (
     datasets,
     encoded,
@@ -172,7 +173,7 @@ def test_nothing_is_printed_or_left_on_the_disk(tmp_path):
     write_parquet(data / "a.parquet", map(encoded, grey(4)), [0, 1, 0, 1])
     listing = sorted(data.rglob("*"))
     program = (
-        "import sys; from deepdefense.data import load; "
+        "import sys; from deepdefense.app.data import load; "
         "assert not {'datasets', 'PIL', 'sklearn'} & set(sys.modules); "
         f"load({str(data / 'a.parquet')!r}); load({str(data / 'folder')!r})"
     )

@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from deepdefense.data import DataError, load
+from deepdefense.app.data import load
+from deepdefense.evaluation.dataset import DataError
 from files import Image, encoded, grey, says, write_folder, write_parquet
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepdefense.data import DataError, load
+from deepdefense.app.data import load
+from deepdefense.evaluation.dataset import DataError
 from files import says, write_npz
 
 

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from deepdefense.data import DataError, load
+from deepdefense.app.data import load
+from deepdefense.evaluation.dataset import DataError
 from files import datasets, encoded, grey, hub_schema, pa, pq, says, write_mnist, write_parquet
 
 

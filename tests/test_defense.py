@@ -13,8 +13,8 @@ import pytest
 
 import deepdefense as dd
 from deepdefense.errors import InputError
-from deepdefense.provenance import plain
-from deepdefense.results import method
+from deepdefense.evaluation.provenance import plain
+from deepdefense.training.report import method
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from deepdefense.report import Weakest, judge_evaluation, render_evaluation
+from deepdefense.app.pages import Weakest, judge_evaluation, render_evaluation
 
 Array = npt.NDArray[Any]
 N = 1000

@@ -14,14 +14,14 @@ import pytest
 
 import deepdefense as dd
 from blobs import DEFENSE, RECIPE, TEST, TRAIN, Interrupt, summary
-from deepdefense.assessor import Assessor
-from deepdefense.data import from_arrays
-from deepdefense.objective import Losses, Objective
-from deepdefense.results import ATTACK
-from deepdefense.runs import RunFolder, load_weights
-from deepdefense.stages import run_stage
-from deepdefense.training import training_backend
-from deepdefense.watcher import Watcher
+from deepdefense.app.runs import RunFolder, load_weights
+from deepdefense.defenses.objective import Objective
+from deepdefense.evaluation.dataset import from_arrays
+from deepdefense.evaluation.protocol import ATTACK
+from deepdefense.seam.progress import Watcher
+from deepdefense.seam.training import Losses, training_backend
+from deepdefense.training.loop import run_stage
+from deepdefense.training.monitor import Assessor
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -41,7 +41,7 @@ def model() -> Any:
     with torch.no_grad():
         net[1].weight.mul_(3)
     backend = training_backend("torch")
-    trainer = backend.trainer(net, RECIPE)
+    trainer = RECIPE.make_trainer(backend, net)
     assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
     options: Any = {"recipe": RECIPE, "objective": Objective(), "run": None}
     run_stage("reference", trainer, assessor, watcher=Watcher(), **options)
@@ -427,7 +427,7 @@ def test_checkpoint_is_never_half_written(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_trainer_goes_back_to_any_state(model: Any) -> None:
     backend = training_backend("torch")
-    trainer = backend.trainer(backend.copy(model), RECIPE)
+    trainer = RECIPE.make_trainer(backend, backend.copy(model))
     start = trainer.state()
     assert set(start) == {f"weights.{name}" for name in model.state_dict()}
     assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import deepdefense as dd
-from deepdefense.data import load
+from deepdefense.app.data import load
+from deepdefense.app.runs import load_weights
 from deepdefense.evaluation.rho import measure, summarize
-from deepdefense.runs import load_weights
-from deepdefense.training import training_backend
+from deepdefense.seam.training import training_backend
 from deepdefense.zoo import NETWORKS
 
 MNIST = Path(__file__).parent.parent.parent / "shared" / "data" / "mnist"

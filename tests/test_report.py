@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepdefense.report import Gallery, judge, render
+from deepdefense.app.pages import Gallery, judge, render
 
 BEFORE = {"accuracy": 0.97, "rho_2": 0.2, "rho_2_median": 0.19, "success": 1.0}
 BEFORE |= {"iterations_mean": 1.5, "n": 1000}

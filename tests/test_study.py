@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepdefense import cli
-from deepdefense.data import load
+from deepdefense.app import cli
+from deepdefense.app.data import load
+from deepdefense.app.study import tables
+from deepdefense.app.study.cells import Bench
+from deepdefense.app.study.pages import markdown
+from deepdefense.app.study.subjects import SUBJECTS
 from deepdefense.evaluation import fgs_accuracy
-from deepdefense.study import tables
-from deepdefense.study.cells import Bench
-from deepdefense.study.pages import markdown
-from deepdefense.study.subjects import SUBJECTS
-from deepdefense.training import training_backend
-from deepdefense.watcher import Watcher
+from deepdefense.seam.progress import Watcher
+from deepdefense.seam.training import training_backend
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -182,7 +182,7 @@ def test_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deepdefense.study.run_study", interrupt)
+    monkeypatch.setattr("deepdefense.app.jobs.reproduce.run_study", interrupt)
     assert run("table1", tmp_path) == 130
     assert "the same command" in capsys.readouterr().err
 

@@ -250,7 +250,7 @@ def test_host_data_with_a_native_model() -> None:
 
 
 def test_the_zoo_needs_keras_on_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepdefense.training import training_backend
+    from deepdefense.seam.training import training_backend
     from deepdefense.zoo import initial_weights, mlp
 
     chain = mlp((4,), 3)

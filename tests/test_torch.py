@@ -14,10 +14,9 @@ import pytest
 from hypothesis import assume
 
 import deepdefense as dd
-from deepdefense.objective import Losses
+from deepdefense.seam.training import Losses, training_backend
 from deepdefense.testing import AUTODIFF, Case, Harness, cases, given
 from deepdefense.testing.penalty import fitted, well_posed
-from deepdefense.training import training_backend
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch import nn  # noqa: E402 - after the check that there is a torch
@@ -175,7 +174,7 @@ def test_autocast_leaves_the_gradient_of_the_penalty_in_float32(batch: Any) -> N
         found = dd.DeepDefense(c=2.0)(model, x, y).mean()
         return Losses(found, 0 * found, found, 0 * found, 0 * found)
 
-    trainers = [backend.trainer(network(), dd.Recipe()) for _ in range(2)]
+    trainers = [dd.Recipe().make_trainer(backend, network()) for _ in range(2)]
     for trainer, lower in zip(trainers, (False, True), strict=True):
         with torch.autocast("cpu", torch.bfloat16, enabled=lower):
             assert trainer.step(penalty, x, y, lr=0.1, clip=float("inf")) is not None

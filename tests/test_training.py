@@ -14,11 +14,12 @@ from safetensors.numpy import save_file
 import blobs
 import deepdefense as dd
 from blobs import DEFENSE, TEST, TRAIN, Interrupt, summary
-from deepdefense import cli
-from deepdefense.objective import Objective
-from deepdefense.runs import load_weights
-from deepdefense.study.layers import OneLayer
-from deepdefense.training import TrainingBackend, batches, take_step, training_backend
+from deepdefense.app import cli
+from deepdefense.app.runs import load_weights
+from deepdefense.app.study.layers import OneLayer
+from deepdefense.defenses.objective import Objective
+from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.training.epoch import batches, take_step
 from deepdefense.zoo import NETWORKS, Network, initial_weights, mlp
 
 BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in ("torch", "jax", "tensorflow")]
@@ -103,7 +104,7 @@ def test_sgd_is_the_textbooks(backend: TrainingBackend) -> None:
     x, y = rng.normal(size=(10, 4)), rng.integers(0, 3, 10)
     start = {"fc1.weight": rng.normal(size=(3, 4)), "fc1.bias": rng.normal(size=3)}
     recipe = dd.Recipe(lr=0.3, momentum=0.8, weight_decay=0.1)
-    trainer = backend.trainer(backend.build(network, start), recipe)
+    trainer = recipe.make_trainer(backend, backend.build(network, start))
     expected = {key: value.copy() for key, value in start.items()}
     speed = {key: np.zeros_like(value) for key, value in start.items()}
     for _ in range(3):
@@ -144,7 +145,7 @@ def test_long_gradients_are_clipped_before_weight_decay(backend: TrainingBackend
     recipe = dd.Recipe(momentum=0.0, weight_decay=0.1)
 
     def moved(clip: float) -> tuple[np.ndarray, float]:
-        trainer = backend.trainer(backend.build(network, start), recipe)
+        trainer = recipe.make_trainer(backend, backend.build(network, start))
         taken = take_step(backend, trainer, Objective(), x, y, lr=1.0, clip=clip)
         assert taken is not None
         after = backend.weights(trainer.model)
@@ -165,7 +166,7 @@ def trained(backend: TrainingBackend) -> tuple[Network, Any]:
     rng = np.random.default_rng(0)
     drawn = {k: rng.normal(0, 0.6, v.shape) for k, v in initial_weights(network, 0, 1.0).items()}
     weights = {name: value.astype(np.float32) for name, value in drawn.items()}
-    trainer = backend.trainer(backend.build(network, weights), RECIPE)
+    trainer = RECIPE.make_trainer(backend, backend.build(network, weights))
     for start in range(0, 150, 30):
         x, y = (part[start : start + 30] for part in TRAIN)
         take_step(backend, trainer, Objective(), x, y, lr=0.05)
@@ -224,7 +225,7 @@ def test_divergence_changes_nothing(backend: TrainingBackend) -> None:
 
 def test_trainer_goes_back_to_any_state(backend: TrainingBackend) -> None:
     _, model = trained(backend)
-    trainer = backend.trainer(backend.copy(model), RECIPE)
+    trainer = RECIPE.make_trainer(backend, backend.copy(model))
 
     def step() -> None:
         take_step(backend, trainer, DEFENSE, TRAIN[0][:20], TRAIN[1][:20], lr=0.01)
@@ -246,7 +247,7 @@ def test_all_parameters_but_one_layers_can_be_held(backend: TrainingBackend) -> 
     held = OneLayer(**(asdict(DEFENSE) | {"lam": 50.0}), layer="fc2")
 
     def moved(objective: Objective) -> dict[str, float]:
-        trainer = backend.trainer(backend.copy(model), replace(RECIPE, weight_decay=0.0))
+        trainer = replace(RECIPE, weight_decay=0.0).make_trainer(backend, backend.copy(model))
         before = backend.weights(trainer.model)
         x, y = (part[:20] for part in TRAIN)
         assert take_step(backend, trainer, objective, x, y, lr=1.0) is not None

@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import deepdefense as dd
-from deepdefense.objective import Objective
-from deepdefense.training import TrainingBackend, take_step, training_backend
+from deepdefense.defenses.objective import Objective
+from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.training.epoch import take_step
 from deepdefense.zoo import (
     NETWORKS,
     Dropout,
@@ -184,7 +185,7 @@ def test_training_goes_back_to_any_state(backend: TrainingBackend) -> None:
     """Statistics and dropout included."""
     layers = (*SMALL.layers[:-1], Dropout(0.3), SMALL.layers[-1])
     network = replace(SMALL, layers=layers)
-    trainer = backend.trainer(backend.build(network, drawn(network)), dd.Recipe())
+    trainer = dd.Recipe().make_trainer(backend, backend.build(network, drawn(network)))
     x, y = examples(network)
 
     def step() -> None:
@@ -205,7 +206,7 @@ def test_training_goes_back_to_any_state(backend: TrainingBackend) -> None:
 
 def test_dropout_is_drawn_anew_in_training_alone(backend: TrainingBackend) -> None:
     model = backend.build(DROPPED, drawn(DROPPED))
-    trainer = backend.trainer(model, PLAIN)
+    trainer = PLAIN.make_trainer(backend, model)
     x, y = examples(DROPPED)
     before = logits(backend, trainer.model, x)
     totals = set()
@@ -222,7 +223,7 @@ def test_penalty_is_differentiated_through_residuals_and_batch_norm(
     backend: TrainingBackend,
 ) -> None:
     """Against central differences along a random direction; statistics stay as they are."""
-    trainer = backend.trainer(backend.build(SMALL, drawn(SMALL)), PLAIN)
+    trainer = PLAIN.make_trainer(backend, backend.build(SMALL, drawn(SMALL)))
     start, rng = trainer.state(), np.random.default_rng(2)
     gradient = penalty_gradient(backend, trainer)
     way = {n: rng.normal(size=v.shape) for n, v in gradient.items() if not is_statistic(n)}
@@ -241,7 +242,7 @@ def test_penalty_is_differentiated_through_residuals_and_batch_norm(
 def test_batch_norm_cannot_train_on_one_value() -> None:
     network = bn_mlp((4,), 3, hidden=(5,))
     backend = training_backend("jax")
-    trainer = backend.trainer(backend.build(network, drawn(network)), PLAIN)
+    trainer = PLAIN.make_trainer(backend, backend.build(network, drawn(network)))
     x, y = examples(network, n=1)
     with pytest.raises(dd.InputError, match="batch norm bn1 trains on two values or more"):
         take_step(backend, trainer, Objective(), x, y, lr=0.1)

@@ -11,8 +11,9 @@ from safetensors.numpy import save_file
 
 import deepdefense as dd
 from blobs import DEFENSE
-from deepdefense.objective import Objective
-from deepdefense.training import TrainingBackend, take_step, training_backend
+from deepdefense.defenses.objective import Objective
+from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.training.epoch import take_step
 from deepdefense.zoo import Network, alexnet, bn_mlp, nin, resnet18
 from small import (
     EXACT,
@@ -73,7 +74,7 @@ def test_the_penalty_has_the_same_gradient() -> None:
     found = {}
     for name in FRAMEWORKS:
         backend = training_backend(name)
-        trainer = backend.trainer(backend.build(SMALL, drawn(SMALL)), PLAIN)
+        trainer = PLAIN.make_trainer(backend, backend.build(SMALL, drawn(SMALL)))
         found[name] = penalty_gradient(backend, trainer)
     for gradient in found.values():
         for key, value in gradient.items():
@@ -81,7 +82,7 @@ def test_the_penalty_has_the_same_gradient() -> None:
 
 
 def trained(backend: TrainingBackend, network: Network, objective: Objective, n: int) -> Weights:
-    trainer = backend.trainer(backend.build(network, drawn(network)), dd.Recipe())
+    trainer = dd.Recipe().make_trainer(backend, backend.build(network, drawn(network)))
     x, y = examples(network)
     for _ in range(n):
         assert take_step(backend, trainer, objective, x, y, lr=0.125) is not None

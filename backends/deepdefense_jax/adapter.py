@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepdefense.backend import Fold
-from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
+from deepdefense.seam.contract import Fold
+from deepdefense.seam.validation import check_indices
 from deepdefense_jax.models import dtype_of, inferring
 
 __all__ = ["JaxSeam"]

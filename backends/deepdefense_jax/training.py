@@ -15,9 +15,8 @@ import numpy.typing as npt
 import optax
 from jax import Array, lax
 
-from deepdefense.checks import found_device
-from deepdefense.objective import Losses, LossFunction
-from deepdefense.training import Recipe, Taken
+from deepdefense.seam.training import Losses, LossFunction, Taken
+from deepdefense.seam.validation import found_device
 from deepdefense.zoo import COUNTER, Network
 from deepdefense_jax.models import is_parameter
 from deepdefense_jax.networks import ZooModel
@@ -78,16 +77,16 @@ class _State(NamedTuple):
 class _Trainer:
     """SGD on the parameters of one pytree; each loss is compiled once for each shape."""
 
-    def __init__(self, model: Any, recipe: Recipe) -> None:
+    def __init__(self, model: Any, momentum: float, weight_decay: float, seed: int) -> None:
         self._start = model
         self._optimizer = optax.chain(
-            optax.add_decayed_weights(recipe.weight_decay), optax.trace(decay=recipe.momentum)
+            optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum)
         )
         statistics = _statistics(model)
         parameters = {n: v for n, v in _parameters(model).items() if n not in statistics}
         momentum, steps = self._optimizer.init(parameters), jnp.zeros((), jnp.int32)
         self._state = _State(parameters, momentum, statistics, steps)
-        self._key = jax.random.key(recipe.seed)
+        self._key = jax.random.key(seed)
         self._compiled: dict[LossFunction, Callable[..., Any]] = {}
 
     @property
@@ -196,8 +195,8 @@ class JaxTraining:
         )
         return held
 
-    def trainer(self, model: Any, recipe: Recipe) -> _Trainer:
-        return _Trainer(model, recipe)
+    def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> _Trainer:
+        return _Trainer(model, momentum, weight_decay, seed)
 
     @contextmanager
     def seeded(self, *seed: int) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from deepdefense.defense import DeepDefense
+from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense_keras.checks import check_batch, check_model, class_indices
 

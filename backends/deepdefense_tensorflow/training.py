@@ -11,10 +11,9 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
-from deepdefense.checks import found_device
 from deepdefense.errors import InputError
-from deepdefense.objective import LossFunction
-from deepdefense.training import Recipe, Taken
+from deepdefense.seam.training import LossFunction, Taken
+from deepdefense.seam.validation import found_device
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_tensorflow.networks import graph
 from deepdefense_tensorflow.weights import host, named, randomness
@@ -27,10 +26,10 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 class _Trainer:
     """SGD on one Keras model; each loss is compiled once."""
 
-    def __init__(self, model: keras.Model, recipe: Recipe) -> None:
+    def __init__(self, model: keras.Model, momentum: float, weight_decay: float) -> None:
         self.model = model
-        self._decay = recipe.weight_decay
-        self._optimizer = keras.optimizers.SGD(recipe.lr, momentum=recipe.momentum)
+        self._decay = weight_decay
+        self._optimizer = keras.optimizers.SGD(momentum=momentum)
         self._optimizer.build(model.trainable_variables)
         self._compiled: dict[LossFunction, Callable[..., Any]] = {}
 
@@ -137,8 +136,10 @@ class TensorFlowTraining:
         fixed = [v.value for v in model.non_trainable_variables]
         return lambda x: model.stateless_call(trained, fixed, x, training=False)[0]
 
-    def trainer(self, model: keras.Model, recipe: Recipe) -> _Trainer:
-        return _Trainer(model, recipe)
+    def trainer(
+        self, model: keras.Model, *, momentum: float, weight_decay: float, seed: int
+    ) -> _Trainer:
+        return _Trainer(model, momentum, weight_decay)
 
     @contextmanager
     def seeded(self, *seed: int) -> Iterator[None]:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from deepdefense.backend import Fold
-from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
+from deepdefense.seam.contract import Fold
+from deepdefense.seam.validation import check_indices
 
 __all__ = ["TorchSeam", "full_precision"]
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.errors import InputError
-from deepdefense.objective import Losses, LossFunction
-from deepdefense.training import Recipe, Taken
+from deepdefense.seam.training import Losses, LossFunction, Taken
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_torch.adapter import full_precision
 from deepdefense_torch.networks import chain
@@ -44,7 +43,7 @@ def _in_training(model: nn.Module) -> Iterator[None]:
 class _Trainer:
     """SGD on one module."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, momentum: float, weight_decay: float) -> None:
         self.model = model
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         if not self._parameters:
@@ -54,9 +53,8 @@ class _Trainer:
             )
         self._optimizer = torch.optim.SGD(
             self._parameters.values(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
+            momentum=momentum,
+            weight_decay=weight_decay,
         )
 
     def step(
@@ -156,8 +154,10 @@ class TorchTraining:
         }
         return lambda x: torch.func.functional_call(model, constant, (x,))
 
-    def trainer(self, model: nn.Module, recipe: Recipe) -> _Trainer:
-        return _Trainer(model, recipe)
+    def trainer(
+        self, model: nn.Module, *, momentum: float, weight_decay: float, seed: int
+    ) -> _Trainer:
+        return _Trainer(model, momentum, weight_decay)
 
     @contextmanager
     def seeded(self, *seed: int) -> Iterator[None]:

@@ -6,13 +6,13 @@ model and a batch, and returns a `Perturbation`.
 """
 
 from deepdefense.attacks.apgd import apgd
+from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.attacks.cw import cw
 from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.attacks.fgsm import fgsm
 from deepdefense.attacks.fmn import fmn
 from deepdefense.attacks.pgd import pgd
-from deepdefense.attacks.problem import Perturbation
 from deepdefense.attacks.square import square
 from deepdefense.attacks.superdeepfool import superdeepfool
 

@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 from einops import rearrange
 
-from deepdefense.attacks import losses
-from deepdefense.attacks.balls import check_ball, generators, projected, start
-from deepdefense.attacks.problem import Bounds, Perturbation, Problem, posed
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_choice, check_count, check_number
+from deepdefense.attacks.common import losses
+from deepdefense.attacks.common.balls import check_ball, generators, projected, start
+from deepdefense.attacks.common.problem import Perturbation, Problem, posed
 from deepdefense.errors import InputError
-from deepdefense.norms import steepest
-from deepdefense.tracing import as_written
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.norms import steepest
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_choice, check_count, check_number
 
 __all__ = ["apgd"]
 

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from einops import rearrange
 
-from deepdefense.attacks.losses import margin
-from deepdefense.attacks.problem import Bounds, Perturbation, posed
-from deepdefense.attacks.settling import concluded
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_count, check_number
-from deepdefense.norms import norm
-from deepdefense.tracing import as_written
+from deepdefense.attacks.common.losses import margin
+from deepdefense.attacks.common.problem import Perturbation, posed
+from deepdefense.attacks.common.refinement import concluded
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.norms import norm
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["cw"]
 

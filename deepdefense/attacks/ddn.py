@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from einops import rearrange
 
-from deepdefense.attacks.losses import margin
-from deepdefense.attacks.problem import Bounds, Perturbation, posed
-from deepdefense.attacks.walk import Start, View, cosine, walk
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_count, check_number
-from deepdefense.norms import steepest
-from deepdefense.tracing import as_written
+from deepdefense.attacks.common.losses import margin
+from deepdefense.attacks.common.problem import Perturbation, posed
+from deepdefense.attacks.common.walk import Start, View, cosine, walk
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.norms import steepest
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["ddn"]
 

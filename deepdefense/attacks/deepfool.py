@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from einops import rearrange
 
-from deepdefense.attacks.problem import Bounds, Perturbation
-from deepdefense.backend import Array, Model, backend_of
-from deepdefense.box import box_of
-from deepdefense.checks import check_count, check_labels, check_number, check_order
-from deepdefense.search import flatten, search
-from deepdefense.tracing import as_written
+from deepdefense.attacks.common.problem import Perturbation
+from deepdefense.geometry.boundary import flatten
+from deepdefense.geometry.bounds import Bounds, box_of
+from deepdefense.geometry.search import search
+from deepdefense.seam.choosing import backend_of
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_count, check_labels, check_number, check_order
 
 __all__ = ["deepfool"]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from deepdefense.attacks.losses import cross_entropy
-from deepdefense.attacks.problem import Bounds, Perturbation, posed
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_number, check_order
-from deepdefense.norms import steepest
-from deepdefense.tracing import as_written
+from deepdefense.attacks.common.losses import cross_entropy
+from deepdefense.attacks.common.problem import Perturbation, posed
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.norms import steepest
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_number, check_order
 
 __all__ = ["fgsm"]
 

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from einops import rearrange
 
-from deepdefense.attacks.balls import check_ball, generators, projected, start
-from deepdefense.attacks.losses import cross_entropy
-from deepdefense.attacks.problem import Bounds, Example, Perturbation, posed
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_count, check_number
-from deepdefense.norms import steepest
-from deepdefense.tracing import as_written
+from deepdefense.attacks.common.balls import check_ball, generators, projected, start
+from deepdefense.attacks.common.losses import cross_entropy
+from deepdefense.attacks.common.problem import Example, Perturbation, posed
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.norms import steepest
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["pgd"]
 

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange, reduce
 
-from deepdefense.attacks.balls import check_ball, generators, projected
-from deepdefense.attacks.losses import margin
-from deepdefense.attacks.problem import Bounds, Perturbation, posed
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_count, check_number
-from deepdefense.tracing import as_written
+from deepdefense.attacks.common.balls import check_ball, generators, projected
+from deepdefense.attacks.common.losses import margin
+from deepdefense.attacks.common.problem import Perturbation, posed
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["square"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from deepdefense.attacks.problem import Bounds, Example, Perturbation, posed
-from deepdefense.attacks.settling import concluded, turned
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_count, check_number, check_order
-from deepdefense.norms import norm
-from deepdefense.search import search
-from deepdefense.tracing import as_written
+from deepdefense.attacks.common.problem import Example, Perturbation, posed
+from deepdefense.attacks.common.refinement import concluded, turned
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.norms import norm
+from deepdefense.geometry.search import search
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_count, check_number, check_order
 
 __all__ = ["superdeepfool"]
 

@@ -2,7 +2,6 @@
 
 from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.doctor import Diagnosis, doctor
-from deepdefense.evaluation.evaluate import evaluate
 from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
 from deepdefense.evaluation.report import Report
 from deepdefense.evaluation.rho import Measurement, Summary, measure
@@ -15,7 +14,6 @@ __all__ = [
     "Summary",
     "doctor",
     "eps_ref",
-    "evaluate",
     "fgs_accuracy",
     "measure",
 ]

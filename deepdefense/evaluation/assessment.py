@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from deepdefense.attacks.fgsm import fgsm
-from deepdefense.backend import Array, Model
-from deepdefense.data import fingerprint
 from deepdefense.errors import InputError
+from deepdefense.evaluation.cache import AttackCache, Storage
 from deepdefense.evaluation.checks import Check
+from deepdefense.evaluation.dataset import fingerprint
 from deepdefense.evaluation.doctor import examine
 from deepdefense.evaluation.minima import Minima, length, run_suite, run_transfer, start
 from deepdefense.evaluation.plan import About, Plan
+from deepdefense.evaluation.provenance import environment
 from deepdefense.evaluation.report import (
     Report,
     Side,
@@ -26,13 +27,11 @@ from deepdefense.evaluation.report import (
 )
 from deepdefense.evaluation.rho import Measurement, Summary, in_norm, measure
 from deepdefense.evaluation.statistics import compare, curve, distances, largest, typical
-from deepdefense.evaluation.store import Store
 from deepdefense.evaluation.subject import Subject, evenly, finite, posed
 from deepdefense.evaluation.suite import Attack, seconds_expected, suite
 from deepdefense.evaluation.trust import compare_attacks
-from deepdefense.provenance import environment
-from deepdefense.runs import RunFolder
-from deepdefense.watcher import Watcher
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.progress import Watcher
 
 __all__ = ["assess"]
 
@@ -46,26 +45,26 @@ def assess(
     bounds: tuple[Any, Any] | None,
     reference: Model | None,
     about: About,
-    run: RunFolder | None,
+    storage: Storage | None,
     watcher: Watcher,
 ) -> Report:
-    """Everything that `evaluate` promises; attacks are kept in the run's folder as they end."""
+    """Everything that `evaluate` promises; results are stored as attacks end."""
     with posed(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject:
         marks = fingerprint([subject.x, subject.y, subject.logits])
         limits = _bounds(subject)
-        store = Store(
-            run,
+        cache = AttackCache(
+            storage,
             f"{version('deepdefense')} {marks} {_slopes(subject)} {_exact(subject.bounds)} {plan}",
         )
         summary, by_rho = _paper(subject, plan, plan.p, watcher)
         checks = list(examine(subject))
         watcher.say(_told(checks))
         networks = 1 if reference is None else 2
-        found, planned = _attacked(subject, plan, store, watcher, networks)
+        found, planned = _attacked(subject, plan, cache, watcher, networks)
         side = other = None
         if reference is not None:
             side, other = _undefended(
-                reference, subject, plan, planned, found, about, store, watcher
+                reference, subject, plan, planned, found, about, cache, watcher
             )
             found = run_transfer(subject, found, other)
         watcher.begin("checks of the attacks", 1)
@@ -119,7 +118,7 @@ def _paper(subject: Subject, plan: Plan, p: float, watcher: Watcher) -> tuple[Su
 
 
 def _attacked(
-    subject: Subject, plan: Plan, store: Store, watcher: Watcher, networks: int
+    subject: Subject, plan: Plan, cache: AttackCache, watcher: Watcher, networks: int
 ) -> tuple[Minima, tuple[Attack, ...]]:
     """The suite; where no eps is given, within the median distance of its first part."""
     classes = subject.logits.shape[1]
@@ -130,7 +129,7 @@ def _attacked(
         f"about {f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'}"
     )
     nearest = suite(plan.preset, plan.p, (), classes)
-    known: Any = {"seed": plan.seed, "store": store, "watcher": watcher}
+    known: Any = {"seed": plan.seed, "cache": cache, "watcher": watcher}
     found = run_suite(subject, start(subject, plan.p), nearest, **known)
     radii = plan.eps or (typical(found.distance) or _some_size(subject, plan.p),)
     within = suite(plan.preset, plan.p, radii, classes)[len(nearest) :]
@@ -144,7 +143,7 @@ def _undefended(
     planned: tuple[Attack, ...],
     found: Minima,
     about: About,
-    store: Store,
+    cache: AttackCache,
     watcher: Watcher,
 ) -> tuple[Side, Minima]:
     """The same figures of the undefended network, by the same attacks on the same examples."""
@@ -163,9 +162,9 @@ def _undefended(
             )
         watcher.say("the undefended network, by the same attacks")
         summary, _ = _paper(other, plan, 2, watcher)
-        own = Store(store.run, f"{store.prefix} reference {fingerprint([other.logits])}")
+        own = AttackCache(cache.storage, f"{cache.prefix} reference {fingerprint([other.logits])}")
         minima = run_suite(
-            other, start(other, plan.p), planned, seed=plan.seed, store=own, watcher=watcher
+            other, start(other, plan.p), planned, seed=plan.seed, cache=own, watcher=watcher
         )
     side = Side(
         network=about.reference,

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from einops import einsum, rearrange, reduce
 
-from deepdefense.attacks.losses import cross_entropy, gradient, margin
-from deepdefense.backend import Array, Model
-from deepdefense.checks import are_probabilities
+from deepdefense.attacks.common.losses import cross_entropy, gradient, margin
 from deepdefense.evaluation.checks import Check, checked, graded
 from deepdefense.evaluation.subject import Host, Subject, posed
-from deepdefense.norms import norm, steepest
-from deepdefense.search import flatten
+from deepdefense.geometry.boundary import flatten
+from deepdefense.geometry.norms import norm, steepest
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import are_probabilities
 
 __all__ = ["Diagnosis", "doctor", "examine"]
 

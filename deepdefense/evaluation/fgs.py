@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from deepdefense.attacks.fgsm import fgsm
-from deepdefense.backend import Array, Model
-from deepdefense.checks import check_number
 from deepdefense.errors import InputError
 from deepdefense.evaluation.statistics import right
 from deepdefense.evaluation.subject import Subject, finite, posed
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.validation import check_number
 
 __all__ = ["eps_ref", "fgs_accuracy"]
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from deepdefense.evaluation.cache import AttackCache
 from deepdefense.evaluation.statistics import ROUNDING, Values, stands
-from deepdefense.evaluation.store import Store
 from deepdefense.evaluation.subject import Host, Subject, columned
 from deepdefense.evaluation.suite import Attack
-from deepdefense.watcher import Watcher
+from deepdefense.seam.progress import Watcher
 
 __all__ = ["Minima", "Outcome", "length", "run_suite", "run_transfer", "start"]
 
@@ -166,21 +166,21 @@ def run_attack(
     rows: Host,
     *,
     seed: int,
-    store: Store,
+    cache: AttackCache,
     watcher: Watcher,
 ) -> Minima:
     """Attack the examples `rows`, and keep what is nearer; claims that fail count as failures."""
     to_numpy = subject.backend.to_numpy
     parts, done = [], 0
     for batch in subject.batches(rows):
-        saved = store.get(attack, batch)
+        saved = cache.get(attack, batch)
         if saved is None:
             begun = time.perf_counter()
             result = attack(subject, *subject.examples(batch), seed)
             claimed = np.flatnonzero(to_numpy(result.success))
             points = to_numpy(result.x)[claimed]
             part = confirm(subject, batch[claimed], points, eps=attack.eps, p=minima.p, begun=begun)
-            store.put(attack, batch, part._asdict())
+            cache.put(attack, batch, part._asdict())
         else:
             part = Found(**saved)
         parts.append(part)
@@ -213,7 +213,7 @@ def run_suite(
     planned: Sequence[Attack],
     *,
     seed: int,
-    store: Store,
+    cache: AttackCache,
     watcher: Watcher,
 ) -> Minima:
     """Every attack in turn, on the examples it can still say something about.
@@ -226,5 +226,5 @@ def run_suite(
         if attack.eps is not None and attack.name != "fgsm":
             rows = np.flatnonzero(stands(minima.distance, attack.eps))
         watcher.begin(str(attack), len(rows))
-        minima = run_attack(subject, minima, attack, rows, seed=seed, store=store, watcher=watcher)
+        minima = run_attack(subject, minima, attack, rows, seed=seed, cache=cache, watcher=watcher)
     return minima

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.checks import check_count, check_number, check_order, python_numbers
+from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.evaluation.suite import suite
-from deepdefense.provenance import NetworkInfo
+from deepdefense.seam.validation import check_count, check_number, check_order, python_numbers
 
 __all__ = ["About", "Plan"]
 

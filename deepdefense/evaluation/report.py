@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deepdefense.evaluation.checks import Check, severe_failure
 from deepdefense.evaluation.minima import Minima
+from deepdefense.evaluation.provenance import NetworkInfo, plain
 from deepdefense.evaluation.rho import Measurement, Summary
 from deepdefense.evaluation.statistics import (
     Comparison,
@@ -26,7 +27,6 @@ from deepdefense.evaluation.statistics import (
     share_interval,
 )
 from deepdefense.evaluation.subject import Host
-from deepdefense.provenance import NetworkInfo, plain
 
 __all__ = [
     "AttackLine",

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deepdefense.attacks.deepfool import deepfool
-from deepdefense.backend import Array, Backend, Model, to_host
-from deepdefense.metrics import rho
+from deepdefense.geometry.rho import rho
+from deepdefense.seam.choosing import to_host
+from deepdefense.seam.contract import Array, Backend, Model
 
 __all__ = ["Measurement", "Summary", "in_norm", "measure", "summarize"]
 

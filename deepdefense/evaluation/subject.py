@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.backend import Array, Backend, Forward, Model, backend_for, framework_of, to_host
-from deepdefense.box import check_within
-from deepdefense.checks import (
+from deepdefense.errors import InputError, ProbabilityWarning
+from deepdefense.evaluation.statistics import right
+from deepdefense.geometry.bounds import check_within
+from deepdefense.seam.choosing import backend_for, framework_of, to_host
+from deepdefense.seam.contract import Array, Backend, Forward, Model
+from deepdefense.seam.validation import (
     check_bounds,
     check_count,
     check_indices,
@@ -21,8 +24,6 @@ from deepdefense.checks import (
     check_logits,
     check_takes,
 )
-from deepdefense.errors import InputError, ProbabilityWarning
-from deepdefense.evaluation.statistics import right
 
 __all__ = ["Host", "Subject", "columned", "evenly", "finite", "posed"]
 

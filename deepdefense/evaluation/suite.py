@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deepdefense import attacks
-from deepdefense.attacks.problem import Perturbation
+from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.errors import InputError
 from deepdefense.evaluation.subject import Subject
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deepdefense import attacks
-from deepdefense.attacks.problem import Perturbation
+from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.errors import InputError
 from deepdefense.testing.harness import Harness
 from deepdefense_numpy.networks import TinyNetwork

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepdefense.app.jobs.evaluate import evaluate
 from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.deepfool import deepfool
-from deepdefense.backend import current_backend, get_backend, use_backend
-from deepdefense.defense import DeepDefense
+from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError, ProbabilityWarning
-from deepdefense.evaluation import Measurement, Report, Summary, evaluate, measure
+from deepdefense.evaluation import Measurement, Report, Summary, measure
 from deepdefense.evaluation.rho import in_norm
-from deepdefense.metrics import rho
+from deepdefense.geometry.rho import rho
+from deepdefense.seam.choosing import current_backend, get_backend, use_backend
 from deepdefense.testing.deepfool import linear
 from deepdefense.testing.harness import Harness
 from deepdefense_numpy import oracle

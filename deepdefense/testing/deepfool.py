@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.attacks.deepfool import deepfool
-from deepdefense.attacks.problem import Perturbation
 from deepdefense.testing.harness import DIFFERENCE, SINGLE, Harness
 from deepdefense.testing.strategies import ORDERS, Case, cases, given
 from deepdefense_numpy import oracle

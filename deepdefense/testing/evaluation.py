@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from einops import reduce
 
+from deepdefense.app.jobs.evaluate import evaluate
 from deepdefense.errors import InputError
-from deepdefense.evaluation import Diagnosis, Report, doctor, evaluate
+from deepdefense.evaluation import Diagnosis, Report, doctor
 from deepdefense.testing.harness import Harness
 from deepdefense_numpy.networks import TinyNetwork
 

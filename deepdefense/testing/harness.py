@@ -9,7 +9,8 @@ import numpy as np
 from einops import einsum, reduce
 from hypothesis import assume
 
-from deepdefense.backend import Backend, get_backend
+from deepdefense.seam.choosing import get_backend
+from deepdefense.seam.contract import Backend
 from deepdefense.testing.strategies import Case
 from deepdefense_numpy.networks import TinyNetwork
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from deepdefense.metrics import rho
-from deepdefense.norms import constant_norm, dual, norm, steepest
+from deepdefense.geometry.norms import constant_norm, dual, norm, steepest
+from deepdefense.geometry.rho import rho
 from deepdefense.testing.harness import Harness
 from deepdefense.testing.strategies import ORDERS, Case, cases, given
 from deepdefense_numpy import oracle

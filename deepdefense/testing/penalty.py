@@ -12,7 +12,7 @@ from einops import reduce
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from deepdefense.defense import DeepDefense, Terms
+from deepdefense.defenses.deep_defense import DeepDefense, Terms
 from deepdefense.testing.deepfool import linear
 from deepdefense.testing.harness import AUTODIFF, DIFFERENCE, NESTED, Harness, derivative
 from deepdefense.testing.strategies import Case, cases, given

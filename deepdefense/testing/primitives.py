@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from einops import reduce
 
-from deepdefense.backend import backend_of, get_backend
+from deepdefense.seam.choosing import backend_of, get_backend
 from deepdefense.testing.harness import AUTODIFF, NESTED, Harness, derivative
 from deepdefense.testing.strategies import Case, cases, given
 from deepdefense_numpy.networks import TinyNetwork

@@ -19,16 +19,7 @@ from deepdefense.zoo.layers import (
     ReLU,
     Residual,
 )
-from deepdefense.zoo.networks import (
-    NETWORKS,
-    alexnet,
-    bn_mlp,
-    convnet,
-    lenet,
-    mlp,
-    nin,
-    resnet18,
-)
+from deepdefense.zoo.networks import NETWORKS, alexnet, bn_mlp, convnet, lenet, mlp, nin, resnet18
 from deepdefense.zoo.weights import COUNTER, initial_weights, is_statistic, weight_shapes
 
 __all__ = [

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.backend import Fold
-from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
+from deepdefense.seam.contract import Fold
+from deepdefense.seam.validation import check_indices
 
 __all__ = ["BACKEND", "jacobian"]
 

@@ -17,8 +17,8 @@ from autograd.tracer import getval
 # einops finds a framework among the subclasses of this class and offers no public way to add one.
 from einops._backends import AbstractBackend
 
-from deepdefense.checks import check_indices
 from deepdefense.errors import InputError
+from deepdefense.seam.validation import check_indices
 
 __all__ = ["BACKEND", "Adapter", "Tensor"]
 

@@ -1,0 +1,1 @@
+"""Everything that touches a disk, a terminal or a page: jobs, data, runs, pages, study, cli."""

@@ -1,0 +1,1 @@
+"""The jobs behind `dd.harden`, `dd.evaluate` and the three commands."""

@@ -1,0 +1,124 @@
+"""Native models of the zoo's networks, and weights from files, the same in every framework."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deepdefense.app.runs import load_weights
+from deepdefense.errors import InputError
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.seam.choosing import available_backends, current_backend
+from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.zoo import COUNTER, NETWORKS, Network, initial_weights, weight_shapes
+
+__all__ = ["build", "check_weights", "first_installed", "network_named", "with_weights"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def build(
+    network: Network,
+    weights: str | Path | Arrays | None = None,
+    *,
+    seed: int = 0,
+    deviation: float = 1.0,
+) -> Any:
+    """A network of the zoo as the chosen framework's own model.
+
+    A `torch.nn.Sequential`, a `keras.Model`, or in JAX a pytree of weights that is called on a
+    batch: `jax.grad` and `jax.jit` take it as an argument.
+
+    Args:
+        network: a description, say ``zoo.lenet((1, 28, 28), 10)``.
+        weights: a file of safetensors that any framework wrote, or arrays by name, in PyTorch's
+            names and layout; the model takes their dtype. None: initial ones, in float32. Batch
+            norm's ``num_batches_tracked``, which only PyTorch has, may be there or not.
+        seed: of the initial weights.
+        deviation: the standard deviation of the inputs, for the initial weights.
+
+    Raises:
+        InputError: no backend is chosen, or the weights do not fit the network.
+
+    >>> from deepdefense.zoo import mlp
+    >>> build(mlp((2,), 3))
+    Traceback (most recent call last):
+    deepdefense.errors.InputError: choose a framework first: deepdefense.use_backend("torch")
+    """
+    chosen = current_backend()
+    if chosen is None:
+        raise InputError('choose a framework first: deepdefense.use_backend("torch")')
+    if weights is None:
+        weights = initial_weights(network, seed, deviation)
+    source = "the weights given"
+    if isinstance(weights, str | Path):
+        source, weights = str(weights), load_weights(Path(weights))
+    check_weights(weights, weight_shapes(network), source)
+    return training_backend(chosen.name).build(network, weights)
+
+
+def check_weights(given: Arrays, own: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raise `InputError`, naming what differs, unless names and shapes are a network's own.
+
+    Batch norm's counters may be there or not: only PyTorch keeps them.
+    """
+    given = {name: value for name, value in given.items() if not name.endswith(COUNTER)}
+    own = {name: shape for name, shape in own.items() if not name.endswith(COUNTER)}
+    missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    if missing or unknown:
+        parts = [f"lacks {', '.join(missing)}"] * bool(missing)
+        parts += [f"has {', '.join(unknown)}, which it does not"] * bool(unknown)
+        raise InputError(f"{source} does not fit the network: it {' and '.join(parts)}")
+    for name, value in given.items():
+        if value.shape != own[name]:
+            raise InputError(
+                f"{source} does not fit the network: {name} must have shape "
+                f"{list(own[name])}, it has {list(value.shape)}"
+            )
+        if not np.isfinite(value).all():
+            raise InputError(f"{source}: {name} holds NaN or infinite values")
+
+
+def first_installed() -> str:
+    """The first framework that is installed, in the order that people have them."""
+    available = available_backends()
+    order = ["torch", *sorted(available.keys() - {"numpy", "torch"})]
+    return str(next((name for name in order if available[name]), order[0]))
+
+
+def network_named(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
+    """A native model: one of the zoo with initial weights, or what the user's factory returns."""
+    if name in NETWORKS:
+        network = NETWORKS[name](data.x_train.shape[1:], data.classes)
+        deviation = float(data.x_train.std()) or 1.0
+        return backend.build(network, initial_weights(network, seed, deviation))
+    place, _, factory = name.partition(":")
+    if not factory:
+        raise InputError(
+            f"network must be {', '.join(NETWORKS)} or package.module:factory, got {name!r}"
+        )
+    sys.path.insert(0, "")  # as `python -m` does, for a module beside the user
+    try:
+        with backend.seeded(seed):
+            return getattr(importlib.import_module(place), factory)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"network {name}: {error}; expected an importable module with a function "
+            "that takes no argument and returns a model"
+        ) from error
+    finally:
+        sys.path.remove("")
+
+
+def with_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
+    """The model with the weights of a file, whose names and shapes must be its own."""
+    given = load_weights(path)
+    own = {name: value.shape for name, value in backend.weights(model).items()}
+    check_weights(given, own, str(path))
+    return backend.load(model, given)

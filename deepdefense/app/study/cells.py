@@ -1,0 +1,235 @@
+"""One cell of a study: a network fine-tuned by one method with one seed, trained once and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepdefense.app.jobs.harden_results import harden_and_write
+from deepdefense.app.networks import with_weights
+from deepdefense.app.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_weights
+from deepdefense.app.study.methods import METHODS, NEAREST, Scale
+from deepdefense.app.study.subjects import Subject
+from deepdefense.attacks.deepfool import deepfool
+from deepdefense.defenses.calibration import fitted
+from deepdefense.defenses.deep_defense import DeepDefense
+from deepdefense.defenses.objective import Objective
+from deepdefense.errors import InputError
+from deepdefense.evaluation.dataset import Dataset, fingerprint
+from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
+from deepdefense.evaluation.protocol import ATTACK
+from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.seam.progress import Watcher
+from deepdefense.seam.training import TrainingBackend
+from deepdefense.training.guard import Guard
+from deepdefense.training.hardening import checked, count_weights
+from deepdefense.training.loop import run_stage
+from deepdefense.training.monitor import Assessor
+from deepdefense.training.report import method
+from deepdefense.zoo import NETWORKS, Network, initial_weights
+
+__all__ = ["Bench", "Cell", "Found", "Plan", "Row", "about", "started", "trained"]
+
+Row = dict[str, Any]
+
+
+SCALE_EXAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was trained, by which settings, and what came of it."""
+
+    method: str
+    seed: int
+    model: Any
+    report: Mapping[str, Any]  # the content of its report.json
+    folder: Path
+
+
+class Plan(NamedTuple):
+    """What to run: methods and seeds, and how many held-out examples attacks are shown."""
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    examples: int
+    weights: Path | None  # of the reference network
+
+
+class Found(NamedTuple):
+    """A table's rows, and curves by the name of what they show."""
+
+    rows: list[Row]
+    curves: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A subject with its data in memory, a folder for its cells, and its reference network."""
+
+    subject: Subject
+    backend: TrainingBackend
+    data: Dataset
+    folder: Path
+    watcher: Watcher
+    epochs: int | None = None  # instead of the subject's
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Of the data."""
+        return self.data.fingerprint()
+
+    def _weights(self, model: Any) -> str:
+        return fingerprint(self.backend.weights(model).values())
+
+    @property
+    def network(self) -> Network:
+        """Its description."""
+        return NETWORKS[self.subject.network](self.data.x_train.shape[1:], self.data.classes)
+
+    def blank(self, seed: int) -> Any:
+        """The network with initial weights."""
+        deviation = float(self.data.x_train.std()) or 1.0
+        return self.backend.build(self.network, initial_weights(self.network, seed, deviation))
+
+    def reference(self, given: Path | None, seed: int) -> tuple[Any, str]:
+        """The undefended network: from a file, or trained here once; and where it is from."""
+        model, path = self.blank(seed), self.folder / f"reference-{seed}"
+        settings = {"command": "reference", "data": self.data_fingerprint}
+        if given is not None:
+            model = with_weights(self.backend, model, given)
+            _folder(path, {**settings, "weights": self._weights(model)})
+            return model, given.name
+        recipe = replace(self.subject.reference, seed=seed)
+        if self.epochs is not None:
+            recipe = replace(recipe, epochs=min(recipe.epochs, 4 * self.epochs))
+        run = _folder(path, {**settings, "recipe": repr(recipe)})
+        origin = f"trained in this study, {recipe.epochs} epochs"
+        if (path / HARDENED).exists():
+            return with_weights(self.backend, model, path / HARDENED), origin
+        self.watcher.say(f"{self.subject.name}: training the reference network, seed {seed}")
+        trainer = recipe.make_trainer(self.backend, model)
+        progress = run_stage(
+            "reference",
+            trainer,
+            Assessor.draw(self.backend, self.data, seed, ATTACK),
+            recipe=recipe,
+            objective=Objective(),
+            checkpoint=run.checkpoint,
+            watcher=self.watcher,
+        )
+        if progress.stopped:
+            raise InputError(f"the reference network could not be trained: {progress.stopped}")
+        run.save(HARDENED, self.backend.weights(trainer.model), {"origin": origin})
+        return trainer.model, origin
+
+    def scale(self, reference: Any) -> Scale:
+        """The reference network's own scale, on training examples."""
+        rows = np.random.default_rng(3).permutation(len(self.data.x_train))[:SCALE_EXAMPLES]
+        x, y = self.data.x_train[rows], self.data.y_train[rows]
+        found = deepfool(reference, self.backend.asarray(x, reference), **ATTACK)
+        delta = self.backend.to_numpy(found.delta).reshape(len(x), -1)
+        [clean] = fgs_accuracy(reference, x, y, [0.0])
+        level = 0.5 if clean > 0.5 else clean / 2
+
+        def penalty(method: str, **settings: Any) -> DeepDefense:
+            defense = DeepDefense(**{**self.subject.defense, **settings})
+            steepness = self.subject.hardening(method).steepness
+            return fitted(self.backend, reference, x, y, defense, seed=0, steepness=steepness)
+
+        return Scale(
+            fgs=float(f"{eps_ref(reference, x, y, level=level):.3g}"),
+            distance=float(f"{np.median(np.linalg.norm(delta, axis=1)):.3g}"),
+            fitted=penalty("deepdefense"),
+            image=penalty("image", **NEAREST, bounds=self.data.bounds()),
+        )
+
+    def cell(
+        self,
+        name: str,
+        seed: int,
+        reference: tuple[Any, str],
+        scale: Scale,
+        *,
+        tag: str | None = None,
+        objective: Objective | None = None,
+        epochs: int | None = None,
+    ) -> Cell:
+        """The reference network fine-tuned by a method, unless the folder has it already.
+
+        An `objective` of other settings instead of the method's own needs a `tag` for its folder.
+        """
+        (model, origin), chosen = reference, METHODS[name]
+        recipe = replace(self.subject.hardening(name).recipe, seed=seed)
+        limit = epochs or self.epochs
+        recipe = chosen.recipe(recipe if limit is None else replace(recipe, epochs=limit))
+        objective = chosen.objective(scale) if objective is None else objective
+        path, guard = self.folder / f"{tag or name}-{seed}", Guard()
+        settings = {
+            "command": "reproduce",
+            "method": {key: repr(value) for key, value in method(objective).items()},
+            "recipe": repr(recipe),
+            "weights": self._weights(model),
+            "data": self.data_fingerprint,
+        }
+        run = _folder(path, settings)
+        if not (path / REPORT).exists():
+            self.watcher.say(f"{self.subject.name}: {chosen.label}, seed {seed}: {path}")
+            info = NetworkInfo(self.subject.network, count_weights(self.backend, model), origin)
+            harden_and_write(
+                self.backend,
+                model,
+                checked(self.backend, model, self.data, recipe, guard),
+                network=info,
+                defense=objective,
+                recipe=recipe,
+                guard=guard,
+                run=run,
+                watcher=self.watcher,
+            )
+        hardened = self.backend.load(self.blank(seed), load_weights(path / HARDENED))
+        report = json.loads((path / REPORT).read_text())
+        return Cell(tag or name, seed, hardened, report, path)
+
+
+def about(bench: Bench, cell: Cell) -> Row:
+    """What every table says of a cell."""
+    label = "reference" if cell.method == "reference" else METHODS[cell.method].label
+    return {
+        "network": bench.subject.network,
+        "data": bench.subject.data,
+        "method": cell.method,
+        "label": label,
+        "seed": cell.seed,
+    }
+
+
+def started(bench: Bench, plan: Plan, seed: int) -> tuple[tuple[Any, str], Scale, Cell]:
+    """The reference network, its scale, and itself as a cell."""
+    reference = bench.reference(plan.weights, seed)
+    folder = bench.folder / f"reference-{seed}"
+    return reference, bench.scale(reference[0]), Cell("reference", seed, reference[0], {}, folder)
+
+
+def trained(bench: Bench, plan: Plan, seed: int) -> Iterator[Cell]:
+    """The reference, and each method's network."""
+    reference, scale, first = started(bench, plan, seed)
+    yield first
+    for name in plan.methods:
+        yield bench.cell(name, seed, reference, scale)
+
+
+def _folder(path: Path, settings: Mapping[str, Any]) -> RunFolder:
+    """A run's folder, new or gone on with; what is in it must have begun with the same settings."""
+    run = RunFolder(path)
+    if not (path / SETTINGS).is_file():
+        return RunFolder.create(path, settings)
+    if run.settings != json.loads(json.dumps(settings)):
+        raise InputError(f"{path} was made with other settings: choose another --out")
+    return run

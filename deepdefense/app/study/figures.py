@@ -1,0 +1,121 @@
+"""What is measured of a trained network, on held-out data, once and kept beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepdefense import attacks
+from deepdefense.app.jobs.evaluate import evaluate
+from deepdefense.app.runs import RunFolder
+from deepdefense.evaluation import fgs_accuracy
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.seam.training import TrainingBackend
+
+__all__ = ["CURVE", "attacked", "distances", "fgs", "kept"]
+
+CURVE = 21  # points of the curve over eps
+
+
+Numbers = dict[str, Any]
+
+
+def kept(folder: Path, name: str, compute: Callable[[], Numbers]) -> Numbers:
+    """What `compute` gives, or gave before: it is kept in the folder as NAME.json."""
+    path = folder / f"{name}.json"
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    found = compute()
+    RunFolder(folder).write(path.name, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    return found
+
+
+def chosen(data: Dataset, examples: int, backend: TrainingBackend, model: Any) -> tuple[Any, Any]:
+    """The first held-out examples, in the framework's own arrays."""
+    x = backend.asarray(data.x_test[:examples], model)
+    return x, backend.index(data.y_test[:examples], data.classes, x)
+
+
+def distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
+    """Median l2 distances by the quick evaluation's attacks, and by DeepFool alone among them."""
+
+    def compute() -> Numbers:
+        report = evaluate(
+            model,
+            data.x_test[:examples],
+            data.y_test[:examples],
+            bounds=data.bounds(),
+            preset="quick",
+        )
+        own = next(line for line in report.attacks if line.name.startswith("deepfool"))
+        return {
+            "examples": min(examples, len(data.x_test)),
+            "median_l2": report.distance.median,
+            "interval": list(dict(report.intervals)["distance_median"]),
+            "median_l2_deepfool": own.median,
+            "failing_checks": [c.name for c in report.checks if c.status == "fail"],
+        }
+
+    return kept(folder, f"distances-{examples}", compute)
+
+
+def fgs(model: Any, data: Dataset, eps: Sequence[float], examples: int) -> list[float]:
+    """Accuracy under the fast gradient sign at each eps, without bounds, as in the paper."""
+    x, y = data.x_test[:examples], data.y_test[:examples]
+    return list(fgs_accuracy(model, x, y, list(eps)))
+
+
+def attacked(
+    model: Any,
+    backend: TrainingBackend,
+    data: Dataset,
+    folder: Path,
+    examples: int,
+    eps: dict[str, float],
+) -> list[Numbers]:
+    """One line for each attack: a median distance, or accuracy within eps of that norm."""
+    x, y = chosen(data, examples, backend, model)
+    bounds = data.bounds()
+
+    def line(name: str, norm: str, attack: Callable[..., Any], **options: Any) -> Numbers:
+        with backend.precise():
+            found = attack(model, x, y, bounds=bounds, **options)
+        order = {"l2": 2.0, "linf": np.inf}[norm]
+        success = backend.to_numpy(found.success)
+        delta = backend.to_numpy(found.delta).reshape(len(success), -1)
+        size = np.where(success, np.linalg.norm(delta, order, axis=1), np.inf)
+        radius = options.get("eps")
+        median = float(np.sort(size)[(len(size) - 1) // 2])
+        return {
+            "attack": name,
+            "norm": norm,
+            "eps": radius,
+            "fooled": float(success.mean()),
+            "median": median if radius is None and np.isfinite(median) else None,
+            "accuracy": None if radius is None else float(1 - success.mean()),
+        }
+
+    def compute() -> Numbers:
+        lines = [
+            line("DeepFool", "l2", attacks.deepfool),
+            line("SuperDeepFool", "l2", attacks.superdeepfool),
+            line("DDN", "l2", attacks.ddn, steps=100),
+            line("FMN", "l2", attacks.fmn, steps=100),
+            line("C&W", "l2", attacks.cw, steps=100),
+            line("FMN", "linf", attacks.fmn, steps=100, p=np.inf),
+        ]
+        for norm, p in (("l2", 2.0), ("linf", np.inf)):
+            within: dict[str, Any] = {"eps": eps[norm], "p": p}
+            lines += [
+                line("PGD", norm, attacks.pgd, **within),
+                line("APGD", norm, attacks.apgd, **within),
+                line("APGD, targeted", norm, attacks.apgd, loss="targeted-dlr", **within),
+                line("Square", norm, attacks.square, steps=500, **within),
+            ]
+        return {"examples": len(x), "lines": lines}
+
+    return list(kept(folder, f"attacks-{examples}", compute)["lines"])

@@ -1,0 +1,40 @@
+"""The penalty acting on one layer at a time, as in the paper's figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from deepdefense.defenses.deep_defense import DeepDefense, Terms
+from deepdefense.seam.choosing import backend_of
+from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.training import TrainingBackend, training_backend
+
+__all__ = ["OneLayer", "layers_of"]
+
+
+def layers_of(backend: TrainingBackend, model: Any) -> list[str]:
+    """The names of the layers that have a weight matrix or kernel, in their order."""
+    weights = backend.weights(model).items()
+    return [name.rpartition(".")[0] for name, value in weights if value.ndim > 1]
+
+
+@dataclass(frozen=True)
+class OneLayer(DeepDefense):
+    """Deep Defense whose penalty is differentiated in the parameters of one layer alone.
+
+    The cross-entropy trains all of them as ever.
+
+    Args:
+        layer: its name, as in ``conv1.weight``.
+
+    Source: Yan, Guo and Zhang (2018), section 4.5.
+    """
+
+    layer: str = ""
+
+    def terms(self, model: Model, x: Array, y: Array) -> Terms:
+        """The penalty with all that it is made of, per example."""
+        backend = training_backend(backend_of(x, model=model).name)
+        with backend.inference(model):
+            return super().terms(backend.held(model, but=self.layer), x, y)

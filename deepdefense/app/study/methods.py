@@ -1,0 +1,75 @@
+"""The methods that are compared, each with the settings that go with a network's own scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from deepdefense.defenses.baselines import (
+    MMA,
+    TRADES,
+    AdversarialTraining,
+    DeepFoolTraining,
+    Parseval,
+    PGDTraining,
+)
+from deepdefense.defenses.deep_defense import FAST, DeepDefense
+from deepdefense.defenses.objective import Objective
+from deepdefense.training.recipe import Recipe
+
+__all__ = ["METHODS", "NEAREST", "Method", "Scale"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is known of the reference network before training, from training data.
+
+    `fgs` is the length of the fast gradient step that half of the examples stand, or half of those
+    that a network gets right that is wrong on more than half; `distance` the median l2 distance by
+    DeepFool; `fitted` the penalty whose c and d fit, and `image` that on the nearest image: the
+    nearest point within the range of pixels.
+    """
+
+    fgs: float
+    distance: float
+    fitted: DeepDefense
+    image: DeepDefense
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to fine-tune a network."""
+
+    label: str
+    objective: Callable[[Scale], Objective]
+    recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
+
+
+def _half(recipe: Recipe) -> Recipe:
+    return replace(recipe, lr=recipe.lr / 2)
+
+
+def _paper(recipe: Recipe) -> Recipe:
+    return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
+
+
+# The search for the nearest point of a boundary, which DeepFool passes by.
+NEAREST: Mapping[str, Any] = {**FAST, "steps": 3}
+
+
+METHODS: Mapping[str, Method] = {
+    "plain": Method("plain fine-tuning", lambda scale: Objective()),
+    "parseval": Method("Parseval networks", lambda scale: Parseval()),
+    "fgs": Method("adversarial training, FGS", lambda scale: AdversarialTraining(eps=scale.fgs)),
+    "deepfool": Method("adversarial training, DeepFool", lambda scale: DeepFoolTraining(), _half),
+    "pgd": Method("PGD training", lambda scale: PGDTraining(eps=scale.distance, p=2, steps=7)),
+    "trades": Method("TRADES", lambda scale: TRADES(eps=scale.distance, p=2, steps=7)),
+    "mma": Method("MMA training", lambda scale: MMA(d_max=2 * scale.distance, steps=10)),
+    "paper": Method("Deep Defense, the paper's settings", lambda scale: DeepDefense(), _paper),
+    "deepdefense": Method("Deep Defense, fitted", lambda scale: scale.fitted),
+    "nearest": Method(
+        "Deep Defense, nearest point", lambda scale: replace(scale.fitted, **NEAREST)
+    ),
+    "image": Method("Deep Defense, nearest image", lambda scale: scale.image),
+}

@@ -1,0 +1,109 @@
+"""What is studied: a network and its data, and how it is trained and hardened there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deepdefense.defenses.deep_defense import FAST
+from deepdefense.training.recipe import Recipe
+
+__all__ = ["SUBJECTS", "Subject"]
+
+
+@dataclass(frozen=True)
+class Hardening:
+    """How a network is hardened: `steepness` is that of the fitted penalty (`calibrate`)."""
+
+    recipe: Recipe
+    steepness: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network on a data set.
+
+    `reference` trains the undefended network, where no file of it lies beside the data; `recipe`
+    and `defense` are for hardening it, chosen on training data that were set aside.
+    """
+
+    data: str
+    network: str
+    reference: Recipe
+    recipe: Recipe
+    steepness: float  # of the fitted penalty: `deepdefense.calibrate`
+    defense: Mapping[str, Any]  # its settings besides c and d
+    image: Hardening | None = None  # for the nearest image, if by other settings
+
+    @property
+    def name(self) -> str:
+        """Such as mnist-lenet."""
+        return f"{self.data}-{self.network}"
+
+    def hardening(self, method: str) -> Hardening:
+        """By what a method of that name is trained."""
+        own = Hardening(self.recipe, self.steepness)
+        return self.image if method == "image" and self.image else own
+
+
+IMPLICIT = {"gradient": "implicit", "candidates": 3}
+
+
+# Photographs that were trained on as they are get learnt by heart, and what is won on them is not
+# won on others.
+MOVED: Mapping[str, Any] = {"flip": True, "shift": 4}
+
+
+LIGHT: Mapping[str, Any] = {**FAST, "lam": 10.0}
+
+
+COSINE: Mapping[str, Any] = {"decay": 0.01, "anneal": True, "warmup": 1.0}
+
+
+_ALL = (
+    Subject(
+        "digits",
+        "mlp",
+        reference=Recipe(epochs=67, lr=1e-3, decay=0.1),
+        recipe=Recipe(epochs=60, lr=2e-3, warmup=1.0, clip="auto"),
+        steepness=0.7,
+        defense=IMPLICIT,
+    ),
+    Subject(
+        "mnist",
+        "mlp",
+        reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
+        recipe=Recipe(epochs=12, lr=1e-3, decay=0.1, warmup=0.5, clip="auto"),
+        steepness=0.9,
+        defense=IMPLICIT,
+    ),
+    Subject(
+        "mnist",
+        "lenet",
+        reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
+        recipe=Recipe(epochs=14, lr=1e-3, decay=0.2, warmup=0.5, clip="auto"),
+        steepness=2.8,
+        defense=FAST,
+        image=Hardening(Recipe(epochs=16, lr=1e-3, clip="auto", **COSINE), steepness=1.7),
+    ),
+    Subject(
+        "cifar10",
+        "convnet",
+        reference=Recipe(epochs=30, lr=1e-3, decay=0.1, **MOVED),
+        recipe=Recipe(epochs=60, lr=4e-4, clip="auto", flip=True, shift=2, **COSINE),
+        steepness=0.5,
+        defense=LIGHT,
+    ),
+    Subject(
+        "cifar10",
+        "nin",
+        reference=Recipe(epochs=45, lr=0.06, batch_size=250, clip=5.0, **COSINE, **MOVED),
+        recipe=Recipe(epochs=22, lr=0.02, batch_size=250, clip="auto", **COSINE, **MOVED),
+        steepness=0.5,
+        defense=LIGHT,
+    ),
+)
+
+
+SUBJECTS: Mapping[str, Subject] = {subject.name: subject for subject in _ALL}

@@ -1,0 +1,108 @@
+"""The paper's table: accuracy, robustness, and accuracy under the fast gradient sign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepdefense.app.study import figures
+from deepdefense.app.study.cells import Bench, Cell, Found, Plan, Row, about, trained
+from deepdefense.errors import InputError
+from deepdefense.evaluation import eps_ref
+
+__all__ = ["table1"]
+
+FRACTIONS, LEVELS = (0.2, 0.5, 1.0), (0.7, 0.5, 0.3)
+
+
+def table1(bench: Bench, plan: Plan) -> Found:
+    """Accuracy, rho_2, distances, and accuracy under FGS at common sizes of the step.
+
+    The sizes are fractions of eps_ref, the step that brings Deep Defense's network (or the last
+    method's, if it is not among them) to 50 %; and, side by side, of every method at three levels.
+    """
+    rows, curves = [], {}
+    for seed in plan.seeds:
+        cells = list(trained(bench, plan, seed))
+        names = [cell.method for cell in cells]
+        named = "deepdefense" if "deepdefense" in names else names[-1]
+        sizes = {
+            (cell.method, level): eps
+            for cell in cells
+            for level in LEVELS
+            if (eps := _eps_ref(bench, cell, plan.examples, level)) is not None
+        }
+        base = sizes.get((named, 0.5))
+        grid = [] if base is None else np.linspace(0, 2 * base, figures.CURVE).tolist()
+        start = figures.distances(cells[0].model, bench.data, cells[0].folder, plan.examples)
+        for cell in cells:
+            own = cell if cell.report else cells[1]  # the reference is what another began with
+            accuracy = _accuracies(bench, cell, plan.examples, [base, *sizes.values()], grid)
+            rows.append(
+                about(bench, cell)
+                | _robustness(bench, cell, own, start, plan.examples)
+                | {"eps_ref": base, "eps_ref_of": named}
+                | {f"fgs_{f:g}": None if base is None else accuracy[f * base] for f in FRACTIONS}
+                | {"fgs_at": _side_by_side(sizes, accuracy)}
+            )
+            if seed == plan.seeds[0] and grid:
+                curves[cell.method] = {"eps": grid, "accuracy": [accuracy[eps] for eps in grid]}
+    return Found(rows, {"fgs": curves})
+
+
+def _robustness(
+    bench: Bench, cell: Cell, own: Cell, start: Mapping[str, Any], examples: int
+) -> Row:
+    """What the cell's own report and the attacks say, and how that grew from the reference."""
+    side = own.report["after" if cell.report else "before"]
+    far = figures.distances(cell.model, bench.data, cell.folder, examples)
+    return {
+        "epochs": len(cell.report["history"]) if cell.report else None,
+        "accuracy": side["accuracy"],
+        "rho_2": side["rho_2"],
+        "median_l2": far["median_l2"],
+        "median_l2_deepfool": far["median_l2_deepfool"],
+        "growth": _over(far["median_l2"], start["median_l2"]),
+        "growth_deepfool": _over(far["median_l2_deepfool"], start["median_l2_deepfool"]),
+        "failing_checks": far["failing_checks"],
+        "stopped": cell.report["stopped"] if cell.report else None,
+    }
+
+
+def _over(after: float | None, before: float | None) -> float | None:
+    return None if after is None or not before else after / before
+
+
+def _eps_ref(bench: Bench, cell: Cell, examples: int, level: float) -> float | None:
+    """The step that brings the network to the level, or None if it is not above it to begin."""
+    x, y = bench.data.x_test[:examples], bench.data.y_test[:examples]
+    try:
+        return float(f"{eps_ref(cell.model, x, y, level=level):.4g}")
+    except InputError:
+        return None
+
+
+def _accuracies(
+    bench: Bench,
+    cell: Cell,
+    examples: int,
+    sizes: Sequence[float | None],
+    grid: Sequence[float],
+) -> dict[float, float]:
+    """Accuracy under FGS by eps: each fraction of each size, and the grid, from one gradient."""
+    steps = [f * size for size in sizes if size is not None for f in FRACTIONS]
+    wanted = sorted({*steps, *grid})
+    return dict(zip(wanted, figures.fgs(cell.model, bench.data, wanted, examples), strict=True))
+
+
+def _side_by_side(
+    sizes: Mapping[tuple[str, float], float], accuracy: Mapping[float, float]
+) -> dict[str, dict[str, float]]:
+    """The same at fractions of each method's eps_ref at each level."""
+    return {
+        f"{method} at {level:.0%}": {"eps": eps}
+        | {f"{fraction:g}": accuracy[fraction * eps] for fraction in FRACTIONS}
+        for (method, level), eps in sizes.items()
+    }

@@ -1,0 +1,1 @@
+"""What several attacks share: the problem, losses, balls, the minimum-norm walk, refinement."""

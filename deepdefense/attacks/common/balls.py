@@ -1,0 +1,69 @@
+"""Balls of radius eps in the 2-norm and the maximum norm: projections, and points drawn in them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+
+from deepdefense.errors import InputError
+from deepdefense.geometry.norms import norm
+from deepdefense.seam.contract import Array, Backend
+from deepdefense.seam.validation import check_count
+
+__all__ = ["check_ball", "generators", "projected", "start"]
+
+
+def check_ball(p: Any) -> float:
+    """The order of the norm, 2 or inf."""
+    if p not in (2, math.inf) or isinstance(p, bool):
+        raise InputError(f"p must be 2 or inf for an attack within eps, got {p!r}")
+    return float(p)
+
+
+def projected(backend: Backend, delta: Array, radius: Array, p: float) -> Array:
+    """The nearest point of the ball: [b d], radius [b] -> [b d]."""
+    xp = backend.xp
+    edge = rearrange(radius, "b -> b 1")
+    if p == math.inf:
+        return xp.maximum(xp.minimum(delta, edge), -edge)
+    size = rearrange(norm(backend, delta, p), "b -> b 1")
+    outside = size > edge
+    return xp.where(outside, delta * (edge / xp.where(outside, size, xp.ones_like(size))), delta)
+
+
+def generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generator]:
+    """A source of random numbers for each example [b d], seeded by its values and by `seed`.
+
+    So what is drawn for an example depends neither on its place in a batch nor on the framework or
+    device. Raises `InputError` inside of a compiled function, where values are not known.
+    """
+    seed = check_count("seed", seed, least=0)
+    if not backend.known(x):
+        raise InputError(
+            "random starts are drawn from the values of the examples, which are not known inside "
+            "of a compiled function: call the attack outside of it, or with random_start=False"
+        )
+    rows = backend.to_numpy(x)
+    key = seed.to_bytes(16, "little")
+    digests = (hashlib.blake2b(row.tobytes(), key=key, digest_size=16) for row in rows)
+    words = (np.frombuffer(digest.digest(), np.uint64) for digest in digests)
+    return [np.random.Generator(np.random.Philox(key=word)) for word in words]
+
+
+def start(
+    backend: Backend, x: Array, sources: list[np.random.Generator], eps: float, p: float
+) -> Array:
+    """A point drawn evenly from the ball around zero for each example: [b d]."""
+    d = x.shape[1]
+    if p == math.inf:
+        rows = [source.uniform(-eps, eps, d) for source in sources]
+    else:
+        rows = []
+        for source in sources:
+            way = source.normal(size=d)
+            rows.append(way / np.linalg.norm(way) * eps * source.uniform() ** (1 / d))
+    return backend.asarray(np.reshape(rows, (-1, d)), x)

@@ -1,0 +1,1 @@
+"""What training minimises: Deep Defense, and the defences it is compared with."""

@@ -1,0 +1,13 @@
+"""Other defences, to see where Deep Defense stands: each is an objective of training.
+
+>>> from deepdefense.defenses.baselines import AdversarialTraining
+>>> AdversarialTraining(eps=0.1).alpha
+0.5
+"""
+
+from deepdefense.defenses.adversarial import AdversarialTraining, DeepFoolTraining, PGDTraining
+from deepdefense.defenses.mma import MMA
+from deepdefense.defenses.parseval import Parseval
+from deepdefense.defenses.trades import TRADES
+
+__all__ = ["MMA", "TRADES", "AdversarialTraining", "DeepFoolTraining", "PGDTraining", "Parseval"]

@@ -1,0 +1,234 @@
+"""Deep Defense (Yan, Guo, Zhang, NeurIPS 2018): train against the attack's own perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from einops import einsum, rearrange, reduce
+
+from deepdefense.defenses.objective import Objective, cross_entropy
+from deepdefense.errors import InputError
+from deepdefense.geometry.boundary import flatten
+from deepdefense.geometry.bounds import Bounds, Box, box_of, fix_bounds
+from deepdefense.geometry.distance import chord, implicit, unrolled
+from deepdefense.geometry.nearest_point import approach
+from deepdefense.geometry.norms import norm
+from deepdefense.geometry.rho import ratio
+from deepdefense.geometry.search import Search, search
+from deepdefense.seam.choosing import backend_of
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Backend, Forward, Model
+from deepdefense.seam.training import Losses
+from deepdefense.seam.validation import (
+    check_choice,
+    check_count,
+    check_labels,
+    check_number,
+    check_order,
+    python_numbers,
+)
+
+__all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
+
+GRADIENTS = ("unrolled", "implicit", "chord")
+
+
+# Beyond this exponent the penalty of a wrong example goes on along its tangent: d * rho = 10 is a
+# perturbation of twice the input's own norm (d = 5), and exp(89) overflows float32.
+LARGEST_EXPONENT = 10.0
+
+
+# What `DeepDefense.fast` and the command line's --fast set.
+FAST: Mapping[str, Any] = {"gradient": "chord", "candidates": 2, "steps": 1}
+
+
+class Terms(NamedTuple):
+    """The penalty of each example [b] and what it is made of.
+
+    `penalty` and `rho` are differentiable in the model's parameters; `correct`, `success` and
+    `steps` are constants. `measured` is False for an example that has no rho: one whose input or
+    logits are not finite, or whose input is all zero, has penalty 0; one with no boundary in sight
+    (every gradient vanishes) has rho 0. In either case its gradient is 0.
+    """
+
+    penalty: Array
+    rho: Array
+    correct: Array
+    success: Array
+    steps: Array
+    measured: Array
+
+
+@as_written
+@dataclass(frozen=True)
+class DeepDefense(Objective):
+    """A penalty on small DeepFool perturbations, differentiated through the attack itself.
+
+    With D the perturbation that `deepfool` finds for x, and rho = ||D||_p / ||x||_p,
+
+        penalty = lam exp(-c rho)   for a rightly classified example, whose D leads away from y,
+        penalty = lam exp(+d rho)   for a misclassified one, whose D leads to y.
+
+    Added to the cross-entropy it drives boundaries away from right examples and towards wrong ones.
+    c rho should be of order 1 to 6, so c grows as the data's typical rho shrinks; `calibrate`
+    measures it. A network that is wrong on a fifth of its data got 0.5 (docs/study.md).
+
+    Args:
+        lam: weight of the penalty against the mean cross-entropy.
+        c: steepness for right examples.
+        d: steepness for wrong examples.
+        p: order of the norm, from 1 to inf.
+        steps: the most DeepFool iterations.
+        overshoot: DeepFool's overshoot.
+        candidates: classes considered, the base class included; all others are ignored.
+        gradient: "unrolled" differentiates every iteration, as the paper does (needs second
+            derivatives); "implicit" takes the envelope theorem at the boundary point found,
+            d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q, at a fraction of the cost (no second
+            derivatives). Where one step reaches the boundary of a linear network, they are equal.
+            "chord" is an approximation at a fraction of that again, with a search of its own:
+            `steps` steps, each from x to the nearest point as last linearised, none tried out,
+            and from there the rest of the way by the last slope; see `fast`.
+        unfinished: an example that is not across after `steps` enters with its partial
+            perturbation ("keep"), or not at all ("drop").
+        bounds: (low, high), the range that perturbed examples have, for gradient "chord" and p > 1:
+            numbers, or arrays of their shape. The distance is then that of the nearest point
+            within, where those who attack images must go. Examples should lie within it.
+
+    Raises:
+        InputError: a setting out of range.
+
+    >>> import numpy as np
+    >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
+    >>> defense = DeepDefense(lam=1.0, c=1.0, overshoot=0.0)
+    >>> x = np.array([[1.0, 0.5]])  # at distance 1 from the boundary, with norm 1.118
+    >>> defense(lambda x: x @ weight.T, x, np.array([0])).round(4)  # exp(-1 / 1.118)
+    array([0.4088])
+
+    Source: Yan, Guo and Zhang (2018), "Deep Defense: training DNNs with improved adversarial
+    robustness". The implicit gradient: cf. Ding et al. (2020), "MMA training".
+    """
+
+    lam: float = 15.0
+    c: float = 25.0
+    d: float = 5.0
+    p: float = 2.0
+    steps: int = 5
+    overshoot: float = 0.02
+    candidates: int = 10
+    gradient: Literal["unrolled", "implicit", "chord"] = "unrolled"
+    unfinished: Literal["keep", "drop"] = "keep"
+    bounds: Bounds | None = None
+
+    def __post_init__(self) -> None:
+        python_numbers(self)
+        for name in ("lam", "c", "d", "overshoot"):
+            check_number(name, getattr(self, name), least=0)
+        check_order(self.p)
+        check_count("steps", self.steps, least=1)
+        check_count("candidates", self.candidates, least=2)
+        check_choice("gradient", self.gradient, GRADIENTS)
+        check_choice("unfinished", self.unfinished, ("keep", "drop"))
+        fix_bounds(self)
+        if self.bounds is not None and not (self.gradient == "chord" and self.p > 1):
+            raise InputError(
+                'bounds go with the gradient "chord" and p > 1, where the shortest way within them '
+                "is found: DeepDefense.fast(bounds=...), --fast --bounded; "
+                f"got gradient {self.gradient!r}, p {self.p:g}"
+            )
+
+    @classmethod
+    def fast(cls, **changes: Any) -> DeepDefense:
+        """The penalty at the least cost: one step towards the runner-up, the rest by the chord.
+
+        ``DeepDefense(gradient="chord", candidates=2, steps=1)``, and any other setting by name. A
+        step of training then takes about three plain ones, instead of ten and more. The distance
+        is an approximation, exact on linear networks whose runner-up is the nearest class; what it
+        saves and what comes of it is measured in docs/cost.md. More `steps` come nearer to the
+        nearest point, which DeepFool passes by, at two thirds of a plain step each.
+
+        >>> DeepDefense.fast(c=12.0).gradient
+        'chord'
+        """
+        return cls(**{**FAST, **changes})
+
+    def __call__(self, model: Model, x: Array, y: Array) -> Array:
+        """The penalty of each example, lam included: [b ...], [b] -> [b]."""
+        return self.terms(model, x, y).penalty
+
+    def losses(
+        self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
+    ) -> Losses:
+        """The mean cross-entropy of the model as it trains, and the mean penalty."""
+        xp, logits = backend.xp, forward(x)
+        labels = backend.index(y, logits.shape[1], x)
+        entropy = cross_entropy(backend, logits, labels)
+        terms = self.terms(model, x, labels)
+        penalty = reduce(terms.penalty, "b ->", "mean")
+        zeros = xp.zeros_like(terms.penalty)
+        failed = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
+        numbers = backend.asarray([float(number) for number in range(self.steps + 1)], zeros)
+        taken = backend.one_hot(terms.steps, self.steps + 1, zeros)
+        iterations = einsum(taken, numbers, "b t, t -> b")
+        return Losses(
+            entropy + penalty, entropy, penalty, failed, reduce(iterations, "b ->", "mean")
+        )
+
+    @as_written
+    def terms(self, model: Model, x: Array, y: Array) -> Terms:
+        """The penalty with all that it is made of, per example."""
+        backend = backend_of(x, model=model, labels=y)
+        backend.epsilon(x)  # float32 or float64?
+        check_labels(y, x)
+        xp = backend.xp
+        with backend.inference(model) as f:
+            # Examples moved at random may leave arrays of bounds, if by a rounding: let them.
+            box = box_of(backend, x, self.bounds, judge=False)
+            f, flat = flatten(backend, f, x)
+            flat = backend.stop_gradient(flat)
+            found, correct, finite = self._search(backend, f, flat, y, box)
+            # An example without a prediction would put NaN in the gradient even when masked out.
+            flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
+            length, success = self._length(backend, f, flat, found)
+            distance = (1 + self.overshoot) * length
+
+        scale = norm(backend, flat, self.p)
+        rho = ratio(backend, distance, scale)
+        exponent = xp.where(correct, -self.c * rho, self.d * rho)
+        beyond = exponent - LARGEST_EXPONENT
+        excess = xp.where(beyond > 0, beyond, xp.zeros_like(beyond))
+        penalty = self.lam * xp.exp(exponent - excess) * (1 + excess)
+        counted = finite & (scale > 0)
+        if self.unfinished == "drop":
+            counted = counted & success
+        return Terms(
+            penalty=xp.where(counted, penalty, xp.zeros_like(penalty)),
+            rho=rho,
+            correct=correct,
+            success=success,
+            steps=found.steps,
+            measured=finite & (scale > 0) & (found.steps > 0),
+        )
+
+    def _search(
+        self, backend: Backend, f: Forward, x: Array, y: Array, box: Box | None
+    ) -> tuple[Search, Array, Array]:
+        settings: dict[str, Any] = {
+            "p": self.p,
+            "steps": self.steps,
+            "overshoot": self.overshoot,
+            "candidates": self.candidates,
+        }
+        if self.gradient == "chord":
+            return approach(backend, f, x, y, box=box, **settings)
+        return search(backend, f, x, y, reach=True, **settings)
+
+    def _length(self, backend: Backend, f: Forward, x: Array, found: Search) -> tuple[Array, Array]:
+        """The length [b] of what was found, differentiable, and whether it is across [b]."""
+        if self.gradient == "unrolled":
+            length = unrolled(backend, f, x, found, p=self.p, steps=self.steps)
+            return length, found.success
+        if self.gradient == "implicit":
+            return implicit(backend, f, x, found, p=self.p), found.success
+        return chord(backend, f, x, found, overshoot=self.overshoot)

@@ -1,0 +1,63 @@
+"""Parseval networks (Cisse, Bojanowski, Grave, Dauphin, Usunier, ICML 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from einops import rearrange
+
+from deepdefense.defenses.objective import Objective
+from deepdefense.seam.contract import Array, Backend
+from deepdefense.seam.validation import check_number, python_numbers
+
+__all__ = ["Parseval"]
+
+
+@dataclass(frozen=True)
+class Parseval(Objective):
+    """Plain training that keeps the rows of every weight matrix nearly orthonormal.
+
+    After each step W <- (1 + beta) W - beta W W^T W, a gradient step on beta / 4 ||W W^T - I||^2. A
+    convolution is unfolded to [o (i s t)] and scaled by sqrt(s t), since each input enters in s t
+    windows. Where a matrix has more rows than columns, its columns are meant instead.
+
+    Args:
+        beta: the length of the step, which must be small against 1 / ||W||_2^2.
+
+    Source: Cisse et al. (2017), "Parseval networks: improving robustness to adversarial examples",
+    section 4. The networks of the zoo have no sums of branches whose coefficients could be trained,
+    so the projection of those on the simplex has no use here.
+    """
+
+    beta: float = 1e-4
+
+    def __post_init__(self) -> None:
+        python_numbers(self)
+        check_number("beta", self.beta, least=0, below=1)
+
+    def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
+        """One step of every matrix and kernel towards orthonormality."""
+        return {
+            name: self._kernel_step(backend, weight)
+            if len(weight.shape) == 4 and "kernel" in name.split(".")
+            else self._step(backend, weight)
+            for name, weight in weights.items()
+            if len(weight.shape) in (2, 4)
+        }
+
+    def _kernel_step(self, backend: Backend, kernel: Array) -> Array:
+        """The step of a convolution that lies as Flax has it, who calls it a kernel."""
+        moved = self._step(backend, rearrange(kernel, "s t i o -> o i s t"))
+        return rearrange(moved, "o i s t -> s t i o")
+
+    def _step(self, backend: Backend, weight: Array) -> Array:
+        shape = tuple(weight.shape)
+        scale = math.sqrt(math.prod(shape[2:]))
+        rows = scale * backend.xp.reshape(weight, (shape[0], -1))
+        tall = rows.shape[0] > rows.shape[1]
+        rows = rearrange(rows, "o i -> i o") if tall else rows
+        moved = (1 + self.beta) * rows - self.beta * (rows @ rearrange(rows, "o i -> i o")) @ rows
+        moved = rearrange(moved, "i o -> o i") if tall else moved
+        return backend.xp.reshape(moved / scale, shape)

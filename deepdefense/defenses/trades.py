@@ -1,0 +1,80 @@
+"""TRADES (Zhang, Yu, Jiao, Xing, El Ghaoui, Jordan, ICML 2019)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from einops import einsum, reduce
+
+from deepdefense.attacks.common.balls import check_ball
+from deepdefense.attacks.pgd import pgd
+from deepdefense.defenses.objective import Objective, cross_entropy
+from deepdefense.geometry.bounds import Bounds, fix_bounds
+from deepdefense.seam.contract import Array, Backend, Forward, Model
+from deepdefense.seam.training import Losses
+from deepdefense.seam.validation import check_count, check_number, python_numbers
+
+__all__ = ["TRADES"]
+
+
+def divergence(backend: Backend, clean: Array, other: Array) -> Array:
+    """KL(softmax(clean) || softmax(other)) of logits [b k], mean over the batch: a scalar."""
+
+    def logarithm(logits: Array) -> Array:
+        xp = backend.xp
+        shifted = logits - backend.stop_gradient(reduce(logits, "b k -> b 1", "max"))
+        return shifted - xp.log(reduce(xp.exp(shifted), "b k -> b 1", "sum"))
+
+    log_p, log_q = logarithm(clean), logarithm(other)
+    per_example = einsum(backend.xp.exp(log_p), log_p - log_q, "b k, b k -> b")
+    return reduce(per_example, "b ->", "mean")
+
+
+@dataclass(frozen=True)
+class TRADES(Objective):
+    """CE(x) + beta KL(f(x) || f(x')), x' within eps of x.
+
+    x' is found by projected gradient descent from a point drawn at random, away from the class that
+    the network predicts: up to the choice of this loss for the divergence itself, whose gradient
+    vanishes where softmax is sure, the inner problem of the paper.
+
+    Args:
+        beta: the weight of the divergence, 1 / lambda in the paper.
+        eps: radius of the ball, in the units of x.
+        steps: of the descent, each of length 2.5 eps / steps.
+        p: order of the norm, 2 or inf.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+
+    Source: Zhang et al. (2019), "Theoretically principled trade-off between robustness and
+    accuracy", algorithm 1.
+    """
+
+    beta: float = 6.0
+    eps: float = 0.1
+    steps: int = 10
+    p: float = math.inf
+    bounds: Bounds | None = None
+
+    def __post_init__(self) -> None:
+        python_numbers(self)
+        check_number("beta", self.beta, least=0)
+        check_number("eps", self.eps, least=0)
+        check_count("steps", self.steps, least=1)
+        check_ball(self.p)
+        fix_bounds(self)
+
+    def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
+        """Points of the ball whose prediction differs from that of x, or on the way there."""
+        found = pgd(model, x, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds)
+        return (found.x,)
+
+    def losses(
+        self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
+    ) -> Losses:
+        """The cross-entropy, and beta times the divergence."""
+        logits, (point,) = forward(x), points
+        entropy = cross_entropy(backend, logits, y)
+        penalty = self.beta * divergence(backend, logits, forward(point))
+        zero = backend.stop_gradient(entropy) * 0
+        return Losses(entropy + penalty, entropy, penalty, zero, zero)

@@ -1,0 +1,1 @@
+"""The mathematics of decision boundaries: norms, bounds, linearised steps, searches, distances."""

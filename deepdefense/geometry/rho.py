@@ -1,0 +1,49 @@
+"""How large a perturbation is, relative to what it perturbs."""
+
+from __future__ import annotations
+
+import math
+
+from deepdefense.errors import InputError
+from deepdefense.geometry.norms import norm
+from deepdefense.seam.choosing import backend_of
+from deepdefense.seam.compilers import as_written
+from deepdefense.seam.contract import Array, Backend
+from deepdefense.seam.validation import check_order
+
+__all__ = ["ratio", "rho"]
+
+
+def ratio(backend: Backend, part: Array, whole: Array) -> Array:
+    """Part / whole, and 0 with gradient 0 where whole is 0: [b], [b] -> [b]."""
+    xp = backend.xp
+    zero = whole == 0
+    return xp.where(zero, xp.zeros_like(whole), part / xp.where(zero, xp.ones_like(whole), whole))
+
+
+@as_written
+def rho(delta: Array, x: Array, p: float = 2) -> Array:
+    """The size of each perturbation relative to its example.
+
+    rho = ||delta||_p / ||x||_p, over the flattened example as the network takes it.
+
+    Shapes: [b ...], [b ...] -> [b]. An all-zero example has no scale: its rho is 0, which never
+    overstates robustness.
+
+    Raises:
+        InputError: shapes or frameworks differ, or p is not from 1 to inf.
+
+    >>> import numpy as np
+    >>> rho(np.array([[0.3, 0.4]]), np.array([[0.0, 2.0]])).round(6)
+    array([0.25])
+
+    Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), section 4; its mean over a test set is the
+    paper's rho.
+    """
+    backend = backend_of(delta, x)
+    order = check_order(p)
+    if tuple(delta.shape) != tuple(x.shape):
+        raise InputError(f"delta {tuple(delta.shape)} and x {tuple(x.shape)} must have one shape")
+    rows = (-1, math.prod(tuple(x.shape[1:])))
+    flat = (backend.xp.reshape(value, rows) for value in (delta, x))
+    return ratio(backend, *(norm(backend, value, order) for value in flat))

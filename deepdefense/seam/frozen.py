@@ -1,0 +1,42 @@
+"""Values that frozen dataclasses can hold: immutable mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+__all__ = ["FrozenDict"]
+
+Value = TypeVar("Value")
+
+
+class FrozenDict(Mapping[str, Value], Generic[Value]):
+    """A mapping that cannot change; it is hashable if its values are.
+
+    >>> settings = FrozenDict({"steps": 10, "p": 2})
+    >>> settings["steps"], settings == {"p": 2, "steps": 10}
+    (10, True)
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: Mapping[str, Value] | None = None, /, **named: Value) -> None:
+        self._entries: dict[str, Value] = {**(entries or {}), **named}
+
+    def __getitem__(self, key: str) -> Value:
+        return self._entries[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._entries.items()))
+
+    def __repr__(self) -> str:
+        return f"FrozenDict({self._entries!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (self._entries,)

@@ -1,0 +1,1 @@
+"""Framework-neutral training: recipe, epochs, the guarded loop, hardening and its report."""

@@ -1,0 +1,102 @@
+"""One epoch: batches in a seeded order, one native step for each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from deepdefense.defenses.objective import Objective, loss_of
+from deepdefense.seam.contract import Array
+from deepdefense.seam.training import Taken, Trainer, TrainingBackend
+from deepdefense.training.augmentation import augmented
+from deepdefense.training.recipe import Recipe
+
+__all__ = ["DivergedError", "Epoch", "take_step", "train_epoch"]
+
+
+class DivergedError(RuntimeError):
+    """Training has left the finite numbers; the message says where."""
+
+
+class Epoch(NamedTuple):
+    """One epoch: the means over its steps, and how long it took."""
+
+    means: Taken
+    seconds: float
+
+
+def batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Row numbers of all examples in an order that the seed fixes, `size` at a time.
+
+    One that would be left over alone joins those before: batch norm has no variance of one example.
+    """
+    order = np.random.default_rng(seed).permutation(count)
+    ends = [*range(0, count, size), count]
+    if len(ends) > 2 and count - ends[-2] == 1 < size:
+        del ends[-2]
+    return (order[begin:end] for begin, end in pairwise(ends))
+
+
+def take_step(
+    backend: TrainingBackend,
+    trainer: Trainer,
+    objective: Objective,
+    x: Any,
+    y: Any,
+    *,
+    lr: float,
+    clip: float = math.inf,
+) -> Taken | None:
+    """One step on a batch of the host; None, and no parameter changed, if it is not finite."""
+    batch = backend.asarray(x, trainer.model)
+    labels = backend.index(y, int(y.max()) + 1, batch)  # their range is the losses' to check
+    points = objective.points(trainer.model, batch, labels)
+    loss = loss_of(backend, objective)
+    taken = trainer.step(loss, batch, labels, *points, lr=lr, clip=clip)
+    if taken is not None and objective.constrains:
+        trainer.change(lambda weights: objective.constrained(backend, weights))
+    return taken
+
+
+def train_epoch(
+    backend: TrainingBackend,
+    trainer: Trainer,
+    x: Array,
+    y: Array,
+    *,
+    recipe: Recipe,
+    objective: Objective,
+    epoch: int,
+    mean: Array | None = None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Epoch:
+    """One pass over the training set, which depends on nothing but the trainer and the arguments.
+
+    `mean` is what was subtracted from the pixels of images, and does not move with them.
+    Raises `DivergedError` at the first step whose loss or gradient is not finite.
+    """
+    began, found = time.perf_counter(), []
+    steps = -(-len(x) // recipe.batch_size)
+    clip = recipe.clip if isinstance(recipe.clip, float | int) else math.inf
+    random = np.random.default_rng((recipe.seed, epoch, 1))
+    with backend.seeded(recipe.seed, epoch):
+        for step, rows in enumerate(batches(len(x), recipe.batch_size, recipe.seed, epoch), 1):
+            rate = recipe.rate(epoch, step / steps)
+            batch = augmented(x[rows], random, mean=mean, **recipe.augmentation)
+            taken = take_step(backend, trainer, objective, batch, y[rows], lr=rate, clip=clip)
+            if taken is None:
+                raise DivergedError(
+                    f"the loss or its gradient was no longer finite in step {step} of "
+                    f"epoch {epoch + 1}"
+                )
+            found.append((len(rows), *taken))
+            progress(step)
+    counts, *terms = np.array(found, dtype=np.float64).T
+    means = Taken(*(float(np.average(term, weights=counts)) for term in terms))
+    return Epoch(means, time.perf_counter() - began)
