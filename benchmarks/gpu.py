@@ -72,7 +72,7 @@ def _rows(subject: str, model: Any, x: torch.Tensor, y: Any, rounds: int) -> Ite
 def lenet(weights: Mapping[str, np.ndarray], data: Dataset, rounds: int) -> Iterator[Any]:
     """A trained LeNet on a large batch of MNIST."""
     backend = training_backend("torch")
-    with backend.placed(DEVICE):
+    with backend.on_device(DEVICE):
         model = backend.build(NETWORKS["lenet"](data.x_train.shape[1:], data.classes), weights)
     x = backend.asarray(data.x_train[:LENET_BATCH], model)
     yield from _rows("lenet", model, x, data.y_train[:LENET_BATCH], rounds)
@@ -81,7 +81,7 @@ def lenet(weights: Mapping[str, np.ndarray], data: Dataset, rounds: int) -> Iter
 def resnet18(rounds: int) -> Iterator[Any]:
     """A ResNet-18-shaped network of 1,000 classes on noise of ImageNet's size."""
     for batch in BATCHES:
-        with training_backend("torch").placed(DEVICE):
+        with training_backend("torch").on_device(DEVICE):
             torch.manual_seed(0)
             x = torch.randn(batch, 3, SIDE, SIDE)
             model = resnet18_shaped(CLASSES, x)

@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["InputError", "ProbabilityWarning", "first_line", "in_one_line"]
+__all__ = ["InputError", "ProbabilityWarning", "first_line_of", "flatten_message"]
 
 COLOUR = re.compile(r"\x1b\[[\d;]*m")  # as terminals are told it; Keras does
 LONG = 240
@@ -22,19 +22,19 @@ class ProbabilityWarning(UserWarning):
     """A model returns probabilities where logits are meant: distances then come out wrong."""
 
 
-def first_line(error: Exception) -> str:
+def first_line_of(error: Exception) -> str:
     """What an error says first, or the name of its class where it says nothing.
 
-    >>> first_line(ValueError("sizes differ:\\n2 and 3")), first_line(KeyError())
+    >>> first_line_of(ValueError("sizes differ:\\n2 and 3")), first_line_of(KeyError())
     ('sizes differ:', 'KeyError')
     """
     return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
 
 
-def in_one_line(error: Exception) -> str:
+def flatten_message(error: Exception) -> str:
     """All that an error says, or the name of its class; the end is cut off where it is long.
 
-    >>> in_one_line(ValueError("in layer fc1:\\n\\x1b[1msizes differ\\x1b[0m"))
+    >>> flatten_message(ValueError("in layer fc1:\\n\\x1b[1msizes differ\\x1b[0m"))
     'in layer fc1: sizes differ'
     """
     said = " ".join(COLOUR.sub("", str(error)).split())

@@ -61,11 +61,11 @@ def test_zoo_builds_what_it_describes(backend: TrainingBackend, name: str, dtype
 def test_models_are_built_on_the_device_asked_for(backend: TrainingBackend) -> None:
     network = mlp((4,), 3, hidden=(5,))
     for device in (None, "cpu", "cpu:0"):
-        with backend.placed(device):
+        with backend.on_device(device):
             model = backend.build(network, initial_weights(network, 0, 1.0))
             assert backend.asarray(np.ones((2, 4)), model).shape == (2, 4)
     for device in ("gpu:99", "nowhere", "cpu:x"):
-        with pytest.raises(dd.InputError, match=f"device.* {device!r}"), backend.placed(device):
+        with pytest.raises(dd.InputError, match=f"device.* {device!r}"), backend.on_device(device):
             pass
 
 

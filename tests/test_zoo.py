@@ -189,7 +189,7 @@ def test_training_goes_back_to_any_state(backend: TrainingBackend) -> None:
     x, y = examples(network)
 
     def step() -> None:
-        with backend.seeded(0):
+        with backend.fixed_seed(0):
             assert take_step(backend, trainer, Objective(), x, y, lr=0.01) is not None
 
     step()
@@ -210,7 +210,7 @@ def test_dropout_is_drawn_anew_in_training_alone(backend: TrainingBackend) -> No
     x, y = examples(DROPPED)
     before = logits(backend, trainer.model, x)
     totals = set()
-    with backend.seeded(0):
+    with backend.fixed_seed(0):
         for _ in range(3):
             taken = take_step(backend, trainer, Objective(), x, y, lr=0.0)
             assert taken is not None

@@ -53,11 +53,11 @@ class JaxSeam:
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.array(x)
 
-    def known(self, x: Array) -> bool:
+    def is_concrete(self, x: Array) -> bool:
         return not isinstance(x, jax.core.Tracer)
 
     def index(self, labels: Any, depth: int, like: Array) -> Array:
-        known = np.asarray(labels) if self.known(labels) else None
+        known = np.asarray(labels) if self.is_concrete(labels) else None
         dtype = labels.dtype if known is None else known.dtype
         check_indices(jnp.issubdtype(dtype, jnp.integer), dtype, known, depth)
         return jnp.asarray(labels).astype(int)
@@ -101,7 +101,7 @@ class JaxSeam:
         Outside of a transformation there is no program for it to enter, and to convert a small
         network at every call took several times as long as to call it.
         """
-        return f if self.known(x) else _constant(f, x)
+        return f if self.is_concrete(x) else _constant(f, x)
 
     @contextmanager
     def inference(self, model: Any) -> Iterator[Forward]:
@@ -123,7 +123,7 @@ class JaxSeam:
                 return step(state, contrast[:, None], gradient[:, None]), None
 
             each = jnp.swapaxes(contrasts, 0, 1)
-            if not self.known(contrasts):
+            if not self.is_concrete(contrasts):
                 return lax.scan(taken, state, each)[0]
             for contrast in each:
                 state, _ = taken(state, contrast)
@@ -162,7 +162,7 @@ class JaxSeam:
             return kept, active & going
 
         carry = (state, active)
-        if self.known(active):
+        if self.is_concrete(active):
             for _ in range(steps):
                 if not bool(carry[1].any()):
                     break

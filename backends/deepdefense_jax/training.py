@@ -15,8 +15,8 @@ import numpy.typing as npt
 import optax
 from jax import Array, lax
 
-from deepdefense.seam.training import Losses, LossFunction, Taken
-from deepdefense.seam.validation import found_device
+from deepdefense.seam.training import Losses, LossFunction, StepResult
+from deepdefense.seam.validation import find_device
 from deepdefense.zoo import COUNTER, Network
 from deepdefense_jax.models import is_parameter
 from deepdefense_jax.networks import ZooModel
@@ -124,14 +124,14 @@ class _Trainer:
 
     def step(
         self, loss: LossFunction, x: Array, y: Any, *points: Array, lr: float, clip: float
-    ) -> Taken | None:
+    ) -> StepResult | None:
         if loss not in self._compiled:
             self._compiled[loss] = jax.jit(partial(self._step, loss))
         step = self._compiled[loss]
         self._state, found, usable = step(self._state, x, y, *points, lr=lr, clip=clip)
-        return Taken(*map(float, found)) if bool(usable) else None
+        return StepResult(*map(float, found)) if bool(usable) else None
 
-    def change(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
+    def update_weights(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
         parameters = self._state.parameters
         self._state = self._state._replace(parameters={**parameters, **to(parameters)})
 
@@ -167,8 +167,8 @@ class JaxTraining:
     """
 
     @contextmanager
-    def placed(self, device: str | None) -> Iterator[None]:
-        chosen = device and jax.default_device(found_device(device, jax.devices))
+    def on_device(self, device: str | None) -> Iterator[None]:
+        chosen = device and jax.default_device(find_device(device, jax.devices))
         with chosen or nullcontext():
             yield
 
@@ -187,11 +187,11 @@ class JaxTraining:
         own = _parameters(model)
         return _with(model, {n: jnp.asarray(weights[n], dtype=v.dtype) for n, v in own.items()})
 
-    def held(self, model: Any, but: str) -> Callable[[Array], Array]:
+    def freeze_except(self, model: Any, layer: str) -> Callable[[Array], Array]:
         own = _parameters(model).items()
         held: Callable[[Array], Array] = _with(
             model,
-            {n: v if n.rpartition(".")[0] == but else lax.stop_gradient(v) for n, v in own},
+            {n: v if n.rpartition(".")[0] == layer else lax.stop_gradient(v) for n, v in own},
         )
         return held
 
@@ -199,5 +199,5 @@ class JaxTraining:
         return _Trainer(model, momentum, weight_decay, seed)
 
     @contextmanager
-    def seeded(self, *seed: int) -> Iterator[None]:
+    def fixed_seed(self, *seed: int) -> Iterator[None]:
         yield  # JAX has no global randomness

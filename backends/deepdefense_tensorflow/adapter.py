@@ -57,12 +57,12 @@ class TensorFlowSeam:
     def to_numpy(self, x: tf.Tensor) -> np.ndarray:
         return np.array(x)
 
-    def known(self, x: tf.Tensor) -> bool:
+    def is_concrete(self, x: tf.Tensor) -> bool:
         return hasattr(x, "numpy")  # a node of a graph has no value
 
     def index(self, labels: Any, depth: int, like: tf.Tensor) -> tf.Tensor:
         index = tf.convert_to_tensor(labels)
-        known = index.numpy() if self.known(index) else None
+        known = index.numpy() if self.is_concrete(index) else None
         check_indices(index.dtype.is_integer, index.dtype.name, known, depth)
         return tf.cast(index, tf.int64)
 

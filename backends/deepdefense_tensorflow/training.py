@@ -12,8 +12,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training import LossFunction, Taken
-from deepdefense.seam.validation import found_device
+from deepdefense.seam.training import LossFunction, StepResult
+from deepdefense.seam.validation import find_device
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_tensorflow.networks import graph
 from deepdefense_tensorflow.weights import host, named, randomness
@@ -54,7 +54,7 @@ class _Trainer:
 
     def step(
         self, loss: LossFunction, x: tf.Tensor, y: Any, *points: tf.Tensor, lr: float, clip: float
-    ) -> Taken | None:
+    ) -> StepResult | None:
         if loss not in self._compiled:
             self._compiled[loss] = tf.function(
                 partial(self._gradients, loss), reduce_retracing=True, autograph=False
@@ -66,9 +66,11 @@ class _Trainer:
             return None
         self._optimizer.learning_rate = lr
         self._optimizer.apply(gradients, self.model.trainable_variables)
-        return Taken(*map(float, found))
+        return StepResult(*map(float, found))
 
-    def change(self, to: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]) -> None:
+    def update_weights(
+        self, to: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
+    ) -> None:
         trained = {id(variable) for variable in self.model.trainable_variables}
         own = {n: w for n, w in named(self.model).items() if id(w.variable) in trained}
         for name, value in to({name: weight.tensor() for name, weight in own.items()}).items():
@@ -95,8 +97,8 @@ class TensorFlowTraining:
     """The training side of the TensorFlow backend. A model is Keras's."""
 
     @contextmanager
-    def placed(self, device: str | None) -> Iterator[None]:
-        chosen = device and tf.device(found_device(device, _devices).name)
+    def on_device(self, device: str | None) -> Iterator[None]:
+        chosen = device and tf.device(find_device(device, _devices).name)
         with chosen or nullcontext():
             yield
 
@@ -127,10 +129,10 @@ class TensorFlowTraining:
             weight.set(weights[name])
         return model
 
-    def held(self, model: keras.Model, but: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    def freeze_except(self, model: keras.Model, layer: str) -> Callable[[tf.Tensor], tf.Tensor]:
         names = {id(w.variable): name.rpartition(".")[0] for name, w in named(model).items()}
         trained = [
-            v.value if names[id(v)] == but else tf.stop_gradient(v.value)
+            v.value if names[id(v)] == layer else tf.stop_gradient(v.value)
             for v in model.trainable_variables
         ]
         fixed = [v.value for v in model.non_trainable_variables]
@@ -142,7 +144,7 @@ class TensorFlowTraining:
         return _Trainer(model, momentum, weight_decay)
 
     @contextmanager
-    def seeded(self, *seed: int) -> Iterator[None]:
+    def fixed_seed(self, *seed: int) -> Iterator[None]:
         yield  # Keras draws from generators that are part of the model and of a trainer's state
 
 

@@ -171,7 +171,7 @@ class TorchSeam:
     def to_numpy(self, x: Tensor) -> np.ndarray:
         return np.array(x.detach().cpu().numpy())
 
-    def known(self, x: Tensor) -> bool:
+    def is_concrete(self, x: Tensor) -> bool:
         return not is_compiling()
 
     def index(self, labels: Any, depth: int, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training import Losses, LossFunction, Taken
+from deepdefense.seam.training import Losses, LossFunction, StepResult
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_torch.adapter import full_precision
 from deepdefense_torch.networks import chain
@@ -59,7 +59,7 @@ class _Trainer:
 
     def step(
         self, loss: LossFunction, x: Tensor, y: Any, *points: Tensor, lr: float, clip: float
-    ) -> Taken | None:
+    ) -> StepResult | None:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         with _in_training(self.model):
@@ -73,7 +73,7 @@ class _Trainer:
         self._optimizer.zero_grad()
         return taken
 
-    def _taken(self, found: Losses, clip: float) -> Taken | None:
+    def _taken(self, found: Losses, clip: float) -> StepResult | None:
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         size = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(found.total) & torch.isfinite(size)):
@@ -82,10 +82,10 @@ class _Trainer:
             for gradient in gradients:
                 gradient.mul_(clip / size)
         self._optimizer.step()
-        return Taken(*(float(term.detach()) for term in (*found, size)))
+        return StepResult(*(float(term.detach()) for term in (*found, size)))
 
     @torch.no_grad()
-    def change(self, to: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> None:
+    def update_weights(self, to: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> None:
         for name, value in to(self._parameters).items():
             self._parameters[name].copy_(value)
 
@@ -114,7 +114,7 @@ class TorchTraining:
     """The training side of the PyTorch backend."""
 
     @contextmanager
-    def placed(self, device: str | None) -> Iterator[None]:
+    def on_device(self, device: str | None) -> Iterator[None]:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # NotImplementedError is the first, too
@@ -124,7 +124,9 @@ class TorchTraining:
             yield
 
     def build(self, network: Network, weights: Arrays) -> nn.Module:
-        with self.seeded(0):  # only so that the native initialisation draws from no global state
+        with self.fixed_seed(
+            0
+        ):  # only so that the native initialisation draws from no global state
             model: nn.Module = chain(network.layers)
         dtype = torch.as_tensor(weights[next(iter(weight_shapes(network)))]).dtype
         model = self.load(model.to(dtype), weights)
@@ -146,11 +148,11 @@ class TorchTraining:
         model.load_state_dict({n: torch.as_tensor(np.array(v)) for n, v in weights.items()})
         return model
 
-    def held(self, model: nn.Module, but: str) -> Callable[[Tensor], Tensor]:
+    def freeze_except(self, model: nn.Module, layer: str) -> Callable[[Tensor], Tensor]:
         constant = {
             name: parameter.detach()
             for name, parameter in model.named_parameters()
-            if name.rpartition(".")[0] != but
+            if name.rpartition(".")[0] != layer
         }
         return lambda x: torch.func.functional_call(model, constant, (x,))
 
@@ -160,7 +162,7 @@ class TorchTraining:
         return _Trainer(model, momentum, weight_decay)
 
     @contextmanager
-    def seeded(self, *seed: int) -> Iterator[None]:
+    def fixed_seed(self, *seed: int) -> Iterator[None]:
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             yield

@@ -105,7 +105,7 @@ def network_named(backend: TrainingBackend, name: str, data: Dataset, seed: int)
         )
     sys.path.insert(0, "")  # as `python -m` does, for a module beside the user
     try:
-        with backend.seeded(seed):
+        with backend.fixed_seed(seed):
             return getattr(importlib.import_module(place), factory)()
     except (ImportError, AttributeError, TypeError) as error:
         raise InputError(

@@ -14,7 +14,7 @@ from deepdefense.attacks.common.problem import Perturbation, Problem, posed
 from deepdefense.errors import InputError
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_choice, check_count, check_number
 
@@ -48,7 +48,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
-@as_written
+@without_autograph
 def apgd(
     model: Model,
     x: Array,

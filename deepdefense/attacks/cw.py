@@ -12,7 +12,7 @@ from deepdefense.attacks.common.problem import Perturbation, posed
 from deepdefense.attacks.common.refinement import concluded
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
 
@@ -40,7 +40,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
-@as_written
+@without_autograph
 def cw(
     model: Model,
     x: Array,

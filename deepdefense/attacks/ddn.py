@@ -9,14 +9,14 @@ from deepdefense.attacks.common.problem import Perturbation, posed
 from deepdefense.attacks.common.walk import Start, View, cosine, walk
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["ddn"]
 
 
-@as_written
+@without_autograph
 def ddn(
     model: Model,
     x: Array,

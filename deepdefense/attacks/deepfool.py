@@ -9,14 +9,14 @@ from deepdefense.geometry.boundary import flatten
 from deepdefense.geometry.bounds import Bounds, box_of
 from deepdefense.geometry.search import search
 from deepdefense.seam.choosing import backend_of
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_labels, check_number, check_order
 
 __all__ = ["deepfool"]
 
 
-@as_written
+@without_autograph
 def deepfool(
     model: Model,
     x: Array,

@@ -8,14 +8,14 @@ from deepdefense.attacks.common.losses import cross_entropy
 from deepdefense.attacks.common.problem import Perturbation, posed
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_number, check_order
 
 __all__ = ["fgsm"]
 
 
-@as_written
+@without_autograph
 def fgsm(
     model: Model,
     x: Array,

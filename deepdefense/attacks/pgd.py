@@ -12,7 +12,7 @@ from deepdefense.attacks.common.losses import cross_entropy
 from deepdefense.attacks.common.problem import Example, Perturbation, posed
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
 
@@ -25,7 +25,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
-@as_written
+@without_autograph
 def pgd(
     model: Model,
     x: Array,

@@ -14,7 +14,7 @@ from deepdefense.attacks.common.balls import check_ball, generators, projected
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Perturbation, posed
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
 
@@ -85,7 +85,7 @@ class _Grid(NamedTuple):
         return rearrange(down, "b h -> b 1 h 1") & rearrange(across, "b w -> b 1 1 w"), corner
 
 
-@as_written
+@without_autograph
 def square(
     model: Model,
     x: Array,

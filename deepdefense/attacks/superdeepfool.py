@@ -10,7 +10,7 @@ from deepdefense.attacks.common.refinement import concluded, turned
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
 from deepdefense.geometry.search import search
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
 
@@ -24,7 +24,7 @@ class _State(NamedTuple):
     steps: Array  # [b]
 
 
-@as_written
+@without_autograph
 def superdeepfool(
     model: Model,
     x: Array,

@@ -18,7 +18,7 @@ from deepdefense.geometry.norms import norm
 from deepdefense.geometry.rho import ratio
 from deepdefense.geometry.search import Search, search
 from deepdefense.seam.choosing import backend_of
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.training import Losses
 from deepdefense.seam.validation import (
@@ -27,7 +27,7 @@ from deepdefense.seam.validation import (
     check_labels,
     check_number,
     check_order,
-    python_numbers,
+    to_python_numbers,
 )
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
@@ -61,7 +61,7 @@ class Terms(NamedTuple):
     measured: Array
 
 
-@as_written
+@without_autograph
 @dataclass(frozen=True)
 class DeepDefense(Objective):
     """A penalty on small DeepFool perturbations, differentiated through the attack itself.
@@ -122,7 +122,7 @@ class DeepDefense(Objective):
     bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
-        python_numbers(self)
+        to_python_numbers(self)
         for name in ("lam", "c", "d", "overshoot"):
             check_number(name, getattr(self, name), least=0)
         check_order(self.p)
@@ -175,7 +175,7 @@ class DeepDefense(Objective):
             entropy + penalty, entropy, penalty, failed, reduce(iterations, "b ->", "mean")
         )
 
-    @as_written
+    @without_autograph
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """The penalty with all that it is made of, per example."""
         backend = backend_of(x, model=model, labels=y)

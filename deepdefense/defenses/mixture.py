@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from deepdefense.defenses.objective import Objective, cross_entropy
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.training import Losses
-from deepdefense.seam.validation import check_number, python_numbers
+from deepdefense.seam.validation import check_number, to_python_numbers
 
 __all__ = ["Mixture"]
 
@@ -23,7 +23,7 @@ class Mixture(Objective):
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        python_numbers(self)
+        to_python_numbers(self)
         check_number("alpha", self.alpha, least=0, below=1)
 
     def losses(

@@ -10,7 +10,7 @@ from einops import rearrange
 
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.contract import Array, Backend
-from deepdefense.seam.validation import check_number, python_numbers
+from deepdefense.seam.validation import check_number, to_python_numbers
 
 __all__ = ["Parseval"]
 
@@ -34,7 +34,7 @@ class Parseval(Objective):
     beta: float = 1e-4
 
     def __post_init__(self) -> None:
-        python_numbers(self)
+        to_python_numbers(self)
         check_number("beta", self.beta, least=0, below=1)
 
     def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:

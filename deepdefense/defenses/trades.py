@@ -13,7 +13,7 @@ from deepdefense.defenses.objective import Objective, cross_entropy
 from deepdefense.geometry.bounds import Bounds, fix_bounds
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.training import Losses
-from deepdefense.seam.validation import check_count, check_number, python_numbers
+from deepdefense.seam.validation import check_count, check_number, to_python_numbers
 
 __all__ = ["TRADES"]
 
@@ -57,7 +57,7 @@ class TRADES(Objective):
     bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
-        python_numbers(self)
+        to_python_numbers(self)
         check_number("beta", self.beta, least=0)
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)

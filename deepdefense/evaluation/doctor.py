@@ -15,7 +15,7 @@ from deepdefense.evaluation.subject import Host, Subject, posed
 from deepdefense.geometry.boundary import flatten
 from deepdefense.geometry.norms import norm, steepest
 from deepdefense.seam.contract import Array, Model
-from deepdefense.seam.validation import are_probabilities
+from deepdefense.seam.validation import has_constant_sum
 
 __all__ = ["Diagnosis", "doctor", "examine"]
 
@@ -116,7 +116,7 @@ def logits(subject: Subject) -> Check:
     """Probabilities hide their gradients, and a distance to a boundary of them is another one."""
     values = subject.logits[np.isfinite(subject.logits).all(1)].astype(np.float64)
     odd = 1 - len(values) / len(subject.logits)
-    if are_probabilities(values):
+    if has_constant_sum(values):
         return checked(
             "logits",
             "fail",

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.evaluation.suite import suite
-from deepdefense.seam.validation import check_count, check_number, check_order, python_numbers
+from deepdefense.seam.validation import check_count, check_number, check_order, to_python_numbers
 
 __all__ = ["About", "Plan"]
 
@@ -34,7 +34,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check every setting, before anything is computed."""
-        python_numbers(self)
+        to_python_numbers(self)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)
         suite(self.preset, self.p, self.eps, 2)

@@ -17,12 +17,12 @@ from deepdefense.geometry.bounds import check_within
 from deepdefense.seam.choosing import backend_for, framework_of, to_host
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.validation import (
+    call_model,
     check_bounds,
     check_count,
     check_indices,
     check_labels,
     check_logits,
-    check_takes,
 )
 
 __all__ = ["Host", "Subject", "columned", "evenly", "finite", "posed"]
@@ -162,7 +162,7 @@ def posed(
         host = host.astype(backend.to_numpy(first).dtype, copy=False)  # what the network sees
         if bounds is not None:
             bounds = _inside(host, bounds)
-        check_logits(check_takes(network, first), first)
+        check_logits(call_model(network, first), first)
         subject = Subject(
             backend,
             network,

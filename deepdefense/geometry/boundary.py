@@ -9,7 +9,7 @@ from einops import rearrange, reduce
 
 from deepdefense.geometry.norms import constant_norm, dual, norm, steepest
 from deepdefense.seam.contract import Array, Backend, Fold, Forward
-from deepdefense.seam.validation import check_logits, warn_of_probabilities
+from deepdefense.seam.validation import check_logits, warn_if_probabilities
 
 __all__ = [
     "Nearest",
@@ -156,7 +156,7 @@ def assign(
     other candidates, which the clean logits rank once; a wrong one is to reach its label.
     """
     xp, depth = backend.xp, clean.shape[1]
-    warn_of_probabilities(backend, clean)
+    warn_if_probabilities(backend, clean)
     ranked = backend.rank(clean, min(candidates, depth))
     label = ranked[:, 0] if label is None else backend.index(label, depth, x)
     right = ranked[:, 0] == label

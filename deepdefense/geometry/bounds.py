@@ -13,7 +13,7 @@ from einops import rearrange
 from deepdefense.errors import InputError
 from deepdefense.seam.choosing import framework_of, to_host
 from deepdefense.seam.contract import Array, Backend
-from deepdefense.seam.validation import check_bounds, python_number
+from deepdefense.seam.validation import check_bounds, to_python_number
 
 __all__ = ["Bounds", "Box", "Fixed", "box_of", "check_within", "fix_bounds"]
 
@@ -85,7 +85,7 @@ def fix_bounds(settings: Any) -> None:
         return
     low, high = (
         bound if isinstance(bound, int | float | Fixed) else Fixed.of(bound)
-        for bound in map(python_number, settings.bounds)
+        for bound in map(to_python_number, settings.bounds)
     )
     if not np.all(_values(low) < _values(high)):
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {low}, {high}")
@@ -106,7 +106,7 @@ def box_of(backend: Backend, x: Array, bounds: Bounds | None, *, judge: bool = T
         return None
     check_bounds(bounds)
     low, high = (_row(backend, x, bound) for bound in bounds)
-    if judge and backend.known(x) and backend.known(low) and backend.known(high):
+    if judge and backend.is_concrete(x) and backend.is_concrete(low) and backend.is_concrete(high):
         flat = backend.xp.reshape(x, (-1, low.shape[1]))
         check_within(*map(backend.to_numpy, (flat, low, high)))
     return Box(backend, low, high)

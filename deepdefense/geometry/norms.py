@@ -73,7 +73,7 @@ def constant_norm(backend: Backend, v: Array, p: float) -> Array:
     For p = 2 by the framework's own kernel, if no square overflowed in it or vanished that counts:
     it makes no arrays as large as `v`, which is what `norm` takes its time over.
     """
-    if p == 2 and backend.known(v):
+    if p == 2 and backend.is_concrete(v):
         found = backend.euclidean(v)
         if backend.to_numpy(backend.xp.all((found > SMALL) & (found < math.inf))):
             return found

@@ -7,7 +7,7 @@ import math
 from deepdefense.errors import InputError
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.choosing import backend_of
-from deepdefense.seam.compilers import as_written
+from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend
 from deepdefense.seam.validation import check_order
 
@@ -21,7 +21,7 @@ def ratio(backend: Backend, part: Array, whole: Array) -> Array:
     return xp.where(zero, xp.zeros_like(whole), part / xp.where(zero, xp.ones_like(whole), whole))
 
 
-@as_written
+@without_autograph
 def rho(delta: Array, x: Array, p: float = 2) -> Array:
     """The size of each perturbation relative to its example.
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepdefense.errors import InputError
-from deepdefense.seam.compilers import as_written, constant
+from deepdefense.seam.compilers import traced_as_constant, without_autograph
 from deepdefense.seam.contract import Backend
 
 __all__ = [
@@ -62,7 +62,7 @@ def get_backend(name: str) -> Backend:
     return _loaded[name]
 
 
-@constant
+@traced_as_constant
 def _load(name: str) -> None:
     if name in _loaded:
         return
@@ -109,7 +109,7 @@ class use_backend:  # noqa: N801 - reads as a verb, as contextlib's own classes 
         _default.reset(self._token)
 
 
-@constant
+@traced_as_constant
 def _chosen() -> str | None:
     backend = _default.get()
     return None if backend is None else backend.name
@@ -127,12 +127,12 @@ def _homes() -> dict[str, str]:
     return own | {name: name for name in _entries()}
 
 
-@constant
+@traced_as_constant
 def _home(root: str) -> str | None:
     return _homes().get(root)
 
 
-@as_written
+@without_autograph
 def framework_of(value: object) -> str | None:
     """The backend whose framework defines the type of `value`, by the type's own ancestry.
 
@@ -143,7 +143,7 @@ def framework_of(value: object) -> str | None:
     return next((home for root in roots if (home := _home(root))), None)
 
 
-@as_written
+@without_autograph
 def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
     """The one backend that the arrays belong to, and the model and the labels too.
 

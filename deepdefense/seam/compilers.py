@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["as_written", "constant"]
+__all__ = ["traced_as_constant", "without_autograph"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def as_written(function: Function) -> Function:
+def without_autograph(function: Function) -> Function:
     """A function that TensorFlow's AutoGraph leaves as it is, with all that it calls.
 
     Of a class, the calls of its objects (`__call__`), and not those of other methods.
@@ -27,7 +27,7 @@ def as_written(function: Function) -> Function:
     return function
 
 
-def constant(function: Function) -> Function:
+def traced_as_constant(function: Function) -> Function:
     """A function that `torch.compile` calls while it traces, and whose answer it keeps.
 
     This is `torch.compiler.assume_constant_result`, for what cannot be traced.

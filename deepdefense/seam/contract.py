@@ -63,7 +63,7 @@ class Backend(Protocol):
         """A copy in host memory, free of any graph."""
         ...
 
-    def known(self, x: Array) -> bool:
+    def is_concrete(self, x: Array) -> bool:
         """Whether the values of `x` are at hand: not while a compiler traces."""
         ...
 

@@ -13,12 +13,12 @@ from deepdefense.seam.choosing import get_backend
 from deepdefense.seam.contract import Array, Backend, Forward
 from deepdefense.zoo import Network
 
-__all__ = ["LossFunction", "Losses", "Taken", "Trainer", "TrainingBackend", "training_backend"]
+__all__ = ["LossFunction", "Losses", "StepResult", "Trainer", "TrainingBackend", "training_backend"]
 
 Weights = dict[str, npt.NDArray[Any]]
 
 
-class Taken(NamedTuple):
+class StepResult(NamedTuple):
     """One step that was taken: its losses, and the 2-norm of its gradient before clipping."""
 
     total: float
@@ -39,14 +39,14 @@ class Trainer(Protocol):
 
     def step(
         self, loss: LossFunction, x: Array, y: Array, *points: Array, lr: float, clip: float
-    ) -> Taken | None:
+    ) -> StepResult | None:
         """One update; what it came to, or None, with no parameter changed, if that is not finite.
 
         A gradient longer than `clip` (2-norm, before weight decay) is scaled down to it.
         """
         ...
 
-    def change(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
+    def update_weights(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
         """Set the parameters that `to` gives, of all of them: the framework's arrays by name.
 
         Names and layout are PyTorch's.
@@ -68,7 +68,7 @@ class TrainingBackend(Backend, Protocol):
 
     def __hash__(self) -> int: ...
 
-    def placed(self, device: str | None) -> AbstractContextManager[None]:
+    def on_device(self, device: str | None) -> AbstractContextManager[None]:
         """New models and arrays lie on that device, in the framework's name, inside.
 
         None for where the framework puts them itself; raises `InputError` if there is none such.
@@ -91,8 +91,8 @@ class TrainingBackend(Backend, Protocol):
         """The model with all of them set, in place if it can be; names and shapes fit."""
         ...
 
-    def held(self, model: Any, but: str) -> Forward:
-        """The model in inference mode, all parameters constant but those of the layer `but`.
+    def freeze_except(self, model: Any, layer: str) -> Forward:
+        """The model in inference mode, all parameters constant but those of the layer `layer`.
 
         To be called inside of `inference(model)`; a layer's parameters are named LAYER.weight, ...
         """
@@ -102,7 +102,7 @@ class TrainingBackend(Backend, Protocol):
         """The model with an SGD optimizer of its own; `seed` is that of its dropout."""
         ...
 
-    def seeded(self, *seed: int) -> AbstractContextManager[None]:
+    def fixed_seed(self, *seed: int) -> AbstractContextManager[None]:
         """Global randomness (dropout) fixed inside, and as before outside."""
         ...
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.errors import InputError, ProbabilityWarning, in_one_line
+from deepdefense.errors import InputError, ProbabilityWarning, flatten_message
 from deepdefense.seam.choosing import framework_of
 from deepdefense.seam.contract import Array, Backend
 
 __all__ = [
-    "are_probabilities",
-    "are_softmax",
+    "call_model",
     "check_bounds",
     "check_choice",
     "check_count",
@@ -31,18 +30,19 @@ __all__ = [
     "check_number",
     "check_order",
     "check_pair",
-    "check_takes",
-    "found_device",
-    "python_number",
-    "python_numbers",
-    "warn_of_probabilities",
+    "find_device",
+    "has_constant_sum",
+    "is_softmax",
+    "to_python_number",
+    "to_python_numbers",
+    "warn_if_probabilities",
 ]
 
 
-def are_probabilities(outputs: np.ndarray) -> bool:
+def has_constant_sum(outputs: np.ndarray) -> bool:
     """Whether the outputs [n k] of a network, two rows or more, are a softmax's, or in proportion.
 
-    >>> are_probabilities(np.array([[0.3, 0.7], [0.5, 0.5]]))
+    >>> has_constant_sum(np.array([[0.3, 0.7], [0.5, 0.5]]))
     True
     """
     sums = outputs.sum(1)
@@ -51,19 +51,19 @@ def are_probabilities(outputs: np.ndarray) -> bool:
     return bool(sums.mean() > 0 and np.ptp(sums) <= 1e-3 * sums.mean())
 
 
-def are_softmax(outputs: np.ndarray) -> bool:
+def is_softmax(outputs: np.ndarray) -> bool:
     """Whether they are a softmax's itself, whose rows sum to 1.
 
-    >>> are_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), are_softmax(np.array([[3, 7], [5, 5]]))
+    >>> is_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), is_softmax(np.array([[3, 7], [5, 5]]))
     (True, False)
     """
     within = ((outputs >= 0) & (outputs <= 1.001)).all()  # so that nothing overflows in a sum
-    return bool(within and are_probabilities(outputs) and np.allclose(outputs.sum(1), 1, atol=1e-3))
+    return bool(within and has_constant_sum(outputs) and np.allclose(outputs.sum(1), 1, atol=1e-3))
 
 
-def warn_of_probabilities(backend: Backend, outputs: Array) -> None:
+def warn_if_probabilities(backend: Backend, outputs: Array) -> None:
     """Warn of outputs [b k] that are a softmax's, where values are known."""
-    if backend.known(outputs) and are_softmax(backend.to_numpy(outputs)):
+    if backend.is_concrete(outputs) and is_softmax(backend.to_numpy(outputs)):
         warnings.warn(
             "the model returned probabilities (no output is negative, and they sum to 1), of which "
             "distances to a boundary are other ones: leave the softmax out, so that it returns "
@@ -73,24 +73,24 @@ def warn_of_probabilities(backend: Backend, outputs: Array) -> None:
         )
 
 
-def python_number(value: Any) -> Any:
+def to_python_number(value: Any) -> Any:
     """NumPy's scalar as Python's number, which compilers and JSON take; else the value.
 
-    >>> python_number(np.float32(0.5))
+    >>> to_python_number(np.float32(0.5))
     0.5
     """
     return value.item() if isinstance(value, np.number) else value
 
 
-def python_numbers(settings: Any) -> None:
+def to_python_numbers(settings: Any) -> None:
     """The same for every field of a frozen dataclass, while it comes to be."""
     for field in fields(settings):
-        object.__setattr__(settings, field.name, python_number(getattr(settings, field.name)))
+        object.__setattr__(settings, field.name, to_python_number(getattr(settings, field.name)))
 
 
 def check_order(p: Any) -> float:
     """The order p of a norm, as a float from 1 to inf."""
-    p = python_number(p)
+    p = to_python_number(p)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not p >= 1:
         raise InputError(f"p must be a number from 1 to inf, got {p!r}")
     return float(p)
@@ -98,7 +98,7 @@ def check_order(p: Any) -> float:
 
 def check_count(name: str, value: Any, *, least: int) -> int:
     """A whole number, at least `least`."""
-    value = python_number(value)
+    value = to_python_number(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
     return value
@@ -112,7 +112,7 @@ def check_flag(name: str, value: Any) -> None:
 
 def check_number(name: str, value: Any, *, least: float, below: float = math.inf) -> float:
     """A finite number with least <= value < below."""
-    value = python_number(value)
+    value = to_python_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{name} must be a number, got {value!r}")
     if not least <= value < below:
@@ -155,7 +155,7 @@ def check_bounds(bounds: Any) -> None:
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
 
 
-def found_device(device: str, of: Callable[[str], Sequence[Any]]) -> Any:
+def find_device(device: str, of: Callable[[str], Sequence[Any]]) -> Any:
     """The device of a name such as gpu or gpu:1, of those that a framework has of each kind."""
     kind, _, number = device.partition(":")
     try:
@@ -198,7 +198,7 @@ def check_indices(integer: bool, dtype: Any, known: Any, depth: int) -> None:
         )
 
 
-def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
+def call_model(f: Callable[[Array], Array], x: Array) -> Array:
     """What a network returns for a batch, an array; where it fails, an error of one line."""
     try:
         found = f(x)
@@ -208,7 +208,7 @@ def check_takes(f: Callable[[Array], Array], x: Array) -> Array:
         kind = getattr(x.dtype, "name", x.dtype)
         raise InputError(
             f"the network does not take examples of shape {list(x.shape[1:])} and type {kind}, "
-            f"or has an error of its own ({type(error).__name__}): {in_one_line(error)}"
+            f"or has an error of its own ({type(error).__name__}): {flatten_message(error)}"
         ) from error
     _check_returned(found, x)
     return found

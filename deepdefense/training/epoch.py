@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from deepdefense.defenses.objective import Objective, loss_of
 from deepdefense.seam.contract import Array
-from deepdefense.seam.training import Taken, Trainer, TrainingBackend
+from deepdefense.seam.training import StepResult, Trainer, TrainingBackend
 from deepdefense.training.augmentation import augmented
 from deepdefense.training.recipe import Recipe
 
@@ -27,7 +27,7 @@ class DivergedError(RuntimeError):
 class Epoch(NamedTuple):
     """One epoch: the means over its steps, and how long it took."""
 
-    means: Taken
+    means: StepResult
     seconds: float
 
 
@@ -52,7 +52,7 @@ def take_step(
     *,
     lr: float,
     clip: float = math.inf,
-) -> Taken | None:
+) -> StepResult | None:
     """One step on a batch of the host; None, and no parameter changed, if it is not finite."""
     batch = backend.asarray(x, trainer.model)
     labels = backend.index(y, int(y.max()) + 1, batch)  # their range is the losses' to check
@@ -60,7 +60,7 @@ def take_step(
     loss = loss_of(backend, objective)
     taken = trainer.step(loss, batch, labels, *points, lr=lr, clip=clip)
     if taken is not None and objective.constrains:
-        trainer.change(lambda weights: objective.constrained(backend, weights))
+        trainer.update_weights(lambda weights: objective.constrained(backend, weights))
     return taken
 
 
@@ -85,7 +85,7 @@ def train_epoch(
     steps = -(-len(x) // recipe.batch_size)
     clip = recipe.clip if isinstance(recipe.clip, float | int) else math.inf
     random = np.random.default_rng((recipe.seed, epoch, 1))
-    with backend.seeded(recipe.seed, epoch):
+    with backend.fixed_seed(recipe.seed, epoch):
         for step, rows in enumerate(batches(len(x), recipe.batch_size, recipe.seed, epoch), 1):
             rate = recipe.rate(epoch, step / steps)
             batch = augmented(x[rows], random, mean=mean, **recipe.augmentation)
@@ -98,5 +98,5 @@ def train_epoch(
             found.append((len(rows), *taken))
             progress(step)
     counts, *terms = np.array(found, dtype=np.float64).T
-    means = Taken(*(float(np.average(term, weights=counts)) for term in terms))
+    means = StepResult(*(float(np.average(term, weights=counts)) for term in terms))
     return Epoch(means, time.perf_counter() - began)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepdefense.seam.validation import check_count, check_number, python_numbers
+from deepdefense.seam.validation import check_count, check_number, to_python_numbers
 
 __all__ = ["Guard"]
 
@@ -31,7 +31,7 @@ class Guard:
     retries: int = 3
 
     def __post_init__(self) -> None:
-        python_numbers(self)
+        to_python_numbers(self)
         if self.max_accuracy_drop is not None:
             check_number("max_accuracy_drop", self.max_accuracy_drop, least=0, below=1)
         if self.patience is not None:

@@ -17,7 +17,7 @@ from deepdefense.evaluation.provenance import NetworkInfo, describe, environment
 from deepdefense.evaluation.rho import Measurement, Summary, in_norm, measure
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Trainer, TrainingBackend
-from deepdefense.seam.validation import are_softmax, check_takes
+from deepdefense.seam.validation import call_model, is_softmax
 from deepdefense.training.augmentation import check_images
 from deepdefense.training.epoch import batches, take_step
 from deepdefense.training.guard import Guard
@@ -164,14 +164,14 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         )
     batch = backend.asarray(data.x_train[:2], model)
     with backend.inference(model) as f:
-        logits = backend.to_numpy(check_takes(f, batch))
+        logits = backend.to_numpy(call_model(f, batch))
     shape = logits.shape
     if len(shape) != 2 or shape[1] < data.classes:
         raise InputError(
             f"the network must return logits [b k] for {data.classes} classes, "
             f"it returned shape {list(shape)} for a batch of {len(batch)}"
         )
-    if are_softmax(logits):
+    if is_softmax(logits):
         raise InputError(
             "the network must return logits, it returned probabilities (no output is negative, "
             "and they sum to 1): leave the softmax out"
@@ -204,7 +204,7 @@ def _cost(
     start = trainer.state()
     seconds: tuple[list[float], list[float]] = ([], [])
     gradients: list[float] = []
-    with backend.seeded(recipe.seed):
+    with backend.fixed_seed(recipe.seed):
         rows = batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
         for chosen in islice(rows, COST_PAIRS + 1):
             x, y = data.x_train[chosen], data.y_train[chosen]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deepdefense.seam.training import Trainer, TrainingBackend
-from deepdefense.seam.validation import check_count, check_flag, check_number, python_numbers
+from deepdefense.seam.validation import check_count, check_flag, check_number, to_python_numbers
 
 __all__ = ["LEAST_CLIP", "Recipe"]
 
@@ -54,7 +54,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        python_numbers(self)
+        to_python_numbers(self)
         check_count("epochs", self.epochs, least=0)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)

@@ -56,7 +56,7 @@ class _Numpy:
     def to_numpy(self, x: Array) -> Array:
         return np.array(x)
 
-    def known(self, x: Array) -> bool:
+    def is_concrete(self, x: Array) -> bool:
         return True
 
     def index(self, labels: Any, depth: int, like: Array) -> Array:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from deepdefense.errors import first_line
+from deepdefense.errors import first_line_of
 from deepdefense.evaluation.dataset import DataError
 
 __all__ = ["optional", "quiet", "reading"]
@@ -26,7 +26,7 @@ def reading(what: str, hint: str = "") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ImportError):
             hint = '; pip install "deepdefense[cli]"'
-        raise DataError(f"{what}: {first_line(error)}{hint}") from error
+        raise DataError(f"{what}: {first_line_of(error)}{hint}") from error
 
 
 @contextmanager

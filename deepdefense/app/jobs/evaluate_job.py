@@ -93,7 +93,7 @@ def run_evaluation(
     fresh = {"command": "evaluate", **DEFAULTS, "backend": first_installed()}
     settings = saved.settings if saved else {**fresh, **given}
     backend = training_backend(settings["backend"])
-    with backend.placed(settings.get("device")):  # which older runs did not name
+    with backend.on_device(settings.get("device")):  # which older runs did not name
         return _run(backend, settings, saved, out, watcher)
 
 

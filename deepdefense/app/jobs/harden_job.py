@@ -88,7 +88,7 @@ def run_job(
     saved = RunFolder.reopen(out or unfinished("harden"), given) if resume else None
     settings = saved.settings if saved else resolve(given)
     backend = training_backend(settings["backend"])
-    with backend.placed(settings.get("device")):  # which older runs did not name
+    with backend.on_device(settings.get("device")):  # which older runs did not name
         return _run(backend, settings, saved, out, watcher)
 
 

@@ -73,7 +73,7 @@ def run_study(
             f"{name}: {runs}, {_count(len(plan.seeds), 'seed')}, "
             f"at most {_count(epochs, 'epoch')} each; what is in {out} already is not done again"
         )
-        with backend.placed(settings["device"]):
+        with backend.on_device(settings["device"]):
             reference = _published(beside, subject.network)
             found = TABLES[table](bench, plan._replace(weights=reference))
         rows += found.rows

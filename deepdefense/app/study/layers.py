@@ -37,4 +37,4 @@ class OneLayer(DeepDefense):
         """The penalty with all that it is made of, per example."""
         backend = training_backend(backend_of(x, model=model).name)
         with backend.inference(model):
-            return super().terms(backend.held(model, but=self.layer), x, y)
+            return super().terms(backend.freeze_except(model, self.layer), x, y)

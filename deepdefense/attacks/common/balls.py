@@ -42,7 +42,7 @@ def generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generato
     device. Raises `InputError` inside of a compiled function, where values are not known.
     """
     seed = check_count("seed", seed, least=0)
-    if not backend.known(x):
+    if not backend.is_concrete(x):
         raise InputError(
             "random starts are drawn from the values of the examples, which are not known inside "
             "of a compiled function: call the attack outside of it, or with random_start=False"

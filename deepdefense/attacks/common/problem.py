@@ -21,7 +21,7 @@ from deepdefense.geometry.bounds import Bounds, Box, box_of
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Backend, Forward, Model
-from deepdefense.seam.validation import check_labels, warn_of_probabilities
+from deepdefense.seam.validation import check_labels, warn_if_probabilities
 
 __all__ = ["Example", "Perturbation", "Problem", "posed"]
 
@@ -193,7 +193,7 @@ def posed(
     with backend.inference(model) as f:
         flat_f, flat = flatten(backend, f, backend.stop_gradient(x))
         clean = backend.forward(flat_f, flat)
-        warn_of_probabilities(backend, clean)
+        warn_if_probabilities(backend, clean)
         predicted = backend.xp.argmax(clean, 1)
         label = predicted if y is None else backend.index(y, clean.shape[1], x)
         yield Problem(

@@ -101,7 +101,7 @@ class Adapter:
     def to_numpy(self, x):
         return np.array(constant(x))
 
-    def known(self, x):
+    def is_concrete(self, x):
         return True
 
     def index(self, labels, depth, like):
