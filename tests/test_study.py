@@ -13,8 +13,8 @@ from deepdefense.app import cli
 from deepdefense.app.data import load
 from deepdefense.app.study import tables
 from deepdefense.app.study.cells import Bench
+from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.pages import markdown
-from deepdefense.app.study.subjects import SUBJECTS
 from deepdefense.evaluation import fgs_accuracy
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import training_backend
@@ -202,7 +202,7 @@ def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str])
 def test_scale_of_a_network_that_is_mostly_wrong(tmp_path: Path) -> None:
     """Its step takes away half of what it gets right: it never was right on half of all."""
     backend, data = training_backend("torch"), load("digits")
-    bench = Bench(SUBJECTS["digits-mlp"], backend, data, tmp_path, Watcher())
+    bench = Bench(EXPERIMENTS["digits-mlp"], backend, data, tmp_path, Watcher())
     untrained = bench.blank(0)
     rows = np.random.default_rng(3).permutation(len(data.x_train))[:1000]
     x, y = data.x_train[rows], data.y_train[rows]

@@ -9,10 +9,10 @@ from typing import Any
 from deepdefense.app.data import load
 from deepdefense.app.networks import first_installed
 from deepdefense.app.runs import RunFolder
-from deepdefense.app.study.cells import Bench, Plan
+from deepdefense.app.study.cells import Bench, StudyPlan
+from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.methods import METHODS
 from deepdefense.app.study.pages import SCHEMA, write
-from deepdefense.app.study.subjects import SUBJECTS
 from deepdefense.app.study.tables import TABLES, VARIATIONS
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
@@ -60,21 +60,21 @@ def run_study(
     backend = training_backend(settings["backend"] or first_installed())
     rows: list[dict[str, Any]] = []
     curves, described = {}, {}
-    plan = Plan(settings["methods"], settings["seeds"], settings["examples"], None)
+    plan = StudyPlan(settings["methods"], settings["seeds"], settings["examples"], None)
     for name in settings["subjects"]:
-        subject = SUBJECTS[name]
-        data, beside = _data(subject.data, settings["data_dir"])
+        experiment = EXPERIMENTS[name]
+        data, beside = _data(experiment.data, settings["data_dir"])
         data = data.shortened(settings["train_examples"], settings["test_examples"])
-        bench = Bench(subject, backend, data, out / name, watcher, settings["epochs"])
+        bench = Bench(experiment, backend, data, out / name, watcher, settings["epochs"])
         runs = "variations" if table in VARIATIONS else _count(len(plan.methods), "method")
-        own = max(subject.hardening(method).recipe.epochs for method in plan.methods)
+        own = max(experiment.hardening(method).recipe.epochs for method in plan.methods)
         epochs = settings["epochs"] or own
         watcher.say(
             f"{name}: {runs}, {_count(len(plan.seeds), 'seed')}, "
             f"at most {_count(epochs, 'epoch')} each; what is in {out} already is not done again"
         )
         with backend.on_device(settings["device"]):
-            reference = _published(beside, subject.network)
+            reference = _published(beside, experiment.network)
             found = TABLES[table](bench, plan._replace(weights=reference))
         rows += found.rows
         curves[name] = found.curves
@@ -100,7 +100,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _check(settings: Mapping[str, Any]) -> None:
-    for key, known in (("subjects", SUBJECTS), ("methods", METHODS)):
+    for key, known in (("subjects", EXPERIMENTS), ("methods", METHODS)):
         if not settings[key]:
             raise InputError(f"{key} must name one of {', '.join(known)}, got none")
         for name in settings[key]:

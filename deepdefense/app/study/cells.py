@@ -14,8 +14,8 @@ import numpy as np
 from deepdefense.app.jobs.harden_results import harden_and_write
 from deepdefense.app.networks import with_weights
 from deepdefense.app.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_weights
+from deepdefense.app.study.experiments import Experiment
 from deepdefense.app.study.methods import METHODS, NEAREST, Scale
-from deepdefense.app.study.subjects import Subject
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.calibration import fitted
 from deepdefense.defenses.deep_defense import DeepDefense
@@ -34,16 +34,25 @@ from deepdefense.training.monitor import Assessor
 from deepdefense.training.report import method
 from deepdefense.zoo import NETWORKS, Network, initial_weights
 
-__all__ = ["Bench", "Cell", "Found", "Plan", "Row", "about", "started", "trained"]
+__all__ = [
+    "Bench",
+    "StudyPlan",
+    "TableContent",
+    "TableRow",
+    "TrainedNetwork",
+    "about",
+    "started",
+    "trained",
+]
 
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 
 
 SCALE_EXAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrainedNetwork:
     """What was trained, by which settings, and what came of it."""
 
     method: str
@@ -53,7 +62,7 @@ class Cell:
     folder: Path
 
 
-class Plan(NamedTuple):
+class StudyPlan(NamedTuple):
     """What to run: methods and seeds, and how many held-out examples attacks are shown."""
 
     methods: Sequence[str]
@@ -62,23 +71,23 @@ class Plan(NamedTuple):
     weights: Path | None  # of the reference network
 
 
-class Found(NamedTuple):
+class TableContent(NamedTuple):
     """A table's rows, and curves by the name of what they show."""
 
-    rows: list[Row]
+    rows: list[TableRow]
     curves: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A subject with its data in memory, a folder for its cells, and its reference network."""
+    """An experiment with its data in memory, a folder for its cells, and its reference network."""
 
-    subject: Subject
+    experiment: Experiment
     backend: TrainingBackend
     data: Dataset
     folder: Path
     watcher: Watcher
-    epochs: int | None = None  # instead of the subject's
+    epochs: int | None = None  # instead of the experiment's
 
     @cached_property
     def data_fingerprint(self) -> str:
@@ -91,7 +100,7 @@ class Bench:
     @property
     def network(self) -> Network:
         """Its description."""
-        return NETWORKS[self.subject.network](self.data.x_train.shape[1:], self.data.classes)
+        return NETWORKS[self.experiment.network](self.data.x_train.shape[1:], self.data.classes)
 
     def blank(self, seed: int) -> Any:
         """The network with initial weights."""
@@ -106,14 +115,14 @@ class Bench:
             model = with_weights(self.backend, model, given)
             _folder(path, {**settings, "weights": self._weights(model)})
             return model, given.name
-        recipe = replace(self.subject.reference, seed=seed)
+        recipe = replace(self.experiment.reference, seed=seed)
         if self.epochs is not None:
             recipe = replace(recipe, epochs=min(recipe.epochs, 4 * self.epochs))
         run = _folder(path, {**settings, "recipe": repr(recipe)})
         origin = f"trained in this study, {recipe.epochs} epochs"
         if (path / HARDENED).exists():
             return with_weights(self.backend, model, path / HARDENED), origin
-        self.watcher.say(f"{self.subject.name}: training the reference network, seed {seed}")
+        self.watcher.say(f"{self.experiment.name}: training the reference network, seed {seed}")
         trainer = recipe.make_trainer(self.backend, model)
         progress = run_stage(
             "reference",
@@ -139,8 +148,8 @@ class Bench:
         level = 0.5 if clean > 0.5 else clean / 2
 
         def penalty(method: str, **settings: Any) -> DeepDefense:
-            defense = DeepDefense(**{**self.subject.defense, **settings})
-            steepness = self.subject.hardening(method).steepness
+            defense = DeepDefense(**{**self.experiment.defense, **settings})
+            steepness = self.experiment.hardening(method).steepness
             return fitted(self.backend, reference, x, y, defense, seed=0, steepness=steepness)
 
         return Scale(
@@ -160,13 +169,13 @@ class Bench:
         tag: str | None = None,
         objective: Objective | None = None,
         epochs: int | None = None,
-    ) -> Cell:
+    ) -> TrainedNetwork:
         """The reference network fine-tuned by a method, unless the folder has it already.
 
         An `objective` of other settings instead of the method's own needs a `tag` for its folder.
         """
         (model, origin), chosen = reference, METHODS[name]
-        recipe = replace(self.subject.hardening(name).recipe, seed=seed)
+        recipe = replace(self.experiment.hardening(name).recipe, seed=seed)
         limit = epochs or self.epochs
         recipe = chosen.recipe(recipe if limit is None else replace(recipe, epochs=limit))
         objective = chosen.objective(scale) if objective is None else objective
@@ -180,8 +189,8 @@ class Bench:
         }
         run = _folder(path, settings)
         if not (path / REPORT).exists():
-            self.watcher.say(f"{self.subject.name}: {chosen.label}, seed {seed}: {path}")
-            info = NetworkInfo(self.subject.network, count_weights(self.backend, model), origin)
+            self.watcher.say(f"{self.experiment.name}: {chosen.label}, seed {seed}: {path}")
+            info = NetworkInfo(self.experiment.network, count_weights(self.backend, model), origin)
             harden_and_write(
                 self.backend,
                 model,
@@ -195,29 +204,35 @@ class Bench:
             )
         hardened = self.backend.load(self.blank(seed), load_weights(path / HARDENED))
         report = json.loads((path / REPORT).read_text())
-        return Cell(tag or name, seed, hardened, report, path)
+        return TrainedNetwork(tag or name, seed, hardened, report, path)
 
 
-def about(bench: Bench, cell: Cell) -> Row:
+def about(bench: Bench, cell: TrainedNetwork) -> TableRow:
     """What every table says of a cell."""
     label = "reference" if cell.method == "reference" else METHODS[cell.method].label
     return {
-        "network": bench.subject.network,
-        "data": bench.subject.data,
+        "network": bench.experiment.network,
+        "data": bench.experiment.data,
         "method": cell.method,
         "label": label,
         "seed": cell.seed,
     }
 
 
-def started(bench: Bench, plan: Plan, seed: int) -> tuple[tuple[Any, str], Scale, Cell]:
+def started(
+    bench: Bench, plan: StudyPlan, seed: int
+) -> tuple[tuple[Any, str], Scale, TrainedNetwork]:
     """The reference network, its scale, and itself as a cell."""
     reference = bench.reference(plan.weights, seed)
     folder = bench.folder / f"reference-{seed}"
-    return reference, bench.scale(reference[0]), Cell("reference", seed, reference[0], {}, folder)
+    return (
+        reference,
+        bench.scale(reference[0]),
+        TrainedNetwork("reference", seed, reference[0], {}, folder),
+    )
 
 
-def trained(bench: Bench, plan: Plan, seed: int) -> Iterator[Cell]:
+def trained(bench: Bench, plan: StudyPlan, seed: int) -> Iterator[TrainedNetwork]:
     """The reference, and each method's network."""
     reference, scale, first = started(bench, plan, seed)
     yield first

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from deepdefense.app.study import figures
-from deepdefense.app.study.cells import Bench, Cell, Found, Plan, Row, about, trained
+from deepdefense.app.study.cells import (
+    Bench,
+    StudyPlan,
+    TableContent,
+    TableRow,
+    TrainedNetwork,
+    about,
+    trained,
+)
 from deepdefense.errors import InputError
 from deepdefense.evaluation import eps_ref
 
@@ -17,7 +25,7 @@ __all__ = ["table1"]
 FRACTIONS, LEVELS = (0.2, 0.5, 1.0), (0.7, 0.5, 0.3)
 
 
-def table1(bench: Bench, plan: Plan) -> Found:
+def table1(bench: Bench, plan: StudyPlan) -> TableContent:
     """Accuracy, rho_2, distances, and accuracy under FGS at common sizes of the step.
 
     The sizes are fractions of eps_ref, the step that brings Deep Defense's network (or the last
@@ -49,12 +57,12 @@ def table1(bench: Bench, plan: Plan) -> Found:
             )
             if seed == plan.seeds[0] and grid:
                 curves[cell.method] = {"eps": grid, "accuracy": [accuracy[eps] for eps in grid]}
-    return Found(rows, {"fgs": curves})
+    return TableContent(rows, {"fgs": curves})
 
 
 def _robustness(
-    bench: Bench, cell: Cell, own: Cell, start: Mapping[str, Any], examples: int
-) -> Row:
+    bench: Bench, cell: TrainedNetwork, own: TrainedNetwork, start: Mapping[str, Any], examples: int
+) -> TableRow:
     """What the cell's own report and the attacks say, and how that grew from the reference."""
     side = own.report["after" if cell.report else "before"]
     far = figures.distances(cell.model, bench.data, cell.folder, examples)
@@ -75,7 +83,7 @@ def _over(after: float | None, before: float | None) -> float | None:
     return None if after is None or not before else after / before
 
 
-def _eps_ref(bench: Bench, cell: Cell, examples: int, level: float) -> float | None:
+def _eps_ref(bench: Bench, cell: TrainedNetwork, examples: int, level: float) -> float | None:
     """The step that brings the network to the level, or None if it is not above it to begin."""
     x, y = bench.data.x_test[:examples], bench.data.y_test[:examples]
     try:
@@ -86,7 +94,7 @@ def _eps_ref(bench: Bench, cell: Cell, examples: int, level: float) -> float | N
 
 def _accuracies(
     bench: Bench,
-    cell: Cell,
+    cell: TrainedNetwork,
     examples: int,
     sizes: Sequence[float | None],
     grid: Sequence[float],

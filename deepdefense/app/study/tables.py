@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from deepdefense.app.study import figures
-from deepdefense.app.study.cells import Bench, Cell, Found, Plan, Row, about, started, trained
+from deepdefense.app.study.cells import (
+    Bench,
+    StudyPlan,
+    TableContent,
+    TableRow,
+    TrainedNetwork,
+    about,
+    started,
+    trained,
+)
 from deepdefense.app.study.layers import OneLayer, layers_of
 from deepdefense.app.study.memory import Trial, beyond_plain
 from deepdefense.app.study.methods import METHODS, Scale
@@ -21,7 +30,7 @@ __all__ = ["TABLES", "VARIATIONS"]
 FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
-def table2(bench: Bench, plan: Plan) -> Found:
+def table2(bench: Bench, plan: StudyPlan) -> TableContent:
     """The same networks under stronger attacks, within eps and for the nearest point."""
     rows = []
     for seed in plan.seeds:
@@ -33,10 +42,10 @@ def table2(bench: Bench, plan: Plan) -> Found:
                 cell.model, bench.backend, bench.data, cell.folder, plan.examples, eps
             )
             rows += [about(bench, cell) | line for line in lines]
-    return Found(rows, {})
+    return TableContent(rows, {})
 
 
-def _sizes(bench: Bench, reference: Cell, examples: int) -> dict[str, float]:
+def _sizes(bench: Bench, reference: TrainedNetwork, examples: int) -> dict[str, float]:
     """The reference's median distances, in either norm: the eps of attacks within a ball."""
 
     def compute() -> dict[str, float]:
@@ -51,10 +60,10 @@ def _sizes(bench: Bench, reference: Cell, examples: int) -> dict[str, float]:
     return figures.kept(reference.folder, f"sizes-{examples}", compute)
 
 
-def epochs(bench: Bench, plan: Plan) -> Found:
+def epochs(bench: Bench, plan: StudyPlan) -> TableContent:
     """Accuracy and rho_2 over the epochs of each method."""
-    rows: list[Row] = []
-    first: list[Cell] = []
+    rows: list[TableRow] = []
+    first: list[TrainedNetwork] = []
     for seed in plan.seeds:
         cells = [cell for cell in trained(bench, plan, seed) if cell.report]
         first = first or cells
@@ -63,10 +72,10 @@ def epochs(bench: Bench, plan: Plan) -> Found:
             for cell in cells
             for record in cell.report["history"]
         ]
-    return Found(rows, _over_epochs(first, "accuracy", "rho_2"))
+    return TableContent(rows, _over_epochs(first, "accuracy", "rho_2"))
 
 
-def _over_epochs(cells: Sequence[Cell], *names: str) -> dict[str, Any]:
+def _over_epochs(cells: Sequence[TrainedNetwork], *names: str) -> dict[str, Any]:
     """Curves of what the epochs' records hold, by the name of it and by method."""
     return {
         name: {
@@ -79,10 +88,10 @@ def _over_epochs(cells: Sequence[Cell], *names: str) -> dict[str, Any]:
     }
 
 
-def cost(bench: Bench, plan: Plan) -> Found:
+def cost(bench: Bench, plan: StudyPlan) -> TableContent:
     """What each method takes: time, memory, and the iterations of its searches as it trains."""
-    rows: list[Row] = []
-    first: list[Cell] = []
+    rows: list[TableRow] = []
+    first: list[TrainedNetwork] = []
     for seed in plan.seeds:
         reference, scale, _ = started(bench, plan, seed)
         trials = [bench.cell(name, seed, reference, scale) for name in plan.methods]
@@ -107,14 +116,14 @@ def cost(bench: Bench, plan: Plan) -> Found:
                     "iterations_after": after["iterations_mean"],
                 }
             )
-    return Found(rows, _over_epochs(first, "iterations", "unfinished"))
+    return TableContent(rows, _over_epochs(first, "iterations", "unfinished"))
 
 
-def _memory(bench: Bench, cell: Cell, reference: Any, scale: Scale) -> float | None:
+def _memory(bench: Bench, cell: TrainedNetwork, reference: Any, scale: Scale) -> float | None:
     """MB that a few batches take by the cell's method, beyond plain training on them."""
 
     def compute() -> dict[str, Any]:
-        batch = bench.subject.recipe.batch_size
+        batch = bench.experiment.recipe.batch_size
         trial = Trial(
             framework=bench.backend.name,
             network=bench.network,
@@ -130,7 +139,7 @@ def _memory(bench: Bench, cell: Cell, reference: Any, scale: Scale) -> float | N
     return found
 
 
-def ablation(bench: Bench, plan: Plan) -> Found:
+def ablation(bench: Bench, plan: StudyPlan) -> TableContent:
     """Deep Defense with c, d and lambda a quarter to four times what they are."""
     rows = []
     for seed in plan.seeds:
@@ -149,10 +158,10 @@ def ablation(bench: Bench, plan: Plan) -> Found:
                 | {"accuracy": side["accuracy"], "rho_2": side["rho_2"]}
                 | {"stopped": cell.report["stopped"], "notes": cell.report["notes"]}
             )
-    return Found(rows, {})
+    return TableContent(rows, {})
 
 
-def layers(bench: Bench, plan: Plan) -> Found:
+def layers(bench: Bench, plan: StudyPlan) -> TableContent:
     """The penalty differentiated in the parameters of one layer at a time, and of all."""
     rows = []
     for seed in plan.seeds:
@@ -170,10 +179,10 @@ def layers(bench: Bench, plan: Plan) -> Found:
                 | {"layer": name, "accuracy": side["accuracy"], "rho_2": side["rho_2"]}
                 | {"before": cell.report["before"]["rho_2"]}
             )
-    return Found(rows, {})
+    return TableContent(rows, {})
 
 
-TABLES: Mapping[str, Callable[[Bench, Plan], Found]] = {
+TABLES: Mapping[str, Callable[[Bench, StudyPlan], TableContent]] = {
     "table1": table1,
     "table2": table2,
     "epochs": epochs,

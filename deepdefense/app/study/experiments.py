@@ -9,7 +9,7 @@ from typing import Any
 from deepdefense.defenses.deep_defense import FAST
 from deepdefense.training.recipe import Recipe
 
-__all__ = ["SUBJECTS", "Subject"]
+__all__ = ["EXPERIMENTS", "Experiment"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Hardening:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Experiment:
     """A network on a data set.
 
     `reference` trains the undefended network, where no file of it lies beside the data; `recipe`
@@ -61,8 +61,8 @@ LIGHT: Mapping[str, Any] = {**FAST, "lam": 10.0}
 COSINE: Mapping[str, Any] = {"decay": 0.01, "anneal": True, "warmup": 1.0}
 
 
-_ALL = (
-    Subject(
+_EXPERIMENTS = (
+    Experiment(
         "digits",
         "mlp",
         reference=Recipe(epochs=67, lr=1e-3, decay=0.1),
@@ -70,7 +70,7 @@ _ALL = (
         steepness=0.7,
         defense=IMPLICIT,
     ),
-    Subject(
+    Experiment(
         "mnist",
         "mlp",
         reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
@@ -78,7 +78,7 @@ _ALL = (
         steepness=0.9,
         defense=IMPLICIT,
     ),
-    Subject(
+    Experiment(
         "mnist",
         "lenet",
         reference=Recipe(epochs=10, lr=1e-3, decay=0.1),
@@ -87,7 +87,7 @@ _ALL = (
         defense=FAST,
         image=Hardening(Recipe(epochs=16, lr=1e-3, clip="auto", **COSINE), steepness=1.7),
     ),
-    Subject(
+    Experiment(
         "cifar10",
         "convnet",
         reference=Recipe(epochs=30, lr=1e-3, decay=0.1, **MOVED),
@@ -95,7 +95,7 @@ _ALL = (
         steepness=0.5,
         defense=LIGHT,
     ),
-    Subject(
+    Experiment(
         "cifar10",
         "nin",
         reference=Recipe(epochs=45, lr=0.06, batch_size=250, clip=5.0, **COSINE, **MOVED),
@@ -106,4 +106,4 @@ _ALL = (
 )
 
 
-SUBJECTS: Mapping[str, Subject] = {subject.name: subject for subject in _ALL}
+EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in _EXPERIMENTS}
