@@ -1,7 +1,8 @@
-"""Every check, each in an environment of its own: `nox` runs them all."""
+"""Every check of the project, each in its own environment: `nox` runs the default ones."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,49 +10,68 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
-# Two sessions at a time, on two cores: so one installs while another computes, and what a framework
-# compiles it compiles in one process. `nox -s tests-torch -- -n2` is for one of them alone.
+# One session installs while another computes. To run a single session faster, split its tests over
+# processes instead: `nox -s tests-torch -- -n2`.
 nox.options.parallel = 2
 nox.options.allow_parallel = True
 
-GROUPS = nox.project.load_toml("pyproject.toml")
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml("pyproject.toml")
 FRAMEWORKS = ("torch", "jax", "tensorflow", "keras")
-# Compilers take a second or two over each function, so those tests see fewer draws; JAX and
-# TensorFlow take their time over each new shape even uncompiled.
+# Compilation dominates the time of these tests, so they draw fewer examples. Uncompiled JAX and
+# TensorFlow are slow on every new shape, so their eager tests draw fewer examples than PyTorch's.
 COMPILED = "Jit or Graph or Xla"
 EAGER = {"HYPOTHESIS_PROFILE": "eager"}
 COMPILERS = {"HYPOTHESIS_PROFILE": "compilers"}
 SLOWEST = "--durations=12"
-# On networks this small threads wait for each other: two processes of two threads each took four
-# times as long on two cores.
+# The networks of the tests are so small that several threads only wait for each other.
 SMALL = {
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
-    # What XLA compiles here runs a few times; a few per cent of JAX's time.
+    # The tests run each compiled function a few times, so optimising it does not pay.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
-# Reading data needs no framework: tests-numpy covers it.
+# Reading data needs no framework, so `tests-numpy` alone tests it.
 WITHOUT_DATA = "--ignore-glob=tests/test_data*"
 
 
 def install(session: nox.Session, package: str, *groups: str) -> None:
-    """The package, editable, and dependency groups, all in their tested versions."""
-    tools = nox.project.dependency_groups(GROUPS, *groups)
-    # Half of the time of an install is compiling modules, most of which are never imported.
+    """Install the package in editable mode with dependency groups, in their tested versions."""
+    tools = nox.project.dependency_groups(PYPROJECT, *groups)
+    # pip would compile every module to bytecode, and most of them are never imported.
     session.install("--no-compile", "-c", "constraints.txt", "-e", package, *tools)
 
 
-def eager_then_compiled(session: nox.Session, backend: str) -> None:
-    """All tests of a backend, those of compiled functions with fewer draws."""
+def run_eager_then_compiled(session: nox.Session, backend: str) -> None:
+    """Run the eager tests of a backend, then those of compiled functions with fewer draws."""
     arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, SLOWEST, *session.posargs)
     session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER | SMALL)
     session.run(*arguments, "-k", COMPILED, env=COMPILERS | SMALL)
 
 
+def build_distributions(session: nox.Session, folder: Path, *formats: str) -> list[Path]:
+    """Build distributions into an empty folder and return their paths, the wheel last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    session.install("-c", "constraints.txt", "build", "hatchling")
+    session.run("python", "-m", "build", "--no-isolation", *formats, "--outdir", str(folder))
+    return sorted(folder.iterdir(), key=lambda file: file.suffix == ".whl")
+
+
+def check_wheel(session: nox.Session, wheel: Path) -> None:
+    """Install the wheel into an empty environment and check it there, away from the checkout."""
+    folder = Path(session.create_tmp()).absolute()
+    session.run("python", "-m", "venv", "--clear", str(folder / "clean"))
+    python = str(folder / "clean" / "bin" / "python")
+    pip = (python, "-m", "pip", "install", "-q", "-c", "constraints.txt")
+    session.run(*pip, str(wheel), external=True)
+    session.chdir(folder)
+    session.run(python, str(ROOT / "tests" / "installed.py"), *FRAMEWORKS, external=True)
+
+
 @nox.session(name="tests-torch")
 def tests_torch(session: nox.Session) -> None:
-    """The PyTorch backend, the whole job on it, and Keras on PyTorch."""
+    """Test the PyTorch backend, the commands on it, and Keras on PyTorch."""
     install(session, ".[torch,cli]", "test", "test-keras")
     arguments = ("pytest", "--backend=torch", WITHOUT_DATA, SLOWEST, *session.posargs)
     session.run(*arguments, env=SMALL)
@@ -59,21 +79,21 @@ def tests_torch(session: nox.Session) -> None:
 
 @nox.session(name="tests-jax")
 def tests_jax(session: nox.Session) -> None:
-    """The JAX backend, eager and compiled, in equinox and flax too, and Keras on JAX."""
+    """Test the JAX backend, eager and compiled, with equinox and flax, and Keras on JAX."""
     install(session, ".[jax,cli]", "test", "test-jax", "test-keras")
-    eager_then_compiled(session, "jax")
+    run_eager_then_compiled(session, "jax")
 
 
 @nox.session(name="tests-tensorflow")
 def tests_tensorflow(session: nox.Session) -> None:
-    """The TensorFlow backend, eager, in graphs and under XLA, and Keras on TensorFlow."""
+    """Test the TensorFlow backend, eager, in graphs and under XLA, and Keras on TensorFlow."""
     install(session, ".[tensorflow,cli]", "test")
-    eager_then_compiled(session, "tensorflow")
+    run_eager_then_compiled(session, "tensorflow")
 
 
 @nox.session(name="tests-parity")
 def tests_parity(session: nox.Session) -> None:
-    """All frameworks together: the same networks and inputs give the same numbers."""
+    """Check that all frameworks compute the same numbers from the same networks and inputs."""
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("torch", "jax", "tensorflow")]
     files = ("tests/test_parity.py", "tests/test_zoo_parity.py", "tests/test_backend.py")
@@ -82,7 +102,7 @@ def tests_parity(session: nox.Session) -> None:
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
-    """The NumPy reference, a third party's backend, docstrings, and data, without a framework."""
+    """Test what needs no framework: the NumPy reference, a sample plugin, data, docstrings."""
     install(session, ".[cli]", "test", "test-plugin")
     session.run("pytest", "--backend=numpy", SLOWEST, *session.posargs, env=SMALL)
     session.run("pytest", "--doctest-modules", "deepdefense", "--ignore=deepdefense/testing")
@@ -90,14 +110,14 @@ def tests_numpy(session: nox.Session) -> None:
 
 @nox.session(name="tests-random", default=False)
 def tests_random(session: nox.Session) -> None:
-    """The property tests on fresh draws, ten times as many: to find bugs, not to land."""
+    """Run the property tests on new random examples, ten times as many, to search for bugs."""
     install(session, ".[torch,cli]", "test")
     session.run("pytest", "tests/test_conformance.py", env={"HYPOTHESIS_PROFILE": "random"})
 
 
 @nox.session(name="tests-thorough", default=False)
 def tests_thorough(session: nox.Session) -> None:
-    """The laws of the algorithms in the frameworks too that take minutes over them."""
+    """Test the laws of the algorithms in JAX and TensorFlow too, which takes minutes."""
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("jax", "tensorflow")]
     marked = ("-m", "thorough", "--thorough")
@@ -106,10 +126,10 @@ def tests_thorough(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """What hardening and DeepFool cost, beside their peers: `nox -s bench -- --data-dir FOLDER`."""
+    """Measure the cost of hardening and DeepFool: `nox -s bench -- --data-dir FOLDER`."""
     install(session, ".[all]", "bench")
-    # Without what they ask for: torchvision in a release that the tested torch does not go with,
-    # and an older requests. What their DeepFool needs of it is in the group.
+    # Their declared requirements conflict with the tested versions (torchvision's release fits
+    # another torch, requests is older). The group `bench` holds what their DeepFool imports.
     peers = (
         "foolbox",
         "adv-lib",
@@ -123,7 +143,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Format, lint, and who may import whom."""
+    """Check the format, the lint rules, the import contracts and the generated tables."""
     install(session, ".[testing]", "lint")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -133,7 +153,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Both type checkers."""
+    """Run both type checkers."""
     install(session, ".[all,testing]", "typing")
     session.run("mypy")
     session.run("pyright", "--pythonpath", session.virtualenv.bin + "/python")
@@ -141,15 +161,18 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel, install it where nothing else is, and use it from elsewhere."""
-    session.install("-c", "constraints.txt", "build", "hatchling")
-    folder = session.create_tmp()
-    session.run("python", "-m", "build", "--no-isolation", "--wheel", "--outdir", folder)
-    newest = max(Path(folder).glob("*.whl"), key=lambda file: file.stat().st_mtime)
-    session.run("python", "-m", "pip", "uninstall", "-q", "-y", "build", "hatchling", silent=True)
-    session.install("-c", "constraints.txt", "--force-reinstall", str(newest))
-    session.chdir(folder)
-    session.run("python", str(Path(__file__).parent / "tests" / "installed.py"), *FRAMEWORKS)
+    """Build the wheel, install it where nothing else is, and use it from another folder."""
+    folder = Path(session.create_tmp()).absolute() / "dist"
+    check_wheel(session, build_distributions(session, folder, "--wheel")[-1])
+
+
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Build what a release uploads into dist/, check its metadata, and install the wheel."""
+    distributions = build_distributions(session, ROOT / "dist")  # the sdist, and a wheel from it
+    session.install("-c", "constraints.txt", "twine")
+    session.run("twine", "check", "--strict", *map(str, distributions))
+    check_wheel(session, distributions[-1])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def main(frameworks: list[str]) -> None:
     backends = [f"deepdefense_{name}" for name in (*frameworks, "numpy")]
     for package in ("deepdefense", *backends):
         assert f"{package}/py.typed" in shipped, f"{package} ships no py.typed"
-    assert "deepdefense/report/report.html.j2" in shipped, "the page's template is not shipped"
+    assert "deepdefense/app/pages/report.html.j2" in shipped, "the page's template is not shipped"
 
     known = {"numpy": True, "torch": False, "jax": False, "tensorflow": False}
     assert dd.available_backends() == known, dd.available_backends()
