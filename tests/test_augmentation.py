@@ -15,9 +15,9 @@ from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import Raw, preprocessed
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import training_backend
-from deepdefense.training.augmentation import augmented, check_images
-from deepdefense.training.loop import run_stage
-from deepdefense.training.monitor import Assessor
+from deepdefense.training.augmentation import augment, check_images
+from deepdefense.training.loop import run_training
+from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import initial_weights, mlp
 
@@ -58,7 +58,7 @@ def test_each_image_is_one_of_its_moves(
     before = x.copy()
     given_x = np.moveaxis(x, 1, 3) if channels_last else x
     random = np.random.default_rng(seed)
-    found = augmented(given_x, random, flip=flip, shift=shift, channels_last=channels_last)
+    found = augment(given_x, random, flip=flip, shift=shift, channels_last=channels_last)
     assert found.shape == given_x.shape
     assert found.dtype == x.dtype
     np.testing.assert_array_equal(x, before)
@@ -78,7 +78,7 @@ def test_pixels_are_moved_and_their_mean_is_not(
     if channels_last:
         x, mean = np.moveaxis(x, 1, 3), np.moveaxis(mean, 0, 2)
     how: dict[str, Any] = {"flip": flip, "shift": shift, "channels_last": channels_last}
-    found = augmented(x, np.random.default_rng(seed), mean=mean, **how)
+    found = augment(x, np.random.default_rng(seed), mean=mean, **how)
     assert found.dtype == np.float32
     whole = np.moveaxis(found + mean, 3, 1) if channels_last else found + mean
     for image, moved in zip(pixels, whole, strict=True):
@@ -86,8 +86,8 @@ def test_pixels_are_moved_and_their_mean_is_not(
     # One that is the same everywhere changes nothing, to the last bit.
     wild = (x * np.float32(np.pi)).astype(np.float32)
     uniform = np.full_like(mean, 0.1)
-    expected = augmented(wild, np.random.default_rng(seed), **how)
-    alike = augmented(wild, np.random.default_rng(seed), mean=uniform, **how)
+    expected = augment(wild, np.random.default_rng(seed), **how)
+    alike = augment(wild, np.random.default_rng(seed), mean=uniform, **how)
     assert alike.tobytes() == expected.tobytes()
 
 
@@ -108,13 +108,13 @@ def test_training_sees_whole_images_moved() -> None:
     network = mlp((1, 5, 5), 2, hidden=())
     model = backend.build(network, initial_weights(network, 0, 1.0))
     recipe = Recipe(epochs=4, lr=0.0, flip=True, shift=2)
-    run_stage(
+    run_training(
         "moved",
         recipe.make_trainer(backend, model),
-        Assessor.draw(backend, data, 0, {}),
+        Monitor.draw(backend, data, 0, {}),
         recipe=recipe,
         objective=Watching(),
-        run=None,
+        checkpoint=None,
         watcher=Watcher(),
     )
     expected = set().union(*(moves(image, flip=True, shift=2) for image in pixels))
@@ -125,7 +125,7 @@ def test_training_sees_whole_images_moved() -> None:
 
 def test_every_move_is_as_likely() -> None:
     x = np.broadcast_to(np.arange(16.0).reshape(1, 1, 4, 4), (9000, 1, 4, 4))
-    found = Counter(map(bytes, augmented(x, np.random.default_rng(0), flip=True, shift=1)))
+    found = Counter(map(bytes, augment(x, np.random.default_rng(0), flip=True, shift=1)))
     assert len(found) == 18
     assert min(found.values()) > 400  # of 500 expected, with a standard deviation of 22
     assert max(found.values()) < 600
@@ -147,11 +147,11 @@ def test_what_cannot_be_moved_is_told(
     with pytest.raises(dd.InputError, match=message):
         check_images(shape, **recipe.augmentation)
     with pytest.raises(dd.InputError, match=message):
-        augmented(np.ones((2, *shape)), np.random.default_rng(0), **recipe.augmentation)
+        augment(np.ones((2, *shape)), np.random.default_rng(0), **recipe.augmentation)
     check_images(shape, **Recipe().augmentation)
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (9, 2, 3), (9, 1, 4, 4), (0, 5)])
 def test_examples_of_any_shape_stay_as_they_are_unless_it_is_asked(shape: tuple[int, ...]) -> None:
     x = np.ones(shape)
-    assert augmented(x, np.random.default_rng(0), **Recipe().augmentation) is x
+    assert augment(x, np.random.default_rng(0), **Recipe().augmentation) is x

@@ -144,12 +144,12 @@ def test_parseval_makes_rows_orthonormal(backend: TrainingBackend, shape: tuple[
 def test_parseval_scales_a_convolution_by_its_windows() -> None:
     backend = training_backend("torch")
     kernel = np.random.default_rng(2).normal(size=(2, 3, 5, 5))
-    found = Parseval(beta=0.1).constrained(backend, {"k": backend.asarray(kernel, lambda x: x)})
+    found = Parseval(beta=0.1).constrain(backend, {"k": backend.asarray(kernel, lambda x: x)})
     rows = 5 * kernel.reshape(2, -1)
     expected = (1.1 * rows - 0.1 * rows @ rows.T @ rows) / 5
     np.testing.assert_allclose(backend.to_numpy(found["k"]).reshape(2, -1), expected)
     laid = {"conv.kernel": backend.asarray(kernel.transpose(2, 3, 1, 0), lambda x: x)}  # as Flax's
-    found = Parseval(beta=0.1).constrained(backend, laid)
+    found = Parseval(beta=0.1).constrain(backend, laid)
     laid_back = backend.to_numpy(found["conv.kernel"]).transpose(3, 2, 0, 1)
     np.testing.assert_allclose(laid_back.reshape(2, -1), expected)
 

@@ -20,8 +20,8 @@ from deepdefense.evaluation.dataset import from_arrays
 from deepdefense.evaluation.protocol import ATTACK
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Losses, training_backend
-from deepdefense.training.loop import run_stage
-from deepdefense.training.monitor import Assessor
+from deepdefense.training.loop import run_training
+from deepdefense.training.monitor import Monitor
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -42,9 +42,9 @@ def model() -> Any:
         net[1].weight.mul_(3)
     backend = training_backend("torch")
     trainer = RECIPE.make_trainer(backend, net)
-    assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
-    options: Any = {"recipe": RECIPE, "objective": Objective(), "run": None}
-    run_stage("reference", trainer, assessor, watcher=Watcher(), **options)
+    monitor = Monitor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
+    options: Any = {"recipe": RECIPE, "objective": Objective(), "checkpoint": None}
+    run_training("reference", trainer, monitor, watcher=Watcher(), **options)
     return net
 
 
@@ -430,11 +430,16 @@ def test_trainer_goes_back_to_any_state(model: Any) -> None:
     trainer = RECIPE.make_trainer(backend, backend.copy(model))
     start = trainer.state()
     assert set(start) == {f"weights.{name}" for name in model.state_dict()}
-    assessor = Assessor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
-    options: Any = {"recipe": RECIPE, "objective": Objective(), "run": None, "watcher": Watcher()}
-    run_stage("plain", trainer, assessor, **options)
+    monitor = Monitor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
+    options: Any = {
+        "recipe": RECIPE,
+        "objective": Objective(),
+        "checkpoint": None,
+        "watcher": Watcher(),
+    }
+    run_training("plain", trainer, monitor, **options)
     end = trainer.state()
     assert any(key.startswith("momentum.") for key in end)
     trainer.restore(start)
-    run_stage("plain", trainer, assessor, **options)
+    run_training("plain", trainer, monitor, **options)
     assert all(np.array_equal(value, end[key]) for key, value in trainer.state().items())

@@ -19,7 +19,7 @@ from deepdefense.app.runs import load_weights
 from deepdefense.app.study.layers import OneLayer
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.training import TrainingBackend, training_backend
-from deepdefense.training.epoch import batches, take_step
+from deepdefense.training.epoch import draw_batches, take_step
 from deepdefense.zoo import NETWORKS, Network, initial_weights, mlp
 
 BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in ("torch", "jax", "tensorflow")]
@@ -132,7 +132,7 @@ def test_no_example_is_a_batch_by_itself() -> None:
         (3, 1, [1, 1, 1]),
         (0, 3, []),
     ):
-        parts = list(batches(count, size, 0))
+        parts = list(draw_batches(count, size, 0))
         assert [len(part) for part in parts] == expected
         assert sorted(np.concatenate([[], *parts]).tolist()) == list(range(count))
 

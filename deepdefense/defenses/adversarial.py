@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deepdefense.attacks import deepfool, fgsm, pgd
 from deepdefense.attacks.common.balls import check_ball
-from deepdefense.defenses.mixture import Mixture
+from deepdefense.defenses.mixed_cross_entropy import MixedCrossEntropy
 from deepdefense.geometry.bounds import Bounds, fix_bounds
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
@@ -16,7 +16,7 @@ __all__ = ["AdversarialTraining", "DeepFoolTraining", "PGDTraining"]
 
 
 @dataclass(frozen=True)
-class AdversarialTraining(Mixture):
+class AdversarialTraining(MixedCrossEntropy):
     """alpha CE(x) + (1 - alpha) CE(x + eps sign(grad_x CE)).
 
     Args:
@@ -39,7 +39,7 @@ class AdversarialTraining(Mixture):
 
 
 @dataclass(frozen=True)
-class DeepFoolTraining(Mixture):
+class DeepFoolTraining(MixedCrossEntropy):
     """alpha CE(x) + (1 - alpha) CE(x + D), D by DeepFool from the predicted class.
 
     The paper's comparison trains on perturbed examples alone (alpha = 0), for five epochs more at
@@ -80,7 +80,7 @@ class DeepFoolTraining(Mixture):
 
 
 @dataclass(frozen=True)
-class PGDTraining(Mixture):
+class PGDTraining(MixedCrossEntropy):
     """CE(x'), x' by projected gradient descent within eps of x (alpha = 0).
 
     Args:

@@ -15,7 +15,7 @@ from deepdefense.seam.choosing import backend_for, framework_of, to_host
 from deepdefense.seam.contract import Backend
 from deepdefense.seam.validation import check_labels, check_number
 
-__all__ = ["calibrate", "fitted"]
+__all__ = ["calibrate", "fit_penalty"]
 
 # c rho of the median example before training. As rho doubles or trebles while it is trained, c rho
 # goes through what the paper's settings have (2.8 for its MLP, 5.1 for LeNet) from below.
@@ -23,10 +23,10 @@ STEEPNESS = 1.5
 
 
 # d / c, the paper's for MNIST: 5 / 25.
-SHARE = 0.2
+D_OVER_C = 0.2
 
 
-EXAMPLES = 1000
+CALIBRATION_EXAMPLES = 1000
 
 
 def calibrate(
@@ -74,10 +74,10 @@ def calibrate(
         came = getattr(penalty, "__name__", type(penalty).__name__)
         raise InputError(f"c and d are settings of a DeepDefense, {came} has none to calibrate")
     like = x if framework_of(x) == backend.name else None
-    return fitted(backend, model, host, labels, penalty, seed, steepness, like)
+    return fit_penalty(backend, model, host, labels, penalty, seed, steepness, like)
 
 
-def fitted(
+def fit_penalty(
     backend: Backend,
     model: Any,
     x: Any,
@@ -88,7 +88,7 @@ def fitted(
     like: Any = None,
 ) -> DeepDefense:
     """`calibrate`, once the backend is known, and data are the host's; `like` is `measure`'s."""
-    rows = np.random.default_rng((seed, 2)).permutation(len(x))[:EXAMPLES]
+    rows = np.random.default_rng((seed, 2)).permutation(len(x))[:CALIBRATION_EXAMPLES]
     options = {**ATTACK, "candidates": defense.candidates}
     found = measure(model, x[rows], y[rows], backend=backend, like=like, p=defense.p, **options)
     usable = found.rho[found.success & (found.rho > 0)]
@@ -98,4 +98,4 @@ def fitted(
             "(does it return logits?); give c and d"
         )
     c = float(f"{steepness / float(np.median(usable)):.3g}")
-    return replace(defense, c=c, d=float(f"{SHARE * c:.3g}"))
+    return replace(defense, c=c, d=float(f"{D_OVER_C * c:.3g}"))

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from einops import einsum, rearrange, reduce
 
-from deepdefense.defenses.objective import Objective, cross_entropy
+from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.errors import InputError
 from deepdefense.geometry.boundary import flatten
 from deepdefense.geometry.bounds import Bounds, Box, box_of, fix_bounds
@@ -163,7 +163,7 @@ class DeepDefense(Objective):
         """The mean cross-entropy of the model as it trains, and the mean penalty."""
         xp, logits = backend.xp, forward(x)
         labels = backend.index(y, logits.shape[1], x)
-        entropy = cross_entropy(backend, logits, labels)
+        entropy = mean_cross_entropy(backend, logits, labels)
         terms = self.terms(model, x, labels)
         penalty = reduce(terms.penalty, "b ->", "mean")
         zeros = xp.zeros_like(terms.penalty)

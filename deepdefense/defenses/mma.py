@@ -9,7 +9,7 @@ from einops import rearrange
 from deepdefense.attacks.common.balls import check_ball, projected
 from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.fmn import fmn
-from deepdefense.defenses.mixture import Mixture
+from deepdefense.defenses.mixed_cross_entropy import MixedCrossEntropy
 from deepdefense.geometry.bounds import Bounds, fix_bounds
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Model
@@ -19,7 +19,7 @@ __all__ = ["MMA"]
 
 
 @dataclass(frozen=True)
-class MMA(Mixture):
+class MMA(MixedCrossEntropy):
     """alpha CE(x) + (1 - alpha) CE(x'), x' where the margin ends: at the boundary, or d_max away.
 
     A rightly classified example is trained at its nearest point of the boundary, which is how its

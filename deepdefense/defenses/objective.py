@@ -13,10 +13,10 @@ from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.training import Losses, LossFunction
 from deepdefense.seam.validation import check_labels, check_logits
 
-__all__ = ["Objective", "cross_entropy", "loss_of"]
+__all__ = ["Objective", "make_loss_function", "mean_cross_entropy"]
 
 
-def cross_entropy(backend: Backend, logits: Array, y: Array) -> Array:
+def mean_cross_entropy(backend: Backend, logits: Array, y: Array) -> Array:
     """The mean cross-entropy, and nothing more: logits [b k], labels [b] -> a scalar."""
     labels = backend.index(y, logits.shape[1], logits)
     return reduce(backend.softmax_cross_entropy(logits, labels), "b ->", "mean")
@@ -27,7 +27,7 @@ class Objective:
     """Plain training; a method of a defence overrides what it changes.
 
     A step of training asks for `points`, takes the gradient of `losses`, moves the weights, and
-    replaces them by what `constrained` makes of them. Two of equal settings are equal, so that a
+    replaces them by what `constrain` makes of them. Two of equal settings are equal, so that a
     step is compiled once.
     """
 
@@ -46,11 +46,11 @@ class Objective:
 
         `forward` is the model as it trains (dropout and batch statistics at work), `model` itself.
         """
-        entropy = cross_entropy(backend, forward(x), y)
+        entropy = mean_cross_entropy(backend, forward(x), y)
         zero = backend.stop_gradient(entropy) * 0
         return Losses(entropy, entropy, zero, zero, zero)
 
-    def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
+    def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """What some parameters become after a step, by name; both in PyTorch's layout."""
         return {}
 
@@ -71,13 +71,13 @@ class Objective:
         return self.losses(backend, forward, model, x, y, *given).total
 
     @property
-    def constrains(self) -> bool:
-        """Whether `constrained` changes anything."""
-        return type(self).constrained is not Objective.constrained
+    def has_constraint(self) -> bool:
+        """Whether `constrain` changes anything."""
+        return type(self).constrain is not Objective.constrain
 
 
 @cache
-def loss_of(backend: Backend, objective: Objective) -> LossFunction:
+def make_loss_function(backend: Backend, objective: Objective) -> LossFunction:
     """The losses of an objective; the same function for equal arguments, so compiled once."""
 
     def loss(forward: Forward, model: Model, x: Array, y: Array, *points: Array) -> Losses:

@@ -37,7 +37,7 @@ class Parseval(Objective):
         to_python_numbers(self)
         check_number("beta", self.beta, least=0, below=1)
 
-    def constrained(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
+    def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """One step of every matrix and kernel towards orthonormality."""
         return {
             name: self._kernel_step(backend, weight)

@@ -9,7 +9,7 @@ from einops import einsum, reduce
 
 from deepdefense.attacks.common.balls import check_ball
 from deepdefense.attacks.pgd import pgd
-from deepdefense.defenses.objective import Objective, cross_entropy
+from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.geometry.bounds import Bounds, fix_bounds
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.training import Losses
@@ -18,7 +18,7 @@ from deepdefense.seam.validation import check_count, check_number, to_python_num
 __all__ = ["TRADES"]
 
 
-def divergence(backend: Backend, clean: Array, other: Array) -> Array:
+def mean_kl_divergence(backend: Backend, clean: Array, other: Array) -> Array:
     """KL(softmax(clean) || softmax(other)) of logits [b k], mean over the batch: a scalar."""
 
     def logarithm(logits: Array) -> Array:
@@ -74,7 +74,7 @@ class TRADES(Objective):
     ) -> Losses:
         """The cross-entropy, and beta times the divergence."""
         logits, (point,) = forward(x), points
-        entropy = cross_entropy(backend, logits, y)
-        penalty = self.beta * divergence(backend, logits, forward(point))
+        entropy = mean_cross_entropy(backend, logits, y)
+        penalty = self.beta * mean_kl_divergence(backend, logits, forward(point))
         zero = backend.stop_gradient(entropy) * 0
         return Losses(entropy + penalty, entropy, penalty, zero, zero)

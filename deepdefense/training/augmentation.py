@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from deepdefense.errors import InputError
 
-__all__ = ["augmented", "check_images"]
+__all__ = ["augment", "check_images"]
 
 Images = npt.NDArray[Any]
 
@@ -33,7 +33,7 @@ def check_images(shape: tuple[int, ...], *, flip: bool, shift: int, channels_las
         )
 
 
-def augmented(
+def augment(
     x: Images,
     random: np.random.Generator,
     *,

@@ -11,27 +11,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.defenses.objective import Objective, loss_of
+from deepdefense.defenses.objective import Objective, make_loss_function
 from deepdefense.seam.contract import Array
 from deepdefense.seam.training import StepResult, Trainer, TrainingBackend
-from deepdefense.training.augmentation import augmented
+from deepdefense.training.augmentation import augment
 from deepdefense.training.recipe import Recipe
 
-__all__ = ["DivergedError", "Epoch", "take_step", "train_epoch"]
+__all__ = ["DivergedError", "EpochResult", "draw_batches", "take_step", "train_epoch"]
 
 
 class DivergedError(RuntimeError):
     """Training has left the finite numbers; the message says where."""
 
 
-class Epoch(NamedTuple):
+class EpochResult(NamedTuple):
     """One epoch: the means over its steps, and how long it took."""
 
     means: StepResult
     seconds: float
 
 
-def batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
+def draw_batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
     """Row numbers of all examples in an order that the seed fixes, `size` at a time.
 
     One that would be left over alone joins those before: batch norm has no variance of one example.
@@ -57,10 +57,10 @@ def take_step(
     batch = backend.asarray(x, trainer.model)
     labels = backend.index(y, int(y.max()) + 1, batch)  # their range is the losses' to check
     points = objective.points(trainer.model, batch, labels)
-    loss = loss_of(backend, objective)
+    loss = make_loss_function(backend, objective)
     taken = trainer.step(loss, batch, labels, *points, lr=lr, clip=clip)
-    if taken is not None and objective.constrains:
-        trainer.update_weights(lambda weights: objective.constrained(backend, weights))
+    if taken is not None and objective.has_constraint:
+        trainer.update_weights(lambda weights: objective.constrain(backend, weights))
     return taken
 
 
@@ -75,7 +75,7 @@ def train_epoch(
     epoch: int,
     mean: Array | None = None,
     progress: Callable[[int], object] = lambda done: None,
-) -> Epoch:
+) -> EpochResult:
     """One pass over the training set, which depends on nothing but the trainer and the arguments.
 
     `mean` is what was subtracted from the pixels of images, and does not move with them.
@@ -86,9 +86,9 @@ def train_epoch(
     clip = recipe.clip if isinstance(recipe.clip, float | int) else math.inf
     random = np.random.default_rng((recipe.seed, epoch, 1))
     with backend.fixed_seed(recipe.seed, epoch):
-        for step, rows in enumerate(batches(len(x), recipe.batch_size, recipe.seed, epoch), 1):
+        for step, rows in enumerate(draw_batches(len(x), recipe.batch_size, recipe.seed, epoch), 1):
             rate = recipe.rate(epoch, step / steps)
-            batch = augmented(x[rows], random, mean=mean, **recipe.augmentation)
+            batch = augment(x[rows], random, mean=mean, **recipe.augmentation)
             taken = take_step(backend, trainer, objective, batch, y[rows], lr=rate, clip=clip)
             if taken is None:
                 raise DivergedError(
@@ -99,4 +99,4 @@ def train_epoch(
             progress(step)
     counts, *terms = np.array(found, dtype=np.float64).T
     means = StepResult(*(float(np.average(term, weights=counts)) for term in terms))
-    return Epoch(means, time.perf_counter() - began)
+    return EpochResult(means, time.perf_counter() - began)

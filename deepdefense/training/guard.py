@@ -16,7 +16,7 @@ class Guard:
     Args:
         max_accuracy_drop: how far accuracy may fall below where it began, as a fraction, on
             training examples that are set aside for it; None: until it has collapsed (see
-            `stages.COLLAPSE`), on some of those trained on.
+            `COLLAPSE_DROP` in training/loop.py), on some of those trained on.
         patience: end the stage once so many epochs have brought no larger rho_2 on the examples
             set aside; None: train for all epochs.
         validation: the share of the training examples that is set aside, if either is given.

@@ -19,19 +19,25 @@ from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Trainer, TrainingBackend
 from deepdefense.seam.validation import call_model, is_softmax
 from deepdefense.training.augmentation import check_images
-from deepdefense.training.epoch import batches, take_step
+from deepdefense.training.epoch import draw_batches, take_step
 from deepdefense.training.guard import Guard
-from deepdefense.training.loop import Checkpoint, run_stage
-from deepdefense.training.monitor import Assessor
+from deepdefense.training.loop import Checkpoint, run_training
+from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import LEAST_CLIP, Recipe
-from deepdefense.training.report import Cost, HardeningReport, Sample
+from deepdefense.training.report import Cost, CurveSample, HardeningReport
 
-__all__ = ["Outcome", "check_fit", "checked", "count_weights", "harden_on"]
+__all__ = [
+    "HardeningOutcome",
+    "check_network",
+    "count_weights",
+    "harden_network",
+    "prepare_monitor",
+]
 
 COST_PAIRS = 5
 
 
-class Outcome(NamedTuple):
+class HardeningOutcome(NamedTuple):
     """The hardened network, its report, and the per-example measurements behind both sides."""
 
     model: Any
@@ -40,26 +46,26 @@ class Outcome(NamedTuple):
     after: Measurement
 
 
-class _Measured(NamedTuple):
+class _NetworkMeasurement(NamedTuple):
     """One network's measurement with p = 2, and its summary."""
 
     found: Measurement
     report: Summary
 
 
-def checked(
+def prepare_monitor(
     backend: TrainingBackend, model: Any, data: Dataset, recipe: Recipe, guard: Guard
-) -> Assessor:
+) -> Monitor:
     """All that must fit, before anything is written; then what training is watched by."""
-    check_fit(backend, model, data)
+    check_network(backend, model, data)
     check_images(data.x_train.shape[1:], **recipe.augmentation)
-    return Assessor.draw(backend, data, recipe.seed, ATTACK, guard.share)
+    return Monitor.draw(backend, data, recipe.seed, ATTACK, guard.share)
 
 
-def harden_on(
+def harden_network(
     backend: TrainingBackend,
     model: Any,
-    assessor: Assessor,
+    monitor: Monitor,
     *,
     network: NetworkInfo,
     defense: Objective,
@@ -67,15 +73,15 @@ def harden_on(
     guard: Guard,
     checkpoint: Checkpoint | None,
     watcher: Watcher,
-) -> Outcome:
+) -> HardeningOutcome:
     """Measure the network, fine-tune a copy of it by the defense, and measure that."""
-    data, p = assessor.data, float(getattr(defense, "p", 2))
-    before = _measured(backend, model, data, p, "before", watcher)
-    warnings = _warnings(before.report, data)
+    data, p = monitor.data, float(getattr(defense, "p", 2))
+    before = _measure_network(backend, model, data, p, "before", watcher)
+    warnings = _list_warnings(before.report, data)
     for line in warnings:
         watcher.say(f"warning: {line}")
     trainer = recipe.make_trainer(backend, backend.copy(model))
-    cost, gradient = _cost(backend, trainer, data, defense, recipe)
+    cost, gradient = _measure_cost(backend, trainer, data, defense, recipe)
     if recipe.clip == "auto":
         usable = LEAST_CLIP <= gradient < math.inf
         if not usable:
@@ -83,15 +89,15 @@ def harden_on(
             warnings = (*warnings, line)
             watcher.say(f"warning: {line}")
         recipe = replace(recipe, clip=float(f"{gradient:.3g}") if usable else None)
-    steps = recipe.epochs * -(-len(assessor.trained) // recipe.batch_size)
+    steps = recipe.epochs * -(-len(monitor.training_rows) // recipe.batch_size)
     watcher.say(
         f"a hardening step takes {cost.ratio:.1f} times a plain one: "
         f"about {steps * cost.hardening_step_seconds:.0f} s for {recipe.epochs} epochs"
     )
-    progress = run_stage(
+    progress = run_training(
         "harden",
         trainer,
-        assessor,
+        monitor,
         recipe=recipe,
         objective=defense,
         guard=guard,
@@ -99,7 +105,7 @@ def harden_on(
         watcher=watcher,
     )
     hardened = trainer.model
-    after = _measured(backend, hardened, data, p, "after", watcher)
+    after = _measure_network(backend, hardened, data, p, "after", watcher)
     report = HardeningReport(
         backend=backend.name,
         network=network,
@@ -113,18 +119,20 @@ def harden_on(
         before=before.report,
         after=after.report,
         history=progress.history,
-        sample=Sample(len(assessor.curve), float(before.found.rho[assessor.curve].mean())),
+        sample=CurveSample(
+            len(monitor.curve_rows), float(before.found.rho[monitor.curve_rows].mean())
+        ),
         cost=cost,
         stopped=progress.stopped,
         warnings=warnings,
         notes=progress.notes,
     )
-    return Outcome(hardened, report, before.found, after.found)
+    return HardeningOutcome(hardened, report, before.found, after.found)
 
 
-def _measured(
+def _measure_network(
     backend: TrainingBackend, model: Any, data: Dataset, p: float, when: str, watcher: Watcher
-) -> _Measured:
+) -> _NetworkMeasurement:
     watcher.begin(f"evaluate {when}", len(data.x_test))
 
     def found(order: float) -> Measurement:
@@ -143,7 +151,7 @@ def _measured(
         f"{when}: accuracy {report.accuracy:.2%}, rho_2 {report.rho_2:.4f} "
         f"on {report.n:,} held-out examples"
     )
-    return _Measured(euclidean, report)
+    return _NetworkMeasurement(euclidean, report)
 
 
 def count_weights(backend: TrainingBackend, model: Any) -> int:
@@ -151,7 +159,7 @@ def count_weights(backend: TrainingBackend, model: Any) -> int:
     return sum(value.size for value in backend.weights(model).values())
 
 
-def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
+def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
     """One forward pass, so that a network that does not fit the data is told in one line.
 
     So is a model that training could not change.
@@ -178,7 +186,7 @@ def check_fit(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         )
 
 
-def _warnings(before: Summary, data: Dataset) -> tuple[str, ...]:
+def _list_warnings(before: Summary, data: Dataset) -> tuple[str, ...]:
     found = []
     if before.accuracy < 0.1 + 0.9 / data.classes:  # a tenth of the way from chance to perfect
         found.append(
@@ -194,7 +202,7 @@ def _warnings(before: Summary, data: Dataset) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _cost(
+def _measure_cost(
     backend: TrainingBackend, trainer: Trainer, data: Dataset, defense: Objective, recipe: Recipe
 ) -> tuple[Cost, float]:
     """Time plain and hardening steps in turn, at a learning rate of 0; and the latter's gradient.
@@ -205,7 +213,7 @@ def _cost(
     seconds: tuple[list[float], list[float]] = ([], [])
     gradients: list[float] = []
     with backend.fixed_seed(recipe.seed):
-        rows = batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
+        rows = draw_batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
         for chosen in islice(rows, COST_PAIRS + 1):
             x, y = data.x_train[chosen], data.y_train[chosen]
             for objective, times in zip((Objective(), defense), seconds, strict=True):

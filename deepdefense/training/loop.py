@@ -12,20 +12,20 @@ import numpy.typing as npt
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Trainer, Weights
-from deepdefense.training.epoch import DivergedError, Epoch, train_epoch
+from deepdefense.training.epoch import DivergedError, EpochResult, train_epoch
 from deepdefense.training.guard import Guard
-from deepdefense.training.monitor import Assessor
+from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import Recipe
 
-__all__ = ["Checkpoint", "EpochRecord", "Progress", "run_stage"]
+__all__ = ["Checkpoint", "EpochRecord", "Progress", "run_training"]
 
 # Accuracy on training examples that loses half of its lead over guessing has collapsed, which is no
 # trade-off: but not by less than the first, and always by more than the second. What an overfitted
 # network has learnt by heart it may lose (a sixth, on CIFAR-10).
-COLLAPSE = (0.10, 0.25)
+COLLAPSE_DROP = (0.10, 0.25)
 
 
-LINES = 10  # about so many lines of progress for a stage
+PROGRESS_LINES = 10  # about so many lines of progress for a stage
 
 
 class Checkpoint(Protocol):
@@ -62,7 +62,7 @@ class Progress:
 
     `stopped` is why it ended before its last epoch without having reached its end; `notes` tell
     what was taken back or left out; `slower` halvings of the learning rate are in force, `tries`
-    of them for the epoch at hand; `watched` is rho_2 of the examples set aside, by epoch.
+    of them for the epoch at hand; `guard_rho` is rho_2 of the examples set aside, by epoch.
     """
 
     history: tuple[EpochRecord, ...] = ()
@@ -70,11 +70,11 @@ class Progress:
     notes: tuple[str, ...] = ()
     slower: int = 0
     tries: int = 0
-    watched: tuple[float, ...] = ()
-    settled: bool = False
+    guard_rho: tuple[float, ...] = ()
+    is_settled: bool = False
 
     @classmethod
-    def of(cls, saved: Mapping[str, Any]) -> Progress:
+    def from_saved(cls, saved: Mapping[str, Any]) -> Progress:
         """What `asdict` and JSON made of one."""
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
@@ -82,7 +82,7 @@ class Progress:
         fields["history"] = tuple(EpochRecord(**record) for record in saved["history"])
         return cls(**fields)
 
-    def taken_back(self, why: str, retries: int) -> Progress:
+    def reject_epoch(self, why: str, retries: int) -> Progress:
         """After an epoch that does not count: try again more slowly, or stop."""
         if self.tries < retries:
             slower = self.slower + 1
@@ -93,26 +93,28 @@ class Progress:
         advice = "Try a lower learning rate, lam or c."
         return replace(self, stopped=f"{why}; {kept}. {advice}")
 
-    def gone_on(self, record: EpochRecord, rho: float | None, patience: int | None) -> Progress:
+    def accept_epoch(
+        self, record: EpochRecord, rho: float | None, patience: int | None
+    ) -> Progress:
         """After an epoch that counts; `rho` is of the examples set aside, if that is asked."""
-        watched = self.watched if rho is None else (*self.watched, rho)
-        since = len(watched) - 1 - int(np.argmax(watched)) if watched else 0
-        settled = patience is not None and since >= patience
+        guard_rho = self.guard_rho if rho is None else (*self.guard_rho, rho)
+        since = len(guard_rho) - 1 - int(np.argmax(guard_rho)) if guard_rho else 0
+        is_settled = patience is not None and since >= patience
         note = f"ended after epoch {record.epoch}: rho_2 on the examples set aside no longer grew"
         return replace(
             self,
             history=(*self.history, record),
-            notes=(*self.notes, note) if settled else self.notes,
+            notes=(*self.notes, note) if is_settled else self.notes,
             tries=0,
-            watched=watched,
-            settled=settled,
+            guard_rho=guard_rho,
+            is_settled=is_settled,
         )
 
 
-def run_stage(
+def run_training(
     name: str,
     trainer: Trainer,
-    assessor: Assessor,
+    monitor: Monitor,
     *,
     recipe: Recipe,
     objective: Objective,
@@ -128,17 +130,17 @@ def run_stage(
     the learning rate; the stage ends with the trainer at its last good epoch if that does not help.
     Without a guard nothing is watched but that numbers are finite, and no rho_2 is measured.
     """
-    x, y = assessor.training()
+    x, y = monitor.select_training_data()
     steps = -(-len(x) // recipe.batch_size)
-    began = assessor.watched_accuracy(trainer.model) if guard else 0.0
+    began = monitor.measure_guard_accuracy(trainer.model) if guard else 0.0
     progress, good = Progress(), trainer.state()
     saved = checkpoint.load() if checkpoint else None
     if saved and saved[1]["stage"] == name:
-        good, progress = saved[0], Progress.of(saved[1]["progress"])
+        good, progress = saved[0], Progress.from_saved(saved[1]["progress"])
         trainer.restore(good)
         watcher.say(f"resumed after epoch {len(progress.history)} of {recipe.epochs}")
     watcher.begin(name, recipe.epochs * steps)
-    while len(progress.history) < recipe.epochs and not (progress.stopped or progress.settled):
+    while len(progress.history) < recipe.epochs and not (progress.stopped or progress.is_settled):
         done = len(progress.history)
 
         def advance(step: int, before: int = done * steps) -> None:
@@ -146,37 +148,37 @@ def run_stage(
 
         try:
             epoch = train_epoch(
-                assessor.backend,
+                monitor.backend,
                 trainer,
                 x,
                 y,
                 recipe=replace(recipe, lr=recipe.lr * 0.5**progress.slower),
                 objective=objective,
                 epoch=done,
-                mean=assessor.data.mean,
+                mean=monitor.data.mean,
                 progress=advance,
             )
             state = trainer.state()
-            _check(state, assessor, trainer.model, began, guard, done + 1)
+            _check_epoch(state, monitor, trainer.model, began, guard, done + 1)
         except DivergedError as error:
             trainer.restore(good)
-            progress = progress.taken_back(str(error), guard.retries if guard else 0)
+            progress = progress.reject_epoch(str(error), guard.retries if guard else 0)
             watcher.say(f"stopped: {progress.stopped}" if progress.stopped else progress.notes[-1])
         else:
             good = state
-            record = _assessed(assessor, trainer.model, done + 1, epoch, attacked=bool(guard))
+            record = _make_record(monitor, trainer.model, done + 1, epoch, with_rho=bool(guard))
             patience = guard.patience if guard else None
-            rho = None if patience is None else assessor.watched_rho(trainer.model)
-            progress = progress.gone_on(record, rho, patience)
-            _say(name, record, recipe, watcher)
+            rho = None if patience is None else monitor.measure_guard_rho(trainer.model)
+            progress = progress.accept_epoch(record, rho, patience)
+            _announce_epoch(name, record, recipe, watcher)
         if checkpoint:
             checkpoint.save(good, {"stage": name, "progress": asdict(progress)})
     return progress
 
 
-def _check(
+def _check_epoch(
     state: Mapping[str, npt.NDArray[Any]],
-    assessor: Assessor,
+    monitor: Monitor,
     model: Any,
     began: float,
     guard: Guard | None,
@@ -187,9 +189,9 @@ def _check(
         raise DivergedError(f"the weights were no longer finite after epoch {epoch}")
     if guard is None:
         return
-    drop, reached = guard.max_accuracy_drop, assessor.watched_accuracy(model)
-    lead = began - 1 / assessor.data.classes
-    if reached < began - (np.clip(lead / 2, *COLLAPSE) if drop is None else drop):
+    drop, reached = guard.max_accuracy_drop, monitor.measure_guard_accuracy(model)
+    lead = began - 1 / monitor.data.classes
+    if reached < began - (np.clip(lead / 2, *COLLAPSE_DROP) if drop is None else drop):
         what = (
             f"training accuracy collapsed in epoch {epoch}"
             if drop is None
@@ -198,11 +200,11 @@ def _check(
         raise DivergedError(f"{what}: {reached:.1%}, from {began:.1%}")
 
 
-def _assessed(
-    assessor: Assessor, model: Any, number: int, epoch: Epoch, *, attacked: bool
+def _make_record(
+    monitor: Monitor, model: Any, number: int, epoch: EpochResult, *, with_rho: bool
 ) -> EpochRecord:
     """The record of an epoch, with what it came to on held-out data."""
-    means, (accuracy, rho_2) = epoch.means, assessor.held_out(model, attacked=attacked)
+    means, (accuracy, rho_2) = epoch.means, monitor.measure_held_out(model, with_rho=with_rho)
     return EpochRecord(
         epoch=number,
         loss=means.total,
@@ -217,8 +219,8 @@ def _assessed(
     )
 
 
-def _say(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
-    if record.epoch % max(1, recipe.epochs // LINES) and record.epoch < recipe.epochs:
+def _announce_epoch(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
+    if record.epoch % max(1, recipe.epochs // PROGRESS_LINES) and record.epoch < recipe.epochs:
         return
     robust = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"
     watcher.say(

@@ -16,26 +16,27 @@ from deepdefense.evaluation.rho import measure
 from deepdefense.evaluation.statistics import right
 from deepdefense.seam.training import TrainingBackend
 
-__all__ = ["Assessor"]
+__all__ = ["Monitor"]
 
 # Enough for a curve: the standard error of a mean rho is then about 2 % of it.
-CURVE_EXAMPLES, WATCHED_EXAMPLES = 1000, 2000
+CURVE_EXAMPLES, GUARD_EXAMPLES = 1000, 2000
 
 
 @dataclass(frozen=True, eq=False)
-class Assessor:
-    """What is looked at after every epoch, on the same examples each time.
+class Monitor:
+    """Per-epoch evaluation: which examples it uses, and the measurements.
 
-    `trained` are the training examples to train on. `watched` ones tell whether training has lost
-    too much accuracy, so that held-out data decide nothing: some of the trained ones, or all that
-    are set aside. `curve` held-out ones give rho_2.
+    `training_rows` are the training examples to train on. `guard_rows` are the training examples
+    on which the guard judges an epoch, so that held-out data decide nothing: those set aside, or
+    some of `training_rows` if none are. `curve_rows` are the held-out examples whose mean rho_2
+    is reported for each epoch.
     """
 
     backend: TrainingBackend
     data: Dataset
-    trained: npt.NDArray[np.int64]
-    watched: npt.NDArray[np.int64]
-    curve: npt.NDArray[np.int64]
+    training_rows: npt.NDArray[np.int64]
+    guard_rows: npt.NDArray[np.int64]
+    curve_rows: npt.NDArray[np.int64]
     attack: Mapping[str, Any]
 
     @classmethod
@@ -46,7 +47,7 @@ class Assessor:
         seed: int,
         attack: Mapping[str, Any],
         aside: float = 0.0,
-    ) -> Assessor:
+    ) -> Monitor:
         """Choose the examples, by the seed, with that share of the training set aside."""
         random = np.random.default_rng((seed, 1))
         order = random.permutation(len(data.x_train))
@@ -60,12 +61,12 @@ class Assessor:
             backend,
             data,
             np.sort(order[count:]),
-            order[: count or WATCHED_EXAMPLES],
+            order[: count or GUARD_EXAMPLES],
             random.permutation(len(data.x_test))[:CURVE_EXAMPLES],
             attack,
         )
 
-    def accuracy(self, model: Any, x: Any, y: Any, batch_size: int = 500) -> float:
+    def measure_accuracy(self, model: Any, x: Any, y: Any, batch_size: int = 500) -> float:
         """The share of examples [n] that the model gets right."""
         count = 0
         with self.backend.inference(model) as f:
@@ -75,27 +76,29 @@ class Assessor:
                 count += int(right(logits, y[start : start + batch_size]).sum())
         return count / len(x)
 
-    def training(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def select_training_data(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """The examples to train on, and their labels."""
         x, y = self.data.x_train, self.data.y_train
-        whole = len(self.trained) == len(x)
-        return (x, y) if whole else (x[self.trained], y[self.trained])
+        whole = len(self.training_rows) == len(x)
+        return (x, y) if whole else (x[self.training_rows], y[self.training_rows])
 
-    def watched_accuracy(self, model: Any) -> float:
+    def measure_guard_accuracy(self, model: Any) -> float:
         """Accuracy on the watched training examples."""
-        rows = self.watched
-        return self.accuracy(model, self.data.x_train[rows], self.data.y_train[rows])
+        rows = self.guard_rows
+        return self.measure_accuracy(model, self.data.x_train[rows], self.data.y_train[rows])
 
-    def watched_rho(self, model: Any) -> float:
+    def measure_guard_rho(self, model: Any) -> float:
         """The mean rho_2 of the first of the watched training examples."""
-        rows = self.watched[:CURVE_EXAMPLES]
-        return self._rho(model, self.data.x_train[rows], self.data.y_train[rows])
+        rows = self.guard_rows[:CURVE_EXAMPLES]
+        return self._measure_rho(model, self.data.x_train[rows], self.data.y_train[rows])
 
-    def held_out(self, model: Any, *, attacked: bool) -> tuple[float, float | None]:
+    def measure_held_out(self, model: Any, *, with_rho: bool) -> tuple[float, float | None]:
         """Accuracy on the test set, and rho_2 on the sample."""
         x, y = self.data.x_test, self.data.y_test
-        accuracy = self.accuracy(model, x, y)
-        return accuracy, self._rho(model, x[self.curve], y[self.curve]) if attacked else None
+        accuracy = self.measure_accuracy(model, x, y)
+        if not with_rho:
+            return accuracy, None
+        return accuracy, self._measure_rho(model, x[self.curve_rows], y[self.curve_rows])
 
-    def _rho(self, model: Any, x: Any, y: Any) -> float:
+    def _measure_rho(self, model: Any, x: Any, y: Any) -> float:
         return float(measure(model, x, y, backend=self.backend, **self.attack).rho.mean())

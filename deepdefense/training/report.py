@@ -13,9 +13,9 @@ from deepdefense.training.guard import Guard
 from deepdefense.training.loop import EpochRecord
 from deepdefense.training.recipe import Recipe
 
-__all__ = ["Cost", "HardeningReport", "Sample", "method"]
+__all__ = ["Cost", "CurveSample", "HardeningReport", "describe_objective"]
 
-SCHEMA = "deepdefense.harden/1"
+HARDENING_SCHEMA = "deepdefense.harden/1"
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Sample:
+class CurveSample:
     """The held-out examples that the history's rho_2 is of, and where they began."""
 
     n: int
     rho_2_before: float
 
 
-def method(objective: Objective) -> dict[str, Any]:
+def describe_objective(objective: Objective) -> dict[str, Any]:
     """The name of an objective and all its settings."""
     return {"method": type(objective).__name__, **asdict(objective)}
 
@@ -54,7 +54,7 @@ class HardeningReport:
     before: Summary
     after: Summary
     history: tuple[EpochRecord, ...]
-    sample: Sample
+    sample: CurveSample
     cost: Cost
     stopped: str | None
     warnings: tuple[str, ...]
@@ -76,11 +76,11 @@ class HardeningReport:
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json."""
         content = {
-            "schema": SCHEMA,
+            "schema": HARDENING_SCHEMA,
             "backend": self.backend,
             "network": asdict(self.network),
             "data": dict(self.data),
-            "config": method(self.defense)
+            "config": describe_objective(self.defense)
             | asdict(self.recipe)
             | asdict(self.guard)
             | {f"evaluation_{name}": value for name, value in ATTACK.items()},

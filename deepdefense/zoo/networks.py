@@ -209,13 +209,13 @@ def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:
         MaxPool(3, stride=2, padding=1),
     ]
     for i, (inputs, outputs) in enumerate(pairwise((64, 64, 128, 256, 512)), start=1):
-        blocks = (_basic("0", inputs, outputs), _basic("1", outputs, outputs))
+        blocks = (_make_basic_block("0", inputs, outputs), _make_basic_block("1", outputs, outputs))
         layers.append(Block(f"layer{i}", blocks))
     layers += [AdaptiveAveragePool(), Flatten(), Linear("fc", 512, classes)]
     return Network("resnet18", input_shape, classes, tuple(layers), spread="fan-in")
 
 
-def _basic(name: str, inputs: int, outputs: int) -> Residual:
+def _make_basic_block(name: str, inputs: int, outputs: int) -> Residual:
     """Two convolutions of 3 x 3; where there are more outputs, on an image of half the size."""
     stride = 1 if inputs == outputs else 2
     projection = (

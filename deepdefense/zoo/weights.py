@@ -16,9 +16,9 @@ __all__ = ["COUNTER", "initial_weights", "is_statistic", "weight_shapes"]
 # their number, so weights may come with it or without.
 COUNTER = "num_batches_tracked"
 
-SPREAD = 0.01
+FIXED_DEVIATION = 0.01
 # What it makes of MNIST: 784 pixels of deviation 79 give first activations of deviation 22.
-FIRST_DEVIATION = SPREAD * 79 * 784**0.5
+MNIST_ACTIVATION_DEVIATION = FIXED_DEVIATION * 79 * 784**0.5
 
 
 def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
@@ -29,10 +29,10 @@ def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
     >>> weight_shapes(Network("tiny", (4,), 3, (Linear("fc", 4, 3),)))
     {'fc.weight': (3, 4), 'fc.bias': (3,)}
     """
-    return dict(_shapes(network.layers, ""))
+    return dict(_list_shapes(network.layers, ""))
 
 
-def _shapes(layers: tuple[Layer, ...], prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _list_shapes(layers: tuple[Layer, ...], prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     for layer in layers:
         match layer:
             case Conv(name, inputs, outputs, size):
@@ -47,9 +47,9 @@ def _shapes(layers: tuple[Layer, ...], prefix: str) -> Iterator[tuple[str, tuple
                     yield f"{prefix}{name}.{part}", (features,)
                 yield f"{prefix}{name}.{COUNTER}", ()
             case Block(name, inner):
-                yield from _shapes(inner, f"{prefix}{name}.")
+                yield from _list_shapes(inner, f"{prefix}{name}.")
             case Residual(name, body, shortcut):
-                yield from _shapes((*body, *shortcut), f"{prefix}{name}.")
+                yield from _list_shapes((*body, *shortcut), f"{prefix}{name}.")
             case _:
                 pass
 
@@ -101,16 +101,18 @@ def initial_weights(
         else:
             first = not weights
             divided = deviation ** (1 / layers) if balanced else deviation if first else 1.0
-            spread = _spread(network, shape, divided, first=first)
+            spread = _find_deviation(network, shape, divided, first=first)
             weights[name] = random.normal(0.0, spread, shape).astype(np.float32)
     return weights
 
 
-def _spread(network: Network, shape: tuple[int, ...], divided: float, *, first: bool) -> float:
+def _find_deviation(
+    network: Network, shape: tuple[int, ...], divided: float, *, first: bool
+) -> float:
     """The deviation of a layer's weights, which divide so much of the inputs' out."""
     if network.spread != "fixed":
         return math.sqrt(2 / math.prod(shape[1:])) / divided
     if not first:
-        return SPREAD
-    of_first: float = FIRST_DEVIATION / (divided * math.prod(network.input_shape) ** 0.5)
+        return FIXED_DEVIATION
+    of_first: float = MNIST_ACTIVATION_DEVIATION / (divided * math.prod(network.input_shape) ** 0.5)
     return of_first

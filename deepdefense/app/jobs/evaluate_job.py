@@ -31,7 +31,7 @@ from deepdefense.evaluation.report import Report
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend, training_backend
 from deepdefense.seam.validation import check_count
-from deepdefense.training.hardening import check_fit, count_weights
+from deepdefense.training.hardening import check_network, count_weights
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["DEFAULTS", "hardened_in", "run_evaluation"]
@@ -160,7 +160,7 @@ def _network(
     model = network_named(backend, name, data, settings["seed"])
     if weights is not None:
         model = with_weights(backend, model, Path(weights))
-    check_fit(backend, model, data)
+    check_network(backend, model, data)
     return model, NetworkInfo(name, count_weights(backend, model), weights or "the factory's")
 
 

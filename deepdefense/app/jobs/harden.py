@@ -8,7 +8,7 @@ from typing import Any
 
 from deepdefense.app.jobs.harden_results import harden_and_write
 from deepdefense.app.runs import RunFolder
-from deepdefense.defenses.calibration import fitted
+from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
@@ -19,9 +19,9 @@ from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import training_backend
 from deepdefense.seam.validation import check_kind, check_pair
 from deepdefense.training.guard import Guard
-from deepdefense.training.hardening import checked, count_weights
+from deepdefense.training.hardening import count_weights, prepare_monitor
 from deepdefense.training.recipe import Recipe
-from deepdefense.training.report import HardeningReport, method
+from deepdefense.training.report import HardeningReport, describe_objective
 
 __all__ = ["harden"]
 
@@ -69,13 +69,13 @@ def harden(
     backend = training_backend(name)
     data = from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
     recipe, guard = recipe or Recipe(), guard or Guard()
-    assessor = checked(backend, model, data, recipe, guard)
+    monitor = prepare_monitor(backend, model, data, recipe, guard)
     run = None
     if out is not None:
         settings = {
             "data": data.fingerprint(),
             "weights": fingerprint(backend.weights(model).values()),
-            "defense": None if defense is None else method(defense),
+            "defense": None if defense is None else describe_objective(defense),
             "recipe": asdict(recipe),
             "guard": asdict(guard),
         }
@@ -84,12 +84,14 @@ def harden(
     elif resume:
         raise InputError("resume needs the folder of the run: out")
     if defense is None:
-        defense = fitted(backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed)
+        defense = fit_penalty(
+            backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed
+        )
     network = NetworkInfo(type(model).__name__, count_weights(backend, model), "given")
     return harden_and_write(
         backend,
         model,
-        assessor,
+        monitor,
         network=network,
         defense=defense,
         recipe=recipe,

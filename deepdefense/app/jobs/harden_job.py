@@ -15,7 +15,7 @@ from deepdefense.app.data import load
 from deepdefense.app.jobs.harden_results import harden_and_write
 from deepdefense.app.networks import first_installed, network_named, with_weights
 from deepdefense.app.runs import REFERENCE, RunFolder, new_path, unfinished
-from deepdefense.defenses.calibration import fitted
+from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
@@ -25,9 +25,9 @@ from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend, training_backend
 from deepdefense.training.guard import Guard
-from deepdefense.training.hardening import checked, count_weights
-from deepdefense.training.loop import run_stage
-from deepdefense.training.monitor import Assessor
+from deepdefense.training.hardening import count_weights, prepare_monitor
+from deepdefense.training.loop import run_training
+from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import HardeningReport
 
@@ -117,7 +117,7 @@ def _run(
     model = network_named(backend, settings["network"], data, recipe.seed)
     if settings["weights"] is not None:
         model = with_weights(backend, model, Path(settings["weights"]))
-    assessor = checked(backend, model, data, recipe, guard)
+    monitor = prepare_monitor(backend, model, data, recipe, guard)
     # Only now that all is known to fit is anything written.
     initial = fingerprint(backend.weights(model).values())
     begun = settings | {"fingerprints": {"data": data.fingerprint(), "weights": initial}}
@@ -132,14 +132,14 @@ def _run(
     if origin is None:
         model, origin = _reference(backend, model, data, recipe, run, watcher)
     if len(steep) < 2:
-        found = fitted(backend, model, data.x_train, data.y_train, defense, recipe.seed)
+        found = fit_penalty(backend, model, data.x_train, data.y_train, defense, recipe.seed)
         defense = replace(found, **steep)
         watcher.say(f"fitted to the network: c {defense.c:g}, d {defense.d:g}")
     network = NetworkInfo(settings["network"], count_weights(backend, model), origin)
     _, report = harden_and_write(
         backend,
         model,
-        assessor,
+        monitor,
         network=network,
         defense=defense,
         recipe=recipe,
@@ -180,10 +180,10 @@ def _reference(
         return backend.load(model, saved[0]), origin
     watcher.say(f"no weights given: training a reference network for {epochs} epochs")
     trainer = plain.make_trainer(backend, model)
-    progress = run_stage(
+    progress = run_training(
         "reference",
         trainer,
-        Assessor.draw(backend, data, recipe.seed, ATTACK),
+        Monitor.draw(backend, data, recipe.seed, ATTACK),
         recipe=plain,
         objective=Objective(),
         checkpoint=run.checkpoint,

@@ -13,8 +13,8 @@ from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.protocol import ATTACK
 from deepdefense.evaluation.rho import Measurement
 from deepdefense.seam.training import TrainingBackend
-from deepdefense.training.hardening import Outcome, harden_on
-from deepdefense.training.monitor import Assessor
+from deepdefense.training.hardening import HardeningOutcome, harden_network
+from deepdefense.training.monitor import Monitor
 from deepdefense.training.report import HardeningReport
 
 __all__ = ["harden_and_write"]
@@ -28,21 +28,21 @@ GALLERY = 6
 def harden_and_write(
     backend: TrainingBackend,
     model: Any,
-    assessor: Assessor,
+    monitor: Monitor,
     *,
     run: RunFolder | None,
     **options: Any,
 ) -> tuple[Any, HardeningReport]:
     """Harden the network; with a run's folder, keep checkpoints there and write the results."""
     checkpoint = None if run is None else run.checkpoint
-    outcome = harden_on(backend, model, assessor, checkpoint=checkpoint, **options)
+    outcome = harden_network(backend, model, monitor, checkpoint=checkpoint, **options)
     if run is not None:
-        write_results(run, outcome, backend, model, assessor.data)
+        write_results(run, outcome, backend, model, monitor.data)
     return outcome.model, outcome.report
 
 
 def write_results(
-    run: RunFolder, outcome: Outcome, backend: TrainingBackend, model: Any, data: Dataset
+    run: RunFolder, outcome: HardeningOutcome, backend: TrainingBackend, model: Any, data: Dataset
 ) -> None:
     """The results, the report last: a folder with a report.json is complete."""
     from deepdefense.app.pages import render

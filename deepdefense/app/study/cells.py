@@ -17,7 +17,7 @@ from deepdefense.app.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_wei
 from deepdefense.app.study.experiments import Experiment
 from deepdefense.app.study.methods import METHODS, NEAREST, Scale
 from deepdefense.attacks.deepfool import deepfool
-from deepdefense.defenses.calibration import fitted
+from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
@@ -28,10 +28,10 @@ from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend
 from deepdefense.training.guard import Guard
-from deepdefense.training.hardening import checked, count_weights
-from deepdefense.training.loop import run_stage
-from deepdefense.training.monitor import Assessor
-from deepdefense.training.report import method
+from deepdefense.training.hardening import count_weights, prepare_monitor
+from deepdefense.training.loop import run_training
+from deepdefense.training.monitor import Monitor
+from deepdefense.training.report import describe_objective
 from deepdefense.zoo import NETWORKS, Network, initial_weights
 
 __all__ = [
@@ -124,10 +124,10 @@ class Bench:
             return with_weights(self.backend, model, path / HARDENED), origin
         self.watcher.say(f"{self.experiment.name}: training the reference network, seed {seed}")
         trainer = recipe.make_trainer(self.backend, model)
-        progress = run_stage(
+        progress = run_training(
             "reference",
             trainer,
-            Assessor.draw(self.backend, self.data, seed, ATTACK),
+            Monitor.draw(self.backend, self.data, seed, ATTACK),
             recipe=recipe,
             objective=Objective(),
             checkpoint=run.checkpoint,
@@ -150,7 +150,7 @@ class Bench:
         def penalty(method: str, **settings: Any) -> DeepDefense:
             defense = DeepDefense(**{**self.experiment.defense, **settings})
             steepness = self.experiment.hardening(method).steepness
-            return fitted(self.backend, reference, x, y, defense, seed=0, steepness=steepness)
+            return fit_penalty(self.backend, reference, x, y, defense, seed=0, steepness=steepness)
 
         return Scale(
             fgs=float(f"{eps_ref(reference, x, y, level=level):.3g}"),
@@ -182,7 +182,7 @@ class Bench:
         path, guard = self.folder / f"{tag or name}-{seed}", Guard()
         settings = {
             "command": "reproduce",
-            "method": {key: repr(value) for key, value in method(objective).items()},
+            "method": {key: repr(value) for key, value in describe_objective(objective).items()},
             "recipe": repr(recipe),
             "weights": self._weights(model),
             "data": self.data_fingerprint,
@@ -194,7 +194,7 @@ class Bench:
             harden_and_write(
                 self.backend,
                 model,
-                checked(self.backend, model, self.data, recipe, guard),
+                prepare_monitor(self.backend, model, self.data, recipe, guard),
                 network=info,
                 defense=objective,
                 recipe=recipe,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepdefense.defenses.objective import Objective, cross_entropy
+from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.training import Losses
 from deepdefense.seam.validation import check_number, to_python_numbers
 
-__all__ = ["Mixture"]
+__all__ = ["MixedCrossEntropy"]
 
 
 @dataclass(frozen=True)
-class Mixture(Objective):
+class MixedCrossEntropy(Objective):
     """alpha CE(x) + (1 - alpha) CE(x'), with the points x' that a subclass makes of x.
 
     Args:
@@ -30,8 +30,10 @@ class Mixture(Objective):
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
         """The two cross-entropies; the penalty is what the points add to that of the examples."""
-        clean = cross_entropy(backend, forward(x), y)
+        clean = mean_cross_entropy(backend, forward(x), y)
         (point,) = points
-        total = self.alpha * clean + (1 - self.alpha) * cross_entropy(backend, forward(point), y)
+        total = self.alpha * clean + (1 - self.alpha) * mean_cross_entropy(
+            backend, forward(point), y
+        )
         zero = backend.stop_gradient(clean) * 0
         return Losses(total, clean, total - clean, zero, zero)
