@@ -9,11 +9,16 @@ from typing import NamedTuple
 from einops import rearrange
 
 from deepdefense.attacks.common import losses
-from deepdefense.attacks.common.balls import check_ball, generators, projected, start
-from deepdefense.attacks.common.problem import Perturbation, Problem, posed
+from deepdefense.attacks.common.balls import (
+    check_ball_order,
+    draw_start,
+    make_generators,
+    project_ball,
+)
+from deepdefense.attacks.common.problem import Perturbation, Problem, open_problem
 from deepdefense.errors import InputError
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.geometry.norms import steepest
+from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_choice, check_count, check_number
@@ -25,13 +30,13 @@ MOMENTUM = 0.75  # the share of a step that is new; section 3.1 of the paper
 FIRST, SHRINK, LEAST = 0.22, 0.03, 0.06  # of all steps: lengths of the windows between checkpoints
 
 
-class _Fixed(NamedTuple):
+class _ApgdTask(NamedTuple):
     x: Array  # [b d]
     label: Array  # [b]
     target: Array  # [b], of the targeted loss
 
 
-class _State(NamedTuple):
+class _ApgdState(NamedTuple):
     point: Array  # [b d]
     before: Array  # [b d], the point before it
     value: Array  # [b], of the loss there
@@ -108,36 +113,36 @@ def apgd(
     restarts = check_count("restarts", restarts, least=1)
     targets = check_count("targets", targets, least=1)
     check_choice("loss", loss, LOSSES)
-    order = check_ball(p)
+    order = check_ball_order(p)
     if targeted and loss == "targeted-dlr":
         raise InputError('loss "targeted-dlr" picks its own targets: with targeted use "dlr"')
-    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+    with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (flat, label) = problem.backend, problem.example
         xp, depth = backend.xp, problem.clean.shape[1]
         ascend = _step(problem, loss, eps, order, steps)
         several = min(targets, depth - 1) if loss == "targeted-dlr" else 1
         ranked = backend.rank(problem.clean, several + 1)
-        sources = generators(backend, flat, seed)
+        sources = make_generators(backend, flat, seed)
         none = xp.zeros_like(label)
         point, found, total = flat, none > 0, none
         for run in range(several * restarts):
-            going = problem.open & ~found
+            going = problem.is_open & ~found
             if not backend.to_numpy(going).any():
                 break
-            fixed = _Fixed(flat, label, ranked[:, 1 + run // restarts])
-            begun = problem.inside(flat + start(backend, flat, sources, eps, order))
+            fixed = _ApgdTask(flat, label, ranked[:, 1 + run // restarts])
+            begun = problem.clip(flat + draw_start(backend, flat, sources, eps, order))
             state = backend.iterate(
                 ascend, _begin(problem, begun, eps, steps), fixed, going, steps=steps
             )
             point = xp.where(rearrange(going, "b -> b 1"), state.point, point)
             found, total = found | (going & state.found), total + state.steps
-        return problem.result(point, found, total)
+        return problem.make_result(point, found, total)
 
 
-def _begin(problem: Problem, point: Array, eps: float, steps: int) -> _State:
+def _begin(problem: Problem, point: Array, eps: float, steps: int) -> _ApgdState:
     xp = problem.backend.xp
     zero, none = xp.zeros_like(point[:, 0]), xp.zeros_like(problem.example.label)
-    return _State(
+    return _ApgdState(
         point=point,
         before=point,
         value=zero - math.inf,
@@ -157,25 +162,25 @@ def _begin(problem: Problem, point: Array, eps: float, steps: int) -> _State:
 
 def _step(
     problem: Problem, name: str, eps: float, p: float, steps: int
-) -> Callable[[_State, _Fixed], tuple[_State, Array]]:
+) -> Callable[[_ApgdState, _ApgdTask], tuple[_ApgdState, Array]]:
     """One gradient: look at the point, at a checkpoint think the step over, and move."""
     backend = problem.backend
     xp = backend.xp
     shrink, least = max(int(SHRINK * steps), 1), max(int(LEAST * steps), 1)
 
-    def loss(logits: Array, fixed: _Fixed) -> losses.Loss:
+    def loss(logits: Array, fixed: _ApgdTask) -> losses.Loss:
         if name == "targeted-dlr":
             return losses.targeted_dlr(backend, logits, fixed.label, fixed.target)
-        known = losses.dlr if name == "dlr" else losses.cross_entropy
+        known = losses.dlr if name == "dlr" else losses.log_odds
         return known(backend, logits, fixed.label)
 
     def into(x: Array, point: Array) -> Array:
         radius = xp.zeros_like(x[:, 0]) + eps
-        return problem.inside(x + projected(backend, point - x, radius, p))
+        return problem.clip(x + project_ball(backend, point - x, radius, p))
 
-    def step(state: _State, fixed: _Fixed) -> tuple[_State, Array]:
-        logits, value, gradient = problem.rise(state.point, lambda f: loss(f, fixed))
-        fooled = problem.fooled(logits, fixed.label)
+    def step(state: _ApgdState, fixed: _ApgdTask) -> tuple[_ApgdState, Array]:
+        logits, value, gradient = problem.find_ascent(state.point, lambda f: loss(f, fixed))
+        fooled = problem.is_fooled(logits, fixed.label)
         higher = value > state.highest
         row = rearrange(higher, "b -> b 1")
         best = xp.where(row, state.point, state.best)
@@ -190,7 +195,7 @@ def _step(
         length = xp.where(halve, state.length / 2, state.length)
         point = xp.where(back, best, state.point)
         before = xp.where(back, best, state.before)
-        _, direction = steepest(backend, xp.where(back, best_gradient, gradient), p)
+        _, direction = steepest_direction(backend, xp.where(back, best_gradient, gradient), p)
 
         ahead = into(fixed.x, point + rearrange(length, "b -> b 1") * direction)
         mixed = point + MOMENTUM * (ahead - point) + (1 - MOMENTUM) * (point - before)
@@ -198,7 +203,7 @@ def _step(
         moved = xp.where(first, ahead, into(fixed.x, mixed))
         none = xp.zeros_like(state.since)
         narrower = xp.maximum(state.window - shrink, none + least)
-        after = _State(
+        after = _ApgdState(
             point=xp.where(rearrange(fooled, "b -> b 1"), state.point, moved),
             before=point,
             value=value,

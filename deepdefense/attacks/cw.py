@@ -8,8 +8,8 @@ from typing import NamedTuple
 from einops import rearrange
 
 from deepdefense.attacks.common.losses import margin
-from deepdefense.attacks.common.problem import Perturbation, posed
-from deepdefense.attacks.common.refinement import concluded
+from deepdefense.attacks.common.problem import Perturbation, open_problem
+from deepdefense.attacks.common.refinement import finish
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.compilers import without_autograph
@@ -21,14 +21,14 @@ __all__ = ["cw"]
 DECAY, SQUARE_DECAY = 0.9, 0.999  # of Adam's means
 
 
-class _Fixed(NamedTuple):
+class _CwTask(NamedTuple):
     x: Array  # [b d]
     label: Array  # [b]
     unit: Array  # [b], the first estimate of the distance
     c: Array  # [b]
 
 
-class _State(NamedTuple):
+class _CwState(NamedTuple):
     point: Array  # [b d], to try next
     mean: Array  # [b d], Adam's
     square: Array  # [b d], Adam's
@@ -72,7 +72,7 @@ def cw(
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled,
-        brought to rest (`settling.settled`).
+        brought to rest (`refinement.refine`).
 
     Bounds are kept by projection, one of the three ways of the paper's section 5.2; its change of
     variables would hold pixels at the edge of the range fast.
@@ -92,18 +92,20 @@ def cw(
     steps = check_count("steps", steps, least=1)
     searches = check_count("searches", searches, least=1)
     rate = check_number("rate", rate, least=0)
-    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+    with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend = problem.backend
         xp, d = backend.xp, problem.example.x.shape[1]
 
-        def step(state: _State, fixed: _Fixed) -> tuple[_State, Array]:
-            logits, value, gradient = problem.rise(
+        def step(state: _CwState, fixed: _CwTask) -> tuple[_CwState, Array]:
+            logits, value, gradient = problem.find_ascent(
                 state.point, lambda f: margin(backend, f, fixed.label)
             )
             delta = state.point - fixed.x
             distance = norm(backend, delta, 2)
-            fooled = problem.fooled(logits, fixed.label)
-            best, nearest = problem.nearer(state.best, state.nearest, state.point, distance, fooled)
+            fooled = problem.is_fooled(logits, fixed.label)
+            best, nearest = problem.keep_nearest(
+                state.best, state.nearest, state.point, distance, fooled
+            )
             pull = xp.where(value < 0, fixed.c, xp.zeros_like(value))
             slope = 2 * delta - rearrange(pull, "b -> b 1") * gradient
             mean = DECAY * state.mean + (1 - DECAY) * slope
@@ -112,8 +114,8 @@ def cw(
             size = xp.sqrt(square / rearrange(1 - square_fade, "b -> b 1"))
             way = mean / rearrange(1 - fade, "b -> b 1") / xp.where(size > 0, size, size * 0 + 1)
             length = rearrange(fixed.unit * (rate / math.sqrt(d)), "b -> b 1")
-            after = _State(
-                point=problem.inside(state.point - length * way),
+            after = _CwState(
+                point=problem.clip(state.point - length * way),
                 mean=mean,
                 square=square,
                 fade=fade,
@@ -125,18 +127,18 @@ def cw(
             )
             return after, xp.isfinite(fixed.c)
 
-        (start, label), (unit, slope, landed) = problem.example, problem.first_estimate(2)
+        (start, label), (unit, slope, landed) = problem.example, problem.estimate_distance(2)
         flat = slope == 0
         low, high = xp.zeros_like(unit), xp.zeros_like(unit) + math.inf
         c = 2 * unit / xp.where(flat, xp.ones_like(slope), slope)
         best, nearest, total, last = start, high, xp.zeros_like(label), start
         zero, ones = xp.zeros_like(start), xp.ones_like(unit)
         for _ in range(searches):
-            begun = _State(landed, zero, zero, ones, ones, total < 0, best, nearest, total)
-            fixed = _Fixed(start, label, unit, c)
-            state = backend.iterate(step, begun, fixed, problem.open, steps=steps)
+            begun = _CwState(landed, zero, zero, ones, ones, total < 0, best, nearest, total)
+            fixed = _CwTask(start, label, unit, c)
+            state = backend.iterate(step, begun, fixed, problem.is_open, steps=steps)
             best, nearest, total, last = state.best, state.nearest, state.steps, state.point
             high = xp.where(state.hit, c, high)
             low = xp.where(state.hit, low, c)
             c = xp.where(xp.isfinite(high), (low + high) / 2, 10 * c)
-        return concluded(problem, best, nearest, last, total, 2)
+        return finish(problem, best, nearest, last, total, 2)

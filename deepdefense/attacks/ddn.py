@@ -5,10 +5,10 @@ from __future__ import annotations
 from einops import rearrange
 
 from deepdefense.attacks.common.losses import margin
-from deepdefense.attacks.common.problem import Perturbation, posed
-from deepdefense.attacks.common.walk import Start, View, cosine, walk
+from deepdefense.attacks.common.problem import Perturbation, open_problem
+from deepdefense.attacks.common.walk import WalkTask, WalkView, cosine_schedule, walk
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.geometry.norms import steepest
+from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
@@ -31,7 +31,7 @@ def ddn(
 
     delta_{i+1} = r_{i+1} v / ||v||, v = delta_i + alpha_i grad m / ||grad m||, with
     r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i is fooled, else larger. The nearest fooled
-    point, brought to rest (`settling.settled`), is the result. The walk sets out from the nearest
+    point, brought to rest (`refinement.refine`), is the result. The walk sets out from the nearest
     boundary of the network linearised at x, whose distance is the first radius and the first alpha
     (the paper sets out from x, with 1 for both, for images in [0, 1]); alpha falls to a hundredth,
     along a cosine. m is the margin: near a boundary the paper's cross-entropy rises the same way.
@@ -62,14 +62,16 @@ def ddn(
     """
     steps = check_count("steps", steps, least=1)
     gamma = check_number("gamma", gamma, least=0, below=1)
-    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+    with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend = problem.backend
         xp = backend.xp
 
-        def move(start: Start, view: View) -> tuple[Array, Array]:
-            alpha = start.unit * cosine(backend, view.time, 1, 0.01)
-            _, direction = steepest(backend, view.gradient, 2)
-            _, way = steepest(backend, view.delta + rearrange(alpha, "b -> b 1") * direction, 2)
+        def move(start: WalkTask, view: WalkView) -> tuple[Array, Array]:
+            alpha = start.unit * cosine_schedule(backend, view.time, 1, 0.01)
+            _, direction = steepest_direction(backend, view.gradient, 2)
+            _, way = steepest_direction(
+                backend, view.delta + rearrange(alpha, "b -> b 1") * direction, 2
+            )
             radius = xp.where(view.fooled, (1 - gamma) * view.radius, (1 + gamma) * view.radius)
             return rearrange(radius, "b -> b 1") * way, radius
 

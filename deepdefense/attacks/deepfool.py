@@ -5,9 +5,9 @@ from __future__ import annotations
 from einops import rearrange
 
 from deepdefense.attacks.common.problem import Perturbation
-from deepdefense.geometry.boundary import flatten
-from deepdefense.geometry.bounds import Bounds, box_of
-from deepdefense.geometry.search import search
+from deepdefense.geometry.boundary import flatten_inputs
+from deepdefense.geometry.bounds import Bounds, make_box
+from deepdefense.geometry.search import search_boundary
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
@@ -81,9 +81,9 @@ def deepfool(
     if y is not None:
         check_labels(y, x)
     with backend.inference(model) as f:
-        flat_f, flat = flatten(backend, f, x)
-        box = box_of(backend, x, bounds)
-        found, _, _ = search(
+        flat_f, flat = flatten_inputs(backend, f, x)
+        box = make_box(backend, x, bounds)
+        found, _, _ = search_boundary(
             backend,
             flat_f,
             flat,
@@ -98,7 +98,7 @@ def deepfool(
     perturbed = flat + (1 + overshoot) * found.shift
     if box is not None:
         moved = rearrange(found.steps > 0, "b -> b 1")
-        perturbed = backend.xp.where(moved, box.inside(perturbed), flat)
+        perturbed = backend.xp.where(moved, box.clip(perturbed), flat)
     shape = (-1, *x.shape[1:])
     return Perturbation(
         backend.xp.reshape(perturbed, shape),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from deepdefense.attacks.common.losses import cross_entropy
-from deepdefense.attacks.common.problem import Perturbation, posed
+from deepdefense.attacks.common.losses import log_odds
+from deepdefense.attacks.common.problem import Perturbation, open_problem
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.geometry.norms import steepest
+from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_number, check_order
@@ -43,7 +43,7 @@ def fgsm(
         `Perturbation` (x, delta, success, steps); an example fooled as it is stays as it is.
 
     The direction comes from the log-odds, which rise with the cross-entropy and whose gradient does
-    not vanish in float32 where the network is sure (`losses.cross_entropy`).
+    not vanish in float32 where the network is sure (`losses.log_odds`).
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -58,12 +58,12 @@ def fgsm(
     """
     eps = check_number("eps", eps, least=0)
     order = check_order(p)
-    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+    with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (start, label) = problem.backend, problem.example
-        _, _, gradient = problem.rise(start, lambda f: cross_entropy(backend, f, label))
-        _, direction = steepest(backend, gradient, order)
-        point = problem.inside(start + eps * direction)
-        found = problem.fooled(backend.forward(problem.f, point), label)
-        return problem.result(
-            point, found, backend.xp.where(problem.open, label * 0 + 1, label * 0)
+        _, _, gradient = problem.find_ascent(start, lambda f: log_odds(backend, f, label))
+        _, direction = steepest_direction(backend, gradient, order)
+        point = problem.clip(start + eps * direction)
+        found = problem.is_fooled(backend.forward(problem.f, point), label)
+        return problem.make_result(
+            point, found, backend.xp.where(problem.is_open, label * 0 + 1, label * 0)
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from einops import rearrange
 
-from deepdefense.attacks.common.balls import check_ball, projected
+from deepdefense.attacks.common.balls import check_ball_order, project_ball
 from deepdefense.attacks.common.losses import margin
-from deepdefense.attacks.common.problem import Perturbation, posed
-from deepdefense.attacks.common.walk import Start, View, cosine, walk
+from deepdefense.attacks.common.problem import Perturbation, open_problem
+from deepdefense.attacks.common.walk import WalkTask, WalkView, cosine_schedule, walk
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.geometry.norms import steepest
+from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
@@ -36,7 +36,7 @@ def fmn(
     little beyond the linearised boundary (the paper stops on it, which may approach it for ever);
     from then on it grows by 1 + gamma_i while the point does not fool; while it does it shrinks by
     1 - gamma_i, to the best distance at most. The nearest fooled point, brought to rest
-    (`settling.settled`), is the result. The walk sets out from the nearest boundary of the network
+    (`refinement.refine`), is the result. The walk sets out from the nearest boundary of the network
     linearised at x, whose distance is the first alpha (the paper sets out from x, with 1, for
     images in [0, 1]); alpha falls to a hundredth and gamma to a fiftieth, along a cosine.
 
@@ -67,15 +67,15 @@ def fmn(
     """
     steps = check_count("steps", steps, least=1)
     gamma = check_number("gamma", gamma, least=0, below=1)
-    order = check_ball(p)
-    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+    order = check_ball_order(p)
+    with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend = problem.backend
         xp = backend.xp
 
-        def move(start: Start, view: View) -> tuple[Array, Array]:
-            alpha = start.unit * cosine(backend, view.time, 1, 0.01)
-            change = gamma * cosine(backend, view.time, 1, 0.02)
-            slope, direction = steepest(backend, view.gradient, order)
+        def move(start: WalkTask, view: WalkView) -> tuple[Array, Array]:
+            alpha = start.unit * cosine_schedule(backend, view.time, 1, 0.01)
+            change = gamma * cosine_schedule(backend, view.time, 1, 0.02)
+            slope, direction = steepest_direction(backend, view.gradient, order)
             ahead = xp.abs(view.value) / xp.where(slope > 0, slope, xp.ones_like(slope))
             wider = view.radius * (1 + change)
             across = (view.distance + ahead) * (1 + change)
@@ -83,6 +83,6 @@ def fmn(
             inside = xp.minimum(view.radius * (1 - change), view.nearest)
             radius = xp.where(view.fooled, inside, outside)
             moved = view.delta + rearrange(alpha, "b -> b 1") * direction
-            return projected(backend, moved, radius, order), radius
+            return project_ball(backend, moved, radius, order), radius
 
         return walk(problem, move, loss=margin, p=order, steps=steps)

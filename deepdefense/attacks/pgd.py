@@ -7,11 +7,16 @@ from typing import NamedTuple
 
 from einops import rearrange
 
-from deepdefense.attacks.common.balls import check_ball, generators, projected, start
-from deepdefense.attacks.common.losses import cross_entropy
-from deepdefense.attacks.common.problem import Example, Perturbation, posed
+from deepdefense.attacks.common.balls import (
+    check_ball_order,
+    draw_start,
+    make_generators,
+    project_ball,
+)
+from deepdefense.attacks.common.losses import log_odds
+from deepdefense.attacks.common.problem import Example, Perturbation, open_problem
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.geometry.norms import steepest
+from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
@@ -19,7 +24,7 @@ from deepdefense.seam.validation import check_count, check_number
 __all__ = ["pgd"]
 
 
-class _State(NamedTuple):
+class _PgdState(NamedTuple):
     point: Array  # [b d]
     found: Array  # [b]
     steps: Array  # [b]
@@ -80,30 +85,30 @@ def pgd(
         alpha = check_number("alpha", alpha, least=0)
     steps = check_count("steps", steps, least=1)
     restarts = check_count("restarts", restarts, least=1)
-    order = check_ball(p)
+    order = check_ball_order(p)
     length = 2.5 * eps / steps if alpha is None else alpha
-    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+    with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, example = problem.backend, problem.example
         xp = backend.xp
 
-        def step(state: _State, example: Example) -> tuple[_State, Array]:
+        def step(state: _PgdState, example: Example) -> tuple[_PgdState, Array]:
             label = example.label
-            _, _, gradient = problem.rise(state.point, lambda f: cross_entropy(backend, f, label))
-            _, direction = steepest(backend, gradient, order)
+            _, _, gradient = problem.find_ascent(state.point, lambda f: log_odds(backend, f, label))
+            _, direction = steepest_direction(backend, gradient, order)
             delta = state.point + length * direction - example.x
             radius = xp.zeros_like(delta[:, 0]) + eps
-            point = problem.inside(example.x + projected(backend, delta, radius, order))
-            found = problem.fooled(backend.forward(problem.f, point), label)
-            return _State(point, found, state.steps + 1), ~found
+            point = problem.clip(example.x + project_ball(backend, delta, radius, order))
+            found = problem.is_fooled(backend.forward(problem.f, point), label)
+            return _PgdState(point, found, state.steps + 1), ~found
 
-        sources = generators(backend, example.x, seed) if random_start else []
+        sources = make_generators(backend, example.x, seed) if random_start else []
         none = xp.zeros_like(example.label)
-        state = _State(example.x, none > 0, none)
+        state = _PgdState(example.x, none > 0, none)
         for _ in range(restarts):
-            going = problem.open & ~state.found
+            going = problem.is_open & ~state.found
             point = example.x
             if random_start:
-                point = problem.inside(point + start(backend, point, sources, eps, order))
+                point = problem.clip(point + draw_start(backend, point, sources, eps, order))
             point = xp.where(rearrange(going, "b -> b 1"), point, state.point)
             state = backend.iterate(step, state._replace(point=point), example, going, steps=steps)
-        return problem.result(state.point, state.found, state.steps)
+        return problem.make_result(state.point, state.found, state.steps)

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange, reduce
 
-from deepdefense.attacks.common.balls import check_ball, generators, projected
+from deepdefense.attacks.common.balls import check_ball_order, make_generators, project_ball
 from deepdefense.attacks.common.losses import margin
-from deepdefense.attacks.common.problem import Perturbation, posed
+from deepdefense.attacks.common.problem import Perturbation, open_problem
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
@@ -20,14 +20,14 @@ from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["square"]
 
-Host = npt.NDArray[Any]
+HostArray = npt.NDArray[Any]
 
 # After these many of 10,000 queries the share of the image that a square covers is halved.
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 AHEAD = 64  # steps whose random numbers are drawn at once
 
 
-class _Fixed(NamedTuple):
+class _SquareTask(NamedTuple):
     x: Array  # [b d]
     label: Array  # [b]
     paint: Array  # [b d], what the square is to hold
@@ -35,7 +35,7 @@ class _Fixed(NamedTuple):
     there: Array  # [b d], 1 in another square, which gives up its share (p = 2)
 
 
-class _State(NamedTuple):
+class _SquareState(NamedTuple):
     point: Array  # [b d]
     value: Array  # [b], of the margin there
     found: Array  # [b]
@@ -61,10 +61,10 @@ class _Grid(NamedTuple):
             return cls(1, *shape, last=False)
         return cls(1, 1, math.prod(shape), last=False)
 
-    def flat(self, images: Host) -> Host:
+    def flat(self, images: HostArray) -> HostArray:
         """[b c h w] -> [b d]."""
         pattern = "b c h w -> b (h w c)" if self.last else "b c h w -> b (c h w)"
-        flat: Host = rearrange(np.broadcast_to(images, (len(images), *self[:3])), pattern)
+        flat: HostArray = rearrange(np.broadcast_to(images, (len(images), *self[:3])), pattern)
         return flat
 
     def side(self, share: float) -> int:
@@ -73,7 +73,7 @@ class _Grid(NamedTuple):
         covered = share * self.rows * self.columns
         return max(1, min(round(covered if self.rows == 1 else math.sqrt(covered)), most))
 
-    def window(self, side: int, at: Host) -> tuple[Host, Host]:
+    def window(self, side: int, at: HostArray) -> tuple[HostArray, HostArray]:
         """Squares of that side, placed by numbers [b 2] in [0, 1): masks [b 1 h w], corners."""
         height = min(side, self.rows)
         span = np.array([self.rows - height + 1, self.columns - side + 1])
@@ -137,28 +137,30 @@ def square(
     eps = check_number("eps", eps, least=0)
     share = check_number("share", share, least=0, below=1)
     steps = check_count("steps", steps, least=1)
-    order = check_ball(p)
-    with posed(model, x, y, targeted=targeted, bounds=bounds) as problem:
+    order = check_ball_order(p)
+    with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (flat, label) = problem.backend, problem.example
         xp, grid = backend.xp, _Grid.of(problem.shape)
 
         def into(x: Array, delta: Array) -> Array:
             radius = xp.zeros_like(x[:, 0]) + eps
-            return problem.inside(x + projected(backend, delta, radius, order))
+            return problem.clip(x + project_ball(backend, delta, radius, order))
 
-        def tried(state: _State, fixed: _Fixed, point: Array) -> tuple[_State, Array]:
+        def tried(
+            state: _SquareState, fixed: _SquareTask, point: Array
+        ) -> tuple[_SquareState, Array]:
             logits = backend.forward(problem.f, point)
-            value = problem.aim(margin(backend, logits, fixed.label)).value
-            fooled = problem.fooled(logits, fixed.label)
+            value = problem.orient(margin(backend, logits, fixed.label)).value
+            fooled = problem.is_fooled(logits, fixed.label)
             better = fooled | (value > state.value)
             kept = xp.where(rearrange(better, "b -> b 1"), point, state.point)
             value = xp.where(better, value, state.value)
-            return _State(kept, value, fooled, state.steps + 1), ~fooled
+            return _SquareState(kept, value, fooled, state.steps + 1), ~fooled
 
         def size(delta: Array) -> Array:
             return reduce(delta * delta, "b d -> b 1", "sum")
 
-        def step(state: _State, fixed: _Fixed) -> tuple[_State, Array]:
+        def step(state: _SquareState, fixed: _SquareTask) -> tuple[_SquareState, Array]:
             delta = state.point - fixed.x
             if order == math.inf:
                 moved = xp.where(fixed.here > 0, fixed.paint, delta)
@@ -173,16 +175,16 @@ def square(
             given = xp.sqrt(xp.where(left > 0, left, xp.zeros_like(left)))
             return tried(state, fixed, into(fixed.x, (1 - either) * delta + given * bump / length))
 
-        def place(value: Host) -> Array:
+        def place(value: HostArray) -> Array:
             return backend.asarray(grid.flat(value).astype(np.float64), flat)
 
-        sources = generators(backend, flat, seed)
+        sources = make_generators(backend, flat, seed)
         none, zero = xp.zeros_like(label), xp.zeros_like(flat)
-        state = _State(
-            flat, problem.aim(margin(backend, problem.clean, label)).value, none > 0, none
+        state = _SquareState(
+            flat, problem.orient(margin(backend, problem.clean, label)).value, none > 0, none
         )
-        first = _Fixed(flat, label, place(_stripes(grid, sources, eps, order)), zero, zero)
-        active = problem.open
+        first = _SquareTask(flat, label, place(_stripes(grid, sources, eps, order)), zero, zero)
+        active = problem.is_open
         state = backend.iterate(
             lambda state, fixed: tried(state, fixed, into(fixed.x, fixed.paint)),
             state,
@@ -191,15 +193,15 @@ def square(
             steps=1,
         )
         for paint, here, there in _proposals(grid, sources, share, eps, order, steps - 1):
-            active = problem.open & ~state.found
+            active = problem.is_open & ~state.found
             if not backend.to_numpy(active).any():
                 break
-            fixed = _Fixed(flat, label, place(paint), place(here), place(there))
+            fixed = _SquareTask(flat, label, place(paint), place(here), place(there))
             state = backend.iterate(step, state, fixed, active, steps=1)
-        return problem.result(state.point, state.found, state.steps)
+        return problem.make_result(state.point, state.found, state.steps)
 
 
-def _stripes(grid: _Grid, sources: list[np.random.Generator], eps: float, p: float) -> Host:
+def _stripes(grid: _Grid, sources: list[np.random.Generator], eps: float, p: float) -> HostArray:
     """Where the search begins: columns of one sign for each channel, of length eps: [b c h w]."""
     signs = np.reshape(
         [source.choice((-1.0, 1.0), (grid.channels, 1, grid.columns)) for source in sources],
@@ -219,7 +221,7 @@ def _proposals(
     eps: float,
     p: float,
     steps: int,
-) -> Iterator[tuple[Host, Host, Host]]:
+) -> Iterator[tuple[HostArray, HostArray, HostArray]]:
     """What is to be tried: paint, and masks of two squares, [b c h w] each."""
     for first in range(0, steps, AHEAD):
         drawn = np.reshape(
@@ -240,7 +242,7 @@ def _proposals(
             yield signs * here * bumps, here, there
 
 
-def _dipole(grid: _Grid, side: int, corner: Host, upright: Host) -> Host:
+def _dipole(grid: _Grid, side: int, corner: HostArray, upright: HostArray) -> HostArray:
     """Two bumps of opposite sign in the halves of each square, side by side or `upright` [b].
 
     From its centre a bump falls off with the rings around it, sum_{k >= ring} 1 / (k + 1)^2.
@@ -252,7 +254,7 @@ def _dipole(grid: _Grid, side: int, corner: Host, upright: Host) -> Host:
     place = (rearrange(at[0], "b h -> b h 1"), rearrange(at[1], "b w -> b 1 w"))
     falling = np.cumsum(1 / np.arange(side + 1, 0, -1.0) ** 2)[::-1]
 
-    def halved(along: int) -> Host:
+    def halved(along: int) -> HostArray:
         """The dipole whose halves follow one another along that axis."""
         middle = sides[along] // 2
         second = place[along] >= middle
@@ -261,7 +263,7 @@ def _dipole(grid: _Grid, side: int, corner: Host, upright: Host) -> Host:
         off = np.abs(place[along] - start - half // 2)
         across = np.abs(place[1 - along] - sides[1 - along] // 2)
         rings = np.minimum(np.maximum(off, across), side)
-        dipole: Host = np.where(second, -1.0, 1.0) * falling[rings]
+        dipole: HostArray = np.where(second, -1.0, 1.0) * falling[rings]
         return dipole
 
     one_row = grid.rows == 1

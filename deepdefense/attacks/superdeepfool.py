@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from deepdefense.attacks.common.problem import Example, Perturbation, posed
-from deepdefense.attacks.common.refinement import concluded, turned
+from deepdefense.attacks.common.problem import Example, Perturbation, open_problem
+from deepdefense.attacks.common.refinement import finish, project_on_hyperplane
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
-from deepdefense.geometry.search import search
+from deepdefense.geometry.search import search_boundary
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
@@ -17,7 +17,7 @@ from deepdefense.seam.validation import check_count, check_number, check_order
 __all__ = ["superdeepfool"]
 
 
-class _State(NamedTuple):
+class _SuperDeepFoolState(NamedTuple):
     point: Array  # [b d], where the next search sets out
     best: Array  # [b d], the nearest point that fooled
     nearest: Array  # [b], its distance
@@ -56,7 +56,7 @@ def superdeepfool(
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point that fooled on the way,
-        brought to rest (`settling.settled`); `steps` are rounds.
+        brought to rest (`refinement.refine`); `steps` are rounds.
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -75,17 +75,19 @@ def superdeepfool(
     search_steps = check_count("search_steps", search_steps, least=1)
     candidates = check_count("candidates", candidates, least=2)
     overshoot = check_number("overshoot", overshoot, least=0)
-    with posed(model, x, y, targeted=False, bounds=bounds) as problem:
+    with open_problem(model, x, y, targeted=False, bounds=bounds) as problem:
         backend = problem.backend
         xp = backend.xp
 
-        def nearer(state: _State, example: Example, point: Array, fooled: Array) -> _State:
+        def nearer(
+            state: _SuperDeepFoolState, example: Example, point: Array, fooled: Array
+        ) -> _SuperDeepFoolState:
             distance = norm(backend, point - example.x, order)
-            best, nearest = problem.nearer(state.best, state.nearest, point, distance, fooled)
+            best, nearest = problem.keep_nearest(state.best, state.nearest, point, distance, fooled)
             return state._replace(best=best, nearest=nearest)
 
-        def step(state: _State, example: Example) -> tuple[_State, Array]:
-            walked, _, _ = search(
+        def step(state: _SuperDeepFoolState, example: Example) -> tuple[_SuperDeepFoolState, Array]:
+            walked, _, _ = search_boundary(
                 backend,
                 problem.f,
                 state.point,
@@ -96,16 +98,16 @@ def superdeepfool(
                 candidates=candidates,
                 box=problem.box,
             )
-            landed = problem.inside(state.point + (1 + overshoot) * walked.shift)
-            fooled = problem.fooled(backend.forward(problem.f, landed), example.label)
+            landed = problem.clip(state.point + (1 + overshoot) * walked.shift)
+            fooled = problem.is_fooled(backend.forward(problem.f, landed), example.label)
             state = nearer(state, example, landed, fooled)
-            point, there = turned(problem, example, landed, order)
-            fooled = problem.fooled(backend.forward(problem.f, point), example.label)
+            point, there = project_on_hyperplane(problem, example, landed, order)
+            fooled = problem.is_fooled(backend.forward(problem.f, point), example.label)
             state = nearer(state, example, point, fooled)
             return state._replace(point=point, steps=state.steps + 1), there & ~fooled
 
         x, label = problem.example
         far = xp.zeros_like(x[:, 0]) + math.inf
-        state = _State(x, x, far, xp.zeros_like(label))
-        state = backend.iterate(step, state, problem.example, problem.open, steps=steps)
-        return concluded(problem, state.best, state.nearest, state.point, state.steps, order)
+        state = _SuperDeepFoolState(x, x, far, xp.zeros_like(label))
+        state = backend.iterate(step, state, problem.example, problem.is_open, steps=steps)
+        return finish(problem, state.best, state.nearest, state.point, state.steps, order)

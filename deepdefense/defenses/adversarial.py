@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 from deepdefense.attacks import deepfool, fgsm, pgd
-from deepdefense.attacks.common.balls import check_ball
+from deepdefense.attacks.common.balls import check_ball_order
 from deepdefense.defenses.mixed_cross_entropy import MixedCrossEntropy
-from deepdefense.geometry.bounds import Bounds, fix_bounds
+from deepdefense.geometry.bounds import Bounds, freeze_bounds
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
 
@@ -104,8 +104,8 @@ class PGDTraining(MixedCrossEntropy):
         super().__post_init__()
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)
-        check_ball(self.p)
-        fix_bounds(self)
+        check_ball_order(self.p)
+        freeze_bounds(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball that fool, or where the descent came to."""

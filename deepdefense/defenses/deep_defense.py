@@ -10,13 +10,13 @@ from einops import einsum, rearrange, reduce
 
 from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.errors import InputError
-from deepdefense.geometry.boundary import flatten
-from deepdefense.geometry.bounds import Bounds, Box, box_of, fix_bounds
-from deepdefense.geometry.distance import chord, implicit, unrolled
-from deepdefense.geometry.nearest_point import approach
+from deepdefense.geometry.boundary import flatten_inputs
+from deepdefense.geometry.bounds import Bounds, Box, freeze_bounds, make_box
+from deepdefense.geometry.distance import chord_distance, implicit_distance, unrolled_distance
+from deepdefense.geometry.nearest_point import find_nearest_point
 from deepdefense.geometry.norms import norm
 from deepdefense.geometry.rho import ratio
-from deepdefense.geometry.search import Search, search
+from deepdefense.geometry.search import SearchResult, search_boundary
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Forward, Model
@@ -130,7 +130,7 @@ class DeepDefense(Objective):
         check_count("candidates", self.candidates, least=2)
         check_choice("gradient", self.gradient, GRADIENTS)
         check_choice("unfinished", self.unfinished, ("keep", "drop"))
-        fix_bounds(self)
+        freeze_bounds(self)
         if self.bounds is not None and not (self.gradient == "chord" and self.p > 1):
             raise InputError(
                 'bounds go with the gradient "chord" and p > 1, where the shortest way within them '
@@ -184,8 +184,8 @@ class DeepDefense(Objective):
         xp = backend.xp
         with backend.inference(model) as f:
             # Examples moved at random may leave arrays of bounds, if by a rounding: let them.
-            box = box_of(backend, x, self.bounds, judge=False)
-            f, flat = flatten(backend, f, x)
+            box = make_box(backend, x, self.bounds, check_examples=False)
+            f, flat = flatten_inputs(backend, f, x)
             flat = backend.stop_gradient(flat)
             found, correct, finite = self._search(backend, f, flat, y, box)
             # An example without a prediction would put NaN in the gradient even when masked out.
@@ -213,7 +213,7 @@ class DeepDefense(Objective):
 
     def _search(
         self, backend: Backend, f: Forward, x: Array, y: Array, box: Box | None
-    ) -> tuple[Search, Array, Array]:
+    ) -> tuple[SearchResult, Array, Array]:
         settings: dict[str, Any] = {
             "p": self.p,
             "steps": self.steps,
@@ -221,14 +221,16 @@ class DeepDefense(Objective):
             "candidates": self.candidates,
         }
         if self.gradient == "chord":
-            return approach(backend, f, x, y, box=box, **settings)
-        return search(backend, f, x, y, reach=True, **settings)
+            return find_nearest_point(backend, f, x, y, box=box, **settings)
+        return search_boundary(backend, f, x, y, reach=True, **settings)
 
-    def _length(self, backend: Backend, f: Forward, x: Array, found: Search) -> tuple[Array, Array]:
+    def _length(
+        self, backend: Backend, f: Forward, x: Array, found: SearchResult
+    ) -> tuple[Array, Array]:
         """The length [b] of what was found, differentiable, and whether it is across [b]."""
         if self.gradient == "unrolled":
-            length = unrolled(backend, f, x, found, p=self.p, steps=self.steps)
+            length = unrolled_distance(backend, f, x, found, p=self.p, steps=self.steps)
             return length, found.success
         if self.gradient == "implicit":
-            return implicit(backend, f, x, found, p=self.p), found.success
-        return chord(backend, f, x, found, overshoot=self.overshoot)
+            return implicit_distance(backend, f, x, found, p=self.p), found.success
+        return chord_distance(backend, f, x, found, overshoot=self.overshoot)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from einops import rearrange
 
-from deepdefense.attacks.common.balls import check_ball, projected
+from deepdefense.attacks.common.balls import check_ball_order, project_ball
 from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.fmn import fmn
 from deepdefense.defenses.mixed_cross_entropy import MixedCrossEntropy
-from deepdefense.geometry.bounds import Bounds, fix_bounds
+from deepdefense.geometry.bounds import Bounds, freeze_bounds
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
@@ -48,8 +48,8 @@ class MMA(MixedCrossEntropy):
         super().__post_init__()
         check_number("d_max", self.d_max, least=0)
         check_count("steps", self.steps, least=1)
-        check_ball(self.p)
-        fix_bounds(self)
+        check_ball_order(self.p)
+        freeze_bounds(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the boundary, or on the way there at distance d_max."""
@@ -59,5 +59,5 @@ class MMA(MixedCrossEntropy):
             found = fmn(model, x, y, steps=self.steps, p=self.p, bounds=self.bounds)
         backend = backend_of(x)
         flat = rearrange(found.delta, "b ... -> b (...)")
-        limited = projected(backend, flat, 0 * flat[:, 0] + self.d_max, self.p)
+        limited = project_ball(backend, flat, 0 * flat[:, 0] + self.d_max, self.p)
         return (x + backend.xp.reshape(limited, tuple(x.shape)),)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from einops import einsum, reduce
 
-from deepdefense.attacks.common.balls import check_ball
+from deepdefense.attacks.common.balls import check_ball_order
 from deepdefense.attacks.pgd import pgd
 from deepdefense.defenses.objective import Objective, mean_cross_entropy
-from deepdefense.geometry.bounds import Bounds, fix_bounds
+from deepdefense.geometry.bounds import Bounds, freeze_bounds
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.training import Losses
 from deepdefense.seam.validation import check_count, check_number, to_python_numbers
@@ -61,8 +61,8 @@ class TRADES(Objective):
         check_number("beta", self.beta, least=0)
         check_number("eps", self.eps, least=0)
         check_count("steps", self.steps, least=1)
-        check_ball(self.p)
-        fix_bounds(self)
+        check_ball_order(self.p)
+        freeze_bounds(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball whose prediction differs from that of x, or on the way there."""

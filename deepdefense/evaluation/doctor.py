@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from einops import einsum, rearrange, reduce
 
-from deepdefense.attacks.common.losses import cross_entropy, gradient, margin
+from deepdefense.attacks.common.losses import log_odds, loss_gradient, margin
 from deepdefense.evaluation.checks import Check, checked, graded
 from deepdefense.evaluation.subject import Host, Subject, posed
-from deepdefense.geometry.boundary import flatten
-from deepdefense.geometry.norms import norm, steepest
+from deepdefense.geometry.boundary import flatten_inputs
+from deepdefense.geometry.norms import norm, steepest_direction
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import has_constant_sum
 
@@ -266,15 +266,15 @@ def gradients(few: Subject) -> tuple[Check, ...]:
     xp = backend.xp
     x = few.native(few.x)
     label = backend.index(few.y, few.logits.shape[1], x)
-    f, flat = flatten(backend, few.f, x)
+    f, flat = flatten_inputs(backend, few.f, x)
 
     def lead(point: Array) -> Array:
         return margin(backend, backend.forward(f, point), label).value
 
-    _, gap, found = gradient(backend, f, flat, lambda logits: margin(backend, logits, label))
+    _, gap, found = loss_gradient(backend, f, flat, lambda logits: margin(backend, logits, label))
     finite = xp.all(xp.isfinite(found), 1)
     whole = xp.where(rearrange(finite, "b -> b 1"), found, xp.zeros_like(found))
-    slope, direction = steepest(backend, whole, 2)
+    slope, direction = steepest_direction(backend, whole, 2)
 
     # Along the gradient, or where there is none along a direction at random: that is flat too.
     random = np.random.default_rng(0).normal(size=(len(few.x), flat.shape[1]))
@@ -353,12 +353,12 @@ def second_derivative(few: Subject) -> Check:
     """Hardening by the unrolled gradient differentiates the gradient once more."""
     backend, one = few.backend, few.on(np.arange(1))
     x = one.native(one.x)
-    f, flat = flatten(backend, one.f, x)
+    f, flat = flatten_inputs(backend, one.f, x)
     label = backend.index(one.y, one.logits.shape[1], x)
 
     def steepness(point: Array) -> Array:
         logits, pull = backend.vjp(f, point)
-        slope = pull(cross_entropy(backend, logits, label).cotangent)
+        slope = pull(log_odds(backend, logits, label).cotangent)
         return reduce(slope * slope, "b d -> b 1", "sum")
 
     try:

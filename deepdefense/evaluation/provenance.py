@@ -11,7 +11,7 @@ from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.geometry.bounds import Fixed
+from deepdefense.geometry.bounds import FrozenArray
 from deepdefense.seam.contract import Array
 
 __all__ = ["NetworkInfo", "describe", "environment", "plain"]
@@ -62,7 +62,7 @@ def environment(framework: str, array: Array = None) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """As JSON can hold it, which knows no infinity; of arrays in settings what tells them apart."""
-    if isinstance(value, Fixed):
+    if isinstance(value, FrozenArray):
         return repr(value)
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
-from deepdefense.geometry.norms import constant_norm, dual, norm, steepest
+from deepdefense.geometry.norms import constant_norm, dual, norm, steepest_direction
 from deepdefense.seam.contract import Array, Backend, Fold, Forward
 from deepdefense.seam.validation import check_logits, warn_if_probabilities
 
 __all__ = [
-    "Nearest",
+    "Boundary",
     "Task",
-    "assign",
     "boundary_step",
-    "contrast",
-    "flatten",
+    "flatten_inputs",
+    "gap_cotangent",
     "linearised_step",
+    "make_task",
     "nearest_boundary",
     "shortest_step",
 ]
@@ -28,7 +28,7 @@ __all__ = [
 SHORTEST_STEP = 16
 
 
-class Nearest(NamedTuple):
+class Boundary(NamedTuple):
     """A linearised boundary, per example: `distance`, `gap` [b], `normal` [b d], `contrast` [b k].
 
     Where there is none, the distance is infinite and the gap and normal are 0.
@@ -50,7 +50,7 @@ class Task(NamedTuple):
     shortest: Array  # [b], the least length of a step
 
 
-def flatten(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
+def flatten_inputs(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
     """The model over flat inputs, its logits checked, and the inputs flat: [b ...] -> [b d]."""
     shape = tuple(x.shape[1:])
 
@@ -62,7 +62,7 @@ def flatten(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
     return flat, backend.xp.reshape(x, (-1, math.prod(shape)))
 
 
-def contrast(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
+def gap_cotangent(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
     """The cotangent of the gap f_target - f_base: [...], [...] -> [... k]."""
     depth = logits.shape[1]
     return backend.one_hot(target, depth, logits) - backend.one_hot(base, depth, logits)
@@ -76,22 +76,22 @@ def nearest_boundary(
     contrasts: Array,
     p: float,
     *,
-    anew: bool = False,
-) -> Nearest:
+    from_x: bool = False,
+) -> Boundary:
     """The nearest linearised boundary, of those between the classes that each contrast compares.
 
     l = argmin_j |g_j| / ||w_j||_q, the first of equals. A boundary whose normal vanishes, or whose
     gap or normal is not finite, is infinitely far. Logits and normals are those at x + shift, and
-    so is the gap; or, `anew`, what the linearisation makes of it at x: g_j - <w_j, shift>.
+    so is the gap; or, `from_x`, what the linearisation makes of it at x: g_j - <w_j, shift>.
 
-    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Nearest`. The normals [b n d] come from
-    the fold some at a time, so that their number need not take memory.
+    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Boundary`. The fold passes the normals
+    [b n d] in chunks, so that memory does not grow with their number.
     """
     xp = backend.xp
 
-    def nearer(best: Nearest, contrasts: Array, normals: Array) -> Nearest:
+    def nearer(best: Boundary, contrasts: Array, normals: Array) -> Boundary:
         gaps = reduce(rearrange(logits, "b k -> b 1 k") * contrasts, "b n k -> b n", "sum")
-        if anew:
+        if from_x:
             gaps = gaps - reduce(normals * rearrange(shift, "b d -> b 1 d"), "b n d -> b n", "sum")
         # It waits for values: once for many gradients, and not for each of those that come alone.
         length = constant_norm if contrasts.shape[1] > 1 else norm
@@ -101,14 +101,14 @@ def nearest_boundary(
         # The comparison is false if the distance is not a number.
         distances = xp.where(exists & (distances < math.inf), distances, infinite)
         if contrasts.shape[1] == 1:
-            some = Nearest(distances[:, 0], gaps[:, 0], normals[:, 0], contrasts[:, 0])
+            some = Boundary(distances[:, 0], gaps[:, 0], normals[:, 0], contrasts[:, 0])
         else:
             first = xp.argmin(distances, 1)
             found = (backend.take(of, first) for of in (distances, gaps, normals, contrasts))
-            some = Nearest(*found)
+            some = Boundary(*found)
         closer = some.distance < best.distance
         row = rearrange(closer, "b -> b 1")
-        return Nearest(
+        return Boundary(
             distance=xp.where(closer, some.distance, best.distance),
             gap=xp.where(closer, some.gap, best.gap),
             normal=xp.where(row, some.normal, best.normal),
@@ -117,8 +117,8 @@ def nearest_boundary(
 
     zero = xp.zeros_like(logits[:, :1])
     infinite = zero + math.inf
-    none = Nearest(infinite[:, 0], zero[:, 0], xp.zeros_like(shift), contrasts[:, 0])
-    found: Nearest = fold(nearer, none, contrasts)
+    none = Boundary(infinite[:, 0], zero[:, 0], xp.zeros_like(shift), contrasts[:, 0])
+    found: Boundary = fold(nearer, none, contrasts)
     return found
 
 
@@ -134,7 +134,7 @@ def boundary_step(
     Shapes: [b], [b d], [b] -> [b d], [b]. Where the normal vanishes both are zero.
     """
     xp = backend.xp
-    slope, direction = steepest(backend, normal, p)
+    slope, direction = steepest_direction(backend, normal, p)
     exists = slope > 0
     length = xp.where(gap > 0, gap, -gap) / xp.where(exists, slope, xp.ones_like(slope))
     lacking = backend.stop_gradient(shortest - length)
@@ -147,7 +147,7 @@ def shortest_step(backend: Backend, x: Array, p: float) -> Array:
     return SHORTEST_STEP * backend.epsilon(x) * norm(backend, x, p)
 
 
-def assign(
+def make_task(
     backend: Backend, x: Array, clean: Array, label: Array | None, candidates: int, p: float
 ) -> tuple[Task, Array]:
     """Each example's errand by its clean logits [b k], and whether it is measurable [b].
@@ -175,9 +175,9 @@ def linearised_step(
     fold: Fold,
     p: float,
     *,
-    anew: bool = False,
-) -> tuple[Array, Array, Array, Nearest]:
-    """From x + shift, or `anew` from x, onto the boundary that is nearest as seen from x + shift.
+    from_x: bool = False,
+) -> tuple[Array, Array, Array, Boundary]:
+    """From x + shift, or `from_x` from x, onto the boundary that is nearest as seen from x + shift.
 
     A right example's base class is its label, a wrong one's the highest other class at the iterate.
 
@@ -187,7 +187,7 @@ def linearised_step(
     own = backend.one_hot(task.label, logits.shape[1], logits)
     rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
     base = xp.where(task.leave, task.label, rival)
-    contrasts = contrast(backend, task.targets, rearrange(base, "b -> b 1"), logits)
-    nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p, anew=anew)
+    contrasts = gap_cotangent(backend, task.targets, rearrange(base, "b -> b 1"), logits)
+    nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p, from_x=from_x)
     move, slope = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
     return move, slope, base, nearest

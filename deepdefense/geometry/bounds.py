@@ -15,7 +15,7 @@ from deepdefense.seam.choosing import framework_of, to_host
 from deepdefense.seam.contract import Array, Backend
 from deepdefense.seam.validation import check_bounds, to_python_number
 
-__all__ = ["Bounds", "Box", "Fixed", "box_of", "check_within", "fix_bounds"]
+__all__ = ["Bounds", "Box", "FrozenArray", "check_within", "freeze_bounds", "make_box"]
 
 Bounds: TypeAlias = tuple[Any, Any]  # (low, high): numbers, or arrays of an example's shape
 
@@ -32,11 +32,11 @@ class Box:
     low: Array
     high: Array
 
-    def inside(self, point: Array) -> Array:
+    def clip(self, point: Array) -> Array:
         """The nearest point of the box, in any norm: [b d] -> [b d]."""
         return self.backend.xp.clip(point, self.low, self.high)
 
-    def along(self, point: Array, directions: Array) -> Array:
+    def mask_outward_each(self, point: Array, directions: Array) -> Array:
         """Directions [b n d] from a point of the box, [b d], without what leads out of it."""
         xp = self.backend.xp
         flat = rearrange(point, "b d -> b 1 d")
@@ -45,12 +45,12 @@ class Box:
         shut = (directions > 0) & above | (directions < 0) & below
         return xp.where(shut, xp.zeros_like(directions), directions)
 
-    def free(self, point: Array, direction: Array) -> Array:
+    def mask_outward(self, point: Array, direction: Array) -> Array:
         """The same of one direction for each point: [b d], [b d] -> [b d]."""
-        return self.along(point, rearrange(direction, "b d -> b 1 d"))[:, 0]
+        return self.mask_outward_each(point, rearrange(direction, "b d -> b 1 d"))[:, 0]
 
 
-class Fixed(NamedTuple):
+class FrozenArray(NamedTuple):
     """An array that a setting can hold: settings are compared, hashed and written down.
 
     >>> Fixed.of(np.zeros((2, 3))) == Fixed.of(np.zeros((2, 3)))
@@ -62,7 +62,7 @@ class Fixed(NamedTuple):
     content: bytes
 
     @classmethod
-    def of(cls, array: Any) -> Fixed:
+    def of(cls, array: Any) -> FrozenArray:
         """A copy of any framework's array."""
         host = np.ascontiguousarray(to_host(array))
         return cls(host.shape, host.dtype.str, host.tobytes())
@@ -78,35 +78,42 @@ class Fixed(NamedTuple):
         return f"array {list(self.shape)} from {low} to {high}, {digest}"
 
 
-def fix_bounds(settings: Any) -> None:
+def freeze_bounds(settings: Any) -> None:
     """Check the `bounds` of a frozen dataclass, and let it hold arrays, while it comes to be."""
     check_bounds(settings.bounds)
     if settings.bounds is None:
         return
     low, high = (
-        bound if isinstance(bound, int | float | Fixed) else Fixed.of(bound)
+        bound if isinstance(bound, int | float | FrozenArray) else FrozenArray.of(bound)
         for bound in map(to_python_number, settings.bounds)
     )
-    if not np.all(_values(low) < _values(high)):
+    if not np.all(_unfreeze(low) < _unfreeze(high)):
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {low}, {high}")
     object.__setattr__(settings, "bounds", (low, high))
 
 
-def _values(bound: Any) -> Any:
-    return bound.array if isinstance(bound, Fixed) else bound
+def _unfreeze(bound: Any) -> Any:
+    return bound.array if isinstance(bound, FrozenArray) else bound
 
 
-def box_of(backend: Backend, x: Array, bounds: Bounds | None, *, judge: bool = True) -> Box | None:
+def make_box(
+    backend: Backend, x: Array, bounds: Bounds | None, *, check_examples: bool = True
+) -> Box | None:
     """The box of flat examples for given bounds, if there are any, [b ...] -> [1 d] each.
 
     Raises `InputError` for bounds that are no pair low < high, or do not fit the examples' shape,
-    and with `judge`, where values are known, for examples that lie outside.
+    and with `check_examples`, where values are known, for examples that lie outside.
     """
     if bounds is None:
         return None
     check_bounds(bounds)
     low, high = (_row(backend, x, bound) for bound in bounds)
-    if judge and backend.is_concrete(x) and backend.is_concrete(low) and backend.is_concrete(high):
+    if (
+        check_examples
+        and backend.is_concrete(x)
+        and backend.is_concrete(low)
+        and backend.is_concrete(high)
+    ):
         flat = backend.xp.reshape(x, (-1, low.shape[1]))
         check_within(*map(backend.to_numpy, (flat, low, high)))
     return Box(backend, low, high)
@@ -115,7 +122,7 @@ def box_of(backend: Backend, x: Array, bounds: Bounds | None, *, judge: bool = T
 def _row(backend: Backend, x: Array, bound: Any) -> Array:
     """A bound for each value of an example: [1 d]."""
     xp, shape = backend.xp, tuple(x.shape[1:])
-    row: Array = _values(bound)
+    row: Array = _unfreeze(bound)
     # Arrays may be NumPy's, whatever the framework. (Dynamo cannot ask that of a number.)
     if not isinstance(row, int | float) and framework_of(row) == "numpy":
         row = backend.asarray(row, x)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
-from deepdefense.geometry.boundary import boundary_step, contrast, shortest_step
+from deepdefense.geometry.boundary import boundary_step, gap_cotangent, shortest_step
 from deepdefense.geometry.norms import dual, norm
-from deepdefense.geometry.search import Search
+from deepdefense.geometry.search import SearchResult
 from deepdefense.seam.contract import Array, Backend, Forward
 
-__all__ = ["chord", "implicit", "unrolled"]
+__all__ = ["chord_distance", "implicit_distance", "unrolled_distance"]
 
 
 class _Replay(NamedTuple):
@@ -23,7 +23,7 @@ class _Replay(NamedTuple):
     step: Array  # [b], how many were replayed
 
 
-class _Walk(NamedTuple):
+class _ReplayTask(NamedTuple):
     x: Array  # [b d]
     steps: Array  # [b], how many to replay
     bases: Array  # [b t]
@@ -31,8 +31,8 @@ class _Walk(NamedTuple):
     shortest: Array  # [b]
 
 
-def unrolled(
-    backend: Backend, f: Forward, x: Array, found: Search, *, p: float, steps: int
+def unrolled_distance(
+    backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float, steps: int
 ) -> Array:
     """||sum of the steps||_p, each step a function of the parameters: [b].
 
@@ -40,9 +40,9 @@ def unrolled(
     step are replayed with one: the same value and gradient, at a fraction of the cost.
     """
 
-    def step(state: _Replay, walk: _Walk) -> tuple[_Replay, Array]:
+    def step(state: _Replay, walk: _ReplayTask) -> tuple[_Replay, Array]:
         logits, pull = backend.vjp(f, walk.x + state.shift)
-        direction = _chosen(backend, walk.bases, walk.targets, state.step, logits)
+        direction = _chosen_contrast(backend, walk.bases, walk.targets, state.step, logits)
         # Without a step to take, a zero direction keeps the example in the graph, at rest.
         due = rearrange(state.step < walk.steps, "b -> b 1")
         direction = backend.xp.where(due, direction, backend.xp.zeros_like(direction))
@@ -54,7 +54,7 @@ def unrolled(
     replayed = backend.iterate(
         step,
         _Replay(backend.xp.zeros_like(x), backend.xp.zeros_like(found.steps)),
-        _Walk(x, found.steps, found.bases, found.targets, shortest_step(backend, x, p)),
+        _ReplayTask(x, found.steps, found.bases, found.targets, shortest_step(backend, x, p)),
         found.steps >= 0,
         steps=steps,
         differentiable=True,
@@ -62,7 +62,9 @@ def unrolled(
     return norm(backend, replayed.shift, p)
 
 
-def implicit(backend: Backend, f: Forward, x: Array, found: Search, *, p: float) -> Array:
+def implicit_distance(
+    backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float
+) -> Array:
     """The distance found, with the gradient of the envelope theorem: [b].
 
     At b = x + r held fixed, d||r||_p = -dg(b) / ||grad g(b)||_q: one forward and one backward
@@ -71,17 +73,17 @@ def implicit(backend: Backend, f: Forward, x: Array, found: Search, *, p: float)
     xp = backend.xp
     logits, pull = backend.vjp(f, x + found.shift, twice=False)
     last = xp.maximum(found.steps - 1, xp.zeros_like(found.steps))
-    direction = _chosen(backend, found.bases, found.targets, last, logits)
+    direction = _chosen_contrast(backend, found.bases, found.targets, last, logits)
     gap = reduce(logits * direction, "b k -> b", "sum")
     slope = norm(backend, pull(direction), dual(p))
     nearer = _towards(backend, gap, slope, found.steps > 0)
     return found.length - nearer
 
 
-def chord(
-    backend: Backend, f: Forward, x: Array, found: Search, *, overshoot: float
+def chord_distance(
+    backend: Backend, f: Forward, x: Array, found: SearchResult, *, overshoot: float
 ) -> tuple[Array, Array]:
-    """The distance by the steps of `approach`, and one more by the chord method: [b].
+    """The distance by the steps of `find_nearest_point`, and one more by the chord method: [b].
 
     With b = x + r, where the last step has landed, and w the normal it went along, kept,
 
@@ -96,7 +98,7 @@ def chord(
     """
     xp = backend.xp
     logits = f(x + found.shift)
-    direction = contrast(backend, found.targets[:, 0], found.bases[:, 0], logits)
+    direction = gap_cotangent(backend, found.targets[:, 0], found.bases[:, 0], logits)
     gap = reduce(logits * direction, "b k -> b", "sum")
     rest = backend.stop_gradient(gap)
     usable = (found.steps > 0) & xp.isfinite(rest)
@@ -116,7 +118,9 @@ def _towards(backend: Backend, gap: Array, slope: Array, moved: Array) -> Array:
     return xp.where(usable, ratio, xp.zeros_like(ratio))
 
 
-def _chosen(backend: Backend, bases: Array, targets: Array, step: Array, logits: Array) -> Array:
+def _chosen_contrast(
+    backend: Backend, bases: Array, targets: Array, step: Array, logits: Array
+) -> Array:
     """The cotangent of the gap that a given step went for: [b t], [b t], [b] -> [b k]."""
     xp = backend.xp
     slot = backend.one_hot(step, bases.shape[1], logits) > 0
@@ -124,4 +128,4 @@ def _chosen(backend: Backend, bases: Array, targets: Array, step: Array, logits:
         reduce(xp.where(slot, trace, xp.zeros_like(trace)), "b t -> b", "sum")
         for trace in (bases, targets)
     )
-    return contrast(backend, target, base, logits)
+    return gap_cotangent(backend, target, base, logits)

@@ -10,20 +10,20 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
-from deepdefense.geometry.boundary import Nearest, Task, assign, boundary_step, linearised_step
+from deepdefense.geometry.boundary import Boundary, Task, boundary_step, linearised_step, make_task
 from deepdefense.geometry.bounds import Box
-from deepdefense.geometry.norms import dual, norm, steepest
-from deepdefense.geometry.search import Search
+from deepdefense.geometry.norms import dual, norm, steepest_direction
+from deepdefense.geometry.search import SearchResult
 from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
-__all__ = ["approach"]
+__all__ = ["find_nearest_point"]
 
 # How often what the box cuts off the shortest way is made up for. On MNIST no image then lacks more
 # than some millionths of its way, and after the first time a hundredth.
 FILLS = 3
 
 
-class _Approach(NamedTuple):
+class _NearestPoint(NamedTuple):
     shift: Array  # [b d]
     length: Array  # [b], its p-norm
     slope: Array  # [b], of the last step's normal
@@ -32,7 +32,7 @@ class _Approach(NamedTuple):
     steps: Array  # [b]
 
 
-def approach(
+def find_nearest_point(
     backend: Backend,
     f: Forward,
     x: Array,
@@ -43,18 +43,18 @@ def approach(
     overshoot: float,
     candidates: int,
     box: Box | None = None,
-) -> tuple[Search, Array, Array]:
+) -> tuple[SearchResult, Array, Array]:
     """Towards the nearest point of a boundary, by steps that all set out from x, none tried out.
 
         r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box },  r_0 = 0
 
-    The first step is that of `search`. A later one leads from x to the plane that the linearisation
-    at x + r_i takes for the boundary; one of `search` leads there from x + r_i, and its steps add
-    up to a longer way. The errands are those of `search` with `reach`. The clean logits serve the
-    first step too, so a step is one forward pass and a backward pass for each candidate.
+    The first step is that of `search_boundary`. A later one leads from x to the plane that the
+    linearisation at x + r_i takes for the boundary; one of `search_boundary` leads there from
+    x + r_i, and its steps add up to a longer path. The tasks are those of `search_boundary` with
+    `reach`. The first step reuses the clean logits.
 
-    As `search` returns, with `success` False throughout and only the last step's classes; within a
-    box `slope` is |dg| / d||r||_p, by how much the gap changes as the way grows.
+    As `search_boundary` returns, with `success` False throughout and only the last step's classes;
+    within a box `slope` is |dg| / d||r||_p, by how much the gap changes as the way grows.
 
     Source: Hasofer and Lind (1974), "Exact and invariant second-moment code format"; Rackwitz and
     Fiessler (1978), "Structural reliability under combined random load sequences".
@@ -62,17 +62,19 @@ def approach(
     xp = backend.xp
     x = backend.stop_gradient(x)
     clean, fold = backend.class_gradients(f, x)
-    task, finite = assign(backend, x, clean, label, candidates, p)
+    task, finite = make_task(backend, x, clean, label, candidates, p)
 
-    def onto(state: _Approach, task: Task, logits: Array, fold: Fold) -> tuple[_Approach, Array]:
+    def onto(
+        state: _NearestPoint, task: Task, logits: Array, fold: Fold
+    ) -> tuple[_NearestPoint, Array]:
         move, slope, base, nearest = linearised_step(
-            backend, task, state.shift, logits, fold, p, anew=True
+            backend, task, state.shift, logits, fold, p, from_x=True
         )
         if box is not None:
             move, slope = _shortest_within(backend, box, task.x, move, nearest, p)
         length = norm(backend, move, p)
         exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
-        taken = _Approach(
+        taken = _NearestPoint(
             shift=xp.where(rearrange(exists, "b -> b 1"), move, state.shift),
             length=xp.where(exists, length, state.length),
             slope=xp.where(exists, slope, state.slope),
@@ -82,13 +84,13 @@ def approach(
         )
         return taken, exists
 
-    def step(state: _Approach, task: Task) -> tuple[_Approach, Array]:
+    def step(state: _NearestPoint, task: Task) -> tuple[_NearestPoint, Array]:
         logits, fold = backend.class_gradients(f, task.x + state.shift)
         return onto(state, task, logits, fold)
 
     none = xp.zeros_like(task.label)
     zero = xp.zeros_like(task.shortest)
-    start = _Approach(xp.zeros_like(x), zero, zero, none, none, none)
+    start = _NearestPoint(xp.zeros_like(x), zero, zero, none, none, none)
     state, active = onto(start, task, clean, fold)
     # An example that is not finite has been moved, if its logits are finite, and is moved back.
     state = state._replace(
@@ -98,7 +100,7 @@ def approach(
     )
     if steps > 1:
         state = backend.iterate(step, state, task, active & finite, steps=steps - 1)
-    found = Search(
+    found = SearchResult(
         shift=state.shift,
         length=state.length,
         slope=state.slope,
@@ -111,7 +113,7 @@ def approach(
 
 
 def _shortest_within(
-    backend: Backend, box: Box, x: Array, move: Array, plane: Nearest, p: float
+    backend: Backend, box: Box, x: Array, move: Array, plane: Boundary, p: float
 ) -> tuple[Array, Array]:
     """The shortest step from x onto the plane in the box, and its slope: [b d], [b].
 
@@ -123,14 +125,14 @@ def _shortest_within(
     xp = backend.xp
     beyond = xp.abs(plane.gap)
     none = xp.zeros_like(beyond)
-    point = box.inside(x + move)
+    point = box.clip(x + move)
     for _ in range(FILLS):
         lacking = beyond - reduce(plane.normal * (point - x), "b d -> b", "sum")
         lacking = xp.where(lacking > 0, lacking, none)
-        free = box.free(point, plane.normal)
-        point = box.inside(point + boundary_step(backend, lacking, free, p, none)[0])
-    rise, way = steepest(backend, box.free(point, plane.normal), p)
-    outward = steepest(backend, point - x, dual(p))[1]  # grad ||r||_p
+        free = box.mask_outward(point, plane.normal)
+        point = box.clip(point + boundary_step(backend, lacking, free, p, none)[0])
+    rise, way = steepest_direction(backend, box.mask_outward(point, plane.normal), p)
+    outward = steepest_direction(backend, point - x, dual(p))[1]  # grad ||r||_p
     growth = reduce(outward * way, "b d -> b", "sum")
     usable = growth > 0
     slope = xp.where(usable, rise / xp.where(usable, growth, xp.ones_like(growth)), none)

@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 
 from deepdefense.seam.contract import Array, Backend
 
-__all__ = ["constant_norm", "dual", "norm", "steepest"]
+__all__ = ["constant_norm", "dual", "norm", "steepest_direction"]
 
 # Below this 2-norm too much may be lost of squares that vanish: in float32 those of all that is
 # smaller than 1e-19 do.
@@ -80,7 +80,7 @@ def constant_norm(backend: Backend, v: Array, p: float) -> Array:
     return norm(backend, v, p)
 
 
-def steepest(backend: Backend, w: Array, p: float) -> tuple[Array, Array]:
+def steepest_direction(backend: Backend, w: Array, p: float) -> tuple[Array, Array]:
     """The unit direction along which a linear function with gradient w rises fastest.
 
     u = argmax { <w, u> : ||u||_p <= 1 } = |w|^(q-1) sign(w) / ||w||_q^(q-1), and the rise is

@@ -1,8 +1,9 @@
 """The walk to a decision boundary, by steps onto the nearest linearised one, in any p-norm.
 
-`search` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched. The attack
-and the Deep Defense penalty share it. The penalty also reaches the true label of a misclassified
-example by it. `deepdefense.geometry.nearest_point` is another search with the same steps.
+`search_boundary` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched.
+The attack and the Deep Defense penalty share it. The penalty also reaches the true label of a
+misclassified example by it. `deepdefense.geometry.nearest_point` is another search with the same
+steps.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from typing import NamedTuple
 from einops import rearrange, reduce, repeat
 
 from deepdefense.geometry.boundary import (
-    Nearest,
+    Boundary,
     Task,
-    assign,
     boundary_step,
     linearised_step,
+    make_task,
 )
 from deepdefense.geometry.bounds import Box
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
-__all__ = ["Search", "search"]
+__all__ = ["SearchResult", "search_boundary"]
 
 # What a bound cuts off a step is made up for if the step is no longer than this share of the way so
 # far: the next linearisation would differ little from this one. More of it saves more of them, and
@@ -34,7 +35,7 @@ NEARLY = 0.1
 ACROSS = 0.1
 
 
-class Search(NamedTuple):
+class SearchResult(NamedTuple):
     """Where a search has come to, per example; t is the cap on the steps.
 
     `shift` [b d]: the sum of the steps, without overshoot; `length` [b]: its p-norm; `slope` [b]:
@@ -51,7 +52,7 @@ class Search(NamedTuple):
     targets: Array
 
 
-def search(
+def search_boundary(
     backend: Backend,
     f: Forward,
     x: Array,
@@ -63,24 +64,24 @@ def search(
     candidates: int,
     box: Box | None = None,
     reach: bool = False,
-) -> tuple[Search, Array, Array]:
+) -> tuple[SearchResult, Array, Array]:
     """Walk every example to a decision boundary by steps onto the nearest linearised one.
 
     A right example leaves its label (the predicted class if `label` is None) for the nearest of
     the other candidates. A wrong one stays where it is or, with `reach`, walks to its label.
     Points stay in the `box`, if there is one: each is moved to its nearest point there.
 
-    Shapes: x [b d], label [b] -> `Search`, right [b], finite [b]. An example whose input or logits
-    are not finite is neither moved nor successful. All results are constants.
+    Shapes: x [b d], label [b] -> `SearchResult`, right [b], finite [b]. An example whose input or
+    logits are not finite is neither moved nor successful. All results are constants.
     """
     xp = backend.xp
     x = backend.stop_gradient(x)
-    task, finite = assign(backend, x, backend.forward(f, x), label, candidates, p)
+    task, finite = make_task(backend, x, backend.forward(f, x), label, candidates, p)
 
     def within(point: Array) -> Array:
-        return point if box is None else box.inside(point)
+        return point if box is None else box.clip(point)
 
-    def step(state: Search, task: Task) -> tuple[Search, Array]:
+    def step(state: SearchResult, task: Task) -> tuple[SearchResult, Array]:
         point = task.x + state.shift
         logits, fold = backend.class_gradients(f, point)
         move, slope, base, nearest = linearised_step(
@@ -98,7 +99,7 @@ def search(
             xp.isfinite(logits), 1
         )
         slot = backend.one_hot(state.steps, steps, logits) > 0
-        taken = Search(
+        taken = SearchResult(
             shift=shift,
             length=xp.where(exists, length, state.length),
             slope=slope,
@@ -112,7 +113,7 @@ def search(
         return taken, exists & ~success
 
     none = xp.zeros_like(task.label)
-    start = Search(
+    start = SearchResult(
         shift=xp.zeros_like(x),
         length=xp.zeros_like(task.shortest),
         slope=xp.zeros_like(task.shortest),
@@ -134,7 +135,9 @@ def _kept_in(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
     if box is None or p >= 2:
         return fold
     return lambda step, state, contrasts: fold(
-        lambda state, some, normals: step(state, some, box.along(point, normals)), state, contrasts
+        lambda state, some, normals: step(state, some, box.mask_outward_each(point, normals)),
+        state,
+        contrasts,
     )
 
 
@@ -142,9 +145,9 @@ def _within(
     backend: Backend,
     box: Box,
     task: Task,
-    state: Search,
+    state: SearchResult,
     shift: Array,
-    plane: Nearest,
+    plane: Boundary,
     p: float,
     overshoot: float,
 ) -> Array:
@@ -156,10 +159,10 @@ def _within(
     """
     xp = backend.xp
     small = plane.distance <= NEARLY * state.length
-    shift = box.inside(task.x + shift) - task.x
-    tried = box.inside(task.x + (1 + (1 - ACROSS) * overshoot) * shift)
+    shift = box.clip(task.x + shift) - task.x
+    tried = box.clip(task.x + (1 + (1 - ACROSS) * overshoot) * shift)
     gap = plane.gap + reduce(plane.normal * (tried - task.x - state.shift), "b d -> b", "sum")
     none = xp.zeros_like(gap)
-    free = box.free(tried, plane.normal)
+    free = box.mask_outward(tried, plane.normal)
     more, _ = boundary_step(backend, xp.where(small & (gap < 0), gap, none), free, p, none)
-    return box.inside(task.x + shift + more) - task.x
+    return box.clip(task.x + shift + more) - task.x

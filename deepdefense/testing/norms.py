@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from deepdefense.geometry.norms import constant_norm, dual, norm, steepest
+from deepdefense.geometry.norms import constant_norm, dual, norm, steepest_direction
 from deepdefense.geometry.rho import rho
 from deepdefense.testing.harness import Harness
 from deepdefense.testing.strategies import ORDERS, Case, cases, given
@@ -47,7 +47,7 @@ class NormTests(Harness):
     @given(vectors, orders)
     def test_steepest_attains_the_dual_norm_with_unit_length(self, w: np.ndarray, p: float) -> None:
         """<w, u> = ||w||_q with ||u||_p = 1: Hoelder's inequality, met with equality."""
-        slope, direction = self.run(lambda w: steepest(self.seam, w, p), w)
+        slope, direction = self.run(lambda w: steepest_direction(self.seam, w, p), w)
         np.testing.assert_allclose(np.linalg.norm(direction, p, axis=1), 1, rtol=1e-9)
         np.testing.assert_allclose((w * direction).sum(1), slope, rtol=1e-9)
         np.testing.assert_allclose(slope, np.linalg.norm(w, dual(p), axis=1), rtol=1e-12)
@@ -55,7 +55,7 @@ class NormTests(Harness):
     @pytest.mark.parametrize("p", [*ORDERS, 1.01, 100.0])
     def test_zero_rows(self, p: float) -> None:
         def both(v: Any) -> Any:
-            return norm(self.seam, v, p), *steepest(self.seam, v, p)
+            return norm(self.seam, v, p), *steepest_direction(self.seam, v, p)
 
         for part in self.run(both, np.zeros((2, 3))):
             np.testing.assert_array_equal(part, 0)
@@ -83,7 +83,7 @@ class NormGradientTests(Harness):
         def gradient(v: Any) -> Any:
             def f(v: Any) -> Any:
                 xp = self.seam.xp
-                slope, direction = steepest(self.seam, v, p)
+                slope, direction = steepest_direction(self.seam, v, p)
                 parts = [norm(self.seam, v, p), slope, norm(self.seam, direction, 2)]
                 return xp.reshape(sum(parts), (-1, 1)), xp.reshape(parts[0], (-1, 1))
 

@@ -14,17 +14,17 @@ from deepdefense.geometry.norms import norm
 from deepdefense.seam.contract import Array, Backend
 from deepdefense.seam.validation import check_count
 
-__all__ = ["check_ball", "generators", "projected", "start"]
+__all__ = ["check_ball_order", "draw_start", "make_generators", "project_ball"]
 
 
-def check_ball(p: Any) -> float:
+def check_ball_order(p: Any) -> float:
     """The order of the norm, 2 or inf."""
     if p not in (2, math.inf) or isinstance(p, bool):
         raise InputError(f"p must be 2 or inf for an attack within eps, got {p!r}")
     return float(p)
 
 
-def projected(backend: Backend, delta: Array, radius: Array, p: float) -> Array:
+def project_ball(backend: Backend, delta: Array, radius: Array, p: float) -> Array:
     """The nearest point of the ball: [b d], radius [b] -> [b d]."""
     xp = backend.xp
     edge = rearrange(radius, "b -> b 1")
@@ -35,7 +35,7 @@ def projected(backend: Backend, delta: Array, radius: Array, p: float) -> Array:
     return xp.where(outside, delta * (edge / xp.where(outside, size, xp.ones_like(size))), delta)
 
 
-def generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generator]:
+def make_generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generator]:
     """A source of random numbers for each example [b d], seeded by its values and by `seed`.
 
     So what is drawn for an example depends neither on its place in a batch nor on the framework or
@@ -54,7 +54,7 @@ def generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generato
     return [np.random.Generator(np.random.Philox(key=word)) for word in words]
 
 
-def start(
+def draw_start(
     backend: Backend, x: Array, sources: list[np.random.Generator], eps: float, p: float
 ) -> Array:
     """A point drawn evenly from the ball around zero for each example: [b d]."""

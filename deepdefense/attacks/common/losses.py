@@ -14,7 +14,7 @@ from einops import einsum, rearrange, reduce
 
 from deepdefense.seam.contract import Array, Backend, Forward
 
-__all__ = ["Loss", "cross_entropy", "dlr", "gradient", "margin", "targeted_dlr"]
+__all__ = ["Loss", "dlr", "log_odds", "loss_gradient", "margin", "targeted_dlr"]
 
 
 class Loss(NamedTuple):
@@ -27,7 +27,7 @@ class Loss(NamedTuple):
     cotangent: Array
 
 
-def gradient(
+def loss_gradient(
     backend: Backend, f: Forward, point: Array, loss: Callable[[Array], Loss]
 ) -> tuple[Array, Array, Array]:
     """Logits [b k], the loss [b] and its gradient at a point, [b d] -> [b d]; all constant."""
@@ -58,7 +58,7 @@ def margin(backend: Backend, logits: Array, label: Array) -> Loss:
     return _linear(logits, rival - own)
 
 
-def cross_entropy(backend: Backend, logits: Array, label: Array) -> Loss:
+def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
     """The log-odds against the label, log sum_{k != y} exp f_k - f_y.
 
     It is log(exp(CE) - 1): it rises where the cross-entropy does and its gradient has the same

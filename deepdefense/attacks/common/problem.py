@@ -14,16 +14,21 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
-from deepdefense.attacks.common.losses import Loss, gradient, margin
+from deepdefense.attacks.common.losses import Loss, loss_gradient, margin
 from deepdefense.errors import InputError
-from deepdefense.geometry.boundary import boundary_step, contrast, flatten, nearest_boundary
-from deepdefense.geometry.bounds import Bounds, Box, box_of
+from deepdefense.geometry.boundary import (
+    boundary_step,
+    flatten_inputs,
+    gap_cotangent,
+    nearest_boundary,
+)
+from deepdefense.geometry.bounds import Bounds, Box, make_box
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.validation import check_labels, warn_if_probabilities
 
-__all__ = ["Example", "Perturbation", "Problem", "posed"]
+__all__ = ["Example", "Perturbation", "Problem", "open_problem"]
 
 # What fools leads by this many roundings of the largest logit: a batch of another size rounds anew.
 CLEARANCE = 64
@@ -73,52 +78,54 @@ class Problem:
     box: Box | None
     shape: tuple[int, ...]
 
-    def inside(self, point: Array) -> Array:
+    def clip(self, point: Array) -> Array:
         """The point [b d] itself, or the nearest one within the bounds if there are any."""
-        return point if self.box is None else self.box.inside(point)
+        return point if self.box is None else self.box.clip(point)
 
-    def fooled(self, logits: Array, label: Array) -> Array:
+    def is_fooled(self, logits: Array, label: Array) -> Array:
         """Where finite logits [b k] decide as the attack wants, by more than rounding: [b].
 
         A point on the boundary would be fooled in one batch, and not in another.
         """
         backend = self.backend
-        lead = self.aim(margin(backend, logits, label)).value
+        lead = self.orient(margin(backend, logits, label)).value
         size = reduce(backend.xp.abs(logits), "b k -> b", "max")
         clear = lead > CLEARANCE * backend.epsilon(logits) * size
         return clear & backend.xp.all(backend.xp.isfinite(logits), 1)
 
     @cached_property
-    def already(self) -> Array:
+    def is_done(self) -> Array:
         """Where there is nothing to do: [b]."""
         xp, label = self.backend.xp, self.example.label
         hit = xp.argmax(self.clean, 1) == label
         return (hit if self.targeted else ~hit) & xp.all(xp.isfinite(self.clean), 1)
 
     @cached_property
-    def open(self) -> Array:
+    def is_open(self) -> Array:
         """Where there is something to do, and the example and its logits are finite: [b]."""
         xp = self.backend.xp
         finite = xp.all(xp.isfinite(self.example.x), 1) & xp.all(xp.isfinite(self.clean), 1)
-        return finite & ~self.already
+        return finite & ~self.is_done
 
-    def aim(self, loss: Loss) -> Loss:
+    def orient(self, loss: Loss) -> Loss:
         """The loss as this attack drives it: up to leave the label, down to reach it."""
         return Loss(-loss.value, -loss.cotangent) if self.targeted else loss
 
-    def rise(self, point: Array, loss: Callable[[Array], Loss]) -> tuple[Array, Array, Array]:
+    def find_ascent(
+        self, point: Array, loss: Callable[[Array], Loss]
+    ) -> tuple[Array, Array, Array]:
         """Logits [b k], what is driven up [b], and its gradient at a point: [b d] -> [b d].
 
         The gradient is 0 where it is not finite. All are constants.
         """
         xp = self.backend.xp
-        logits, value, slope = gradient(
-            self.backend, self.f, point, lambda logits: self.aim(loss(logits))
+        logits, value, slope = loss_gradient(
+            self.backend, self.f, point, lambda logits: self.orient(loss(logits))
         )
         finite = rearrange(xp.all(xp.isfinite(slope), 1), "b -> b 1")
         return logits, value, xp.where(finite, slope, xp.zeros_like(slope))
 
-    def nearer(
+    def keep_nearest(
         self, best: Array, nearest: Array, point: Array, distance: Array, fooled: Array
     ) -> tuple[Array, Array]:
         """The nearest point that fooled [b d] and its distance [b], now that one more is tried."""
@@ -129,7 +136,7 @@ class Problem:
             xp.where(better, distance, nearest),
         )
 
-    def first_estimate(self, p: float, candidates: int = 10) -> Estimate:
+    def estimate_distance(self, p: float, candidates: int = 10) -> Estimate:
         """Where the network, linearised at the examples, would cross: `Estimate`.
 
         Untargeted, it is the nearest boundary of those with the `candidates` highest logits; the
@@ -143,11 +150,11 @@ class Problem:
         logits, fold = backend.class_gradients(self.f, x)
         if self.targeted:
             contrasts = rearrange(
-                self.aim(margin(backend, logits, label)).cotangent, "b k -> b 1 k"
+                self.orient(margin(backend, logits, label)).cotangent, "b k -> b 1 k"
             )
         else:
             ranked = backend.rank(logits, min(candidates, depth))
-            contrasts = contrast(backend, ranked[:, 1:], rearrange(label, "b -> b 1"), logits)
+            contrasts = gap_cotangent(backend, ranked[:, 1:], rearrange(label, "b -> b 1"), logits)
         near = nearest_boundary(backend, x, logits, fold, contrasts, p)
         shortest = xp.zeros_like(near.gap)
         move, slope = boundary_step(backend, near.gap, near.normal, p, shortest)
@@ -158,25 +165,25 @@ class Problem:
         return Estimate(
             unit=xp.where(usable, distance, fallback),
             slope=slope,
-            point=self.inside(x + xp.where(rearrange(usable, "b -> b 1"), move, 0 * x)),
+            point=self.clip(x + xp.where(rearrange(usable, "b -> b 1"), move, 0 * x)),
         )
 
-    def result(self, point: Array, found: Array, steps: Array) -> Perturbation:
+    def make_result(self, point: Array, found: Array, steps: Array) -> Perturbation:
         """The examples [b d], moved where there was something to do, in their own shape."""
         xp, x = self.backend.xp, self.example.x
-        moved = rearrange(self.open, "b -> b 1")
+        moved = rearrange(self.is_open, "b -> b 1")
         perturbed = xp.where(moved, point, x)
         shape = (-1, *self.shape)
         return Perturbation(
             xp.reshape(perturbed, shape),
             xp.reshape(perturbed - x, shape),
-            self.already | (found & self.open),
+            self.is_done | (found & self.is_open),
             steps,
         )
 
 
 @contextmanager
-def posed(
+def open_problem(
     model: Model, x: Array, y: Array | None, *, targeted: bool, bounds: Bounds | None
 ) -> Iterator[Problem]:
     """The problem, while the model is in inference mode.
@@ -191,7 +198,7 @@ def posed(
     elif targeted:
         raise InputError("a targeted attack needs y, the class that each example is to reach")
     with backend.inference(model) as f:
-        flat_f, flat = flatten(backend, f, backend.stop_gradient(x))
+        flat_f, flat = flatten_inputs(backend, f, backend.stop_gradient(x))
         clean = backend.forward(flat_f, flat)
         warn_if_probabilities(backend, clean)
         predicted = backend.xp.argmax(clean, 1)
@@ -202,6 +209,6 @@ def posed(
             example=Example(flat, label),
             clean=clean,
             targeted=targeted,
-            box=box_of(backend, x, bounds),
+            box=make_box(backend, x, bounds),
             shape=tuple(x.shape[1:]),
         )

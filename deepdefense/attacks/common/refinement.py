@@ -8,12 +8,12 @@ from einops import einsum, rearrange
 
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Example, Perturbation, Problem
-from deepdefense.geometry.norms import norm, steepest
+from deepdefense.geometry.norms import norm, steepest_direction
 from deepdefense.seam.contract import Array
 
-__all__ = ["concluded", "turned"]
+__all__ = ["finish", "project_on_hyperplane"]
 
-HALVINGS = 10  # of the segment from the example to the point found
+BISECTIONS = 10  # of the segment from the example to the point found
 
 
 TURNS = 4  # towards the normal, at most
@@ -34,7 +34,7 @@ class _Ends(NamedTuple):
     point: Array
 
 
-def tightened(problem: Problem, point: Array, found: Array) -> Array:
+def bisect(problem: Problem, point: Array, found: Array) -> Array:
     """The points [b d] found, drawn in along the segment to their examples while they still fool.
 
     Bisection: ten forward passes bring the length within a thousandth of the crossing.
@@ -44,8 +44,8 @@ def tightened(problem: Problem, point: Array, found: Array) -> Array:
 
     def halve(state: _Segment, ends: _Ends) -> tuple[_Segment, Array]:
         middle = (state.low + state.high) / 2
-        tried = problem.inside(ends.x + rearrange(middle, "b -> b 1") * (ends.point - ends.x))
-        fooled = problem.fooled(backend.forward(problem.f, tried), ends.label)
+        tried = problem.clip(ends.x + rearrange(middle, "b -> b 1") * (ends.point - ends.x))
+        fooled = problem.is_fooled(backend.forward(problem.f, tried), ends.label)
         return (
             _Segment(
                 low=xp.where(fooled, state.low, middle),
@@ -58,10 +58,10 @@ def tightened(problem: Problem, point: Array, found: Array) -> Array:
     x, label = problem.example
     zero = xp.zeros_like(x[:, 0])
     state = _Segment(zero, zero + 1, point)
-    return backend.iterate(halve, state, _Ends(x, label, point), found, steps=HALVINGS).best
+    return backend.iterate(halve, state, _Ends(x, label, point), found, steps=BISECTIONS).best
 
 
-def turned(
+def project_on_hyperplane(
     problem: Problem, example: Example, point: Array, p: float, beyond: float = 0.0
 ) -> tuple[Array, Array]:
     """The nearest point to the example of the hyperplane through `point`, and where there is one.
@@ -73,19 +73,19 @@ def turned(
     """
     backend = problem.backend
     xp, (x, label) = backend.xp, example
-    _, _, normal = problem.rise(point, lambda logits: margin(backend, logits, label))
-    slope, way = steepest(backend, normal, p)
+    _, _, normal = problem.find_ascent(point, lambda logits: margin(backend, logits, label))
+    slope, way = steepest_direction(backend, normal, p)
     there = slope > 0
     reach = (1 + beyond) * einsum(point - x, normal, "b d, b d -> b")
     length = xp.where(there, reach, 0 * reach) / xp.where(there, slope, xp.ones_like(slope))
-    return problem.inside(x + rearrange(length, "b -> b 1") * way), there
+    return problem.clip(x + rearrange(length, "b -> b 1") * way), there
 
 
 class _Point(NamedTuple):
     point: Array  # [b d]
 
 
-def settled(problem: Problem, point: Array, found: Array, p: float) -> Array:
+def refine(problem: Problem, point: Array, found: Array, p: float) -> Array:
     """The points [b d] found, brought to rest: drawn in, turned a few times, and drawn in again.
 
     A turned point is set a thousandth beyond the hyperplane, and taken where it fools and is
@@ -96,21 +96,21 @@ def settled(problem: Problem, point: Array, found: Array, p: float) -> Array:
     xp = backend.xp
 
     def turn(state: _Point, example: Example) -> tuple[_Point, Array]:
-        tried, _ = turned(problem, example, state.point, p, BEYOND)
-        fooled = problem.fooled(backend.forward(problem.f, tried), example.label)
+        tried, _ = project_on_hyperplane(problem, example, state.point, p, BEYOND)
+        fooled = problem.is_fooled(backend.forward(problem.f, tried), example.label)
         size = norm(backend, state.point - example.x, p)
         nearer = fooled & (norm(backend, tried - example.x, p) < size)
         return _Point(xp.where(rearrange(nearer, "b -> b 1"), tried, state.point)), nearer
 
-    state = _Point(tightened(problem, point, found))
+    state = _Point(bisect(problem, point, found))
     state = backend.iterate(turn, state, problem.example, found, steps=TURNS)
-    return tightened(problem, state.point, found)
+    return bisect(problem, state.point, found)
 
 
-def concluded(
+def finish(
     problem: Problem, best: Array, nearest: Array, last: Array, steps: Array, p: float
 ) -> Perturbation:
     """The nearest point that fooled [b d], at rest; the last one tried where none did."""
     found = problem.backend.xp.isfinite(nearest)
     point = problem.backend.xp.where(rearrange(found, "b -> b 1"), best, last)
-    return problem.result(settled(problem, point, found & problem.open, p), found, steps)
+    return problem.make_result(refine(problem, point, found & problem.is_open, p), found, steps)

@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 from deepdefense.attacks.common.losses import Loss
 from deepdefense.attacks.common.problem import Perturbation, Problem
-from deepdefense.attacks.common.refinement import concluded
+from deepdefense.attacks.common.refinement import finish
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.contract import Array, Backend
 
-__all__ = ["Start", "View", "cosine", "walk"]
+__all__ = ["WalkTask", "WalkView", "cosine_schedule", "walk"]
 
 
-class Start(NamedTuple):
+class WalkTask(NamedTuple):
     """What stays fixed for an example: itself, its class, and the first-order distance `unit`."""
 
     x: Array  # [b d]
@@ -27,7 +27,7 @@ class Start(NamedTuple):
     unit: Array  # [b]
 
 
-class View(NamedTuple):
+class WalkView(NamedTuple):
     """What a walk sees at a point x + delta that it has just tried.
 
     `delta` [b d] and its length `distance` [b]; whether it is `fooled` [b]; the `value` [b] that is
@@ -45,7 +45,7 @@ class View(NamedTuple):
     time: Array
 
 
-class _Walk(NamedTuple):
+class _WalkState(NamedTuple):
     point: Array  # [b d], to try next
     radius: Array  # [b]
     time: Array  # [b]
@@ -54,10 +54,12 @@ class _Walk(NamedTuple):
     steps: Array  # [b]
 
 
-Move = Callable[[Start, View], tuple[Array, Array]]  # the next delta [b d], and its radius [b]
+Move = Callable[
+    [WalkTask, WalkView], tuple[Array, Array]
+]  # the next delta [b d], and its radius [b]
 
 
-def cosine(backend: Backend, time: Array, first: float, last: float) -> Array:
+def cosine_schedule(backend: Backend, time: Array, first: float, last: float) -> Array:
     """From `first` at time 0 to `last` at time 1, along half a cosine."""
     return last + (first - last) * (1 + backend.xp.cos(math.pi * time)) / 2
 
@@ -74,18 +76,20 @@ def walk(
     backend = problem.backend
     xp = backend.xp
 
-    def step(state: _Walk, start: Start) -> tuple[_Walk, Array]:
-        logits, value, gradient = problem.rise(
+    def step(state: _WalkState, start: WalkTask) -> tuple[_WalkState, Array]:
+        logits, value, gradient = problem.find_ascent(
             state.point, lambda logits: loss(backend, logits, start.label)
         )
         delta = state.point - start.x
         distance = norm(backend, delta, p)
-        fooled = problem.fooled(logits, start.label)
-        best, nearest = problem.nearer(state.best, state.nearest, state.point, distance, fooled)
-        view = View(delta, distance, fooled, value, gradient, state.radius, nearest, state.time)
+        fooled = problem.is_fooled(logits, start.label)
+        best, nearest = problem.keep_nearest(
+            state.best, state.nearest, state.point, distance, fooled
+        )
+        view = WalkView(delta, distance, fooled, value, gradient, state.radius, nearest, state.time)
         delta, radius = move(start, view)
-        state = _Walk(
-            point=problem.inside(start.x + delta),
+        state = _WalkState(
+            point=problem.clip(start.x + delta),
             radius=radius,
             time=state.time + 1 / steps,
             best=best,
@@ -94,10 +98,10 @@ def walk(
         )
         return state, xp.isfinite(radius)
 
-    (x, label), estimate = problem.example, problem.first_estimate(p)
-    start = Start(x, label, estimate.unit)
+    (x, label), estimate = problem.example, problem.estimate_distance(p)
+    start = WalkTask(x, label, estimate.unit)
     zero = xp.zeros_like(estimate.unit)
-    begun = _Walk(
+    begun = _WalkState(
         point=estimate.point,
         radius=estimate.unit,
         time=zero,
@@ -105,5 +109,5 @@ def walk(
         nearest=zero + math.inf,
         steps=xp.zeros_like(label),
     )
-    state = backend.iterate(step, begun, start, problem.open, steps=steps)
-    return concluded(problem, state.best, state.nearest, state.point, state.steps, p)
+    state = backend.iterate(step, begun, start, problem.is_open, steps=steps)
+    return finish(problem, state.best, state.nearest, state.point, state.steps, p)
