@@ -14,7 +14,7 @@ __all__ = ["fill"]
 def fill(template: str, **content: Any) -> str:
     """The page of a template; all that it names must be there, and text is escaped."""
     environment = Environment(
-        loader=PackageLoader("deepdefense", "report"),
+        loader=PackageLoader("deepdefense", "app/pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
