@@ -25,7 +25,7 @@ from benchmarks.strength import nearest, within
 from benchmarks.subjects import of_zoo, trained
 from deepdefense.app.data import load
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.provenance import environment
+from deepdefense.evaluation.provenance import describe_environment
 from deepdefense.seam.choosing import available_backends
 from deepdefense.seam.training import training_backend
 from deepdefense.zoo import NETWORKS
@@ -172,7 +172,7 @@ def _write(out: Path | None, found: Mapping[str, Rows]) -> None:
     content = {
         "schema": "deepdefense.bench/1",
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "environment": environment("torch") | _machine(),
+        "environment": describe_environment("torch") | _machine(),
         **found,
     }
     if out is not None:

@@ -29,7 +29,7 @@ def draw(folder: Path) -> Figure:
     backend = training_backend(settings["backend"])
     given = settings["weights"] or folder / "reference.safetensors"
     rows = [int(np.flatnonzero(data.y_test == label)[1]) for label in CLASSES]
-    images = data.display(data.x_test[rows])
+    images = data.to_pictures(data.x_test[rows])
     assert images is not None, f"{settings['data']} are no images"
 
     figure = Figure(figsize=(7.6, 4.9), layout="constrained")
@@ -42,7 +42,7 @@ def draw(folder: Path) -> Figure:
         with backend.inference(model) as f:
             taken = backend.to_numpy(backend.forward(f, found.x)).argmax(1)
         ratios = backend.to_numpy(dd.rho(found.delta, x))
-        perturbed = data.display(backend.to_numpy(found.x))
+        perturbed = data.to_pictures(backend.to_numpy(found.x))
         assert perturbed is not None
         for row, image in enumerate(images):
             delta = perturbed[row] - image

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import deepdefense as dd
-from deepdefense.evaluation.rho import Summary, measure, summarize
+from deepdefense.evaluation.rho import Summary, measure_rho, summarize_rho
 from deepdefense.seam.choosing import backend_for
 from deepdefense.seam.progress import Watcher
 
@@ -33,7 +33,7 @@ TRAIN, TEST = blobs(150, 0), blobs(60, 1)
 
 def summary(model: Any, x: Any, y: Any) -> Summary:
     """Accuracy and rho_2 as `evaluate` gives them, without its other attacks and its checks."""
-    return summarize(measure(model, x, y, backend=backend_for(model, x)))
+    return summarize_rho(measure_rho(model, x, y, backend=backend_for(model, x)))
 
 
 class Interrupt(Watcher):

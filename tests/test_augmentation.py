@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import deepdefense as dd
 from deepdefense.defenses.objective import Objective
-from deepdefense.evaluation.dataset import Raw, preprocessed
+from deepdefense.evaluation.dataset import RawData, preprocess
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import training_backend
 from deepdefense.training.augmentation import augment, check_images
@@ -96,7 +96,7 @@ def test_training_sees_whole_images_moved() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, 1, 5, 5), dtype=np.uint8)
     labels = np.arange(6) % 2
-    data = preprocessed("pixels", Raw(pixels, labels, pixels, labels), ())
+    data = preprocess("pixels", RawData(pixels, labels, pixels, labels), ())
     seen: list[Any] = []
 
     class Watching(Objective):

@@ -25,7 +25,7 @@ def test_npz_floats_are_taken_as_they_are(tmp_path):
     np.testing.assert_array_equal(data.x_test, keys["x_test"].astype(np.float32))
     np.testing.assert_array_equal(data.y_test, keys["y_test"])
     assert (data.scale, data.classes, data.class_names) == (0.0, 2, ("0", "1"))
-    assert data.display(data.x_test) is None
+    assert data.to_pictures(data.x_test) is None
     assert data.preprocessing == "taken as they are, nothing subtracted"
 
 

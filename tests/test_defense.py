@@ -13,7 +13,7 @@ import pytest
 
 import deepdefense as dd
 from deepdefense.errors import InputError
-from deepdefense.evaluation.provenance import plain
+from deepdefense.evaluation.provenance import to_json
 from deepdefense.training.report import describe_objective
 
 
@@ -96,7 +96,7 @@ def test_bounds_that_are_arrays_are_compared_and_written_down() -> None:
     assert replace(defense, c=1.0).bounds == defense.bounds
     low[:] = 2.0  # a copy is held
     assert defense == same
-    written = json.loads(json.dumps(plain(describe_objective(defense))))["bounds"]
+    written = json.loads(json.dumps(to_json(describe_objective(defense))))["bounds"]
     assert [text.rpartition(", ")[0] for text in written] == [
         "array [1, 2, 2] from 0 to 0",
         "array [1, 2, 2] from 1 to 1",

@@ -15,11 +15,11 @@ import deepdefense as dd
 from blobs import Interrupt
 from deepdefense.evaluation.statistics import (
     bootstrap,
-    compare,
-    curve,
-    distances,
-    robust,
-    share_interval,
+    compare_distances,
+    robust_accuracy,
+    security_curve,
+    summarize_distances,
+    wilson_interval,
 )
 from deepdefense_numpy.networks import TinyNetwork
 
@@ -32,18 +32,18 @@ Y = NETWORK(X).argmax(1)
 
 def test_failures_count_as_beyond_and_mistakes_as_zero() -> None:
     values = np.array([0.0, 0.0, 1.0, 2.0, 3.0, math.inf, math.inf, math.inf])
-    found = distances(values)
+    found = summarize_distances(values)
     assert (found.median, found.wrong, found.censored) == (2.0, 2, 3)
     assert dict(found.quantiles) == {
         "5": 0.0, "10": 0.0, "25": 0.0, "50": 2.0, "75": None, "90": None
     }  # fmt: skip
-    assert robust(values, 0.0) == 6 / 8
-    assert robust(values, 2.0) == 4 / 8
-    line = curve(values)
+    assert robust_accuracy(values, 0.0) == 6 / 8
+    assert robust_accuracy(values, 2.0) == 4 / 8
+    line = security_curve(values)
     assert line.robust_accuracy[0] == 6 / 8
     assert line.robust_accuracy[-1] == 3 / 8
     assert all(a >= b for a, b in pairwise(line.robust_accuracy))
-    assert curve(np.zeros(3)).eps == ()
+    assert security_curve(np.zeros(3)).eps == ()
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -55,22 +55,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         assert high is not None
         hits.append(low <= 1.0 <= high)
     assert 88 <= sum(hits) <= 100  # 95, give or take three standard deviations of 2.2
-    low, high = share_interval(0.5, 100)
+    low, high = wilson_interval(0.5, 100)
     assert low == pytest.approx(0.4, abs=0.02)
     assert high == pytest.approx(0.6, abs=0.02)
-    assert share_interval(1.0, 50) == pytest.approx((0.9287, 1.0), abs=1e-4)
-    assert share_interval(0.0, 50) == pytest.approx((0.0, 0.0713), abs=1e-4)
+    assert wilson_interval(1.0, 50) == pytest.approx((0.9287, 1.0), abs=1e-4)
+    assert wilson_interval(0.0, 50) == pytest.approx((0.0, 0.0713), abs=1e-4)
 
 
 def test_networks_are_compared_pair_by_pair() -> None:
     before = np.random.default_rng(1).uniform(1, 2, 101)
     before[0] = 0
-    found = compare(before, 2 * before)
+    found = compare_distances(before, 2 * before)
     assert found.median_ratio == pytest.approx(2)
     assert found.interval == pytest.approx((2, 2))  # pairs: no spread, though each side has some
     assert found.better == 100 / 101
     assert found.accuracy_change == 0
-    unknown = compare(before, np.full(101, math.inf))
+    unknown = compare_distances(before, np.full(101, math.inf))
     assert unknown.median_ratio is None
 
 

@@ -16,8 +16,8 @@ import deepdefense as dd
 from blobs import DEFENSE, RECIPE, TEST, TRAIN, Interrupt, summary
 from deepdefense.app.runs import RunFolder, load_weights
 from deepdefense.defenses.objective import Objective
-from deepdefense.evaluation.dataset import from_arrays
-from deepdefense.evaluation.protocol import ATTACK
+from deepdefense.evaluation.dataset import dataset_from_arrays
+from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Losses, training_backend
 from deepdefense.training.loop import run_training
@@ -42,7 +42,7 @@ def model() -> Any:
         net[1].weight.mul_(3)
     backend = training_backend("torch")
     trainer = RECIPE.make_trainer(backend, net)
-    monitor = Monitor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
+    monitor = Monitor.draw(backend, dataset_from_arrays(*TRAIN, *TEST), 0, RHO_ATTACK)
     options: Any = {"recipe": RECIPE, "objective": Objective(), "checkpoint": None}
     run_training("reference", trainer, monitor, watcher=Watcher(), **options)
     return net
@@ -430,7 +430,7 @@ def test_trainer_goes_back_to_any_state(model: Any) -> None:
     trainer = RECIPE.make_trainer(backend, backend.copy(model))
     start = trainer.state()
     assert set(start) == {f"weights.{name}" for name in model.state_dict()}
-    monitor = Monitor.draw(backend, from_arrays(*TRAIN, *TEST), 0, ATTACK)
+    monitor = Monitor.draw(backend, dataset_from_arrays(*TRAIN, *TEST), 0, RHO_ATTACK)
     options: Any = {
         "recipe": RECIPE,
         "objective": Objective(),

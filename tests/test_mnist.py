@@ -9,7 +9,7 @@ import pytest
 import deepdefense as dd
 from deepdefense.app.data import load
 from deepdefense.app.runs import load_weights
-from deepdefense.evaluation.rho import measure, summarize
+from deepdefense.evaluation.rho import measure_rho, summarize_rho
 from deepdefense.seam.training import training_backend
 from deepdefense.zoo import NETWORKS
 
@@ -35,7 +35,7 @@ def test_published_lenet_has_its_published_robustness(
     weights = load_weights(MNIST / "lenet_reference.safetensors")
     model = training_backend(name).build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
     x, y = data.x_test[:examples], data.y_test[:examples]
-    report = summarize(measure(model, x, y, backend=training_backend(name)))
+    report = summarize_rho(measure_rho(model, x, y, backend=training_backend(name)))
     assert report.n == examples
     assert report.accuracy == pytest.approx(accuracy, abs=0.0001)
     assert report.rho_2 == pytest.approx(rho, abs=0.0005 if examples == 10_000 else 0.0001)

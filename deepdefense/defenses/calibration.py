@@ -9,8 +9,8 @@ import numpy as np
 
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError
-from deepdefense.evaluation.protocol import ATTACK
-from deepdefense.evaluation.rho import measure
+from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.rho import measure_rho
 from deepdefense.seam.choosing import backend_for, framework_of, to_host
 from deepdefense.seam.contract import Backend
 from deepdefense.seam.validation import check_labels, check_number
@@ -89,8 +89,8 @@ def fit_penalty(
 ) -> DeepDefense:
     """`calibrate`, once the backend is known, and data are the host's; `like` is `measure`'s."""
     rows = np.random.default_rng((seed, 2)).permutation(len(x))[:CALIBRATION_EXAMPLES]
-    options = {**ATTACK, "candidates": defense.candidates}
-    found = measure(model, x[rows], y[rows], backend=backend, like=like, p=defense.p, **options)
+    options = {**RHO_ATTACK, "candidates": defense.candidates}
+    found = measure_rho(model, x[rows], y[rows], backend=backend, like=like, p=defense.p, **options)
     usable = found.rho[found.success & (found.rho > 0)]
     if not len(usable):
         raise InputError(

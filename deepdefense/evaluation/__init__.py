@@ -4,7 +4,7 @@ from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.doctor import Diagnosis, doctor
 from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
 from deepdefense.evaluation.report import Report
-from deepdefense.evaluation.rho import Measurement, Summary, measure
+from deepdefense.evaluation.rho import Measurement, Summary, measure_rho
 
 __all__ = [
     "Check",
@@ -15,5 +15,5 @@ __all__ = [
     "doctor",
     "eps_ref",
     "fgs_accuracy",
-    "measure",
+    "measure_rho",
 ]

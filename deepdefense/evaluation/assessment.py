@@ -12,24 +12,36 @@ from deepdefense.errors import InputError
 from deepdefense.evaluation.cache import AttackCache, Storage
 from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.dataset import fingerprint
-from deepdefense.evaluation.doctor import examine
-from deepdefense.evaluation.minima import Minima, length, run_suite, run_transfer, start
-from deepdefense.evaluation.plan import About, Plan
-from deepdefense.evaluation.provenance import environment
-from deepdefense.evaluation.report import (
-    Report,
-    Side,
-    Threat,
-    attack_lines,
-    headline,
-    intervals,
-    weakness,
+from deepdefense.evaluation.doctor import run_network_checks
+from deepdefense.evaluation.minima import (
+    Minima,
+    initial_minima,
+    perturbation_size,
+    run_suite,
+    run_transfer,
 )
-from deepdefense.evaluation.rho import Measurement, Summary, in_norm, measure
-from deepdefense.evaluation.statistics import compare, curve, distances, largest, typical
-from deepdefense.evaluation.subject import Subject, evenly, finite, posed
-from deepdefense.evaluation.suite import Attack, seconds_expected, suite
-from deepdefense.evaluation.trust import compare_attacks
+from deepdefense.evaluation.plan import EvaluationPlan, Provenance
+from deepdefense.evaluation.provenance import describe_environment
+from deepdefense.evaluation.report import (
+    ReferenceFigures,
+    Report,
+    Threat,
+    make_headline,
+    measure_intervals,
+    measure_weakness,
+    tabulate_attacks,
+)
+from deepdefense.evaluation.rho import Measurement, Summary, measure_rho, summarize_in_norm
+from deepdefense.evaluation.statistics import (
+    compare_distances,
+    percentile_99,
+    security_curve,
+    summarize_distances,
+    typical_distance,
+)
+from deepdefense.evaluation.subject import Subject, open_subject, pick_evenly, select_finite
+from deepdefense.evaluation.suite import PlannedAttack, build_suite, estimate_seconds
+from deepdefense.evaluation.trust import run_attack_checks
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.progress import Watcher
 
@@ -40,55 +52,56 @@ def assess(
     model: Model,
     x: Array,
     y: Array,
-    plan: Plan,
+    plan: EvaluationPlan,
     *,
     bounds: tuple[Any, Any] | None,
     reference: Model | None,
-    about: About,
+    about: Provenance,
     storage: Storage | None,
     watcher: Watcher,
 ) -> Report:
     """Everything that `evaluate` promises; results are stored as attacks end."""
-    with posed(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject:
+    with open_subject(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject:
         marks = fingerprint([subject.x, subject.y, subject.logits])
-        limits = _bounds(subject)
+        limits = _describe_bounds(subject)
         cache = AttackCache(
             storage,
-            f"{version('deepdefense')} {marks} {_slopes(subject)} {_exact(subject.bounds)} {plan}",
+            f"{version('deepdefense')} {marks} {_fingerprint_gradients(subject)} "
+            f"{_fingerprint_bounds(subject.bounds)} {plan}",
         )
-        summary, by_rho = _paper(subject, plan, plan.p, watcher)
-        checks = list(examine(subject))
-        watcher.say(_told(checks))
+        summary, by_rho = _measure_paper_figures(subject, plan, plan.p, watcher)
+        checks = list(run_network_checks(subject))
+        watcher.say(_list_failing_checks(checks))
         networks = 1 if reference is None else 2
-        found, planned = _attacked(subject, plan, cache, watcher, networks)
+        found, planned = _run_attacks(subject, plan, cache, watcher, networks)
         side = other = None
         if reference is not None:
-            side, other = _undefended(
+            side, other = _attack_reference(
                 reference, subject, plan, planned, found, about, cache, watcher
             )
             found = run_transfer(subject, found, other)
         watcher.begin("checks of the attacks", 1)
-        checks += compare_attacks(subject, found, seed=plan.seed)
+        checks += run_attack_checks(subject, found, seed=plan.seed)
         radii = tuple(dict.fromkeys(attack.eps for attack in planned if attack.eps is not None))
         return Report(
             **vars(summary),
             backend=subject.backend.name,
             network=about.network,
-            data=tuple((_data(subject) | dict(about.data)).items()),
+            data=tuple((_describe_arrays(subject) | dict(about.data)).items()),
             threat=Threat(plan.p, limits),
             preset=plan.preset,
             seed=plan.seed,
-            headline=headline(found, radii[0], checks),
-            distance=distances(found.distance),
-            curve=curve(found.distance),
-            intervals=tuple(intervals(by_rho, found, radii[0], plan.seed).items()),
-            attacks=attack_lines(found),
+            headline=make_headline(found, radii[0], checks),
+            distance=summarize_distances(found.distance),
+            curve=security_curve(found.distance),
+            intervals=tuple(measure_intervals(by_rho, found, radii[0], plan.seed).items()),
+            attacks=tabulate_attacks(found),
             checks=tuple(checks),
-            weakness=weakness(found, subject.y, subject.logits.shape[1]),
+            weakness=measure_weakness(found, subject.y, subject.logits.shape[1]),
             reference=side,
             comparison=None
             if other is None
-            else compare(other.distance, found.distance, plan.seed),
+            else compare_distances(other.distance, found.distance, plan.seed),
             manifest=tuple(_manifest(subject, plan, planned, radii, marks).items()),
             minima=found,
             reference_minima=other,
@@ -97,12 +110,14 @@ def assess(
         )
 
 
-def _paper(subject: Subject, plan: Plan, p: float, watcher: Watcher) -> tuple[Summary, Measurement]:
+def _measure_paper_figures(
+    subject: Subject, plan: EvaluationPlan, p: float, watcher: Watcher
+) -> tuple[Summary, Measurement]:
     """The paper's figures, with rho in the norm p too, and what is behind rho_2."""
 
     def found(order: float) -> Measurement:
         watcher.begin(f"rho_{order:g} by DeepFool", len(subject.x))
-        return measure(
+        return measure_rho(
             subject.compiled,
             subject.x,
             subject.y,
@@ -114,40 +129,40 @@ def _paper(subject: Subject, plan: Plan, p: float, watcher: Watcher) -> tuple[Su
             **dict(plan.rho),
         )
 
-    return in_norm(p, found)
+    return summarize_in_norm(p, found)
 
 
-def _attacked(
-    subject: Subject, plan: Plan, cache: AttackCache, watcher: Watcher, networks: int
-) -> tuple[Minima, tuple[Attack, ...]]:
+def _run_attacks(
+    subject: Subject, plan: EvaluationPlan, cache: AttackCache, watcher: Watcher, networks: int
+) -> tuple[Minima, tuple[PlannedAttack, ...]]:
     """The suite; where no eps is given, within the median distance of its first part."""
     classes = subject.logits.shape[1]
-    all_of_it = suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
-    seconds = networks * seconds_expected(subject, all_of_it)
+    all_of_it = build_suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
+    seconds = networks * estimate_seconds(subject, all_of_it)
     watcher.say(
         f"{plan.preset}: {len(all_of_it)} attacks on {len(subject.x):,} examples, "
         f"about {f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'}"
     )
-    nearest = suite(plan.preset, plan.p, (), classes)
+    nearest = build_suite(plan.preset, plan.p, (), classes)
     known: Any = {"seed": plan.seed, "cache": cache, "watcher": watcher}
-    found = run_suite(subject, start(subject, plan.p), nearest, **known)
-    radii = plan.eps or (typical(found.distance) or _some_size(subject, plan.p),)
-    within = suite(plan.preset, plan.p, radii, classes)[len(nearest) :]
+    found = run_suite(subject, initial_minima(subject, plan.p), nearest, **known)
+    radii = plan.eps or (typical_distance(found.distance) or _default_radius(subject, plan.p),)
+    within = build_suite(plan.preset, plan.p, radii, classes)[len(nearest) :]
     return run_suite(subject, found, within, **known), (*nearest, *within)
 
 
-def _undefended(
+def _attack_reference(
     reference: Model,
     subject: Subject,
-    plan: Plan,
-    planned: tuple[Attack, ...],
+    plan: EvaluationPlan,
+    planned: tuple[PlannedAttack, ...],
     found: Minima,
-    about: About,
+    about: Provenance,
     cache: AttackCache,
     watcher: Watcher,
-) -> tuple[Side, Minima]:
+) -> tuple[ReferenceFigures, Minima]:
     """The same figures of the undefended network, by the same attacks on the same examples."""
-    with posed(
+    with open_subject(
         reference,
         subject.x,
         subject.y,
@@ -161,34 +176,39 @@ def _undefended(
                 f"{subject.logits.shape[1]}: they must know the same classes"
             )
         watcher.say("the undefended network, by the same attacks")
-        summary, _ = _paper(other, plan, 2, watcher)
+        summary, _ = _measure_paper_figures(other, plan, 2, watcher)
         own = AttackCache(cache.storage, f"{cache.prefix} reference {fingerprint([other.logits])}")
         minima = run_suite(
-            other, start(other, plan.p), planned, seed=plan.seed, cache=own, watcher=watcher
+            other,
+            initial_minima(other, plan.p),
+            planned,
+            seed=plan.seed,
+            cache=own,
+            watcher=watcher,
         )
-    side = Side(
+    side = ReferenceFigures(
         network=about.reference,
         accuracy=summary.accuracy,
         rho_2=summary.rho_2,
         rho_2_median=summary.rho_2_median,
         success=summary.success,
         iterations_mean=summary.iterations_mean,
-        distance=distances(minima.distance),
-        curve=curve(minima.distance, top=largest(found.distance)),
+        distance=summarize_distances(minima.distance),
+        curve=security_curve(minima.distance, top=percentile_99(found.distance)),
     )
     return side, minima
 
 
 def _manifest(
     subject: Subject,
-    plan: Plan,
-    planned: tuple[Attack, ...],
+    plan: EvaluationPlan,
+    planned: tuple[PlannedAttack, ...],
     radii: tuple[float, ...],
     marks: str,
 ) -> dict[str, Any]:
     """All it takes to do it again."""
     return {
-        "environment": environment(subject.backend.name, subject.native(subject.x[:1])),
+        "environment": describe_environment(subject.backend.name, subject.to_native(subject.x[:1])),
         "rho": {**dict(plan.rho), "from": "the predicted class", "bounds": "none"},
         "attacks": [
             {"name": attack.name, "kind": attack.kind, **dict(attack.settings)}
@@ -202,24 +222,24 @@ def _manifest(
     }
 
 
-def _some_size(subject: Subject, p: float) -> float:
+def _default_radius(subject: Subject, p: float) -> float:
     """A size to attack within where no perturbation is known: a tenth of an example's."""
-    return 0.1 * float(np.median(length(finite(subject.sample(100).x), p)))
+    return 0.1 * float(np.median(perturbation_size(select_finite(subject.sample(100).x), p)))
 
 
-def _slopes(subject: Subject) -> str:
+def _fingerprint_gradients(subject: Subject) -> str:
     """A mark of the network's gradients: two that agree in their outputs may differ in these."""
-    few = evenly(np.arange(len(subject.x)), 8)
-    found = fgsm(subject.f, *subject.examples(few), eps=1.0, p=2)
+    few = pick_evenly(np.arange(len(subject.x)), 8)
+    found = fgsm(subject.scaled_logits, *subject.load_examples(few), eps=1.0, p=2)
     return fingerprint([np.round(subject.backend.to_numpy(found.delta), 2)])
 
 
-def _exact(bounds: tuple[Any, Any] | None) -> str:
+def _fingerprint_bounds(bounds: tuple[Any, Any] | None) -> str:
     """A mark of the bounds, to the last digit."""
     return "none" if bounds is None else fingerprint(map(np.asarray, bounds))
 
 
-def _bounds(subject: Subject) -> str:
+def _describe_bounds(subject: Subject) -> str:
     """The bounds in words."""
     if subject.bounds is None:
         return "none"
@@ -232,7 +252,7 @@ def _bounds(subject: Subject) -> str:
     return f"a range for each input, of width {width}"
 
 
-def _data(subject: Subject) -> dict[str, Any]:
+def _describe_arrays(subject: Subject) -> dict[str, Any]:
     """What can be said of arrays whose origin is not known."""
     classes = subject.logits.shape[1]
     return {
@@ -247,7 +267,7 @@ def _data(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _told(checks: list[Check]) -> str:
+def _list_failing_checks(checks: list[Check]) -> str:
     """The cheap checks as they are found: those that do not pass in full."""
     bad = [check for check in checks if check.status != "pass"]
     passed = f"{len(checks) - len(bad)} of {len(checks)} cheap checks pass"

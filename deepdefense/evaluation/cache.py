@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 __all__ = ["AttackCache", "Storage"]
 
-Arrays = dict[str, npt.NDArray[Any]]
+NamedArrays = dict[str, npt.NDArray[Any]]
 
 
 class Storage(Protocol):
     """Named sets of arrays, in a folder or wherever the caller keeps them."""
 
-    def load(self, name: str) -> Arrays | None:
+    def load(self, name: str) -> NamedArrays | None:
         """The arrays saved under that name, or None."""
         ...
 
@@ -42,7 +42,7 @@ class AttackCache:
         digest.update(np.ascontiguousarray(batch).data)
         return digest.hexdigest()[:16]
 
-    def get(self, attack: object, batch: npt.NDArray[Any]) -> Arrays | None:
+    def get(self, attack: object, batch: npt.NDArray[Any]) -> NamedArrays | None:
         """The kept result of the attack on the examples with these indices, or None."""
         return None if self.storage is None else self.storage.load(self._key(attack, batch))
 

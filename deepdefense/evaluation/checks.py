@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Check", "Status", "checked", "graded", "severe_failure"]
+__all__ = ["Check", "Status", "find_severe_failure", "grade", "make_check"]
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -31,7 +31,7 @@ class Check:
         return line if self.status == "pass" else f"{line}\n      {self.remedy}"
 
 
-def graded(share: float, warn: float, fail: float, n: int | None = None) -> Status:
+def grade(share: float, warn: float, fail: float, n: int | None = None) -> Status:
     """Fail above one share, warn above another; a share that is not a number fails.
 
     Of `n` examples one alone never fails: it may be chance.
@@ -42,13 +42,13 @@ def graded(share: float, warn: float, fail: float, n: int | None = None) -> Stat
     return "warn" if share > warn else "pass"
 
 
-def checked(
+def make_check(
     name: str, status: Status, evidence: str, remedy: str = "", *, severe: bool = True
 ) -> Check:
     """A check, with its remedy where there is something to do."""
     return Check(name, status, evidence, "" if status == "pass" else remedy, severe)
 
 
-def severe_failure(checks: Iterable[Check]) -> Check | None:
+def find_severe_failure(checks: Iterable[Check]) -> Check | None:
     """The first severe check that fails."""
     return next((check for check in checks if check.severe and check.status == "fail"), None)

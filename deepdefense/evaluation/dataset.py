@@ -15,13 +15,13 @@ from deepdefense.errors import InputError
 __all__ = [
     "DataError",
     "Dataset",
-    "Raw",
-    "channels_first",
-    "class_indices",
+    "RawData",
+    "dataset_from_arrays",
     "fingerprint",
-    "from_arrays",
     "hold_out",
-    "preprocessed",
+    "preprocess",
+    "to_channels_first",
+    "to_class_indices",
 ]
 
 
@@ -57,11 +57,11 @@ class Dataset:
         """What changes with any value, label or their order."""
         return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
-    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def pixel_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The range of pixels as the network takes them, shifted by the mean; None: not pixels."""
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
 
-    def shortened(self, examples: int | None = None, test: int | None = None) -> Dataset:
+    def shorten(self, examples: int | None = None, test: int | None = None) -> Dataset:
         """With the first training and test examples alone, as many or as there are.
 
         None: all of them. Raises `DataError` if a class is then without training examples.
@@ -81,7 +81,7 @@ class Dataset:
             y_test=self.y_test[:test],
         )
 
-    def display(self, x: np.ndarray) -> np.ndarray | None:
+    def to_pictures(self, x: np.ndarray) -> np.ndarray | None:
         """Examples as pictures [n h w c], of the data in 0..1; None if they are not images."""
         if not self.scale:
             return None
@@ -89,7 +89,7 @@ class Dataset:
         return pictures
 
 
-class Raw(NamedTuple):
+class RawData(NamedTuple):
     """Both sets before preprocessing; arrays of uint8 are pixels."""
 
     x_train: np.ndarray
@@ -99,7 +99,7 @@ class Raw(NamedTuple):
     note: str = ""  # where the test set is from, if that needs saying
 
 
-def from_arrays(
+def dataset_from_arrays(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
 ) -> Dataset:
     """A data set of arrays that are preprocessed already: nothing is subtracted.
@@ -109,12 +109,12 @@ def from_arrays(
     for name, x, y in (("training", x_train, y_train), ("test", x_test, y_test)):
         if x.ndim < 2 or x.dtype.kind not in "biuf":
             raise DataError(f"{name} examples must be numbers [n ...], got {x.dtype} {x.shape}")
-        class_indices(y, len(x), f"{name} labels")
-    raw = Raw(x_train.astype(np.float32), y_train, x_test.astype(np.float32), y_test)
-    return preprocessed("arrays", raw, ())
+        to_class_indices(y, len(x), f"{name} labels")
+    raw = RawData(x_train.astype(np.float32), y_train, x_test.astype(np.float32), y_test)
+    return preprocess("arrays", raw, ())
 
 
-def channels_first(x: np.ndarray) -> np.ndarray:
+def to_channels_first(x: np.ndarray) -> np.ndarray:
     """Pixels (uint8) [n h w] or [n h w c], c 1 or 3, as [n c h w]; all else as it is."""
     if x.dtype == np.uint8 and x.ndim == 3:
         return rearrange(x, "n h w -> n 1 h w")
@@ -123,7 +123,7 @@ def channels_first(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
+def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
     """Labels as int64 [n], none negative."""
     if y.dtype.kind not in "iu" or y.shape != (n,):
         came = f"got {y.dtype} of shape {y.shape}"
@@ -135,7 +135,7 @@ def class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
     return y
 
 
-def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> Raw:
+def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
     """A seeded test set of 20 % of each class, at least one of two or more; the order is kept."""
     random = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)
@@ -143,10 +143,10 @@ def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> Raw:
         rows = random.permutation(np.flatnonzero(y == label))
         test[rows[: max(round(0.2 * len(rows)), len(rows) > 1)]] = True
     note = f"; no published split: 20 % of each class held out as the test set, seed {seed}"
-    return Raw(x[~test], y[~test], x[test], y[test], note)
+    return RawData(x[~test], y[~test], x[test], y[test], note)
 
 
-def preprocessed(name: str, raw: Raw, names: tuple[str, ...], width: int = 255) -> Dataset:
+def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255) -> Dataset:
     """Checked, as float32, and pixels, brought to 0..255 from 0..width, minus their mean."""
     if not (len(raw.x_train) and len(raw.x_test)):
         came = f"got {len(raw.x_train)} and {len(raw.x_test)}"
@@ -154,8 +154,11 @@ def preprocessed(name: str, raw: Raw, names: tuple[str, ...], width: int = 255) 
     shape, test_shape = raw.x_train.shape[1:], raw.x_test.shape[1:]
     if shape != test_shape:
         raise DataError(f"{name}: training and test shapes must agree, got {shape}, {test_shape}")
-    classes = _classes(name, raw, names)
-    x_train, x_test = _floats(raw.x_train, f"{name}: train"), _floats(raw.x_test, f"{name}: test")
+    classes = _count_classes(name, raw, names)
+    x_train, x_test = (
+        _to_float32(raw.x_train, f"{name}: train"),
+        _to_float32(raw.x_test, f"{name}: test"),
+    )
     images = len(shape) == 3 and shape[0] in (1, 3)
     if raw.x_train.dtype == np.uint8:
         # Sums of whole numbers are exact in float64: the mean is the same on every machine.
@@ -175,7 +178,7 @@ def preprocessed(name: str, raw: Raw, names: tuple[str, ...], width: int = 255) 
     return Dataset(name, *arrays, classes, mean, scale, done + raw.note, names)
 
 
-def _classes(name: str, raw: Raw, names: tuple[str, ...]) -> int:
+def _count_classes(name: str, raw: RawData, names: tuple[str, ...]) -> int:
     """How many classes there are: training labels are 0..classes-1, test labels among them."""
     seen = np.unique(raw.y_train)
     classes, unseen = len(seen), np.setdiff1d(raw.y_test, seen)
@@ -190,7 +193,7 @@ def _classes(name: str, raw: Raw, names: tuple[str, ...]) -> int:
     return classes
 
 
-def _floats(x: np.ndarray, where: str) -> np.ndarray:
+def _to_float32(x: np.ndarray, where: str) -> np.ndarray:
     """A float32 copy in C order, all of it finite."""
     with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
         floats = x.astype(np.float32, order="C")

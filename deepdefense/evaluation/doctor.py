@@ -10,20 +10,20 @@ import numpy as np
 from einops import einsum, rearrange, reduce
 
 from deepdefense.attacks.common.losses import log_odds, loss_gradient, margin
-from deepdefense.evaluation.checks import Check, checked, graded
-from deepdefense.evaluation.subject import Host, Subject, posed
+from deepdefense.evaluation.checks import Check, grade, make_check
+from deepdefense.evaluation.subject import HostArray, Subject, open_subject
 from deepdefense.geometry.boundary import flatten_inputs
 from deepdefense.geometry.norms import norm, steepest_direction
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import has_constant_sum
 
-__all__ = ["Diagnosis", "doctor", "examine"]
+__all__ = ["Diagnosis", "doctor", "run_network_checks"]
 
 WITHOUT_SOFTMAX = (
     "Pass the model without its softmax or sigmoid: attacks and distances are distorted where "
     "probabilities round to 0 and 1."
 )
-SAMPLE = 64  # examples that are looked at
+EXAMPLES_CHECKED = 64  # examples that are looked at
 SAME = 1e-3  # of the spread of the logits: what rounding may change between two batches
 PROBE = 0.02  # of the first-order distance to the boundary: the step of the differences
 AGREES = 0.1  # relative: a network bends between the points of a difference
@@ -86,13 +86,13 @@ def doctor(
     >>> doctor(lambda x: x @ weight.T, x, y).healthy
     True
     """
-    with posed(model, x, y, bounds=bounds, batch_size=batch_size) as subject:
-        return Diagnosis(examine(subject))
+    with open_subject(model, x, y, bounds=bounds, batch_size=batch_size) as subject:
+        return Diagnosis(run_network_checks(subject))
 
 
-def examine(subject: Subject) -> tuple[Check, ...]:
+def run_network_checks(subject: Subject) -> tuple[Check, ...]:
     """Every cheap check, on a few examples spread over the data."""
-    few = subject.sample(SAMPLE)
+    few = subject.sample(EXAMPLES_CHECKED)
     first = few.predict(few.x)
     return (
         logits(subject),
@@ -107,7 +107,7 @@ def examine(subject: Subject) -> tuple[Check, ...]:
     )
 
 
-def percent(share: float) -> str:
+def as_percent(share: float) -> str:
     """A share, as evidence has it."""
     return f"{100 * share:.3g} %"
 
@@ -117,7 +117,7 @@ def logits(subject: Subject) -> Check:
     values = subject.logits[np.isfinite(subject.logits).all(1)].astype(np.float64)
     odd = 1 - len(values) / len(subject.logits)
     if has_constant_sum(values):
-        return checked(
+        return make_check(
             "logits",
             "fail",
             f"no output is negative and all sum to {values.sum(1).mean():.4g}: these are "
@@ -125,18 +125,18 @@ def logits(subject: Subject) -> Check:
             WITHOUT_SOFTMAX,
         )
     if len(values) > 0 and ((values >= 0) & (values <= 1)).all():
-        return checked(
+        return make_check(
             "logits", "warn", "every output is in 0..1, as probabilities", WITHOUT_SOFTMAX
         )
     if odd > 0:
-        return checked(
+        return make_check(
             "logits",
-            graded(odd, 0, COUNTED),
-            f"{percent(odd)} of the outputs are NaN or infinite",
+            grade(odd, 0, COUNTED),
+            f"{as_percent(odd)} of the outputs are NaN or infinite",
             "Look for overflow in the model, or examples that are not finite.",
         )
     low, high = values.min(), values.max()
-    return checked("logits", "pass", f"outputs run from {low:.3g} to {high:.3g}")
+    return make_check("logits", "pass", f"outputs run from {low:.3g} to {high:.3g}")
 
 
 def input_range(subject: Subject) -> Check:
@@ -146,17 +146,17 @@ def input_range(subject: Subject) -> Check:
     if subject.bounds is not None:
         widest = float(np.max(np.asarray(subject.bounds[1]) - np.asarray(subject.bounds[0])))
         if high - low < 0.5 * widest:
-            return checked(
+            return make_check(
                 "input range",
                 "warn",
                 f"{seen}, but the bounds are {widest:.3g} apart",
                 "Give the bounds in the units of x as the model takes it.",
                 severe=False,
             )
-        return checked("input range", "pass", f"{seen}, inside of the bounds", severe=False)
+        return make_check("input range", "pass", f"{seen}, inside of the bounds", severe=False)
     for top in (1.0, 255.0):
         if low == 0 and 0.9 * top <= high <= top:
-            return checked(
+            return make_check(
                 "input range",
                 "warn",
                 f"{seen}, as pixels do, but no bounds are given: perturbed examples may leave that "
@@ -164,15 +164,15 @@ def input_range(subject: Subject) -> Check:
                 f"Pass bounds=(0, {top:g}), unless perturbations without a range are meant.",
                 severe=False,
             )
-    return checked("input range", "pass", f"{seen}; no bounds are given", severe=False)
+    return make_check("input range", "pass", f"{seen}; no bounds are given", severe=False)
 
 
 def accuracy(subject: Subject) -> Check:
     """A network that is hardly better than chance is most often fed in the wrong units."""
     right, chance = float(subject.correct.mean()), 1 / subject.logits.shape[1]
-    seen = f"accuracy is {percent(right)}, chance {percent(chance)}"
+    seen = f"accuracy is {as_percent(right)}, chance {as_percent(chance)}"
     poor = right <= chance + BARELY * (1 - chance)
-    return checked(
+    return make_check(
         "accuracy",
         "warn" if poor else "pass",
         seen,
@@ -183,11 +183,11 @@ def accuracy(subject: Subject) -> Check:
 
 def training_mode(subject: Subject) -> Check:
     """Dropout and batch statistics belong to training; figures here are of inference mode."""
-    return checked(
+    return make_check(
         "training mode",
-        "warn" if subject.training else "pass",
+        "warn" if subject.in_training_mode else "pass",
         "the model came in training mode; it was switched to inference for these figures"
-        if subject.training
+        if subject.in_training_mode
         else "the model is in inference mode, or has no modes",
         "Use the model in inference mode too: model.eval().",
         severe=False,
@@ -199,7 +199,7 @@ def _spread(subject: Subject) -> float:
     return float(finite.std(1).mean()) if len(finite) else 0.0
 
 
-def _moved(subject: Subject, one: Host, other: Host) -> tuple[float, float]:
+def _moved(subject: Subject, one: HostArray, other: HostArray) -> tuple[float, float]:
     """The largest change of a logit, relative to their spread; the share of examples changed."""
     gaps = np.abs(one.astype(np.float64) - other).max(1) / (_spread(subject) or 1.0)
     gaps = np.where(np.isfinite(gaps), gaps, 0.0)
@@ -212,10 +212,10 @@ def randomness(few: Subject) -> Check:
     first, *others = (plain.predict(few.x) for _ in range(3))
     moves = [_moved(few, first, other) for other in others]
     largest, share = max(moves)
-    return checked(
+    return make_check(
         "randomness",
         "fail" if share > 0 else "pass",
-        f"the same examples gave outputs that differ by up to {percent(largest)} of their spread"
+        f"the same examples gave outputs that differ by up to {as_percent(largest)} of their spread"
         if share > 0
         else "the same examples give the same outputs",
         "Attacks that see one draw are fooled by the next: make the model deterministic, or "
@@ -223,16 +223,16 @@ def randomness(few: Subject) -> Check:
     )
 
 
-def batch_independence(few: Subject, whole: Host) -> Check:
+def batch_independence(few: Subject, whole: HostArray) -> Check:
     """The same examples in a batch, turned round, and alone."""
     turned = few.predict(few.x[::-1])[::-1]
     alone = few.predict(few.x, batch_size=1)
     largest, share = max(_moved(few, whole, other) for other in (turned, alone))
-    return checked(
+    return make_check(
         "batch independence",
         "fail" if share > 0 else "pass",
-        f"{percent(share)} of the outputs change with the batch they are in, by up to "
-        f"{percent(largest)} of their spread"
+        f"{as_percent(share)} of the outputs change with the batch they are in, by up to "
+        f"{as_percent(largest)} of their spread"
         if share > 0
         else "outputs do not depend on the batch",
         "Use the statistics of training: a model that normalises by the batch has no prediction "
@@ -244,16 +244,16 @@ def saturation(subject: Subject) -> Check:
     """Where softmax rounds to 0 and 1, the cross-entropy has no gradient in this precision."""
     z = subject.logits[subject.correct]
     if not len(z):
-        return checked("saturation", "pass", "no example is right", severe=False)
+        return make_check("saturation", "pass", "no example is right", severe=False)
     powers = np.exp(z - z.max(1, keepdims=True))  # in the model's precision, as its loss would
     others = np.sort(powers, 1)[:, :-1].sum(1)
     share = float((others == 0).mean())
     rounded = float((others < np.finfo(z.dtype).eps).mean())
-    return checked(
+    return make_check(
         "saturation",
-        graded(share, 0.01, COUNTED),
-        f"on {percent(share)} of the right examples the cross-entropy's gradient is exactly 0, on "
-        f"{percent(rounded)} the probability of the label rounds to 1",
+        grade(share, 0.01, COUNTED),
+        f"on {as_percent(share)} of the right examples the cross-entropy's gradient is exactly 0, "
+        f"on {as_percent(rounded)} the probability of the label rounds to 1",
         "Attacks by the plain cross-entropy (FGSM, PGD elsewhere) stand still there and make the "
         "network look robust. Those of this evaluation do not depend on it; others do.",
         severe=False,
@@ -264,9 +264,9 @@ def gradients(few: Subject) -> tuple[Check, ...]:
     """Of the margin towards the input: finite, there, and right by central differences."""
     backend = few.backend
     xp = backend.xp
-    x = few.native(few.x)
+    x = few.to_native(few.x)
     label = backend.index(few.y, few.logits.shape[1], x)
-    f, flat = flatten_inputs(backend, few.f, x)
+    f, flat = flatten_inputs(backend, few.scaled_logits, x)
 
     def lead(point: Array) -> Array:
         return margin(backend, backend.forward(f, point), label).value
@@ -278,7 +278,7 @@ def gradients(few: Subject) -> tuple[Check, ...]:
 
     # Along the gradient, or where there is none along a direction at random: that is flat too.
     random = np.random.default_rng(0).normal(size=(len(few.x), flat.shape[1]))
-    other = few.native((random / np.linalg.norm(random, axis=1)[:, None]).astype(few.x.dtype))
+    other = few.to_native((random / np.linalg.norm(random, axis=1)[:, None]).astype(few.x.dtype))
     flat_here = slope == 0
     way = xp.where(rearrange(flat_here, "b -> b 1"), other, direction)
     size = norm(backend, flat, 2)
@@ -300,25 +300,25 @@ def gradients(few: Subject) -> tuple[Check, ...]:
     typical = float(np.median(errors))
     astray = typical > AGREES or aside > ASIDE
     return (
-        checked(
+        make_check(
             "gradients finite",
-            graded(broken, 0, COUNTED),
-            f"{percent(broken)} of the input gradients are NaN or infinite",
+            grade(broken, 0, COUNTED),
+            f"{as_percent(broken)} of the input gradients are NaN or infinite",
             "Look for a square root, a logarithm or a division at 0 in the model.",
         ),
-        checked(
+        make_check(
             "gradients present",
-            graded(zero, 0, COUNTED),
-            f"on {percent(zero)} of the examples the input gradient is exactly 0",
+            grade(zero, 0, COUNTED),
+            f"on {as_percent(zero)} of the examples the input gradient is exactly 0",
             "Something in the model has no gradient (rounding, a threshold, a detached or "
             "saturated part): attack it through a smooth stand-in, or by gradient-free attacks.",
         ),
-        checked(
+        make_check(
             "gradients right",
-            "fail" if astray else graded(wrong, 0.25, 0.5),
-            f"against central differences the median error of the slope is {percent(typical)} "
-            f"along the gradient, where it is above {percent(AGREES)} on {percent(wrong)} of the "
-            f"examples, and {percent(aside)} of what is usual in a direction at random",
+            "fail" if astray else grade(wrong, 0.25, 0.5),
+            f"against central differences the median error of the slope is {as_percent(typical)} "
+            f"along the gradient, where it is above {as_percent(AGREES)} on {as_percent(wrong)} of "
+            f"the examples, and {as_percent(aside)} of what is usual in a direction at random",
             "The gradient is not the function's: look for a hand-written backward pass, a detached "
             "part, or an input that is quantised.",
         ),
@@ -331,7 +331,7 @@ def _error_aside(
     flat: Array,
     slopes: Array,
     way: Array,
-    reach: Host,
+    reach: HostArray,
 ) -> float:
     """The median error of the slope along unit vectors drawn at random [b d].
 
@@ -339,7 +339,7 @@ def _error_aside(
     some inputs out is right along itself, and only there.
     """
     backend, far = few.backend, 5 * reach  # such a slope is small: it needs a longer step
-    step = few.native(far[:, None].astype(few.x.dtype)) * way
+    step = few.to_native(far[:, None].astype(few.x.dtype)) * way
     forth, back = (
         backend.to_numpy(lead(flat + sign * step)).astype(np.float64) for sign in (1, -1)
     )
@@ -351,9 +351,9 @@ def _error_aside(
 
 def second_derivative(few: Subject) -> Check:
     """Hardening by the unrolled gradient differentiates the gradient once more."""
-    backend, one = few.backend, few.on(np.arange(1))
-    x = one.native(one.x)
-    f, flat = flatten_inputs(backend, one.f, x)
+    backend, one = few.backend, few.restrict_to(np.arange(1))
+    x = one.to_native(one.x)
+    f, flat = flatten_inputs(backend, one.scaled_logits, x)
     label = backend.index(one.y, one.logits.shape[1], x)
 
     def steepness(point: Array) -> Array:
@@ -367,7 +367,7 @@ def second_derivative(few: Subject) -> Check:
         problem = "" if np.isfinite(found).all() else "it is NaN or infinite"
     except Exception as error:  # each framework, and each operation, has its own
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    return checked(
+    return make_check(
         "second derivative",
         "warn" if problem else "pass",
         f"the gradient cannot be differentiated again: {problem}"

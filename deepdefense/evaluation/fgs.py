@@ -10,8 +10,8 @@ import numpy as np
 
 from deepdefense.attacks.fgsm import fgsm
 from deepdefense.errors import InputError
-from deepdefense.evaluation.statistics import right
-from deepdefense.evaluation.subject import Subject, finite, posed
+from deepdefense.evaluation.statistics import is_correct
+from deepdefense.evaluation.subject import Subject, open_subject, select_finite
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_number
 
@@ -52,7 +52,7 @@ def fgs_accuracy(
     """
     for size in eps:
         check_number("eps", size, least=0)
-    with _stepping(model, x, y, bounds, batch_size) as accuracy:
+    with _open_sign_steps(model, x, y, bounds, batch_size) as accuracy:
         return tuple(accuracy(float(size)) for size in eps)
 
 
@@ -85,7 +85,7 @@ def eps_ref(
     Source: Yan, Guo and Zhang (2018), section 4.
     """
     level = check_number("level", level, least=0, below=1)
-    with _stepping(model, x, y, bounds, batch_size) as accuracy:
+    with _open_sign_steps(model, x, y, bounds, batch_size) as accuracy:
         clean = accuracy(0.0)
         if clean <= level:
             raise InputError(
@@ -107,30 +107,30 @@ def eps_ref(
     return high
 
 
-class _Accuracy:
+class _SignStepAccuracy:
     """Accuracy after a step of a given size; the directions are computed once."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         rows, self._steps = np.flatnonzero(subject.correct), []
-        for batch in subject.batches(rows):
-            x, y = subject.examples(batch)
+        for batch in subject.iterate_batches(rows):
+            x, y = subject.load_examples(batch)
             # The network as it came: with its logits scaled the direction would be another one.
             found = fgsm(subject.compiled, x, y, eps=1.0)
             self._steps.append((batch, np.sign(subject.backend.to_numpy(found.delta))))
-        self.largest = float(np.max(np.abs(finite(subject.x)), initial=0))
+        self.largest = float(np.max(np.abs(select_finite(subject.x)), initial=0))
 
     def __call__(self, eps: float) -> float:
         subject, count = self._subject, 0
         for batch, sign in self._steps:
-            points = subject.displaced(batch, np.asarray(eps, subject.x.dtype) * sign)
-            count += int(right(subject.predict(points), subject.y[batch]).sum())
+            points = subject.displace(batch, np.asarray(eps, subject.x.dtype) * sign)
+            count += int(is_correct(subject.predict(points), subject.y[batch]).sum())
         return count / len(subject.x)
 
 
 @contextmanager
-def _stepping(
+def _open_sign_steps(
     model: Model, x: Array, y: Array, bounds: Any, batch_size: int
-) -> Iterator[_Accuracy]:
-    with posed(model, x, y, bounds=bounds, batch_size=batch_size) as subject:
-        yield _Accuracy(subject)
+) -> Iterator[_SignStepAccuracy]:
+    with open_subject(model, x, y, bounds=bounds, batch_size=batch_size) as subject:
+        yield _SignStepAccuracy(subject)

@@ -12,28 +12,35 @@ import numpy as np
 import numpy.typing as npt
 
 from deepdefense.evaluation.cache import AttackCache
-from deepdefense.evaluation.statistics import ROUNDING, Values, stands
-from deepdefense.evaluation.subject import Host, Subject, columned
-from deepdefense.evaluation.suite import Attack
+from deepdefense.evaluation.statistics import ROUNDING, Values, is_robust
+from deepdefense.evaluation.subject import HostArray, Subject, expand_to
+from deepdefense.evaluation.suite import PlannedAttack
 from deepdefense.seam.progress import Watcher
 
-__all__ = ["Minima", "Outcome", "length", "run_suite", "run_transfer", "start"]
+__all__ = [
+    "AttackOutcome",
+    "Minima",
+    "initial_minima",
+    "perturbation_size",
+    "run_suite",
+    "run_transfer",
+]
 
 TRANSFER_SIZES = 12  # tried along each perturbation of the other network
 
 
-def length(delta: Host, p: float) -> Values:
+def perturbation_size(delta: HostArray, p: float) -> Values:
     """||delta||_p of each example, in float64: [n ...] -> [n]."""
-    found: Values = np.linalg.norm(_flat(delta).astype(np.float64), p, axis=1)
+    found: Values = np.linalg.norm(_flatten_examples(delta).astype(np.float64), p, axis=1)
     return found
 
 
-def _flat(x: Host) -> Host:
+def _flatten_examples(x: HostArray) -> HostArray:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class AttackOutcome:
     """What one attack did to the n examples.
 
     `distance` [n]: of the point it found that is verified; inf where it failed, or was not run, 0
@@ -41,7 +48,7 @@ class Outcome:
     hold, each counted as a failure.
     """
 
-    attack: Attack
+    attack: PlannedAttack
     distance: Values
     ran: npt.NDArray[np.bool_]
     rejected: int
@@ -59,13 +66,13 @@ class Minima:
 
     p: float
     distance: Values
-    points: Host
+    points: HostArray
     predicted: npt.NDArray[np.int64]
     by: npt.NDArray[np.int64]
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[AttackOutcome, ...] = ()
 
 
-def start(subject: Subject, p: float) -> Minima:
+def initial_minima(subject: Subject, p: float) -> Minima:
     """Before any attack."""
     return Minima(
         p=p,
@@ -76,46 +83,52 @@ def start(subject: Subject, p: float) -> Minima:
     )
 
 
-class Found(NamedTuple):
+class ConfirmedPoints(NamedTuple):
     """Points that hold what an attack claimed of them.
 
     `rows` [m]: of which examples; `distance` [m], `points` [m ...], `predicted` [m]; how many
     claims were `rejected`, and the `seconds` it took, [1] both.
     """
 
-    rows: Host
-    distance: Host
-    points: Host
-    predicted: Host
-    rejected: Host
-    seconds: Host
+    rows: HostArray
+    distance: HostArray
+    points: HostArray
+    predicted: HostArray
+    rejected: HostArray
+    seconds: HostArray
 
 
-def confirm(
-    subject: Subject, rows: Host, points: Host, *, eps: float | None, p: float, begun: float
-) -> Found:
+def confirm_points(
+    subject: Subject,
+    rows: HostArray,
+    points: HostArray,
+    *,
+    eps: float | None,
+    p: float,
+    begun: float,
+) -> ConfirmedPoints:
     """Those of the claimed points [m ...], of examples `rows` [m], that are what they should be.
 
     They are finite, inside of the bounds and within eps, and the network is wrong on each, given it
     alone.
     """
-    distance = length(points - subject.x[rows], p)
-    holds = np.isfinite(_flat(points)).all(1)
+    distance = perturbation_size(points - subject.x[rows], p)
+    holds = np.isfinite(_flatten_examples(points)).all(1)
     if subject.bounds is not None:
         low, high = subject.bounds
         inside = (points >= low) & (points <= high)
         # An example outside by a rounding of its preprocessing may stay where it is.
-        holds &= _flat(inside | (points == subject.x[rows])).all(1)
+        holds &= _flatten_examples(inside | (points == subject.x[rows])).all(1)
     holds &= distance > 0
     if eps is not None:
         # x + delta is off by a rounding of each coordinate, which is no fault of the attack.
-        slack = np.finfo(points.dtype).eps * length(points, p)
+        slack = np.finfo(points.dtype).eps * perturbation_size(points, p)
         holds &= distance <= eps * (1 + ROUNDING) + slack
         distance = np.minimum(distance, eps)
     logits = subject.predict(points, batch_size=1)
     predicted = logits.argmax(1)
     holds &= np.isfinite(logits).all(1) & (predicted != subject.y[rows])
-    return Found(
+    return ConfirmedPoints(
         rows[holds],
         distance[holds],
         points[holds],
@@ -125,8 +138,12 @@ def confirm(
     )
 
 
-def absorb(
-    subject: Subject, minima: Minima, attack: Attack, ran: Host, found: Sequence[Found]
+def add_outcome(
+    subject: Subject,
+    minima: Minima,
+    attack: PlannedAttack,
+    ran: HostArray,
+    found: Sequence[ConfirmedPoints],
 ) -> Minima:
     """The minima with what an attack found on the examples `ran`: the nearer point stays."""
     distance = np.where(subject.correct, math.inf, 0.0)
@@ -142,7 +159,7 @@ def absorb(
         points[rows[better]] = part.points[better]
         predicted[rows[better]] = part.predicted[better]
         by[rows[better]] = len(minima.outcomes)
-    outcome = Outcome(
+    outcome = AttackOutcome(
         attack,
         distance,
         tried,
@@ -162,8 +179,8 @@ def absorb(
 def run_attack(
     subject: Subject,
     minima: Minima,
-    attack: Attack,
-    rows: Host,
+    attack: PlannedAttack,
+    rows: HostArray,
     *,
     seed: int,
     cache: AttackCache,
@@ -172,45 +189,51 @@ def run_attack(
     """Attack the examples `rows`, and keep what is nearer; claims that fail count as failures."""
     to_numpy = subject.backend.to_numpy
     parts, done = [], 0
-    for batch in subject.batches(rows):
+    for batch in subject.iterate_batches(rows):
         saved = cache.get(attack, batch)
         if saved is None:
             begun = time.perf_counter()
-            result = attack(subject, *subject.examples(batch), seed)
+            result = attack(subject, *subject.load_examples(batch), seed)
             claimed = np.flatnonzero(to_numpy(result.success))
             points = to_numpy(result.x)[claimed]
-            part = confirm(subject, batch[claimed], points, eps=attack.eps, p=minima.p, begun=begun)
+            part = confirm_points(
+                subject, batch[claimed], points, eps=attack.eps, p=minima.p, begun=begun
+            )
             cache.put(attack, batch, part._asdict())
         else:
-            part = Found(**saved)
+            part = ConfirmedPoints(**saved)
         parts.append(part)
         done += len(batch)
         watcher.advance(done)
-    return absorb(subject, minima, attack, rows, parts)
+    return add_outcome(subject, minima, attack, rows, parts)
 
 
 def run_transfer(subject: Subject, minima: Minima, other: Minima) -> Minima:
     """The perturbations that fool another network, tried on this one at sizes below its own."""
     fooled = subject.correct & np.isfinite(other.distance) & (other.distance > 0)
     left = rows = np.flatnonzero(fooled)
-    attack = Attack("transfer", "minimum-norm", (("sizes", TRANSFER_SIZES),), 0, TRANSFER_SIZES)
+    attack = PlannedAttack(
+        "transfer", "minimum-norm", (("sizes", TRANSFER_SIZES),), 0, TRANSFER_SIZES
+    )
     own = np.where(np.isfinite(minima.distance), minima.distance, 4 * other.distance)
     parts = []
     for share in np.linspace(0, 0.99, TRANSFER_SIZES + 1)[1:]:
         begun = time.perf_counter()
         delta = other.points[left] - subject.x[left]
-        factor = columned(share * own[left] / other.distance[left], delta)
-        points = subject.displaced(left, factor * delta)
+        factor = expand_to(share * own[left] / other.distance[left], delta)
+        points = subject.displace(left, factor * delta)
         hit = subject.predict(points).argmax(1) != subject.y[left]
-        parts.append(confirm(subject, left[hit], points[hit], eps=None, p=minima.p, begun=begun))
+        parts.append(
+            confirm_points(subject, left[hit], points[hit], eps=None, p=minima.p, begun=begun)
+        )
         left = left[~hit]
-    return absorb(subject, minima, attack, rows, parts)
+    return add_outcome(subject, minima, attack, rows, parts)
 
 
 def run_suite(
     subject: Subject,
     minima: Minima,
-    planned: Sequence[Attack],
+    planned: Sequence[PlannedAttack],
     *,
     seed: int,
     cache: AttackCache,
@@ -224,7 +247,7 @@ def run_suite(
     for attack in planned:
         rows = np.flatnonzero(subject.correct)
         if attack.eps is not None and attack.name != "fgsm":
-            rows = np.flatnonzero(stands(minima.distance, attack.eps))
+            rows = np.flatnonzero(is_robust(minima.distance, attack.eps))
         watcher.begin(str(attack), len(rows))
         minima = run_attack(subject, minima, attack, rows, seed=seed, cache=cache, watcher=watcher)
     return minima

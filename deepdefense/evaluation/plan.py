@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from deepdefense.evaluation.provenance import NetworkInfo
-from deepdefense.evaluation.suite import suite
+from deepdefense.evaluation.suite import build_suite
 from deepdefense.seam.validation import check_count, check_number, check_order, to_python_numbers
 
-__all__ = ["About", "Plan"]
+__all__ = ["EvaluationPlan", "Provenance"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """The attacks of a preset in the norm p, within each eps; and the DeepFool of rho.
 
     `rho` has its steps, overshoot and candidates.
@@ -37,10 +37,10 @@ class Plan:
         to_python_numbers(self)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)
-        suite(self.preset, self.p, self.eps, 2)
+        build_suite(self.preset, self.p, self.eps, 2)
 
     @classmethod
-    def of(
+    def from_arguments(
         cls,
         *,
         preset: str,
@@ -49,7 +49,7 @@ class Plan:
         seed: int,
         batch_size: int,
         rho: Mapping[str, Any],
-    ) -> Plan:
+    ) -> EvaluationPlan:
         """From arguments as users give them."""
         radii = [] if eps is None else np.atleast_1d(np.asarray(eps)).tolist()
         for radius in radii:
@@ -59,7 +59,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class About:
+class Provenance:
     """What a report says of the networks and the data."""
 
     network: NetworkInfo

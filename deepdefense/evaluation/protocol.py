@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ATTACK"]
+__all__ = ["RHO_ATTACK"]
 
 # The evaluation's attack: the paper's protocol, whatever the settings of training are.
-ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}
+RHO_ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}

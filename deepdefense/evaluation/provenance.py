@@ -14,7 +14,7 @@ from deepdefense.evaluation.dataset import Dataset
 from deepdefense.geometry.bounds import FrozenArray
 from deepdefense.seam.contract import Array
 
-__all__ = ["NetworkInfo", "describe", "environment", "plain"]
+__all__ = ["NetworkInfo", "describe_data", "describe_environment", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class NetworkInfo:
     weights: str
 
 
-def describe(data: Dataset) -> dict[str, Any]:
+def describe_data(data: Dataset) -> dict[str, Any]:
     """What a report says of its data."""
     return {
         "name": data.name,
@@ -39,7 +39,7 @@ def describe(data: Dataset) -> dict[str, Any]:
     }
 
 
-def environment(framework: str, array: Array = None) -> dict[str, Any]:
+def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
     """What a result may depend on besides its settings; `array`, if given, lies where it was made.
 
     >>> import numpy as np
@@ -60,12 +60,12 @@ def environment(framework: str, array: Array = None) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """As JSON can hold it, which knows no infinity; of arrays in settings what tells them apart."""
     if isinstance(value, FrozenArray):
         return repr(value)
     if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items()}
+        return {key: to_json(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
+        return [to_json(entry) for entry in value]
     return "inf" if value == math.inf else value

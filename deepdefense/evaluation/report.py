@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.evaluation.checks import Check, severe_failure
+from deepdefense.evaluation.checks import Check, find_severe_failure
 from deepdefense.evaluation.minima import Minima
-from deepdefense.evaluation.provenance import NetworkInfo, plain
+from deepdefense.evaluation.provenance import NetworkInfo, to_json
 from deepdefense.evaluation.rho import Measurement, Summary
 from deepdefense.evaluation.statistics import (
     Comparison,
@@ -19,29 +19,29 @@ from deepdefense.evaluation.statistics import (
     Distance,
     Interval,
     bootstrap,
-    distances,
-    known,
-    middle,
+    finite_or_none,
     quantile,
-    robust,
-    share_interval,
+    robust_accuracy,
+    row_medians,
+    summarize_distances,
+    wilson_interval,
 )
-from deepdefense.evaluation.subject import Host
+from deepdefense.evaluation.subject import HostArray
 
 __all__ = [
     "AttackLine",
     "Headline",
+    "ReferenceFigures",
     "Report",
-    "Side",
     "Threat",
     "Weakness",
-    "attack_lines",
-    "headline",
-    "intervals",
-    "weakness",
+    "make_headline",
+    "measure_intervals",
+    "measure_weakness",
+    "tabulate_attacks",
 ]
 
-SCHEMA = "deepdefense.evaluate/1"
+EVALUATION_SCHEMA = "deepdefense.evaluate/1"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Weakness:
 
 
 @dataclass(frozen=True)
-class Side:
+class ReferenceFigures:
     """The undefended network, on the same examples."""
 
     network: NetworkInfo
@@ -127,12 +127,12 @@ class Report(Summary):
     attacks: tuple[AttackLine, ...]
     checks: tuple[Check, ...]
     weakness: Weakness
-    reference: Side | None
+    reference: ReferenceFigures | None
     comparison: Comparison | None
     manifest: tuple[tuple[str, Any], ...] = field(repr=False, compare=False)
     minima: Minima = field(repr=False, compare=False)
     reference_minima: Minima | None = field(repr=False, compare=False)
-    x: Host = field(repr=False, compare=False)
+    x: HostArray = field(repr=False, compare=False)
     y: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -145,7 +145,9 @@ class Report(Summary):
         if found.withheld is not None:
             lines.append(f"no figure of robustness: {found.withheld}")
         else:
-            lines.append(f"median {norm} distance, best attack: {_told(found.distance_median)}")
+            lines.append(
+                f"median {norm} distance, best attack: {_format_distance(found.distance_median)}"
+            )
             if self.comparison is not None and self.comparison.median_ratio is not None:
                 lines[-1] += f", {self.comparison.median_ratio:.2f} times the reference's"
             if found.eps is not None and found.robust_accuracy is not None:
@@ -170,12 +172,12 @@ class Report(Summary):
     @property
     def trusted(self) -> bool:
         """No severe check fails."""
-        return severe_failure(self.checks) is None
+        return find_severe_failure(self.checks) is None
 
     def as_dict(self) -> dict[str, Any]:
         """The content of report.json."""
         content: dict[str, Any] = {
-            "schema": SCHEMA,
+            "schema": EVALUATION_SCHEMA,
             "backend": self.backend,
             "network": asdict(self.network),
             "data": dict(self.data),
@@ -197,39 +199,41 @@ class Report(Summary):
         if self.reference is not None:
             side = asdict(self.reference)
             content["reference"] = side | {"distance": _distance(self.reference.distance)}
-        return {key: plain(value) for key, value in content.items()}
+        return {key: to_json(value) for key, value in content.items()}
 
 
 def _distance(distance: Distance) -> dict[str, Any]:
     return asdict(distance) | {"quantiles": dict(distance.quantiles)}
 
 
-def _told(distance: float | None) -> str:
+def _format_distance(distance: float | None) -> str:
     return "beyond what any attack found" if distance is None else f"{distance:.4g}"
 
 
-def headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
+def make_headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
     """The median distance and accuracy under attack, unless a severe check fails."""
-    failing = severe_failure(checks)
+    failing = find_severe_failure(checks)
     if failing is not None:
         reason = f"The check “{failing.name}” fails: {failing.evidence}."
         return Headline(reason, None, eps, None)
     distance = minima.distance
-    return Headline(None, distances(distance).median, eps, robust(distance, eps))
+    return Headline(None, summarize_distances(distance).median, eps, robust_accuracy(distance, eps))
 
 
-def intervals(by_rho: Measurement, minima: Minima, eps: float, seed: int) -> dict[str, Interval]:
+def measure_intervals(
+    by_rho: Measurement, minima: Minima, eps: float, seed: int
+) -> dict[str, Interval]:
     """95 % intervals of the main figures: Wilson's of shares, else of the bootstrap."""
     n = len(minima.distance)
     return {
-        "accuracy": share_interval(float(by_rho.correct.mean()), n),
+        "accuracy": wilson_interval(float(by_rho.correct.mean()), n),
         "rho_2": bootstrap(lambda v: v[..., 0].mean(1), by_rho.rho, seed=seed),
-        "distance_median": bootstrap(lambda v: middle(v[..., 0]), minima.distance, seed=seed),
-        "robust_accuracy": share_interval(robust(minima.distance, eps), n),
+        "distance_median": bootstrap(lambda v: row_medians(v[..., 0]), minima.distance, seed=seed),
+        "robust_accuracy": wilson_interval(robust_accuracy(minima.distance, eps), n),
     }
 
 
-def weakness(minima: Minima, y: Host, classes: int) -> Weakness:
+def measure_weakness(minima: Minima, y: HostArray, classes: int) -> Weakness:
     """Per class: where the smallest perturbations of its examples lead, and their median."""
     fooled = np.isfinite(minima.distance) & (minima.distance > 0)
     counts = np.zeros((classes, classes), dtype=np.int64)
@@ -237,11 +241,11 @@ def weakness(minima: Minima, y: Host, classes: int) -> Weakness:
     medians = []
     for label in range(classes):
         own = minima.distance[(y == label) & (minima.distance > 0)]
-        medians.append(known(quantile(own, 0.5)) if len(own) else None)
+        medians.append(finite_or_none(quantile(own, 0.5)) if len(own) else None)
     return Weakness(tuple(tuple(map(int, row)) for row in counts), tuple(medians))
 
 
-def attack_lines(minima: Minima) -> tuple[AttackLine, ...]:
+def tabulate_attacks(minima: Minima) -> tuple[AttackLine, ...]:
     """The table of attacks."""
     fooled = int((minima.by >= 0).sum()) or 1
     lines = []

@@ -14,7 +14,7 @@ from deepdefense.geometry.rho import rho
 from deepdefense.seam.choosing import to_host
 from deepdefense.seam.contract import Array, Backend, Model
 
-__all__ = ["Measurement", "Summary", "in_norm", "measure", "summarize"]
+__all__ = ["Measurement", "Summary", "measure_rho", "summarize_in_norm", "summarize_rho"]
 
 
 class Measurement(NamedTuple):
@@ -55,7 +55,7 @@ class Summary:
         return {name: getattr(self, name) for name in names}
 
 
-def measure(
+def measure_rho(
     model: Model,
     x: Array,
     y: Array,
@@ -99,13 +99,15 @@ def measure(
     return Measurement(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def in_norm(p: float, found: Callable[[float], Measurement]) -> tuple[Summary, Measurement]:
+def summarize_in_norm(
+    p: float, found: Callable[[float], Measurement]
+) -> tuple[Summary, Measurement]:
     """The report with rho in the norm p too, `found` in each norm, and what is behind rho_2."""
     euclidean = found(2)
-    return summarize(euclidean, None if p == 2 else found(p), p), euclidean
+    return summarize_rho(euclidean, None if p == 2 else found(p), p), euclidean
 
 
-def summarize(found: Measurement, other: Measurement | None = None, p: float = 2) -> Summary:
+def summarize_rho(found: Measurement, other: Measurement | None = None, p: float = 2) -> Summary:
     """The report of a measurement with p = 2, and of another one with order p."""
     return Summary(
         accuracy=float(found.correct.mean()),

@@ -15,15 +15,15 @@ from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.errors import InputError
 from deepdefense.evaluation.subject import Subject
 
-__all__ = ["PRESETS", "Attack", "seconds_expected", "suite"]
+__all__ = ["PRESETS", "PlannedAttack", "build_suite", "estimate_seconds"]
 
-SEEDED = ("apgd", "square")
+SEEDED_ATTACKS = ("apgd", "square")
 PRESETS = ("quick", "standard", "thorough")
-TARGETS = 9  # of the targeted loss, as AutoAttack has it
+TARGETED_CLASSES = 9  # of the targeted loss, as AutoAttack has it
 
 
 @dataclass(frozen=True)
-class Attack:
+class PlannedAttack:
     """One attack and its settings; about how many `gradients` and `queries` an example takes."""
 
     name: str
@@ -40,31 +40,37 @@ class Attack:
     def __call__(self, subject: Subject, x: Any, y: Any, seed: int) -> Perturbation:
         """The attack on a native batch."""
         options = dict(self.settings)
-        if self.name in SEEDED:
+        if self.name in SEEDED_ATTACKS:
             options["seed"] = seed
         function: Callable[..., Perturbation] = getattr(attacks, self.name)
-        return function(subject.f, x, y, bounds=subject.native_bounds, **options)
+        return function(subject.scaled_logits, x, y, bounds=subject.native_bounds, **options)
 
     def __str__(self) -> str:
         """The attack as it would be called."""
         return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.settings)})"
 
 
-def nearest(name: str, p: float, *, gradients: int, queries: int = 10, **settings: Any) -> Attack:
+def minimum_norm_attack(
+    name: str, p: float, *, gradients: int, queries: int = 10, **settings: Any
+) -> PlannedAttack:
     """An attack for the nearest point that fools; those for any norm are told which."""
     order = {} if name in ("ddn", "cw") else {"p": p}
-    return Attack(name, "minimum-norm", tuple({**order, **settings}.items()), gradients, queries)
+    return PlannedAttack(
+        name, "minimum-norm", tuple({**order, **settings}.items()), gradients, queries
+    )
 
 
-def within(
+def fixed_budget_attack(
     name: str, p: float, eps: float, *, gradients: int, queries: int, **settings: Any
-) -> Attack:
+) -> PlannedAttack:
     """An attack within eps."""
     options = {"eps": eps, "p": p, **settings}
-    return Attack(name, "within eps", tuple(options.items()), gradients, queries)
+    return PlannedAttack(name, "within eps", tuple(options.items()), gradients, queries)
 
 
-def suite(preset: str, p: float, eps: tuple[float, ...], classes: int) -> tuple[Attack, ...]:
+def build_suite(
+    preset: str, p: float, eps: tuple[float, ...], classes: int
+) -> tuple[PlannedAttack, ...]:
     """The attacks of a preset in the norm p, those without an eps first.
 
     quick: DeepFool, SuperDeepFool, FMN, and within each eps FGSM, APGD, and 100 random squares.
@@ -81,9 +87,9 @@ def suite(preset: str, p: float, eps: tuple[float, ...], classes: int) -> tuple[
     restarts = 5 if preset == "thorough" else 1
     compared = min(9, classes - 1)  # boundaries that each step of DeepFool looks at
     found = [
-        nearest("deepfool", p, gradients=3 * compared, queries=4, steps=50),
-        nearest("fmn", p, gradients=steps + compared, steps=steps),
-        nearest(
+        minimum_norm_attack("deepfool", p, gradients=3 * compared, queries=4, steps=50),
+        minimum_norm_attack("fmn", p, gradients=steps + compared, steps=steps),
+        minimum_norm_attack(
             "superdeepfool",
             p,
             gradients=rounds * (2 * compared + 1),
@@ -92,12 +98,12 @@ def suite(preset: str, p: float, eps: tuple[float, ...], classes: int) -> tuple[
         ),
     ]
     if p == 2 and preset != "quick":
-        found.append(nearest("ddn", p, gradients=steps + compared, steps=steps))
+        found.append(minimum_norm_attack("ddn", p, gradients=steps + compared, steps=steps))
     if p == 2 and preset == "thorough":
-        found.append(nearest("cw", p, gradients=9 * 200, steps=200, searches=9))
+        found.append(minimum_norm_attack("cw", p, gradients=9 * 200, steps=200, searches=9))
     for radius in eps:
         found.append(
-            within(
+            fixed_budget_attack(
                 "apgd",
                 p,
                 radius,
@@ -108,9 +114,9 @@ def suite(preset: str, p: float, eps: tuple[float, ...], classes: int) -> tuple[
             )
         )
         if preset != "quick":
-            targets = min(TARGETS, classes - 1)
+            targets = min(TARGETED_CLASSES, classes - 1)
             found.append(
-                within(
+                fixed_budget_attack(
                     "apgd",
                     p,
                     radius,
@@ -121,12 +127,14 @@ def suite(preset: str, p: float, eps: tuple[float, ...], classes: int) -> tuple[
                     targets=targets,
                 )
             )
-        found.append(within("square", p, radius, gradients=0, queries=squares, steps=squares))
-        found.append(within("fgsm", p, radius, gradients=1, queries=1))
+        found.append(
+            fixed_budget_attack("square", p, radius, gradients=0, queries=squares, steps=squares)
+        )
+        found.append(fixed_budget_attack("fgsm", p, radius, gradients=1, queries=1))
     return tuple(found)
 
 
-def seconds_expected(subject: Subject, planned: tuple[Attack, ...]) -> float:
+def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> float:
     """About how long the attacks will take, by the time of a gradient and a query here.
 
     A short walk is timed, its first run apart, as frameworks compile or warm up; and the one by one
@@ -136,7 +144,7 @@ def seconds_expected(subject: Subject, planned: tuple[Attack, ...]) -> float:
     rows = right[: subject.batch_size]
     if not len(rows):
         return 0.0
-    x, y = subject.examples(rows)
+    x, y = subject.load_examples(rows)
 
     def timed(attack: Callable[[], Perturbation], units: int) -> float:
         took = []
@@ -147,8 +155,12 @@ def seconds_expected(subject: Subject, planned: tuple[Attack, ...]) -> float:
         return min(took) / units
 
     bounds, n = subject.native_bounds, len(right)
-    gradient = timed(lambda: attacks.fmn(subject.f, x, y, steps=5, bounds=bounds), 5 + 5)
-    query = timed(lambda: attacks.square(subject.f, x, y, eps=0.0, steps=5, bounds=bounds), 5)
+    gradient = timed(
+        lambda: attacks.fmn(subject.scaled_logits, x, y, steps=5, bounds=bounds), 5 + 5
+    )
+    query = timed(
+        lambda: attacks.square(subject.scaled_logits, x, y, eps=0.0, steps=5, bounds=bounds), 5
+    )
     begun = time.perf_counter()
     subject.predict(subject.x[rows[:8]], batch_size=1)
     alone = (time.perf_counter() - begun) / len(rows[:8])

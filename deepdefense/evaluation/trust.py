@@ -13,26 +13,32 @@ from itertools import pairwise
 import numpy as np
 
 from deepdefense import attacks
-from deepdefense.evaluation.checks import Check, checked, graded
-from deepdefense.evaluation.doctor import percent
-from deepdefense.evaluation.minima import Minima, Outcome, length
-from deepdefense.evaluation.statistics import ROUNDING, Values, quantile, stands, typical
-from deepdefense.evaluation.subject import Host, Subject, columned, evenly
+from deepdefense.evaluation.checks import Check, grade, make_check
+from deepdefense.evaluation.doctor import as_percent
+from deepdefense.evaluation.minima import AttackOutcome, Minima, perturbation_size
+from deepdefense.evaluation.statistics import (
+    ROUNDING,
+    Values,
+    is_robust,
+    quantile,
+    typical_distance,
+)
+from deepdefense.evaluation.subject import HostArray, Subject, expand_to, pick_evenly
 
-__all__ = ["compare_attacks"]
+__all__ = ["run_attack_checks"]
 
-SAMPLE = 100  # examples that the further attacks here are run on
+COMPARED_EXAMPLES = 100  # examples that the further attacks here are run on
 SLIGHT, PLAIN = 0.02, 0.05  # of the examples: from where a sign is a warning, and a failure
 
 
-def compare_attacks(subject: Subject, minima: Minima, *, seed: int) -> tuple[Check, ...]:
+def run_attack_checks(subject: Subject, minima: Minima, *, seed: int) -> tuple[Check, ...]:
     """Every check of this kind."""
     rows = np.flatnonzero(subject.correct)
     if not len(rows):
         evidence = "the network is right on no example: there is nothing to attack"
         remedy = "Evaluate on examples that the network classifies."
-        return (checked("attacks", "fail", evidence, remedy),)
-    few = evenly(rows, SAMPLE)
+        return (make_check("attacks", "fail", evidence, remedy),)
+    few = pick_evenly(rows, COMPARED_EXAMPLES)
     found = [
         claims(minima),
         unbounded(subject, minima, few, seed),
@@ -50,18 +56,18 @@ def compare_attacks(subject: Subject, minima: Minima, *, seed: int) -> tuple[Che
 
 def _attack(
     subject: Subject,
-    rows: Host,
+    rows: HostArray,
     attack: Callable[..., attacks.Perturbation],
     p: float,
     **options: object,
 ) -> Values:
     """Distances [m] at which an attack fools those examples; inf where it does not."""
     parts = []
-    for batch in subject.batches(rows):
-        x, y = subject.examples(batch)
-        found = attack(subject.f, x, y, p=p, bounds=subject.native_bounds, **options)
+    for batch in subject.iterate_batches(rows):
+        x, y = subject.load_examples(batch)
+        found = attack(subject.scaled_logits, x, y, p=p, bounds=subject.native_bounds, **options)
         to_numpy = subject.backend.to_numpy
-        sizes = length(to_numpy(found.x) - subject.x[batch], p)
+        sizes = perturbation_size(to_numpy(found.x) - subject.x[batch], p)
         parts.append(np.where(to_numpy(found.success), sizes, math.inf))
     return np.concatenate(parts)
 
@@ -71,52 +77,52 @@ def claims(minima: Minima) -> Check:
     rejected = sum(outcome.rejected for outcome in minima.outcomes)
     made = sum(int((np.isfinite(o.distance) & o.ran).sum()) for o in minima.outcomes) + rejected
     share = rejected / made if made else 0.0
-    return checked(
+    return make_check(
         "claims hold",
-        graded(share, 0.01, PLAIN),
+        grade(share, 0.01, PLAIN),
         f"{rejected:,} of {made:,} perturbed examples did not hold when tried alone",
         "The network's answer depends on the batch, on chance or on rounding; each of these counts "
         "as a failure of the attack.",
     )
 
 
-def unbounded(subject: Subject, minima: Minima, few: Host, seed: int) -> Check:
+def unbounded(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
     """With a perturbation as large as the data themselves, every example can be fooled."""
     x = subject.x[few]
-    spread = float(np.max(length(x - x.mean(0), minima.p)))
-    eps = max(2 * spread, 4 * (typical(minima.distance[few]) or 1.0))
+    spread = float(np.max(perturbation_size(x - x.mean(0), minima.p)))
+    eps = max(2 * spread, 4 * (typical_distance(minima.distance[few]) or 1.0))
     distance = np.minimum(
         minima.distance[few],
         _attack(subject, few, attacks.apgd, minima.p, eps=eps, steps=50, seed=seed),
     )
     share = float(np.isinf(distance).mean())
-    return checked(
+    return make_check(
         "large eps reaches 0 %",
-        graded(share, 0.0, SLIGHT, len(few)),
-        f"within eps = {eps:.3g}, larger than the data, {percent(share)} of the examples stand",
+        grade(share, 0.0, SLIGHT, len(few)),
+        f"within eps = {eps:.3g}, larger than the data, {as_percent(share)} of the examples stand",
         "No network can stand that: the attacks are blind to it. Look at the checks of gradients.",
     )
 
 
-def larger_eps(subject: Subject, minima: Minima, few: Host, seed: int) -> Check:
+def larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
     """What fools within eps also fools within more; an attack that finds less is lost."""
-    middle = typical(minima.distance[few]) or 1.0
+    middle = typical_distance(minima.distance[few]) or 1.0
     radii = [middle * factor for factor in (0.5, 1.0, 2.0, 4.0)]
     fooled = [
         np.isfinite(_attack(subject, few, attacks.apgd, minima.p, eps=eps, steps=20, seed=seed))
         for eps in radii
     ]
     lost = max(float((a & ~b).mean()) for a, b in pairwise(fooled))
-    shares = ", ".join(percent(1 - float(f.mean())) for f in fooled)
-    return checked(
+    shares = ", ".join(as_percent(1 - float(f.mean())) for f in fooled)
+    return make_check(
         "larger eps helps the attacker",
-        graded(lost, SLIGHT, 2 * PLAIN, len(few)),
+        grade(lost, SLIGHT, 2 * PLAIN, len(few)),
         f"accuracy under APGD within {', '.join(f'{eps:.3g}' for eps in radii)}: {shares}",
         "The attack gets lost on a rugged loss: take more steps and restarts, or smooth the model.",
     )
 
 
-def more_steps(subject: Subject, minima: Minima, few: Host, seed: int) -> Check:
+def more_steps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
     """Twice the steps of the minimum-norm walk, from the same beginning."""
     walked = [o for o in minima.outcomes if o.attack.name == "fmn"]
     steps = dict(walked[-1].attack.settings)["steps"] if walked else 100
@@ -124,9 +130,9 @@ def more_steps(subject: Subject, minima: Minima, few: Host, seed: int) -> Check:
     nearest = np.minimum(minima.distance[few], again)
     before, after = quantile(minima.distance[few], 0.5), quantile(nearest, 0.5)
     gain = 1 - after / before if math.isfinite(before) else math.nan
-    return checked(
+    return make_check(
         "more steps change little",
-        graded(gain, SLIGHT, 2 * PLAIN),
+        grade(gain, SLIGHT, 2 * PLAIN),
         f"with {2 * steps} steps instead of {steps} the median distance goes from {before:.3g} to "
         f"{after:.3g}",
         "The attacks have not converged: use a larger preset.",
@@ -148,23 +154,24 @@ def single_step(subject: Subject, minima: Minima) -> Check:
         if share >= worst:
             worst = share
             evidence = (
-                f"within {eps:.3g} a single step fools {percent(float(one[outcome.ran].mean()))} "
-                f"of the examples, iterated attacks {percent(float(many[outcome.ran].mean()))}; "
-                f"{percent(share)} only the single step"
+                f"within {eps:.3g} a single step fools {as_percent(float(one[outcome.ran].mean()))}"
+                " of the examples, iterated attacks "
+                f"{as_percent(float(many[outcome.ran].mean()))}; "
+                f"{as_percent(share)} only the single step"
             )
-    return checked(
+    return make_check(
         "iterated attacks beat a single step",
-        graded(worst, SLIGHT, PLAIN, right),
+        grade(worst, SLIGHT, PLAIN, right),
         evidence,
         "Iterating must not do worse: the gradients mislead. Look at the checks of gradients.",
     )
 
 
-def _fooled_by(minima: Minima, eps: float, which: Callable[[Outcome], bool]) -> Host:
+def _fooled_by(minima: Minima, eps: float, which: Callable[[AttackOutcome], bool]) -> HostArray:
     """Where one of these attacks found a point within eps: [n]."""
     fooled = np.zeros(len(minima.distance), bool)
     for outcome in filter(which, minima.outcomes):
-        fooled |= ~stands(outcome.distance, eps) & outcome.ran
+        fooled |= ~is_robust(outcome.distance, eps) & outcome.ran
     return fooled
 
 
@@ -180,64 +187,64 @@ def gradient_free(minima: Minima) -> Check:
         if share >= worst:
             worst = share
             evidence = (
-                f"within {eps:.3g} random search fools {percent(share)} of the examples that no "
+                f"within {eps:.3g} random search fools {as_percent(share)} of the examples that no "
                 "attack by gradients did"
             )
-    return checked(
+    return make_check(
         "gradient-free attacks find no more",
-        graded(worst, SLIGHT, PLAIN, right),
+        grade(worst, SLIGHT, PLAIN, right),
         evidence,
         "The gradients hide what is there: the network is weaker than gradient attacks show.",
     )
 
 
-def noise(subject: Subject, minima: Minima, rows: Host, seed: int) -> Check:
+def noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) -> Check:
     """Noise as large as the smallest perturbation that fools: an attack does far better."""
     if math.prod(subject.x.shape[1:]) < 3:
-        return checked("noise does less", "pass", "so few inputs leave noise no other way")
+        return make_check("noise does less", "pass", "so few inputs leave noise no other way")
     known = rows[np.isfinite(minima.distance[rows])]
     if not len(known):
-        return checked("noise does less", "fail", "no attack fooled any example", "See above.")
+        return make_check("noise does less", "fail", "no attack fooled any example", "See above.")
     random = np.random.default_rng((seed, 5)).normal(size=subject.x[known].shape)
-    size = length(random, minima.p)
-    points = subject.displaced(known, columned(minima.distance[known] / size, random) * random)
+    size = perturbation_size(random, minima.p)
+    points = subject.displace(known, expand_to(minima.distance[known] / size, random) * random)
     share = float((subject.predict(points).argmax(1) != subject.y[known]).mean())
-    return checked(
+    return make_check(
         "noise does less",
-        graded(share, PLAIN, 0.25),
-        f"noise of the length of each example's smallest perturbation fools {percent(share)} of "
+        grade(share, PLAIN, 0.25),
+        f"noise of the length of each example's smallest perturbation fools {as_percent(share)} of "
         "them",
         "Attacks hardly better than chance have not found the near boundary.",
     )
 
 
-def transfer_does_less(minima: Minima, rows: Host) -> Check:
+def transfer_does_less(minima: Minima, rows: HostArray) -> Check:
     """What fools the undefended network should fool this one less than attacks on itself do."""
     by = [i for i, outcome in enumerate(minima.outcomes) if outcome.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], by).mean())
-    return checked(
+    return make_check(
         "transfer does less",
-        graded(share, SLIGHT, PLAIN, len(rows)),
-        f"on {percent(share)} of the examples the undefended network's perturbation fools at a "
+        grade(share, SLIGHT, PLAIN, len(rows)),
+        f"on {as_percent(share)} of the examples the undefended network's perturbation fools at a "
         "smaller size than any attack on this one",
         "Attacks on the network itself should win: its gradients mislead them.",
     )
 
 
-def deepfool_distance(minima: Minima, rows: Host) -> Check:
+def deepfool_distance(minima: Minima, rows: HostArray) -> Check:
     """DeepFool, which rho and the training of Deep Defense rest on, against the best of all."""
-    walked: list[Outcome] = [o for o in minima.outcomes if o.attack.name == "deepfool"]
+    walked: list[AttackOutcome] = [o for o in minima.outcomes if o.attack.name == "deepfool"]
     if not walked:
-        return checked("DeepFool's distance", "pass", "DeepFool was not run", severe=False)
+        return make_check("DeepFool's distance", "pass", "DeepFool was not run", severe=False)
     own, best = walked[0].distance[rows], minima.distance[rows]
     beaten = float((own > best * (1 + 0.02 + ROUNDING)).mean())  # it oversteps by 2 %
     both = np.isfinite(own) & np.isfinite(best) & (best > 0)
     factor = float(np.median(own[both] / best[both])) if both.any() else math.inf
-    return checked(
+    return make_check(
         "DeepFool's distance",
-        graded(factor - 1, 0.25, 1.0),
-        f"another attack is nearer on {percent(beaten)} of the examples; the median of DeepFool's "
-        f"distance over the best is {factor:.3g}",
+        grade(factor - 1, 0.25, 1.0),
+        f"another attack is nearer on {as_percent(beaten)} of the examples; the median of "
+        f"DeepFool's distance over the best is {factor:.3g}",
         "Go by the distance over all attacks, not by rho: rho overstates robustness here.",
         severe=False,
     )

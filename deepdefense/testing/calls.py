@@ -16,8 +16,8 @@ from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError, ProbabilityWarning
-from deepdefense.evaluation import Measurement, Report, Summary, measure
-from deepdefense.evaluation.rho import in_norm
+from deepdefense.evaluation import Measurement, Report, Summary, measure_rho
+from deepdefense.evaluation.rho import summarize_in_norm
 from deepdefense.geometry.rho import rho
 from deepdefense.seam.choosing import current_backend, get_backend, use_backend
 from deepdefense.testing.deepfool import linear
@@ -59,9 +59,9 @@ class CallTests(Harness):
 
         def found(order: float) -> Measurement:
             given: dict[str, Any] = {"like": x, "p": order, "batch_size": batch_size}
-            return measure(model, x, y, backend=self.seam, **given)
+            return measure_rho(model, x, y, backend=self.seam, **given)
 
-        return in_norm(p, found)[0]
+        return summarize_in_norm(p, found)[0]
 
     @pytest.mark.parametrize(("options", "message"), BAD)
     def test_bad_settings_are_told(self, options: dict[str, Any], message: str) -> None:

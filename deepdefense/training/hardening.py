@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.protocol import ATTACK
-from deepdefense.evaluation.provenance import NetworkInfo, describe, environment
-from deepdefense.evaluation.rho import Measurement, Summary, in_norm, measure
+from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.provenance import NetworkInfo, describe_data, describe_environment
+from deepdefense.evaluation.rho import Measurement, Summary, measure_rho, summarize_in_norm
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Trainer, TrainingBackend
 from deepdefense.seam.validation import call_model, is_softmax
@@ -59,7 +59,7 @@ def prepare_monitor(
     """All that must fit, before anything is written; then what training is watched by."""
     check_network(backend, model, data)
     check_images(data.x_train.shape[1:], **recipe.augmentation)
-    return Monitor.draw(backend, data, recipe.seed, ATTACK, guard.share)
+    return Monitor.draw(backend, data, recipe.seed, RHO_ATTACK, guard.share)
 
 
 def harden_network(
@@ -109,12 +109,12 @@ def harden_network(
     report = HardeningReport(
         backend=backend.name,
         network=network,
-        data=tuple(describe(data).items()),
+        data=tuple(describe_data(data).items()),
         defense=defense,
         recipe=recipe,
         guard=guard,
         environment=tuple(
-            environment(backend.name, backend.asarray(data.x_test[:1], hardened)).items()
+            describe_environment(backend.name, backend.asarray(data.x_test[:1], hardened)).items()
         ),
         before=before.report,
         after=after.report,
@@ -136,17 +136,17 @@ def _measure_network(
     watcher.begin(f"evaluate {when}", len(data.x_test))
 
     def found(order: float) -> Measurement:
-        return measure(
+        return measure_rho(
             model,
             data.x_test,
             data.y_test,
             backend=backend,
             p=order,
             progress=watcher.advance,
-            **ATTACK,
+            **RHO_ATTACK,
         )
 
-    report, euclidean = in_norm(p, found)
+    report, euclidean = summarize_in_norm(p, found)
     watcher.say(
         f"{when}: accuracy {report.accuracy:.2%}, rho_2 {report.rho_2:.4f} "
         f"on {report.n:,} held-out examples"

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.rho import measure
-from deepdefense.evaluation.statistics import right
+from deepdefense.evaluation.rho import measure_rho
+from deepdefense.evaluation.statistics import is_correct
 from deepdefense.seam.training import TrainingBackend
 
 __all__ = ["Monitor"]
@@ -73,7 +73,7 @@ class Monitor:
             for start in range(0, len(x), batch_size):
                 batch = self.backend.asarray(x[start : start + batch_size], model)
                 logits = self.backend.to_numpy(self.backend.forward(f, batch))
-                count += int(right(logits, y[start : start + batch_size]).sum())
+                count += int(is_correct(logits, y[start : start + batch_size]).sum())
         return count / len(x)
 
     def select_training_data(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -101,4 +101,4 @@ class Monitor:
         return accuracy, self._measure_rho(model, x[self.curve_rows], y[self.curve_rows])
 
     def _measure_rho(self, model: Any, x: Any, y: Any) -> float:
-        return float(measure(model, x, y, backend=self.backend, **self.attack).rho.mean())
+        return float(measure_rho(model, x, y, backend=self.backend, **self.attack).rho.mean())

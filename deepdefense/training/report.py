@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepdefense.defenses.objective import Objective
-from deepdefense.evaluation.protocol import ATTACK
-from deepdefense.evaluation.provenance import NetworkInfo, plain
+from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.provenance import NetworkInfo, to_json
 from deepdefense.evaluation.rho import Summary
 from deepdefense.training.guard import Guard
 from deepdefense.training.loop import EpochRecord
@@ -83,7 +83,7 @@ class HardeningReport:
             "config": describe_objective(self.defense)
             | asdict(self.recipe)
             | asdict(self.guard)
-            | {f"evaluation_{name}": value for name, value in ATTACK.items()},
+            | {f"evaluation_{name}": value for name, value in RHO_ATTACK.items()},
             "environment": dict(self.environment),
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),
@@ -94,4 +94,4 @@ class HardeningReport:
             "warnings": self.warnings,
             "notes": self.notes,
         }
-        return {key: plain(value) for key, value in content.items()}
+        return {key: to_json(value) for key, value in content.items()}

@@ -15,11 +15,11 @@ from deepdefense.app.data.reading import optional, quiet, reading
 from deepdefense.evaluation.dataset import (
     DataError,
     Dataset,
-    Raw,
-    channels_first,
-    class_indices,
+    RawData,
     hold_out,
-    preprocessed,
+    preprocess,
+    to_channels_first,
+    to_class_indices,
 )
 
 __all__ = ["HUB", "from_images", "image_folder", "parquet", "published"]
@@ -120,15 +120,15 @@ def _encoded(split: Any, where: str) -> Encoded:
 def from_images(name: str, parts: Parts, seed: int, shape: tuple[int, ...] = ()) -> Dataset:
     """A set of encoded images, of `shape` if given; without a test set one is split off."""
     train, test = parts
-    x = channels_first(_decode(name, [image for part in train + test for image in part.images]))
+    x = to_channels_first(_decode(name, [image for part in train + test for image in part.images]))
     if shape not in ((), x.shape[1:]):
         raise DataError(f"{name}: expected images {shape}, the copy given has {x.shape[1:]}")
-    y = class_indices(
+    y = to_class_indices(
         np.concatenate([part.labels for part in train + test]), len(x), f"{name}: labels"
     )
     n = sum(len(part.images) for part in train)
-    raw = Raw(x[:n], y[:n], x[n:], y[n:]) if test else hold_out(x, y, seed)
-    return preprocessed(name, raw, train[0].names)
+    raw = RawData(x[:n], y[:n], x[n:], y[n:]) if test else hold_out(x, y, seed)
+    return preprocess(name, raw, train[0].names)
 
 
 def _decode(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> np.ndarray:

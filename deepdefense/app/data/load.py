@@ -11,11 +11,11 @@ from deepdefense.app.data.reading import optional, reading
 from deepdefense.evaluation.dataset import (
     DataError,
     Dataset,
-    Raw,
-    channels_first,
-    class_indices,
+    RawData,
     hold_out,
-    preprocessed,
+    preprocess,
+    to_channels_first,
+    to_class_indices,
 )
 
 __all__ = ["load"]
@@ -37,12 +37,12 @@ def load(source: str | Path, *, data_dir: str | Path | None = None, seed: int = 
     source, path = str(source), Path(source).expanduser().resolve()
     if source == "digits":
         digits = optional("sklearn.datasets").load_digits()
-        x = channels_first(digits.images.astype(np.uint8))  # whole numbers, 0..16
-        return preprocessed(source, hold_out(x, digits.target.astype(np.int64), seed), (), width=16)
+        x = to_channels_first(digits.images.astype(np.uint8))  # whole numbers, 0..16
+        return preprocess(source, hold_out(x, digits.target.astype(np.int64), seed), (), width=16)
     if source in HUB:
         return from_images(source, published(source, data_dir), seed, HUB[source][1])
     if path.is_file() and path.suffix == ".npz":
-        return preprocessed(path.stem, npz_arrays(path, seed), ())
+        return preprocess(path.stem, npz_arrays(path, seed), ())
     if path.is_dir() and not any(path.glob("*.parquet")):
         return from_images(path.name, image_folder(path), seed)
     if path.is_dir() or (path.is_file() and path.suffix == ".parquet"):
@@ -52,7 +52,7 @@ def load(source: str | Path, *, data_dir: str | Path | None = None, seed: int = 
     raise DataError(f"data must be {known}, got {source!r}, {came}")
 
 
-def npz_arrays(path: Path, seed: int) -> Raw:
+def npz_arrays(path: Path, seed: int) -> RawData:
     """Arrays of the user's: uint8 are pixels, all others are taken as they are."""
     failed = f"{path} could not be read as an .npz archive of plain arrays"
     with reading(failed), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -65,14 +65,14 @@ def npz_arrays(path: Path, seed: int) -> Raw:
     for key in keys:  # an x comes before its y
         array, where = found[key], f"{path}: {key}"
         if key.startswith("y"):
-            found[key] = class_indices(array, len(found["x" + key[1:]]), where)
+            found[key] = to_class_indices(array, len(found["x" + key[1:]]), where)
         elif array.dtype.kind in "biuf" and array.ndim >= 2 and 0 not in array.shape[1:]:
-            found[key] = channels_first(array)
+            found[key] = to_channels_first(array)
         else:
             raise DataError(f"{where} must be numbers [n ...], got {array.dtype} {array.shape}")
     if keys == WHOLE_KEYS:
         return hold_out(found["x"], found["y"], seed)
-    raw = Raw(*(found[key] for key in keys))
+    raw = RawData(*(found[key] for key in keys))
     if (raw.x_train.dtype == np.uint8) != (raw.x_test.dtype == np.uint8):
         came = f"{raw.x_train.dtype} and {raw.x_test.dtype}"
         raise DataError(f"{path}: x_train and x_test must both be uint8 or neither, got {came}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from deepdefense.app.runs import REPORT, SETTINGS, RunFolder
 from deepdefense.evaluation.assessment import assess
-from deepdefense.evaluation.plan import About, Plan
+from deepdefense.evaluation.plan import EvaluationPlan, Provenance
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.evaluation.report import Report
 from deepdefense.seam.contract import Array, Model
@@ -78,7 +78,7 @@ def evaluate(
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), section 4, for rho; Carlini et al. (2019),
     "On evaluating adversarial robustness", for what is checked.
     """
-    plan = Plan.of(
+    plan = EvaluationPlan.from_arguments(
         preset=preset,
         p=p,
         eps=eps,
@@ -94,7 +94,7 @@ def evaluate(
         plan,
         bounds=bounds,
         reference=reference,
-        about=About(_named(model), _named(reference), {}),
+        about=Provenance(_named(model), _named(reference), {}),
         storage=None if run is None else run.attack_storage,
         watcher=watcher or Watcher(),
     )

@@ -24,8 +24,8 @@ from deepdefense.app.runs import (
 from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset, fingerprint
-from deepdefense.evaluation.plan import About, Plan
-from deepdefense.evaluation.protocol import ATTACK
+from deepdefense.evaluation.plan import EvaluationPlan, Provenance
+from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.evaluation.report import Report
 from deepdefense.seam.progress import Watcher
@@ -105,13 +105,13 @@ def _run(
     watcher: Watcher,
 ) -> tuple[Report, Path]:
     seed = settings["seed"]
-    plan = Plan.of(
+    plan = EvaluationPlan.from_arguments(
         preset=settings["preset"],
         p=float(settings["p"]),
         eps=settings["eps"] or None,
         seed=seed,
         batch_size=settings["batch_size"],
-        rho=ATTACK,
+        rho=RHO_ATTACK,
     )
     check_count("examples", settings["examples"], least=1)
     data = load(settings["data"], data_dir=settings["data_dir"], seed=seed)
@@ -138,13 +138,13 @@ def _run(
         data.x_test[rows],
         data.y_test[rows],
         plan,
-        bounds=data.bounds() if settings["bounds"] == "pixels" else None,
+        bounds=data.pixel_bounds() if settings["bounds"] == "pixels" else None,
         reference=reference,
-        about=About(network, undefended, _described(data)),
+        about=Provenance(network, undefended, _described(data)),
         storage=run.attack_storage,
         watcher=watcher,
     )
-    write(run, report, data.display)
+    write(run, report, data.to_pictures)
     return report, run.path
 
 

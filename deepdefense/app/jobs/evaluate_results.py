@@ -10,7 +10,7 @@ import numpy as np
 
 from deepdefense.app.runs import REPORT, RunFolder
 from deepdefense.evaluation.report import Report
-from deepdefense.evaluation.subject import Host
+from deepdefense.evaluation.subject import HostArray
 
 __all__ = ["write"]
 
@@ -20,7 +20,8 @@ PAGE = "report.html"
 GALLERY = 6
 
 
-Display = Callable[[Host], Host | None]  # examples [n ...] as pictures [n h w c] in 0..1, if any
+# Examples [n ...] as pictures [n h w c] in 0..1, if any.
+Display = Callable[[HostArray], HostArray | None]
 
 
 def write(run: RunFolder, report: Report, display: Display | None = None) -> None:
@@ -44,7 +45,7 @@ def write(run: RunFolder, report: Report, display: Display | None = None) -> Non
 def _by_bounds(report: Report) -> Display:
     """Images with their channels first or last, in bounds of [0, 1], as they are."""
 
-    def display(x: Host) -> Host | None:
+    def display(x: HostArray) -> HostArray | None:
         if report.threat.bounds != "0 to 1" or x.ndim != 4:
             return None
         if x.shape[1] in (1, 3):

@@ -12,7 +12,7 @@ from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
-from deepdefense.evaluation.dataset import fingerprint, from_arrays
+from deepdefense.evaluation.dataset import dataset_from_arrays, fingerprint
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.choosing import backend_for, current_backend, to_host
 from deepdefense.seam.progress import Watcher
@@ -67,7 +67,7 @@ def harden(
     chosen = current_backend()
     name = (chosen or backend_for(model, x_train)).name
     backend = training_backend(name)
-    data = from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
+    data = dataset_from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
     recipe, guard = recipe or Recipe(), guard or Guard()
     monitor = prepare_monitor(backend, model, data, recipe, guard)
     run = None

@@ -20,7 +20,7 @@ from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset, fingerprint
-from deepdefense.evaluation.protocol import ATTACK
+from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend, training_backend
@@ -109,11 +109,11 @@ def _run(
         f"{list(data.x_train.shape[1:])}, {data.classes} classes"
     )
     if settings.get("bounded"):
-        if data.bounds() is None:
+        if data.pixel_bounds() is None:
             raise InputError(
                 f"{data.name} has no range of pixels to keep within: leave out bounded"
             )
-        defense = replace(defense, bounds=data.bounds())
+        defense = replace(defense, bounds=data.pixel_bounds())
     model = network_named(backend, settings["network"], data, recipe.seed)
     if settings["weights"] is not None:
         model = with_weights(backend, model, Path(settings["weights"]))
@@ -183,7 +183,7 @@ def _reference(
     progress = run_training(
         "reference",
         trainer,
-        Monitor.draw(backend, data, recipe.seed, ATTACK),
+        Monitor.draw(backend, data, recipe.seed, RHO_ATTACK),
         recipe=plain,
         objective=Objective(),
         checkpoint=run.checkpoint,

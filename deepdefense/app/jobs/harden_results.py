@@ -10,7 +10,7 @@ import numpy as np
 from deepdefense.app.runs import CHECKPOINT, HARDENED, REPORT, RunFolder
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.protocol import ATTACK
+from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.rho import Measurement
 from deepdefense.seam.training import TrainingBackend
 from deepdefense.training.hardening import HardeningOutcome, harden_network
@@ -76,17 +76,17 @@ def _gallery(
     usable = before.correct & after.correct & before.success & after.success
     rows = [np.flatnonzero(usable & (data.y_test == label))[:1] for label in range(data.classes)]
     chosen = np.concatenate(rows)[:GALLERY]
-    images = data.display(data.x_test[chosen])
+    images = data.to_pictures(data.x_test[chosen])
     if images is None or not len(chosen):
         return None
     batch = backend.asarray(data.x_test[chosen], model)
     deltas, names = [], []
     for network in (model, hardened):
         with backend.precise():
-            found = deepfool(network, batch, **ATTACK)
+            found = deepfool(network, batch, **RHO_ATTACK)
             with backend.inference(network) as f:
                 fooled = backend.to_numpy(backend.forward(f, found.x)).argmax(1)
-        perturbed = data.display(backend.to_numpy(found.x))
+        perturbed = data.to_pictures(backend.to_numpy(found.x))
         assert perturbed is not None
         deltas.append(perturbed - images)
         names.append(tuple(data.class_names[i] if i < data.classes else str(i) for i in fooled))

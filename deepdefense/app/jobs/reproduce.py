@@ -16,7 +16,7 @@ from deepdefense.app.study.pages import SCHEMA, write
 from deepdefense.app.study.tables import TABLES, VARIATIONS
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.provenance import describe, environment, plain
+from deepdefense.evaluation.provenance import describe_data, describe_environment, to_json
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import training_backend
 from deepdefense.seam.validation import check_choice, check_count
@@ -64,7 +64,7 @@ def run_study(
     for name in settings["subjects"]:
         experiment = EXPERIMENTS[name]
         data, beside = _data(experiment.data, settings["data_dir"])
-        data = data.shortened(settings["train_examples"], settings["test_examples"])
+        data = data.shorten(settings["train_examples"], settings["test_examples"])
         bench = Bench(experiment, backend, data, out / name, watcher, settings["epochs"])
         runs = "variations" if table in VARIATIONS else _count(len(plan.methods), "method")
         own = max(experiment.hardening(method).recipe.epochs for method in plan.methods)
@@ -78,12 +78,12 @@ def run_study(
             found = TABLES[table](bench, plan._replace(weights=reference))
         rows += found.rows
         curves[name] = found.curves
-        described[name] = describe(data)
+        described[name] = describe_data(data)
     content = {
         "schema": SCHEMA,
         "table": table,
         "command": command,
-        "environment": environment(backend.name),
+        "environment": describe_environment(backend.name),
         "settings": {
             key: value for key, value in settings.items() if value is not None and key != "data_dir"
         },
@@ -91,7 +91,7 @@ def run_study(
         "rows": rows,
         "curves": curves,
     }
-    write(RunFolder(out), plain(content))
+    write(RunFolder(out), to_json(content))
     return out / f"{table}.html"
 
 

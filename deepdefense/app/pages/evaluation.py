@@ -22,7 +22,7 @@ from deepdefense.app.pages.evaluation_verdict import judge_evaluation, norm, unt
 from deepdefense.app.pages.figures import Sample, security_curve, spread
 from deepdefense.app.pages.template import fill
 from deepdefense.app.pages.wording import number, percent
-from deepdefense.evaluation.statistics import robust
+from deepdefense.evaluation.statistics import robust_accuracy
 
 __all__ = ["Weakest", "render_evaluation"]
 
@@ -61,7 +61,7 @@ def render_evaluation(
     eps, reference = report["headline"]["eps"], report["reference"]
     robust_before = None
     if reference_distances is not None and len(reference_distances) and eps is not None:
-        robust_before = robust(reference_distances, eps)
+        robust_before = robust_accuracy(reference_distances, eps)
     sides = {"after" if reference else "this network": (report, distances)}
     if reference:
         before = np.zeros(0) if reference_distances is None else reference_distances

@@ -23,7 +23,7 @@ from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset, fingerprint
 from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
-from deepdefense.evaluation.protocol import ATTACK
+from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend
@@ -127,7 +127,7 @@ class Bench:
         progress = run_training(
             "reference",
             trainer,
-            Monitor.draw(self.backend, self.data, seed, ATTACK),
+            Monitor.draw(self.backend, self.data, seed, RHO_ATTACK),
             recipe=recipe,
             objective=Objective(),
             checkpoint=run.checkpoint,
@@ -142,7 +142,7 @@ class Bench:
         """The reference network's own scale, on training examples."""
         rows = np.random.default_rng(3).permutation(len(self.data.x_train))[:SCALE_EXAMPLES]
         x, y = self.data.x_train[rows], self.data.y_train[rows]
-        found = deepfool(reference, self.backend.asarray(x, reference), **ATTACK)
+        found = deepfool(reference, self.backend.asarray(x, reference), **RHO_ATTACK)
         delta = self.backend.to_numpy(found.delta).reshape(len(x), -1)
         [clean] = fgs_accuracy(reference, x, y, [0.0])
         level = 0.5 if clean > 0.5 else clean / 2
@@ -156,7 +156,7 @@ class Bench:
             fgs=float(f"{eps_ref(reference, x, y, level=level):.3g}"),
             distance=float(f"{np.median(np.linalg.norm(delta, axis=1)):.3g}"),
             fitted=penalty("deepdefense"),
-            image=penalty("image", **NEAREST, bounds=self.data.bounds()),
+            image=penalty("image", **NEAREST, bounds=self.data.pixel_bounds()),
         )
 
     def cell(

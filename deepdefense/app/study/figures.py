@@ -48,7 +48,7 @@ def distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers
             model,
             data.x_test[:examples],
             data.y_test[:examples],
-            bounds=data.bounds(),
+            bounds=data.pixel_bounds(),
             preset="quick",
         )
         own = next(line for line in report.attacks if line.name.startswith("deepfool"))
@@ -79,7 +79,7 @@ def attacked(
 ) -> list[Numbers]:
     """One line for each attack: a median distance, or accuracy within eps of that norm."""
     x, y = chosen(data, examples, backend, model)
-    bounds = data.bounds()
+    bounds = data.pixel_bounds()
 
     def line(name: str, norm: str, attack: Callable[..., Any], **options: Any) -> Numbers:
         with backend.precise():

@@ -52,7 +52,7 @@ def _sizes(bench: Bench, reference: TrainedNetwork, examples: int) -> dict[str, 
         x, y = figures.chosen(bench.data, examples, bench.backend, reference.model)
         found = {}
         for norm, p in (("l2", 2.0), ("linf", np.inf)):
-            delta = fmn(reference.model, x, y, p=p, bounds=bench.data.bounds()).delta
+            delta = fmn(reference.model, x, y, p=p, bounds=bench.data.pixel_bounds()).delta
             rows = bench.backend.to_numpy(delta).reshape(len(x), -1)
             found[norm] = float(f"{np.median(np.linalg.norm(rows, p, axis=1)):.3g}")
         return found
