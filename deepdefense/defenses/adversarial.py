@@ -6,38 +6,46 @@ import math
 from dataclasses import dataclass
 
 from deepdefense.attacks import deepfool, fgsm, pgd
-from deepdefense.attacks.common.balls import check_ball_order
+from deepdefense.defenses.attack_settings import (
+    BALL_NORM,
+    BALL_RADIUS,
+    BOUNDS,
+    CLEAN_WEIGHT,
+    DESCENT_STEPS,
+)
 from deepdefense.defenses.mixed_cross_entropy import MixedCrossEntropy
-from deepdefense.geometry.bounds import Bounds, freeze_bounds
+from deepdefense.geometry.bounds import Bounds
 from deepdefense.seam.contract import Array, Model
-from deepdefense.seam.validation import check_count, check_number, check_order
+from deepdefense.seam.settings import (
+    document_settings,
+    norm_order,
+    real_number,
+    setting,
+    whole_number,
+)
 
 __all__ = ["AdversarialTraining", "DeepFoolTraining", "PGDTraining"]
 
 
+@document_settings
 @dataclass(frozen=True)
 class AdversarialTraining(MixedCrossEntropy):
     """alpha CE(x) + (1 - alpha) CE(x + eps sign(grad_x CE)).
-
-    Args:
-        alpha: the weight of the examples themselves.
-        eps: the length of the step in the maximum norm, in the units of x.
 
     Source: Goodfellow, Shlens and Szegedy (2015), "Explaining and harnessing adversarial examples",
     section 6.
     """
 
-    eps: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eps", self.eps, least=0)
+    eps: float = setting(
+        0.1, "length of the step in the maximum norm, in the units of x", real_number(0)
+    )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """The examples, a step away from their labels; those missed already stay as they are."""
         return (fgsm(model, x, y, eps=self.eps).x,)
 
 
+@document_settings
 @dataclass(frozen=True)
 class DeepFoolTraining(MixedCrossEntropy):
     """alpha CE(x) + (1 - alpha) CE(x + D), D by DeepFool from the predicted class.
@@ -45,26 +53,16 @@ class DeepFoolTraining(MixedCrossEntropy):
     The paper's comparison trains on perturbed examples alone (alpha = 0), for five epochs more at
     half of the learning rate.
 
-    Args:
-        alpha: the weight of the examples themselves.
-        p: order of DeepFool's norm.
-        steps, overshoot, candidates: of DeepFool.
-
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool", section 4.2.
     """
 
-    alpha: float = 0.0
-    p: float = 2.0
-    steps: int = 50
-    overshoot: float = 0.02
-    candidates: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_order(self.p)
-        check_count("steps", self.steps, least=1)
-        check_number("overshoot", self.overshoot, least=0)
-        check_count("candidates", self.candidates, least=2)
+    alpha: float = setting(0.0, *CLEAN_WEIGHT)
+    p: float = setting(2.0, "order of DeepFool's norm, from 1 to inf", norm_order)
+    steps: int = setting(50, "largest number of DeepFool iterations", whole_number(1))
+    overshoot: float = setting(0.02, "DeepFool's overshoot", real_number(0))
+    candidates: int = setting(
+        10, "number of classes considered, including the base class", whole_number(2)
+    )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """The examples across their nearest boundary."""
@@ -79,33 +77,20 @@ class DeepFoolTraining(MixedCrossEntropy):
         return (found.x,)
 
 
+@document_settings
 @dataclass(frozen=True)
 class PGDTraining(MixedCrossEntropy):
     """CE(x'), x' by projected gradient descent within eps of x (alpha = 0).
-
-    Args:
-        alpha: the weight of the examples themselves.
-        eps: radius of the ball, in the units of x.
-        steps: of the descent, each of length 2.5 eps / steps.
-        p: order of the norm, 2 or inf.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu (2018), "Towards deep learning models
     resistant to adversarial attacks".
     """
 
-    alpha: float = 0.0
-    eps: float = 0.1
-    steps: int = 10
-    p: float = math.inf
-    bounds: Bounds | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eps", self.eps, least=0)
-        check_count("steps", self.steps, least=1)
-        check_ball_order(self.p)
-        freeze_bounds(self)
+    alpha: float = setting(0.0, *CLEAN_WEIGHT)
+    eps: float = setting(0.1, *BALL_RADIUS)
+    steps: int = setting(10, *DESCENT_STEPS)
+    p: float = setting(math.inf, *BALL_NORM)
+    bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball that fool, or where the descent came to."""

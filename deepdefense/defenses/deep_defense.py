@@ -8,10 +8,11 @@ from typing import Any, Literal, NamedTuple
 
 from einops import einsum, rearrange, reduce
 
+from deepdefense.defenses.attack_settings import BOUNDS
 from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.errors import InputError
 from deepdefense.geometry.boundary import flatten_inputs
-from deepdefense.geometry.bounds import Bounds, Box, freeze_bounds, make_box
+from deepdefense.geometry.bounds import Bounds, Box, make_box
 from deepdefense.geometry.distance import chord_distance, implicit_distance, unrolled_distance
 from deepdefense.geometry.nearest_point import find_nearest_point
 from deepdefense.geometry.norms import norm
@@ -20,15 +21,16 @@ from deepdefense.geometry.search import SearchResult, search_boundary
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Forward, Model
-from deepdefense.seam.training import Losses
-from deepdefense.seam.validation import (
-    check_choice,
-    check_count,
-    check_labels,
-    check_number,
-    check_order,
-    to_python_numbers,
+from deepdefense.seam.settings import (
+    document_settings,
+    norm_order,
+    one_of,
+    real_number,
+    setting,
+    whole_number,
 )
+from deepdefense.seam.training import Losses
+from deepdefense.seam.validation import check_labels
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
 
@@ -62,6 +64,7 @@ class Terms(NamedTuple):
 
 
 @without_autograph
+@document_settings
 @dataclass(frozen=True)
 class DeepDefense(Objective):
     """A penalty on small DeepFool perturbations, differentiated through the attack itself.
@@ -75,26 +78,18 @@ class DeepDefense(Objective):
     c rho should be of order 1 to 6, so c grows as the data's typical rho shrinks; `calibrate`
     measures it. A network that is wrong on a fifth of its data got 0.5 (docs/study.md).
 
-    Args:
-        lam: weight of the penalty against the mean cross-entropy.
-        c: steepness for right examples.
-        d: steepness for wrong examples.
-        p: order of the norm, from 1 to inf.
-        steps: the most DeepFool iterations.
-        overshoot: DeepFool's overshoot.
-        candidates: classes considered, the base class included; all others are ignored.
-        gradient: "unrolled" differentiates every iteration, as the paper does (needs second
-            derivatives); "implicit" takes the envelope theorem at the boundary point found,
-            d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q, at a fraction of the cost (no second
-            derivatives). Where one step reaches the boundary of a linear network, they are equal.
-            "chord" is an approximation at a fraction of that again, with a search of its own:
-            `steps` steps, each from x to the nearest point as last linearised, none tried out,
-            and from there the rest of the way by the last slope; see `fast`.
-        unfinished: an example that is not across after `steps` enters with its partial
-            perturbation ("keep"), or not at all ("drop").
-        bounds: (low, high), the range that perturbed examples have, for gradient "chord" and p > 1:
-            numbers, or arrays of their shape. The distance is then that of the nearest point
-            within, where those who attack images must go. Examples should lie within it.
+    `gradient` is how the distance is differentiated.
+
+    - "unrolled" differentiates every iteration, as the paper does. It needs second derivatives.
+    - "implicit" uses the envelope theorem at the boundary point found,
+      d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. It needs no second derivatives and costs a
+      fraction. Where one step reaches the boundary of a linear network, the two are equal.
+    - "chord" is an approximation that costs a fraction of "implicit", with a search of its own.
+      Each of its `steps` goes from x to the nearest point of the last linearisation, without a
+      trial; the rest of the way to the boundary is extrapolated by the last slope. See `fast`.
+
+    With `bounds`, the distance is that of the nearest point within them, where an attack on images
+    has to stay. Examples should lie within the bounds.
 
     Raises:
         InputError: a setting out of range.
@@ -110,27 +105,38 @@ class DeepDefense(Objective):
     robustness". The implicit gradient: cf. Ding et al. (2020), "MMA training".
     """
 
-    lam: float = 15.0
-    c: float = 25.0
-    d: float = 5.0
-    p: float = 2.0
-    steps: int = 5
-    overshoot: float = 0.02
-    candidates: int = 10
-    gradient: Literal["unrolled", "implicit", "chord"] = "unrolled"
-    unfinished: Literal["keep", "drop"] = "keep"
-    bounds: Bounds | None = None
+    lam: float = setting(15.0, "weight of the penalty in the loss", real_number(0))
+    c: float = setting(25.0, "steepness for correctly classified examples", real_number(0))
+    d: float = setting(5.0, "steepness for misclassified examples", real_number(0))
+    p: float = setting(2.0, "order of the norm, from 1 to inf", norm_order)
+    steps: int = setting(5, "largest number of DeepFool iterations in training", whole_number(1))
+    overshoot: float = setting(0.02, "DeepFool's overshoot", real_number(0), option=False)
+    candidates: int = setting(
+        10, "number of classes considered, including the base class", whole_number(2)
+    )
+    gradient: Literal["unrolled", "implicit", "chord"] = setting(
+        "unrolled",
+        "differentiate the distance through every iteration (unrolled), by the envelope theorem "
+        "(implicit), or along a chord (chord)",
+        one_of(*GRADIENTS),
+    )
+    unfinished: Literal["keep", "drop"] = setting(
+        "keep",
+        "an example that is not across the boundary after all steps counts with its partial "
+        "perturbation (keep), or not at all (drop)",
+        one_of("keep", "drop"),
+        option=False,
+    )
+    bounds: Bounds | None = setting(
+        None,
+        f"{BOUNDS[0]}; for gradient chord and p > 1",
+        BOUNDS[1],
+        unset="no bounds",
+        option=False,
+    )
 
     def __post_init__(self) -> None:
-        to_python_numbers(self)
-        for name in ("lam", "c", "d", "overshoot"):
-            check_number(name, getattr(self, name), least=0)
-        check_order(self.p)
-        check_count("steps", self.steps, least=1)
-        check_count("candidates", self.candidates, least=2)
-        check_choice("gradient", self.gradient, GRADIENTS)
-        check_choice("unfinished", self.unfinished, ("keep", "drop"))
-        freeze_bounds(self)
+        super().__post_init__()
         if self.bounds is not None and not (self.gradient == "chord" and self.p > 1):
             raise InputError(
                 'bounds go with the gradient "chord" and p > 1, where the shortest way within them '

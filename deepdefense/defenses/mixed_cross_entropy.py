@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deepdefense.defenses.attack_settings import CLEAN_WEIGHT
 from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.seam.contract import Array, Backend, Forward, Model
+from deepdefense.seam.settings import document_settings, setting
 from deepdefense.seam.training import Losses
-from deepdefense.seam.validation import check_number, to_python_numbers
 
 __all__ = ["MixedCrossEntropy"]
 
 
+@document_settings
 @dataclass(frozen=True)
 class MixedCrossEntropy(Objective):
-    """alpha CE(x) + (1 - alpha) CE(x'), with the points x' that a subclass makes of x.
+    """alpha CE(x) + (1 - alpha) CE(x'), with the points x' that a subclass makes of x."""
 
-    Args:
-        alpha: the weight of the examples themselves, from 0 to less than 1.
-    """
-
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        to_python_numbers(self)
-        check_number("alpha", self.alpha, least=0, below=1)
+    alpha: float = setting(0.5, *CLEAN_WEIGHT)
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array

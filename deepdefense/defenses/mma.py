@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 from einops import rearrange
 
-from deepdefense.attacks.common.balls import check_ball_order, project_ball
+from deepdefense.attacks.common.balls import project_ball
 from deepdefense.attacks.ddn import ddn
 from deepdefense.attacks.fmn import fmn
+from deepdefense.defenses.attack_settings import BALL_NORM, BOUNDS, CLEAN_WEIGHT
 from deepdefense.defenses.mixed_cross_entropy import MixedCrossEntropy
-from deepdefense.geometry.bounds import Bounds, freeze_bounds
+from deepdefense.geometry.bounds import Bounds
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Model
-from deepdefense.seam.validation import check_count, check_number
+from deepdefense.seam.settings import document_settings, real_number, setting, whole_number
 
 __all__ = ["MMA"]
 
 
+@document_settings
 @dataclass(frozen=True)
 class MMA(MixedCrossEntropy):
     """alpha CE(x) + (1 - alpha) CE(x'), x' where the margin ends: at the boundary, or d_max away.
@@ -27,29 +29,15 @@ class MMA(MixedCrossEntropy):
     misclassified one as it is. The paper finds the point by an adaptive search along PGD's line;
     here it is DDN's for the 2-norm, and FMN's for the maximum norm.
 
-    Args:
-        alpha: the weight of the examples themselves; 1/3 in the paper.
-        d_max: the margin that is large enough, in the units of x.
-        steps: of the attack.
-        p: order of the norm, 2 or inf.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-
     Source: Ding et al. (2020), "MMA training: direct input space margin maximization through
     adversarial training", algorithm 1.
     """
 
-    alpha: float = 1 / 3
-    d_max: float = 1.0
-    steps: int = 10
-    p: float = 2.0
-    bounds: Bounds | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("d_max", self.d_max, least=0)
-        check_count("steps", self.steps, least=1)
-        check_ball_order(self.p)
-        freeze_bounds(self)
+    alpha: float = setting(1 / 3, *CLEAN_WEIGHT)
+    d_max: float = setting(1.0, "margin that is large enough, in the units of x", real_number(0))
+    steps: int = setting(10, "steps of the attack", whole_number(1))
+    p: float = setting(2.0, *BALL_NORM)
+    bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the boundary, or on the way there at distance d_max."""

@@ -10,6 +10,7 @@ from einops import reduce
 
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Backend, Forward, Model
+from deepdefense.seam.settings import check_settings
 from deepdefense.seam.training import Losses, LossFunction
 from deepdefense.seam.validation import check_labels, check_logits
 
@@ -30,6 +31,9 @@ class Objective:
     replaces them by what `constrain` makes of them. Two of equal settings are equal, so that a
     step is compiled once.
     """
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Arrays for `losses`, made of a batch by the model as it stands: constants of the step.

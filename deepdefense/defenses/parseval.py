@@ -10,11 +10,12 @@ from einops import rearrange
 
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.contract import Array, Backend
-from deepdefense.seam.validation import check_number, to_python_numbers
+from deepdefense.seam.settings import document_settings, real_number, setting
 
 __all__ = ["Parseval"]
 
 
+@document_settings
 @dataclass(frozen=True)
 class Parseval(Objective):
     """Plain training that keeps the rows of every weight matrix nearly orthonormal.
@@ -23,19 +24,16 @@ class Parseval(Objective):
     convolution is unfolded to [o (i s t)] and scaled by sqrt(s t), since each input enters in s t
     windows. Where a matrix has more rows than columns, its columns are meant instead.
 
-    Args:
-        beta: the length of the step, which must be small against 1 / ||W||_2^2.
-
     Source: Cisse et al. (2017), "Parseval networks: improving robustness to adversarial examples",
     section 4. The networks of the zoo have no sums of branches whose coefficients could be trained,
     so the projection of those on the simplex has no use here.
     """
 
-    beta: float = 1e-4
-
-    def __post_init__(self) -> None:
-        to_python_numbers(self)
-        check_number("beta", self.beta, least=0, below=1)
+    beta: float = setting(
+        1e-4,
+        "length of the step, which must be small against 1 / ||W||_2^2",
+        real_number(0, below=1),
+    )
 
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """One step of every matrix and kernel towards orthonormality."""

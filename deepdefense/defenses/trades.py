@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from einops import einsum, reduce
 
-from deepdefense.attacks.common.balls import check_ball_order
 from deepdefense.attacks.pgd import pgd
+from deepdefense.defenses.attack_settings import BALL_NORM, BALL_RADIUS, BOUNDS, DESCENT_STEPS
 from deepdefense.defenses.objective import Objective, mean_cross_entropy
-from deepdefense.geometry.bounds import Bounds, freeze_bounds
+from deepdefense.geometry.bounds import Bounds
 from deepdefense.seam.contract import Array, Backend, Forward, Model
+from deepdefense.seam.settings import document_settings, real_number, setting
 from deepdefense.seam.training import Losses
-from deepdefense.seam.validation import check_count, check_number, to_python_numbers
 
 __all__ = ["TRADES"]
 
@@ -31,6 +31,7 @@ def mean_kl_divergence(backend: Backend, clean: Array, other: Array) -> Array:
     return reduce(per_example, "b ->", "mean")
 
 
+@document_settings
 @dataclass(frozen=True)
 class TRADES(Objective):
     """CE(x) + beta KL(f(x) || f(x')), x' within eps of x.
@@ -39,30 +40,15 @@ class TRADES(Objective):
     the network predicts: up to the choice of this loss for the divergence itself, whose gradient
     vanishes where softmax is sure, the inner problem of the paper.
 
-    Args:
-        beta: the weight of the divergence, 1 / lambda in the paper.
-        eps: radius of the ball, in the units of x.
-        steps: of the descent, each of length 2.5 eps / steps.
-        p: order of the norm, 2 or inf.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-
     Source: Zhang et al. (2019), "Theoretically principled trade-off between robustness and
     accuracy", algorithm 1.
     """
 
-    beta: float = 6.0
-    eps: float = 0.1
-    steps: int = 10
-    p: float = math.inf
-    bounds: Bounds | None = None
-
-    def __post_init__(self) -> None:
-        to_python_numbers(self)
-        check_number("beta", self.beta, least=0)
-        check_number("eps", self.eps, least=0)
-        check_count("steps", self.steps, least=1)
-        check_ball_order(self.p)
-        freeze_bounds(self)
+    beta: float = setting(6.0, "weight of the divergence, 1 / lambda in the paper", real_number(0))
+    eps: float = setting(0.1, *BALL_RADIUS)
+    steps: int = setting(10, *DESCENT_STEPS)
+    p: float = setting(math.inf, *BALL_NORM)
+    bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Points of the ball whose prediction differs from that of x, or on the way there."""

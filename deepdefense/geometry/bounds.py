@@ -53,7 +53,7 @@ class Box:
 class FrozenArray(NamedTuple):
     """An array that a setting can hold: settings are compared, hashed and written down.
 
-    >>> Fixed.of(np.zeros((2, 3))) == Fixed.of(np.zeros((2, 3)))
+    >>> FrozenArray.of(np.zeros((2, 3))) == FrozenArray.of(np.zeros((2, 3)))
     True
     """
 
@@ -78,18 +78,18 @@ class FrozenArray(NamedTuple):
         return f"array {list(self.shape)} from {low} to {high}, {digest}"
 
 
-def freeze_bounds(settings: Any) -> None:
-    """Check the `bounds` of a frozen dataclass, and let it hold arrays, while it comes to be."""
-    check_bounds(settings.bounds)
-    if settings.bounds is None:
-        return
+def freeze_bounds(bounds: Any) -> Bounds | None:
+    """Check bounds, and return them as values that a frozen dataclass can hold."""
+    check_bounds(bounds)
+    if bounds is None:
+        return None
     low, high = (
         bound if isinstance(bound, int | float | FrozenArray) else FrozenArray.of(bound)
-        for bound in map(to_python_number, settings.bounds)
+        for bound in map(to_python_number, bounds)
     )
     if not np.all(_unfreeze(low) < _unfreeze(high)):
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {low}, {high}")
-    object.__setattr__(settings, "bounds", (low, high))
+    return low, high
 
 
 def _unfreeze(bound: Any) -> Any:

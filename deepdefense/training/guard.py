@@ -4,40 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepdefense.seam.validation import check_count, check_number, to_python_numbers
+from deepdefense.seam.settings import (
+    check_settings,
+    document_settings,
+    none_or,
+    real_number,
+    setting,
+    whole_number,
+)
 
 __all__ = ["Guard"]
 
 
+@document_settings
 @dataclass(frozen=True)
 class Guard:
-    """What an epoch of hardening must keep to, or it is taken back.
+    """The limits that reject an epoch of hardening, and that end training.
 
-    Args:
-        max_accuracy_drop: how far accuracy may fall below where it began, as a fraction, on
-            training examples that are set aside for it; None: until it has collapsed (see
-            `COLLAPSE_DROP` in training/loop.py), on some of those trained on.
-        patience: end the stage once so many epochs have brought no larger rho_2 on the examples
-            set aside; None: train for all epochs.
-        validation: the share of the training examples that is set aside, if either is given.
-        retries: how often in a row an epoch is tried again, each time at half the learning rate.
-
-    Held-out test data decide nothing.
+    If either limit is given, training examples are set aside to measure it. Held-out examples
+    decide nothing.
     """
 
-    max_accuracy_drop: float | None = None
-    patience: int | None = None
-    validation: float = 0.1
-    retries: int = 3
+    max_accuracy_drop: float | None = setting(
+        None,
+        "reject an epoch after which accuracy, as a fraction, is lower than before training by "
+        "more than this, on training examples set aside; say 0.005",
+        none_or(real_number(0, below=1)),
+        unset="reject it only if accuracy has collapsed",
+    )
+    patience: int | None = setting(
+        None,
+        "end after this many epochs without a larger rho_2 on training examples set aside",
+        none_or(whole_number(1)),
+        unset="train for all epochs",
+    )
+    validation: float = setting(
+        0.1,
+        "share of the training examples to set aside, if max_accuracy_drop or patience is given",
+        real_number(0, below=1),
+        option=False,
+    )
+    retries: int = setting(
+        3,
+        "how often in a row a rejected epoch is tried again, each time at half the learning rate",
+        whole_number(0),
+        option=False,
+    )
 
     def __post_init__(self) -> None:
-        to_python_numbers(self)
-        if self.max_accuracy_drop is not None:
-            check_number("max_accuracy_drop", self.max_accuracy_drop, least=0, below=1)
-        if self.patience is not None:
-            check_count("patience", self.patience, least=1)
-        check_number("validation", self.validation, least=0, below=1)
-        check_count("retries", self.retries, least=0)
+        check_settings(self)
 
     @property
     def share(self) -> float:

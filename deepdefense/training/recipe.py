@@ -6,66 +6,80 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deepdefense.seam.settings import (
+    check_settings,
+    document_settings,
+    none_or,
+    real_number,
+    setting,
+    true_or_false,
+    whole_number,
+)
 from deepdefense.seam.training import Trainer, TrainingBackend
-from deepdefense.seam.validation import check_count, check_flag, check_number, to_python_numbers
 
 __all__ = ["LEAST_CLIP", "Recipe"]
 
 LEAST_CLIP = 1e-6  # a limit below would stop training
 
 
+@document_settings
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD with momentum, the learning rate cut once near the end or let down slowly.
-
-    Args:
-        epochs: passes over the training set.
-        lr: learning rate.
-        batch_size: examples per step.
-        momentum, weight_decay: of SGD.
-        decay: what the learning rate is multiplied by for the last fifth of the epochs.
-        anneal: let it down over all epochs instead, along half a cosine from lr to decay lr.
-        warmup: epochs, and parts of one, in which the learning rate rises from 0.
-        clip: the largest 2-norm of a step's gradient (before weight decay): a longer one is scaled
-            down to it. None: no limit. "auto": the median before training (`harden` measures it).
-        flip: whether each image is mirrored left to right half of the time.
-        shift: how many pixels each image is moved at most, either way, at random. What a command's
-            data subtract, their mean image, stays in its place; of your own arrays it is not known:
-            let the model subtract it.
-        channels_last: the images' layout, for those two: [h w c] instead of [c h w].
-        seed: fixes the order of the examples, their flips and shifts, dropout and, in a job,
-            initial weights.
+    """How to train: SGD with momentum, and a learning rate cut once near the end or annealed.
 
     The defaults are the paper's for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
+
+    Flips and shifts leave the mean image in its place if one was subtracted from the pixels. For
+    the data of the command line it is known; for your own arrays it is not, so let the model
+    subtract it.
     """
 
-    epochs: int = 5
-    lr: float = 5e-4
-    batch_size: int = 100
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    decay: float = 0.5
-    anneal: bool = False
-    warmup: float = 0.0
-    clip: float | Literal["auto"] | None = None
-    flip: bool = False
-    shift: int = 0
-    channels_last: bool = False
-    seed: int = 0
+    epochs: int = setting(5, "passes over the training examples", whole_number(0))
+    lr: float = setting(5e-4, "learning rate", real_number(0))
+    batch_size: int = setting(100, "examples per step", whole_number(1))
+    momentum: float = setting(0.9, "momentum of SGD", real_number(0, below=1), option=False)
+    weight_decay: float = setting(5e-4, "weight decay of SGD", real_number(0), option=False)
+    decay: float = setting(
+        0.5,
+        "final learning rate as a share of lr: of the last fifth of the epochs, or with anneal at "
+        "the end",
+        real_number(0),
+        option=False,
+    )
+    anneal: bool = setting(
+        False,
+        "lower the learning rate along half a cosine over all epochs, instead of once, for the "
+        "last fifth of them",
+        true_or_false,
+    )
+    warmup: float = setting(
+        0.0, "epochs, whole or not, in which the learning rate rises from 0", real_number(0)
+    )
+    clip: float | Literal["auto"] | None = setting(
+        None,
+        "largest 2-norm of a step's gradient, before weight decay, to which longer gradients are "
+        "scaled down; auto: the median before training, which harden measures",
+        none_or(real_number(LEAST_CLIP), "auto"),
+        unset="no limit",
+    )
+    flip: bool = setting(
+        False, "mirror each training image left to right half of the time", true_or_false
+    )
+    shift: int = setting(
+        0, "move each training image at random by up to this many pixels", whole_number(0)
+    )
+    channels_last: bool = setting(
+        False, "for flip and shift: images are [h w c], not [c h w]", true_or_false
+    )
+    seed: int = setting(
+        0,
+        "seed of everything random: the order of the examples, flips and shifts, dropout, and a "
+        "command's initial weights",
+        whole_number(0),
+    )
 
     def __post_init__(self) -> None:
-        to_python_numbers(self)
-        check_count("epochs", self.epochs, least=0)
-        check_count("batch_size", self.batch_size, least=1)
-        check_count("seed", self.seed, least=0)
-        for name in ("lr", "weight_decay", "decay", "warmup"):
-            check_number(name, getattr(self, name), least=0)
-        if self.clip is not None and self.clip != "auto":
-            check_number("clip", self.clip, least=LEAST_CLIP)
-        check_number("momentum", self.momentum, least=0, below=1)
-        check_count("shift", self.shift, least=0)
-        for name in ("anneal", "flip", "channels_last"):
-            check_flag(name, getattr(self, name))
+        check_settings(self)
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
         """The learning rate of an epoch, counted from 0, after that part of it.

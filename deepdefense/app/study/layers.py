@@ -8,6 +8,7 @@ from typing import Any
 from deepdefense.defenses.deep_defense import DeepDefense, Terms
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.settings import document_settings, setting
 from deepdefense.seam.training import TrainingBackend, training_backend
 
 __all__ = ["OneLayer", "layers_of"]
@@ -19,19 +20,17 @@ def layers_of(backend: TrainingBackend, model: Any) -> list[str]:
     return [name.rpartition(".")[0] for name, value in weights if value.ndim > 1]
 
 
+@document_settings
 @dataclass(frozen=True)
 class OneLayer(DeepDefense):
     """Deep Defense whose penalty is differentiated in the parameters of one layer alone.
 
     The cross-entropy trains all of them as ever.
 
-    Args:
-        layer: its name, as in ``conv1.weight``.
-
     Source: Yan, Guo and Zhang (2018), section 4.5.
     """
 
-    layer: str = ""
+    layer: str = setting("", "name of the layer, as in ``conv1.weight``", option=False)
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """The penalty with all that it is made of, per example."""
