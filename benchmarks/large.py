@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from deepdefense.app.data import load
-from deepdefense.app.study.memory import alone, peak
+from deepdefense.app.study.memory import read_peak_memory, run_in_new_process
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.training import training_backend
@@ -63,9 +63,9 @@ def _measured(framework: str, kind: str, way: str) -> dict[str, Any]:
 
     examples = len(data.x_train)
     seconds(WAYS[way], SMALL, BATCH)
-    small = peak()
+    small = read_peak_memory()
     own = seconds(WAYS[way], BATCH, examples)
-    most = peak()
+    most = read_peak_memory()
     return {
         "subject": f"{framework}, {kind}",
         "way": way,
@@ -84,4 +84,4 @@ def large(framework: str, kind: str) -> Iterator[dict[str, Any]]:
     Weights are initial ones: for the cost alone.
     """
     for way in WAYS:
-        yield alone(_measured, framework, kind, way)
+        yield run_in_new_process(_measured, framework, kind, way)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepdefense.app.study.pages import VIEWS, markdown
+from deepdefense.app.study.views import VIEWS, format_markdown
 
 ROOT = Path(__file__).parent.parent
 # The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1), as remembered:
@@ -56,7 +56,9 @@ def kept(schema: str) -> list[Row]:
 def study(table: str) -> str:
     """A table of `deepdefense reproduce`, each file of it under its command."""
     found = [row for row in kept("deepdefense.reproduce/1") if row["table"] == table]
-    return "\n".join(f"`{row['command']}`\n\n{markdown(table, row['rows'])}" for row in found)
+    return "\n".join(
+        f"`{row['command']}`\n\n{format_markdown(table, row['rows'])}" for row in found
+    )
 
 
 def summary() -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from deepdefense.app.pages import Weakest, judge_evaluation, render_evaluation
+from deepdefense.app.pages import WeakestExamples, judge_evaluation, render_evaluation
 
 Array = npt.NDArray[Any]
 N = 1000
@@ -188,12 +188,12 @@ def withheld(**headline: Any) -> dict[str, Any]:
     return evaluation(smallest(1.53), checks=checks, headline=hidden | headline)
 
 
-def weakest(channels: int = 1, size: int = 28) -> Weakest:
+def weakest(channels: int = 1, size: int = 28) -> WeakestExamples:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     images = np.stack([np.exp(-30 * ((x - a) ** 2 + (y - 0.5) ** 2)) for a in (0.3, 0.5, 0.7)])
     images = np.repeat(images[..., None], channels, -1)
-    return Weakest(
+    return WeakestExamples(
         images=images,
         deltas=0.02 * rng.normal(size=images.shape) * (images > 0.1),
         labels=("cat", "dog", "emu"),
@@ -207,7 +207,7 @@ def weakest(channels: int = 1, size: int = 28) -> Weakest:
 def page(
     content: dict[str, Any], distances: Array, before: Array | None = None, **more: Any
 ) -> str:
-    gallery: Weakest | None = more.get("gallery")
+    gallery: WeakestExamples | None = more.get("gallery")
     return render_evaluation(
         content, distances=distances, reference_distances=before, gallery=gallery
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepdefense.app.pages import Gallery, judge, render
+from deepdefense.app.pages import Gallery, judge_hardening, render_hardening
 
 BEFORE = {"accuracy": 0.97, "rho_2": 0.2, "rho_2_median": 0.19, "success": 1.0}
 BEFORE |= {"iterations_mean": 1.5, "n": 1000}
@@ -42,7 +42,7 @@ def report(**changes: Any) -> dict[str, Any]:
 def page(content: dict[str, Any], gallery: Gallery | None = None) -> str:
     rng = np.random.default_rng(0)
     rho = rng.uniform(0, 0.4, 50)
-    return render(content, rho_before=rho, rho_after=2 * rho, gallery=gallery)
+    return render_hardening(content, rho_before=rho, rho_after=2 * rho, gallery=gallery)
 
 
 def after(**changes: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def after(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_verdict_is_honest(content: dict[str, Any], headline: str, tone: str) -> None:
-    verdict = judge(content)
+    verdict = judge_hardening(content)
     assert verdict.headline == headline
     assert verdict.tone == tone
     assert headline in page(content)

@@ -14,7 +14,7 @@ from deepdefense.app.data import load
 from deepdefense.app.study import tables
 from deepdefense.app.study.cells import Bench
 from deepdefense.app.study.experiments import EXPERIMENTS
-from deepdefense.app.study.pages import markdown
+from deepdefense.app.study.views import format_markdown
 from deepdefense.evaluation import fgs_accuracy
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import training_backend
@@ -76,9 +76,9 @@ def test_pages_average_over_seeds(study: Path) -> None:
     rows = content(study, "table1")["rows"]
     values = [100 * row["accuracy"] for row in rows if row["method"] == "plain"]
     line = f"{np.mean(values):.2f} % ± {np.std(values, ddof=1):.2f} %"
-    markdown = (study / "table1.md").read_text()
-    assert line in markdown
-    assert len(markdown.splitlines()) == 2 + 2 + 3
+    written = (study / "table1.md").read_text()
+    assert line in written
+    assert len(written.splitlines()) == 2 + 2 + 3
     page = (study / "table1.html").read_text()
     assert line in page
     assert "<svg" in page
@@ -124,7 +124,7 @@ def test_methods_stand_side_by_side() -> None:
             ("short", 0, 1, 0.25),
         )
     ]
-    assert [line.split(" | ")[2:] for line in markdown("epochs", rows).splitlines()] == [
+    assert [line.split(" | ")[2:] for line in format_markdown("epochs", rows).splitlines()] == [
         ["epoch", "long", "short |"],
         ["---", "---", "--- |"],
         ["1", "60.00 % ± 14.14 %, 0.125 ± 0", "25.00 %, 0.125 |"],
@@ -135,7 +135,7 @@ def test_methods_stand_side_by_side() -> None:
 def test_ablation_varies_one_setting_at_a_time(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "FACTORS", (0.5,))
+    monkeypatch.setattr(tables, "VARIATION_FACTORS", (0.5,))
     assert run("ablation", study, "--seeds", "0", "--methods", "deepdefense") == 0
     rows = content(study, "ablation")["rows"]
     assert [(row["changed"], row["factor"]) for row in rows] == [

@@ -16,7 +16,7 @@ import deepdefense as dd
 from blobs import DEFENSE, TEST, TRAIN, Interrupt, summary
 from deepdefense.app import cli
 from deepdefense.app.runs import load_weights
-from deepdefense.app.study.layers import OneLayer
+from deepdefense.app.study.one_layer import OneLayer
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.training import TrainingBackend, training_backend
 from deepdefense.training.epoch import draw_batches, take_step

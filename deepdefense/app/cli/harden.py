@@ -160,7 +160,7 @@ def harden(
             resume=resume,
             watcher=bar,
         )
-    from deepdefense.app.pages import judge
+    from deepdefense.app.pages import judge_hardening
 
-    conclude(judge(report.as_dict()), folder)
+    conclude(judge_hardening(report.as_dict()), folder)
     return 1 if report.stopped else 0

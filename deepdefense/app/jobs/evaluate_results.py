@@ -57,7 +57,7 @@ def _by_bounds(report: Report) -> Display:
 
 def _weakest(report: Report, content: dict[str, Any], display: Display) -> Any:
     """The examples that the smallest perturbations fool, with what fools them."""
-    from deepdefense.app.pages import Weakest
+    from deepdefense.app.pages import WeakestExamples
 
     found = report.minima
     fooled = np.flatnonzero(found.by >= 0)
@@ -72,7 +72,7 @@ def _weakest(report: Report, content: dict[str, Any], display: Display) -> Any:
     def name(label: int) -> str:
         return str(names[label]) if label < len(names) else str(label)
 
-    return Weakest(
+    return WeakestExamples(
         images=images,
         deltas=perturbed - images,
         labels=tuple(name(int(i)) for i in report.y[rows]),

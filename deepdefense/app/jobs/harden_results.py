@@ -45,13 +45,13 @@ def write_results(
     run: RunFolder, outcome: HardeningOutcome, backend: TrainingBackend, model: Any, data: Dataset
 ) -> None:
     """The results, the report last: a folder with a report.json is complete."""
-    from deepdefense.app.pages import render
+    from deepdefense.app.pages import render_hardening
 
     hardened, report, before, after = outcome
     content = report.as_dict()
     about = {"network": content["network"], "data": content["data"], "after": content["after"]}
     run.save(HARDENED, backend.weights(hardened), about)
-    page = render(
+    page = render_hardening(
         content,
         rho_before=before.rho,
         rho_after=after.rho,

@@ -12,8 +12,8 @@ from deepdefense.app.runs import RunFolder
 from deepdefense.app.study.cells import Bench, StudyPlan
 from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.methods import METHODS
-from deepdefense.app.study.pages import SCHEMA, write
 from deepdefense.app.study.tables import TABLES, VARIATIONS
+from deepdefense.app.study.views import STUDY_SCHEMA, write_study
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.provenance import describe_data, describe_environment, to_json
@@ -80,7 +80,7 @@ def run_study(
         curves[name] = found.curves
         described[name] = describe_data(data)
     content = {
-        "schema": SCHEMA,
+        "schema": STUDY_SCHEMA,
         "table": table,
         "command": command,
         "environment": describe_environment(backend.name),
@@ -91,7 +91,7 @@ def run_study(
         "rows": rows,
         "curves": curves,
     }
-    write(RunFolder(out), to_json(content))
+    write_study(RunFolder(out), to_json(content))
     return out / f"{table}.html"
 
 

@@ -3,19 +3,19 @@
 They take matplotlib and Jinja2, of the extra `deepdefense[cli]`; nothing else imports this package.
 """
 
-from deepdefense.app.pages.evaluation import Weakest, render_evaluation
-from deepdefense.app.pages.evaluation_verdict import judge_evaluation
-from deepdefense.app.pages.page import Gallery, render
+from deepdefense.app.pages.evaluation import WeakestExamples, render_evaluation
+from deepdefense.app.pages.evaluation_headline import judge_evaluation
+from deepdefense.app.pages.hardening import Gallery, render_hardening
+from deepdefense.app.pages.hardening_headline import Verdict, judge_hardening
 from deepdefense.app.pages.study import render_study
-from deepdefense.app.pages.verdict import Verdict, judge
 
 __all__ = [
     "Gallery",
     "Verdict",
-    "Weakest",
-    "judge",
+    "WeakestExamples",
     "judge_evaluation",
-    "render",
+    "judge_hardening",
     "render_evaluation",
+    "render_hardening",
     "render_study",
 ]

@@ -20,27 +20,27 @@ __all__ = [
     "AFTER",
     "BEFORE",
     "INK",
+    "MATPLOTLIB_STYLE",
     "MUTED",
-    "STYLE",
     "WARM",
-    "Array",
-    "amplification",
-    "amplified",
+    "NumpyArray",
+    "add_legend",
+    "compute_amplification",
+    "create_axes",
+    "encode_image",
+    "encode_perturbation",
     "is_small",
-    "legend",
-    "new_axes",
-    "picture",
-    "svg",
+    "render_svg",
 ]
 
-Array = npt.NDArray[Any]
+NumpyArray = npt.NDArray[Any]
 
 
 # Drawn in these colors, then handed to the page's style sheet, which knows light, dark and print.
 INK, MUTED, RULE, BEFORE, AFTER, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
 
 
-COLORS = {
+CSS_COLORS = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     RULE: "var(--rule)",
@@ -50,7 +50,7 @@ COLORS = {
 }
 
 
-STYLE: Any = {
+MATPLOTLIB_STYLE: Any = {
     "svg.hashsalt": "deepdefense",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -83,10 +83,10 @@ STYLE: Any = {
 }
 
 
-SHARP = 96  # pixels: smaller images are shown with sharp pixels, enlarged
+SMALL_IMAGE = 96  # pixels: smaller images are shown with sharp pixels, enlarged
 
 
-def new_axes(
+def create_axes(
     y: str, x: str = "Epoch", size: tuple[float, float] = (3.5, 2.7)
 ) -> tuple[Figure, Axes]:
     """A figure and its axes; epochs are counted in whole numbers."""
@@ -100,12 +100,12 @@ def new_axes(
     return figure, axes
 
 
-def legend(axes: Axes, columns: int = 2) -> None:
+def add_legend(axes: Axes, columns: int = 2) -> None:
     """The legend, above the axes."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0)
 
 
-def svg(figure: Figure, name: str, alt: str) -> Markup:
+def render_svg(figure: Figure, name: str, alt: str) -> Markup:
     """The figure as one <svg> element: no date, no foreign addresses, ids of its own."""
     file = io.StringIO()
     nothing: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -116,19 +116,19 @@ def svg(figure: Figure, name: str, alt: str) -> Markup:
     body = text[text.index(">", text.index("<svg")) + 1 :]
     body = re.sub(r"<defs>\s*<style.*?</defs>", "", body, flags=re.DOTALL)  # it would be the page's
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    for drawn, meant in COLORS.items():
+    for drawn, meant in CSS_COLORS.items():
         body = body.replace(drawn, meant)
     head = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alt)}">'
     return Markup(head + body)
 
 
-def picture(image: Array) -> str:
+def encode_image(image: NumpyArray) -> str:
     """A data URI of an image [h w c], c = 1 or 3, in display range 0..1; the rest is clipped."""
     shown = np.clip(np.nan_to_num(image), 0, 1)
-    return _png(np.broadcast_to(shown, (*shown.shape[:2], 3)))
+    return _encode_png(np.broadcast_to(shown, (*shown.shape[:2], 3)))
 
 
-def amplified(delta: Array, factor: float) -> str:
+def encode_perturbation(delta: NumpyArray, factor: float) -> str:
     """A data URI of a signed perturbation [h w c]: 0 is white (c = 1) or mid-gray (c = 3).
 
     One channel: red adds, blue takes away.
@@ -136,21 +136,21 @@ def amplified(delta: Array, factor: float) -> str:
     shown = np.clip(0.5 + factor * np.nan_to_num(delta), 0, 1)
     if shown.shape[-1] == 1:
         shown = colormaps["RdBu_r"](shown[..., 0])[..., :3]
-    return _png(shown)
+    return _encode_png(shown)
 
 
-def amplification(*deltas: Array) -> float:
+def compute_amplification(*deltas: NumpyArray) -> float:
     """The factor by which these perturbations [h w c] together use the whole display range."""
     largest = max(float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas)
     return 0.5 / largest if largest > 0 else 1.0
 
 
-def is_small(image: Array) -> bool:
+def is_small(image: NumpyArray) -> bool:
     """Whether an image [h w c] is to be shown with sharp pixels, enlarged."""
-    return bool(max(image.shape[:2]) <= SHARP)
+    return bool(max(image.shape[:2]) <= SMALL_IMAGE)
 
 
-def _png(image: Array) -> str:
+def _encode_png(image: NumpyArray) -> str:
     file = io.BytesIO()
     nothing: dict[str, Any] = {"Software": None}
     imsave(file, np.round(255 * image).astype(np.uint8), format="png", metadata=nothing)

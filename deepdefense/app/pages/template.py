@@ -6,12 +6,18 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from deepdefense.app.pages.wording import duration, number, percent, setting, symbols
+from deepdefense.app.pages.wording import (
+    format_duration,
+    format_number,
+    format_percent,
+    format_value,
+    mark_up_math,
+)
 
-__all__ = ["fill"]
+__all__ = ["fill_template"]
 
 
-def fill(template: str, **content: Any) -> str:
+def fill_template(template: str, **content: Any) -> str:
     """The page of a template; all that it names must be there, and text is escaped."""
     environment = Environment(
         loader=PackageLoader("deepdefense", "app/pages"),
@@ -21,10 +27,10 @@ def fill(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": number,
-        "percent": percent,
-        "setting": setting,
-        "symbols": symbols,
-        "duration": duration,
+        "number": format_number,
+        "percent": format_percent,
+        "setting": format_value,
+        "symbols": mark_up_math,
+        "duration": format_duration,
     }
     return environment.get_template(template).render(content)

@@ -12,87 +12,93 @@ from markupsafe import Markup, escape
 __all__ = [
     "MISSING",
     "NBSP",
-    "by_factor",
-    "by_points",
-    "duration",
-    "number",
-    "percent",
-    "places",
-    "points_between",
-    "ratio_of",
-    "setting",
-    "signed",
-    "symbols",
-    "times",
+    "compute_points_change",
+    "compute_ratio",
+    "count_decimals",
+    "format_duration",
+    "format_factor",
+    "format_number",
+    "format_percent",
+    "format_points_change",
+    "format_ratio",
+    "format_signed_points",
+    "format_value",
+    "mark_up_math",
 ]
 
 MISSING = "\N{EN DASH}"
 
 
-MINUS = "\N{MINUS SIGN}"
+MINUS_SIGN = "\N{MINUS SIGN}"
 
 
-TIMES = "\N{MULTIPLICATION SIGN}"
+MULTIPLICATION_SIGN = "\N{MULTIPLICATION SIGN}"
 
 
 NBSP = "\N{NO-BREAK SPACE}"
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """To so many significant digits, never in powers of ten: 0.0123, 12.3, 1,230."""
     if value is None or not math.isfinite(value):
         return MISSING
     exponent = math.floor(math.log10(abs(value))) if value else 0
     return f"{value:,.{min(max(digits - 1 - exponent, 0), 12) if value else 0}f}".replace(
-        "-", MINUS
+        "-", MINUS_SIGN
     )
 
 
-def percent(value: float | None, n: int | None) -> str:
+def format_percent(value: float | None, n: int | None) -> str:
     """A fraction as a percentage, with the decimals that n examples carry."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{100 * value:.{places(n)}f}{NBSP}%"
+    return f"{100 * value:.{count_decimals(n)}f}{NBSP}%"
 
 
-def times(ratio: float) -> str:
+def format_ratio(ratio: float) -> str:
     """A ratio for reading: 2.6, 1.04, 0.95."""
-    return number(ratio, 3 if 1 <= ratio < 2 else 2)
+    return format_number(ratio, 3 if 1 <= ratio < 2 else 2)
 
 
-def ratio_of(before: float | None, after: float | None) -> float:
+def compute_ratio(before: float | None, after: float | None) -> float:
     """How many times as large; NaN where that does not exist."""
     return after / before if before and after is not None else math.nan
 
 
-def by_factor(ratio: float | None) -> str:
+def format_factor(ratio: float | None) -> str:
     """A change as a ratio."""
-    return MISSING if ratio is None or not math.isfinite(ratio) else f"{TIMES} {times(ratio)}"
+    return (
+        MISSING
+        if ratio is None or not math.isfinite(ratio)
+        else f"{MULTIPLICATION_SIGN} {format_ratio(ratio)}"
+    )
 
 
-def points_between(before: float | None, after: float | None, n: int | None) -> float:
+def compute_points_change(before: float | None, after: float | None, n: int | None) -> float:
     """The change of a fraction in percentage points, as between the two figures printed."""
-    old, new = (math.nan if end is None else round(100 * end, places(n)) for end in (before, after))
-    return round(new - old, places(n))
+    old, new = (
+        math.nan if end is None else round(100 * end, count_decimals(n)) for end in (before, after)
+    )
+    return round(new - old, count_decimals(n))
 
 
-def by_points(points: float | None, n: int | None) -> str:
+def format_points_change(points: float | None, n: int | None) -> str:
     """A change in percentage points, with the decimals that n examples carry."""
-    written = signed(points, n)
+    written = format_signed_points(points, n)
     if written == MISSING:
         return MISSING
-    return f"{written} points" if written[0] in ("+", MINUS) else "none"
+    return f"{written} points" if written[0] in ("+", MINUS_SIGN) else "none"
 
 
-def signed(value: float | None, n: int | None) -> str:
+def format_signed_points(value: float | None, n: int | None) -> str:
     """A number of percentage points with its sign; what rounds to nothing has none."""
     if value is None or not math.isfinite(value):
         return MISSING
-    written = f"{value:+.{places(n)}f}"
-    return (written if float(written) else written[1:]).replace("-", MINUS)
+    written = f"{value:+.{count_decimals(n)}f}"
+    return (written if float(written) else written[1:]).replace("-", MINUS_SIGN)
 
 
-def setting(value: Any, grouped: bool = False) -> str:
+def format_value(value: Any, grouped: bool = False) -> str:
     """A value of a setting, as a reader would write it; grouped: counts as 10,000."""
     if value is None:
         return "none"
@@ -104,27 +110,33 @@ def setting(value: Any, grouped: bool = False) -> str:
         return "∞" if value == math.inf else f"{value:g}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         named = any(isinstance(part, str) for part in value)
-        return (", " if named else f" {TIMES} ").join(setting(part) for part in value)
+        return (", " if named else f" {MULTIPLICATION_SIGN} ").join(
+            format_value(part) for part in value
+        )
     return str(value)
 
 
-def symbols(text: str) -> Markup:
+def mark_up_math(text: str) -> Markup:
     """Escaped text in which rho_2, l2 and their like are set as mathematics."""
     marked = re.sub(r"\brho_(\d+(?:\.\d+)?|inf)\b", r"<i>&rho;</i><sub>\1</sub>", str(escape(text)))
     marked = re.sub(r"\bl(\d+(?:\.\d+)?|inf)\b", r"<i>&ell;</i><sub>\1</sub>", marked)
     return Markup(marked.replace("<sub>inf</sub>", "<sub>∞</sub>"))
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A time span in the unit that suits it."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds >= 60:
         whole = round(seconds)
         return f"{whole // 60:,}{NBSP}min {whole % 60}{NBSP}s"
-    return f"{number(seconds)}{NBSP}s" if seconds >= 1 else f"{number(1000 * seconds)}{NBSP}ms"
+    return (
+        f"{format_number(seconds)}{NBSP}s"
+        if seconds >= 1
+        else f"{format_number(1000 * seconds)}{NBSP}ms"
+    )
 
 
-def places(n: int | None) -> int:
+def count_decimals(n: int | None) -> int:
     """How many decimals of a percentage n examples carry."""
     return 2 if n is not None and n >= 2000 else 1

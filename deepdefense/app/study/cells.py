@@ -15,7 +15,7 @@ from deepdefense.app.jobs.harden_results import harden_and_write
 from deepdefense.app.networks import with_weights
 from deepdefense.app.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_weights
 from deepdefense.app.study.experiments import Experiment
-from deepdefense.app.study.methods import METHODS, NEAREST, Scale
+from deepdefense.app.study.methods import METHODS, NEAREST_POINT, Scale
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
@@ -156,7 +156,7 @@ class Bench:
             fgs=float(f"{eps_ref(reference, x, y, level=level):.3g}"),
             distance=float(f"{np.median(np.linalg.norm(delta, axis=1)):.3g}"),
             fitted=penalty("deepdefense"),
-            image=penalty("image", **NEAREST, bounds=self.data.pixel_bounds()),
+            image=penalty("image", **NEAREST_POINT, bounds=self.data.pixel_bounds()),
         )
 
     def cell(

@@ -13,7 +13,7 @@ __all__ = ["EXPERIMENTS", "Experiment"]
 
 
 @dataclass(frozen=True)
-class Hardening:
+class HardeningSettings:
     """How a network is hardened: `steepness` is that of the fitted penalty (`calibrate`)."""
 
     recipe: Recipe
@@ -34,16 +34,16 @@ class Experiment:
     recipe: Recipe
     steepness: float  # of the fitted penalty: `deepdefense.calibrate`
     defense: Mapping[str, Any]  # its settings besides c and d
-    image: Hardening | None = None  # for the nearest image, if by other settings
+    image: HardeningSettings | None = None  # for the nearest image, if by other settings
 
     @property
     def name(self) -> str:
         """Such as mnist-lenet."""
         return f"{self.data}-{self.network}"
 
-    def hardening(self, method: str) -> Hardening:
+    def hardening(self, method: str) -> HardeningSettings:
         """By what a method of that name is trained."""
-        own = Hardening(self.recipe, self.steepness)
+        own = HardeningSettings(self.recipe, self.steepness)
         return self.image if method == "image" and self.image else own
 
 
@@ -52,7 +52,7 @@ IMPLICIT = {"gradient": "implicit", "candidates": 3}
 
 # Photographs that were trained on as they are get learnt by heart, and what is won on them is not
 # won on others.
-MOVED: Mapping[str, Any] = {"flip": True, "shift": 4}
+AUGMENTED: Mapping[str, Any] = {"flip": True, "shift": 4}
 
 
 LIGHT: Mapping[str, Any] = {**FAST, "lam": 10.0}
@@ -85,12 +85,12 @@ _EXPERIMENTS = (
         recipe=Recipe(epochs=14, lr=1e-3, decay=0.2, warmup=0.5, clip="auto"),
         steepness=2.8,
         defense=FAST,
-        image=Hardening(Recipe(epochs=16, lr=1e-3, clip="auto", **COSINE), steepness=1.7),
+        image=HardeningSettings(Recipe(epochs=16, lr=1e-3, clip="auto", **COSINE), steepness=1.7),
     ),
     Experiment(
         "cifar10",
         "convnet",
-        reference=Recipe(epochs=30, lr=1e-3, decay=0.1, **MOVED),
+        reference=Recipe(epochs=30, lr=1e-3, decay=0.1, **AUGMENTED),
         recipe=Recipe(epochs=60, lr=4e-4, clip="auto", flip=True, shift=2, **COSINE),
         steepness=0.5,
         defense=LIGHT,
@@ -98,8 +98,8 @@ _EXPERIMENTS = (
     Experiment(
         "cifar10",
         "nin",
-        reference=Recipe(epochs=45, lr=0.06, batch_size=250, clip=5.0, **COSINE, **MOVED),
-        recipe=Recipe(epochs=22, lr=0.02, batch_size=250, clip="auto", **COSINE, **MOVED),
+        reference=Recipe(epochs=45, lr=0.06, batch_size=250, clip=5.0, **COSINE, **AUGMENTED),
+        recipe=Recipe(epochs=22, lr=0.02, batch_size=250, clip="auto", **COSINE, **AUGMENTED),
         steepness=0.5,
         defense=LIGHT,
     ),

@@ -18,7 +18,7 @@ from deepdefense.defenses.deep_defense import FAST, DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.training.recipe import Recipe
 
-__all__ = ["METHODS", "NEAREST", "Method", "Scale"]
+__all__ = ["METHODS", "NEAREST_POINT", "Method", "Scale"]
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,34 @@ class Method:
     recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
 
 
-def _half(recipe: Recipe) -> Recipe:
+def _halve_rate(recipe: Recipe) -> Recipe:
     return replace(recipe, lr=recipe.lr / 2)
 
 
-def _paper(recipe: Recipe) -> Recipe:
+def _use_paper_recipe(recipe: Recipe) -> Recipe:
     return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
 
 
 # The search for the nearest point of a boundary, which DeepFool passes by.
-NEAREST: Mapping[str, Any] = {**FAST, "steps": 3}
+NEAREST_POINT: Mapping[str, Any] = {**FAST, "steps": 3}
 
 
 METHODS: Mapping[str, Method] = {
     "plain": Method("plain fine-tuning", lambda scale: Objective()),
     "parseval": Method("Parseval networks", lambda scale: Parseval()),
     "fgs": Method("adversarial training, FGS", lambda scale: AdversarialTraining(eps=scale.fgs)),
-    "deepfool": Method("adversarial training, DeepFool", lambda scale: DeepFoolTraining(), _half),
+    "deepfool": Method(
+        "adversarial training, DeepFool", lambda scale: DeepFoolTraining(), _halve_rate
+    ),
     "pgd": Method("PGD training", lambda scale: PGDTraining(eps=scale.distance, p=2, steps=7)),
     "trades": Method("TRADES", lambda scale: TRADES(eps=scale.distance, p=2, steps=7)),
     "mma": Method("MMA training", lambda scale: MMA(d_max=2 * scale.distance, steps=10)),
-    "paper": Method("Deep Defense, the paper's settings", lambda scale: DeepDefense(), _paper),
+    "paper": Method(
+        "Deep Defense, the paper's settings", lambda scale: DeepDefense(), _use_paper_recipe
+    ),
     "deepdefense": Method("Deep Defense, fitted", lambda scale: scale.fitted),
     "nearest": Method(
-        "Deep Defense, nearest point", lambda scale: replace(scale.fitted, **NEAREST)
+        "Deep Defense, nearest point", lambda scale: replace(scale.fitted, **NEAREST_POINT)
     ),
     "image": Method("Deep Defense, nearest image", lambda scale: scale.image),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.app.study import figures
+from deepdefense.app.study import measurements
 from deepdefense.app.study.cells import (
     Bench,
     StudyPlan,
@@ -19,37 +19,41 @@ from deepdefense.app.study.cells import (
     started,
     trained,
 )
-from deepdefense.app.study.layers import OneLayer, layers_of
-from deepdefense.app.study.memory import Trial, beyond_plain
+from deepdefense.app.study.memory import MemoryTrial, measure_extra_memory
 from deepdefense.app.study.methods import METHODS, Scale
-from deepdefense.app.study.table1 import table1
+from deepdefense.app.study.one_layer import OneLayer, list_layers
+from deepdefense.app.study.table1 import make_table1
 from deepdefense.attacks import fmn
 
 __all__ = ["TABLES", "VARIATIONS"]
 
-FACTORS = (0.25, 0.5, 2.0, 4.0)
+VARIATION_FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
-def table2(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_table2(bench: Bench, plan: StudyPlan) -> TableContent:
     """The same networks under stronger attacks, within eps and for the nearest point."""
     rows = []
     for seed in plan.seeds:
         eps: dict[str, float] = {}
         for cell in trained(bench, plan, seed):
             if not eps:
-                eps = _sizes(bench, cell, plan.examples)
-            lines = figures.attacked(
+                eps = _measure_median_distances(bench, cell, plan.examples)
+            lines = measurements.measure_attacks(
                 cell.model, bench.backend, bench.data, cell.folder, plan.examples, eps
             )
             rows += [about(bench, cell) | line for line in lines]
     return TableContent(rows, {})
 
 
-def _sizes(bench: Bench, reference: TrainedNetwork, examples: int) -> dict[str, float]:
+def _measure_median_distances(
+    bench: Bench, reference: TrainedNetwork, examples: int
+) -> dict[str, float]:
     """The reference's median distances, in either norm: the eps of attacks within a ball."""
 
     def compute() -> dict[str, float]:
-        x, y = figures.chosen(bench.data, examples, bench.backend, reference.model)
+        x, y = measurements.take_first_examples(
+            bench.data, examples, bench.backend, reference.model
+        )
         found = {}
         for norm, p in (("l2", 2.0), ("linf", np.inf)):
             delta = fmn(reference.model, x, y, p=p, bounds=bench.data.pixel_bounds()).delta
@@ -57,10 +61,10 @@ def _sizes(bench: Bench, reference: TrainedNetwork, examples: int) -> dict[str, 
             found[norm] = float(f"{np.median(np.linalg.norm(rows, p, axis=1)):.3g}")
         return found
 
-    return figures.kept(reference.folder, f"sizes-{examples}", compute)
+    return measurements.load_or_compute(reference.folder, f"sizes-{examples}", compute)
 
 
-def epochs(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_epochs_table(bench: Bench, plan: StudyPlan) -> TableContent:
     """Accuracy and rho_2 over the epochs of each method."""
     rows: list[TableRow] = []
     first: list[TrainedNetwork] = []
@@ -72,10 +76,10 @@ def epochs(bench: Bench, plan: StudyPlan) -> TableContent:
             for cell in cells
             for record in cell.report["history"]
         ]
-    return TableContent(rows, _over_epochs(first, "accuracy", "rho_2"))
+    return TableContent(rows, _collect_curves(first, "accuracy", "rho_2"))
 
 
-def _over_epochs(cells: Sequence[TrainedNetwork], *names: str) -> dict[str, Any]:
+def _collect_curves(cells: Sequence[TrainedNetwork], *names: str) -> dict[str, Any]:
     """Curves of what the epochs' records hold, by the name of it and by method."""
     return {
         name: {
@@ -88,7 +92,7 @@ def _over_epochs(cells: Sequence[TrainedNetwork], *names: str) -> dict[str, Any]
     }
 
 
-def cost(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_cost_table(bench: Bench, plan: StudyPlan) -> TableContent:
     """What each method takes: time, memory, and the iterations of its searches as it trains."""
     rows: list[TableRow] = []
     first: list[TrainedNetwork] = []
@@ -107,7 +111,7 @@ def cost(bench: Bench, plan: StudyPlan) -> TableContent:
                         np.median([record["seconds"] for record in history])
                     ),
                     "step_ratio": cell.report["cost"]["ratio"],
-                    "mb_beyond_plain": _memory(bench, cell, reference[0], scale),
+                    "mb_beyond_plain": _measure_memory(bench, cell, reference[0], scale),
                     "iterations_first": history[0].get("iterations"),
                     "iterations_last": history[-1].get("iterations"),
                     "unfinished_first": history[0]["unfinished"],
@@ -116,15 +120,17 @@ def cost(bench: Bench, plan: StudyPlan) -> TableContent:
                     "iterations_after": after["iterations_mean"],
                 }
             )
-    return TableContent(rows, _over_epochs(first, "iterations", "unfinished"))
+    return TableContent(rows, _collect_curves(first, "iterations", "unfinished"))
 
 
-def _memory(bench: Bench, cell: TrainedNetwork, reference: Any, scale: Scale) -> float | None:
+def _measure_memory(
+    bench: Bench, cell: TrainedNetwork, reference: Any, scale: Scale
+) -> float | None:
     """MB that a few batches take by the cell's method, beyond plain training on them."""
 
     def compute() -> dict[str, Any]:
         batch = bench.experiment.recipe.batch_size
-        trial = Trial(
+        trial = MemoryTrial(
             framework=bench.backend.name,
             network=bench.network,
             weights=bench.backend.weights(reference),
@@ -133,18 +139,22 @@ def _memory(bench: Bench, cell: TrainedNetwork, reference: Any, scale: Scale) ->
             batch_size=batch,
             objective=METHODS[cell.method].objective(scale),
         )
-        return {"mb_beyond_plain": beyond_plain(trial)}
+        return {"mb_beyond_plain": measure_extra_memory(trial)}
 
-    found: float | None = figures.kept(cell.folder, "memory", compute)["mb_beyond_plain"]
+    found: float | None = measurements.load_or_compute(cell.folder, "memory", compute)[
+        "mb_beyond_plain"
+    ]
     return found
 
 
-def ablation(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_ablation_table(bench: Bench, plan: StudyPlan) -> TableContent:
     """Deep Defense with c, d and lambda a quarter to four times what they are."""
     rows = []
     for seed in plan.seeds:
         reference, scale, _ = started(bench, plan, seed)
-        for name, factor in [("", 1.0)] + [(n, f) for n in ("c", "d", "lam") for f in FACTORS]:
+        for name, factor in [("", 1.0)] + [
+            (n, f) for n in ("c", "d", "lam") for f in VARIATION_FACTORS
+        ]:
             defense = scale.fitted
             if name:
                 defense = replace(defense, **{name: factor * getattr(defense, name)})
@@ -161,12 +171,12 @@ def ablation(bench: Bench, plan: StudyPlan) -> TableContent:
     return TableContent(rows, {})
 
 
-def layers(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_layers_table(bench: Bench, plan: StudyPlan) -> TableContent:
     """The penalty differentiated in the parameters of one layer at a time, and of all."""
     rows = []
     for seed in plan.seeds:
         reference, scale, _ = started(bench, plan, seed)
-        names = layers_of(bench.backend, reference[0])
+        names = list_layers(bench.backend, reference[0])
         for name in ["all", *names]:
             objective = scale.fitted
             if name != "all":
@@ -183,12 +193,12 @@ def layers(bench: Bench, plan: StudyPlan) -> TableContent:
 
 
 TABLES: Mapping[str, Callable[[Bench, StudyPlan], TableContent]] = {
-    "table1": table1,
-    "table2": table2,
-    "epochs": epochs,
-    "ablation": ablation,
-    "layers": layers,
-    "cost": cost,
+    "table1": make_table1,
+    "table2": make_table2,
+    "epochs": make_epochs_table,
+    "ablation": make_ablation_table,
+    "layers": make_layers_table,
+    "cost": make_cost_table,
 }
 
 

@@ -7,22 +7,31 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from deepdefense.app.pages.wording import (
-    by_factor,
-    by_points,
-    number,
-    percent,
-    points_between,
-    ratio_of,
-    setting,
-    times,
+    compute_points_change,
+    compute_ratio,
+    format_factor,
+    format_number,
+    format_percent,
+    format_points_change,
+    format_ratio,
+    format_value,
 )
 
-__all__ = ["COLLAPSE", "HARDLY", "Row", "Verdict", "compare", "judge", "measures", "ratio_row"]
+__all__ = [
+    "GRAVE_ACCURACY_FALL",
+    "NEGLIGIBLE_CHANGE",
+    "ComparisonRow",
+    "Verdict",
+    "judge_hardening",
+    "list_measures",
+    "make_ratio_row",
+    "tabulate_comparison",
+]
 
-HARDLY = 0.02  # a smaller relative change of rho is called no change
+NEGLIGIBLE_CHANGE = 0.02  # a smaller relative change of rho is called no change
 
 
-COLLAPSE = 5.0  # points of accuracy: a larger fall is the first thing to say
+GRAVE_ACCURACY_FALL = 5.0  # points of accuracy: a larger fall is the first thing to say
 
 
 class Verdict(NamedTuple):
@@ -33,7 +42,7 @@ class Verdict(NamedTuple):
     tone: Literal["good", "mixed", "bad"]
 
 
-class Row(NamedTuple):
+class ComparisonRow(NamedTuple):
     """One line of the comparison."""
 
     label: str
@@ -42,75 +51,80 @@ class Row(NamedTuple):
     change: str
 
 
-def judge(report: Mapping[str, Any]) -> Verdict:
+def judge_hardening(report: Mapping[str, Any]) -> Verdict:
     """What came of it, in plain words: bad news first."""
     before, after = report["before"], report["after"]
-    names = measures(report)
-    ratios = {key: ratio_of(before.get(key), after.get(key)) for key in names}
+    names = list_measures(report)
+    ratios = {key: compute_ratio(before.get(key), after.get(key)) for key in names}
     gain = ratios["rho_p" if "rho_p" in names else "rho_2"]
-    points = _points(report, "accuracy")
-    parts = [_moved(name, before.get(key), after.get(key)) for key, name in names.items()]
-    accuracy = [percent(side.get("accuracy"), side.get("n")) for side in (before, after)]
+    points = _compute_points(report, "accuracy")
+    parts = [_describe_change(name, before.get(key), after.get(key)) for key, name in names.items()]
+    accuracy = [format_percent(side.get("accuracy"), side.get("n")) for side in (before, after)]
     parts.append(
         f"accuracy stayed at {accuracy[1]}"
         if points == 0
         else f"accuracy {'fell' if points < 0 else 'went'} from {accuracy[0]} to {accuracy[1]}"
     )
-    sentence = "; ".join(parts) + "." + _caveat(report)
+    sentence = "; ".join(parts) + "." + _doubt_rise(report)
     if report.get("stopped"):
         return Verdict("The run stopped early", f"Where it stopped: {sentence}", "bad")
     if not report["history"]:
         return Verdict("No epoch was run, so nothing was hardened", sentence, "mixed")
-    if points < -COLLAPSE:
+    if points < -GRAVE_ACCURACY_FALL:
         return Verdict(f"Accuracy fell by {-points:g} points", sentence, "bad")
     if not math.isfinite(gain):
         return Verdict("The change in robustness could not be measured", sentence, "bad")
-    if gain < 1 - HARDLY:
+    if gain < 1 - NEGLIGIBLE_CHANGE:
         return Verdict("Less robust than before", sentence, "bad")
-    if gain < 1 + HARDLY:
+    if gain < 1 + NEGLIGIBLE_CHANGE:
         return Verdict("Robustness hardly changed", sentence, "mixed")
     if points < 0:
         return Verdict("More robust to DeepFool, but less accurate", sentence, "mixed")
     kept = ", and more accurate" if points > 0 else ", and no less accurate" if points == 0 else ""
-    tone: Literal["good", "mixed"] = "good" if kept and not _caveat(report) else "mixed"
+    tone: Literal["good", "mixed"] = "good" if kept and not _doubt_rise(report) else "mixed"
     return Verdict(f"More robust to DeepFool{kept}", sentence, tone)
 
 
-def compare(report: Mapping[str, Any]) -> list[Row]:
+def tabulate_comparison(report: Mapping[str, Any]) -> list[ComparisonRow]:
     """The measures before and after, and how they changed."""
     before, after = report["before"], report["after"]
 
-    def ratio(label: str, key: str) -> Row:
-        return ratio_row(label, before.get(key), after.get(key))
+    def ratio(label: str, key: str) -> ComparisonRow:
+        return make_ratio_row(label, before.get(key), after.get(key))
 
-    rows = [_share_row("Accuracy", report, "accuracy")]
-    for key, name in sorted(measures(report).items()):
+    rows = [_make_share_row("Accuracy", report, "accuracy")]
+    for key, name in sorted(list_measures(report).items()):
         rows.append(ratio(f"{name}, mean", key))
         if f"{key}_median" in before:
             rows.append(ratio(f"{name}, median", f"{key}_median"))
-    rows.append(_share_row("Examples DeepFool fools", report, "success"))
+    rows.append(_make_share_row("Examples DeepFool fools", report, "success"))
     rows.append(ratio("DeepFool iterations, mean", "iterations_mean"))
-    counts = [setting(side.get("n"), grouped=True) for side in (before, after)]
-    return [*rows, Row("Held-out examples", counts[0], counts[1], "")]
+    counts = [format_value(side.get("n"), grouped=True) for side in (before, after)]
+    return [*rows, ComparisonRow("Held-out examples", counts[0], counts[1], "")]
 
 
-def ratio_row(label: str, before: float | None, after: float | None) -> Row:
+def make_ratio_row(label: str, before: float | None, after: float | None) -> ComparisonRow:
     """A line whose change is a ratio."""
-    return Row(label, number(before), number(after), by_factor(ratio_of(before, after)))
-
-
-def _share_row(label: str, report: Mapping[str, Any], key: str) -> Row:
-    """A line whose change is in percentage points."""
-    before, after = (report[side] for side in ("before", "after"))
-    return Row(
+    return ComparisonRow(
         label,
-        percent(before.get(key), before.get("n")),
-        percent(after.get(key), after.get("n")),
-        by_points(_points(report, key), before.get("n")),
+        format_number(before),
+        format_number(after),
+        format_factor(compute_ratio(before, after)),
     )
 
 
-def measures(report: Mapping[str, Any]) -> dict[str, str]:
+def _make_share_row(label: str, report: Mapping[str, Any], key: str) -> ComparisonRow:
+    """A line whose change is in percentage points."""
+    before, after = (report[side] for side in ("before", "after"))
+    return ComparisonRow(
+        label,
+        format_percent(before.get(key), before.get("n")),
+        format_percent(after.get(key), after.get("n")),
+        format_points_change(_compute_points(report, key), before.get("n")),
+    )
+
+
+def list_measures(report: Mapping[str, Any]) -> dict[str, str]:
     """The measures of robustness and their names, the one trained for first."""
     if "rho_p" not in report["after"]:
         return {"rho_2": "rho_2"}
@@ -118,28 +132,29 @@ def measures(report: Mapping[str, Any]) -> dict[str, str]:
     return {"rho_p": f"rho_{order:g}", "rho_2": "rho_2"}
 
 
-def _points(report: Mapping[str, Any], key: str) -> float:
+def _compute_points(report: Mapping[str, Any], key: str) -> float:
     """The change of a fraction in percentage points."""
     before, after = report["before"], report["after"]
-    return points_between(before.get(key), after.get(key), before.get("n"))
+    return compute_points_change(before.get(key), after.get(key), before.get("n"))
 
 
-def _moved(name: str, before: float | None, after: float | None) -> str:
-    old, new = number(before), number(after)
-    ratio = ratio_of(before, after)
+def _describe_change(name: str, before: float | None, after: float | None) -> str:
+    old, new = format_number(before), format_number(after)
+    ratio = compute_ratio(before, after)
     if not math.isfinite(ratio):
         return f"{name} cannot be compared (before: {old}, after: {new})"
     if old == new:
         return f"{name} stayed at {new}"
-    return f"{name} {'rose' if ratio > 1 else 'fell'} from {old} to {new} ({times(ratio)} times)"
+    moved = "rose" if ratio > 1 else "fell"
+    return f"{name} {moved} from {old} to {new} ({format_ratio(ratio)} times)"
 
 
-def _caveat(report: Mapping[str, Any]) -> str:
+def _doubt_rise(report: Mapping[str, Any]) -> str:
     """What to doubt where DeepFool itself fails more often than before."""
     old, new = (report[side].get("success") for side in ("before", "after"))
     if old is None or new is None or old - new < 0.01:
         return ""
-    failed = [percent(1 - value, report["after"].get("n")) for value in (old, new)]
+    failed = [format_percent(1 - value, report["after"].get("n")) for value in (old, new)]
     return (
         f" But DeepFool now fails on {failed[1]} of the examples (before: {failed[0]}), so that"
         " part of any rise may be the attack failing, not the network holding."

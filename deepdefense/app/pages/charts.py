@@ -14,80 +14,82 @@ from deepdefense.app.pages.drawing import (
     AFTER,
     BEFORE,
     INK,
+    MATPLOTLIB_STYLE,
     MUTED,
-    STYLE,
     WARM,
-    Array,
-    legend,
-    new_axes,
-    svg,
+    NumpyArray,
+    add_legend,
+    create_axes,
+    render_svg,
 )
 
 __all__ = [
-    "Sample",
-    "accuracy_curve",
-    "histogram",
-    "loss_curves",
-    "rho_curve",
-    "security_curve",
-    "spread",
+    "HistogramSeries",
+    "draw_accuracy_curve",
+    "draw_histogram",
+    "draw_loss_curves",
+    "draw_rho_curve",
+    "draw_rho_histogram",
+    "draw_security_curve",
 ]
 
-LINES = {"before": (BEFORE, "--"), "after": (AFTER, "-"), "this network": (AFTER, "-")}
+SERIES_STYLES = {"before": (BEFORE, "--"), "after": (AFTER, "-"), "this network": (AFTER, "-")}
 
 
-WIDE = (4.3, 2.7)
+WIDE_CHART = (4.3, 2.7)
 
 
-BINS = 40
+HISTOGRAM_BINS = 40
 
 
-LEAST_POINTS = 2.0  # the accuracy axis spans this much at least, lest noise look like a trend
+LEAST_ACCURACY_SPAN = (
+    2.0  # the accuracy axis spans this much at least, lest noise look like a trend
+)
 
 
-class Sample(NamedTuple):
+class HistogramSeries(NamedTuple):
     """What a histogram shows of one network."""
 
     name: str  # a key of LINES
-    values: Array  # one for each example that has one
+    values: NumpyArray  # one for each example that has one
     total: int  # of how many examples the shares are
     median: float | None  # of all of them; None is not drawn
 
 
-def accuracy_curve(before: float | None, history: Sequence[float | None], alt: str) -> Markup:
+def draw_accuracy_curve(before: float | None, history: Sequence[float | None], alt: str) -> Markup:
     """Accuracy over the epochs, in percent; epoch 0 is the reference network."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_axes("Accuracy [%]")
-        values = 100 * _values([before, *history])
-        _trace(axes, values)
+    with matplotlib.rc_context(MATPLOTLIB_STYLE):
+        figure, axes = create_axes("Accuracy [%]")
+        values = 100 * _fill_missing([before, *history])
+        _draw_epochs(axes, values)
         known = values[np.isfinite(values)]
         if len(known):
             low, high = float(known.min()), float(known.max())
-            slack = max(0.1 * (high - low), (LEAST_POINTS - (high - low)) / 2)
+            slack = max(0.1 * (high - low), (LEAST_ACCURACY_SPAN - (high - low)) / 2)
             axes.set_ylim(max(low - slack, -1), min(high + slack, 100.3))
-        return svg(figure, "accuracy", alt)
+        return render_svg(figure, "accuracy", alt)
 
 
-def rho_curve(before: float | None, history: Sequence[float | None], alt: str) -> Markup:
+def draw_rho_curve(before: float | None, history: Sequence[float | None], alt: str) -> Markup:
     """Mean rho_2 over the epochs, from zero; epoch 0 is the reference network."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_axes("Mean ρ₂")
-        values = _values([before, *history])
-        _trace(axes, values)
+    with matplotlib.rc_context(MATPLOTLIB_STYLE):
+        figure, axes = create_axes("Mean ρ₂")
+        values = _fill_missing([before, *history])
+        _draw_epochs(axes, values)
         known = values[np.isfinite(values)]
         axes.set_ylim(0, 1.1 * float(known.max()) if len(known) and known.max() > 0 else 1)
-        return svg(figure, "rho", alt)
+        return render_svg(figure, "rho", alt)
 
 
-def loss_curves(
+def draw_loss_curves(
     cross_entropy: Sequence[float | None], penalty: Sequence[float | None], alt: str
 ) -> Markup:
     """The two parts of the training loss over the epochs, in one scale."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_axes("Training loss")
-        parts = [_values(cross_entropy), _values(penalty)]
+    with matplotlib.rc_context(MATPLOTLIB_STYLE):
+        figure, axes = create_axes("Training loss")
+        parts = [_fill_missing(cross_entropy), _fill_missing(penalty)]
         epochs = np.arange(1, len(cross_entropy) + 1)
-        marker = _marker(len(epochs))
+        marker = _choose_marker(len(epochs))
         axes.plot(epochs, parts[0], f"{marker}-", color=INK, label="cross-entropy")
         axes.plot(epochs, parts[1], f"{marker}--", color=WARM, label="penalty")
         axes.set_xlim(0.7, len(epochs) + 0.3)
@@ -98,28 +100,28 @@ def loss_curves(
             axes.set_ylabel("Training loss (log scale)")
         else:
             axes.set_ylim(0, 1.1 * float(known.max()) if len(known) and known.max() > 0 else 1)
-        legend(axes)
-        return svg(figure, "loss", alt)
+        add_legend(axes)
+        return render_svg(figure, "loss", alt)
 
 
-def histogram(before: Array, after: Array, alt: str) -> Markup:
+def draw_rho_histogram(before: NumpyArray, after: NumpyArray, alt: str) -> Markup:
     """The distribution of rho_2 before and after, with medians; the last bar holds the tail."""
     samples = [
-        Sample(name, values, len(values), float(np.median(values)))
+        HistogramSeries(name, values, len(values), float(np.median(values)))
         for name, values in (("before", before), ("after", after))
         if len(values)
     ]
-    return spread(samples, "ρ₂ of an example", alt)
+    return draw_histogram(samples, "ρ₂ of an example", alt)
 
 
-def spread(samples: Sequence[Sample], label: str, alt: str) -> Markup:
+def draw_histogram(samples: Sequence[HistogramSeries], label: str, alt: str) -> Markup:
     """How values are distributed, one network over the other; the last bar holds the tail."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_axes("Share of examples [%]", label, WIDE)
+    with matplotlib.rc_context(MATPLOTLIB_STYLE):
+        figure, axes = create_axes("Share of examples [%]", label, WIDE_CHART)
         top = float(np.percentile(np.concatenate([each.values for each in samples]), 99.5)) or 1.0
-        edges = np.linspace(0, top, BINS + 1)
+        edges = np.linspace(0, top, HISTOGRAM_BINS + 1)
         for name, values, total, median in samples:
-            color, style = LINES[name]
+            color, style = SERIES_STYLES[name]
             share = 100 * np.histogram(np.clip(values, 0, top), edges)[0] / max(total, 1)
             axes.stairs(share, edges, fill=True, color=color, alpha=0.25)
             drawn = axes.stairs(share, edges, color=color, linewidth=1.4)
@@ -129,23 +131,23 @@ def spread(samples: Sequence[Sample], label: str, alt: str) -> Markup:
             label = f"{name}, median {median:.3g}"
             axes.axvline(min(median, top), color=color, linestyle=style, label=label)
         axes.set_xlim(0, top)
-        legend(axes)
-        return svg(figure, "distribution", alt)
+        add_legend(axes)
+        return render_svg(figure, "distribution", alt)
 
 
-def security_curve(
+def draw_security_curve(
     curves: Mapping[str, Mapping[str, Sequence[float | None]]],
     label: str,
     eps: float | None,
     alt: str,
 ) -> Markup:
     """Accuracy under attack over the size of the perturbation, in percent, each with its band."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_axes("Accuracy under attack [%]", label, WIDE)
+    with matplotlib.rc_context(MATPLOTLIB_STYLE):
+        figure, axes = create_axes("Accuracy under attack [%]", label, WIDE_CHART)
         for name, curve in curves.items():
-            color, style = LINES[name]
+            color, style = SERIES_STYLES[name]
             size, middle, low, high = (
-                _values(curve[key]) for key in ("eps", "robust_accuracy", "low", "high")
+                _fill_missing(curve[key]) for key in ("eps", "robust_accuracy", "low", "high")
             )
             axes.fill_between(size, 100 * low, 100 * high, color=color, alpha=0.2, linewidth=0)
             axes.plot(size, 100 * middle, style, color=color, label=name)
@@ -153,23 +155,23 @@ def security_curve(
             axes.axvline(eps, color=MUTED, linestyle=":", linewidth=1.4, label=f"at {eps:.3g}")
         axes.set_xlim(0)
         axes.set_ylim(0, 101)
-        legend(axes, columns=3)
-        return svg(figure, "security", alt)
+        add_legend(axes, columns=3)
+        return render_svg(figure, "security", alt)
 
 
-def _values(history: Sequence[float | None]) -> Array:
+def _fill_missing(history: Sequence[float | None]) -> NumpyArray:
     return np.array([np.nan if value is None else value for value in history], dtype=float)
 
 
-def _marker(count: int) -> str:
+def _choose_marker(count: int) -> str:
     return "o" if count <= 30 else ""
 
 
-def _trace(axes: Axes, values: Array) -> None:
+def _draw_epochs(axes: Axes, values: NumpyArray) -> None:
     """A curve that starts at the reference network, whose level is drawn through."""
     epochs = np.arange(len(values))
-    axes.plot(epochs, values, f"{_marker(len(values))}-", color=AFTER, clip_on=False)
+    axes.plot(epochs, values, f"{_choose_marker(len(values))}-", color=AFTER, clip_on=False)
     axes.plot(0, values[0], "o", color=BEFORE, markersize=7, label="before", zorder=3)
     axes.axhline(values[0], color=BEFORE, linestyle="--", linewidth=1)
     axes.set_xlim(-0.04 * max(len(values) - 1, 1), max(len(values) - 1, 1))
-    legend(axes)
+    add_legend(axes)

@@ -7,24 +7,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup
 
-from deepdefense.app.pages import figures
-from deepdefense.app.pages.drawing import amplification, amplified, is_small, picture
-from deepdefense.app.pages.template import fill
-from deepdefense.app.pages.verdict import Row, compare, judge, measures, ratio_row
-from deepdefense.app.pages.wording import MISSING, number, percent
+from deepdefense.app.pages import charts
+from deepdefense.app.pages.drawing import (
+    NumpyArray,
+    compute_amplification,
+    encode_image,
+    encode_perturbation,
+    is_small,
+)
+from deepdefense.app.pages.hardening_headline import (
+    ComparisonRow,
+    judge_hardening,
+    list_measures,
+    make_ratio_row,
+    tabulate_comparison,
+)
+from deepdefense.app.pages.template import fill_template
+from deepdefense.app.pages.wording import MISSING, format_number, format_percent
 
-__all__ = ["Gallery", "render"]
+__all__ = ["Gallery", "render_hardening"]
 
-Array = npt.NDArray[Any]
-
-
-CURVES = ("accuracy", "rho_2", "cross_entropy", "penalty")
+EPOCH_CURVES = ("accuracy", "rho_2", "cross_entropy", "penalty")
 
 
-LEVELS = (5, 10, 25, 50, 75, 90)  # percentiles
+RHO_PERCENTILES = (5, 10, 25, 50, 75, 90)  # percentiles
 
 
 MEANINGS = {
@@ -55,18 +63,24 @@ MEANINGS = {
 class Gallery:
     """Pictures of a few held-out examples, and what fools either network on them."""
 
-    images: Array  # [n h w c], c = 1 or 3, in display range 0..1
-    delta_before: Array  # [n h w c], the reference network's perturbation, same units as images
-    delta_after: Array  # [n h w c], the hardened network's
+    images: NumpyArray  # [n h w c], c = 1 or 3, in display range 0..1
+    delta_before: (
+        NumpyArray  # [n h w c], the reference network's perturbation, same units as images
+    )
+    delta_after: NumpyArray  # [n h w c], the hardened network's
     labels: tuple[str, ...]
     fooled_before: tuple[str, ...]  # the class the perturbed example is taken for
     fooled_after: tuple[str, ...]
-    rho_before: Array  # [n]
-    rho_after: Array  # [n]
+    rho_before: NumpyArray  # [n]
+    rho_after: NumpyArray  # [n]
 
 
-def render(
-    report: Mapping[str, Any], *, rho_before: Array, rho_after: Array, gallery: Gallery | None
+def render_hardening(
+    report: Mapping[str, Any],
+    *,
+    rho_before: NumpyArray,
+    rho_after: NumpyArray,
+    gallery: Gallery | None,
 ) -> str:
     """The report as one HTML file, pictures included; the same input gives the same bytes.
 
@@ -77,83 +91,93 @@ def render(
         gallery: examples to show; None for data that are not images.
     """
     before, after = (values[np.isfinite(values)] for values in (rho_before, rho_after))
-    return fill(
-        "report.html.j2",
+    return fill_template(
+        "hardening.html.j2",
         report=report,
-        verdict=judge(report),
-        rows=compare(report),
-        trained=measures(report).get("rho_p"),
-        curves=_curves(report),
-        distribution=_distribution(before, after),
-        quantiles=_quantiles(before, after),
-        examples=[] if gallery is None else _examples(gallery),
+        verdict=judge_hardening(report),
+        rows=tabulate_comparison(report),
+        trained=list_measures(report).get("rho_p"),
+        curves=_draw_epoch_curves(report),
+        distribution=_draw_rho_histogram(before, after),
+        quantiles=_tabulate_quantiles(before, after),
+        examples=[] if gallery is None else _show_gallery(gallery),
         meanings=MEANINGS,
     )
 
 
-def _curves(report: Mapping[str, Any]) -> list[Markup]:
+def _draw_epoch_curves(report: Mapping[str, Any]) -> list[Markup]:
     """The figures over the epochs; none without an epoch, no loss where it was never finite."""
     history, before = report["history"], report["before"]
     if not history:
         return []
-    accuracy, rho, entropy, penalty = ([epoch.get(key) for epoch in history] for key in CURVES)
-    shares = [percent(value, before.get("n")) for value in (before.get("accuracy"), accuracy[-1])]
+    accuracy, rho, entropy, penalty = (
+        [epoch.get(key) for epoch in history] for key in EPOCH_CURVES
+    )
+    shares = [
+        format_percent(value, before.get("n")) for value in (before.get("accuracy"), accuracy[-1])
+    ]
     after = f"after epoch {len(history)}"
     began = report["sample"]["rho_2_before"]  # of the same examples as the epochs
     curves = [
-        figures.accuracy_curve(
+        charts.draw_accuracy_curve(
             before.get("accuracy"),
             accuracy,
             f"Accuracy over the epochs: {shares[0]} before, {shares[1]} {after}.",
         ),
-        figures.rho_curve(
+        charts.draw_rho_curve(
             began,
             rho,
-            f"Mean rho_2 over the epochs: {_ends([began, *rho])} {after}.",
+            f"Mean rho_2 over the epochs: {_describe_ends([began, *rho])} {after}.",
         ),
     ]
-    if any(number(value) != MISSING for value in entropy + penalty):
-        alt = f"Training loss, first to last epoch: cross-entropy {_ends(entropy)}, penalty"
-        curves.append(figures.loss_curves(entropy, penalty, f"{alt} {_ends(penalty)}."))
+    if any(format_number(value) != MISSING for value in entropy + penalty):
+        alt = (
+            f"Training loss, first to last epoch: cross-entropy {_describe_ends(entropy)}, penalty"
+        )
+        curves.append(
+            charts.draw_loss_curves(entropy, penalty, f"{alt} {_describe_ends(penalty)}.")
+        )
     return curves
 
 
-def _ends(values: Sequence[float | None]) -> str:
-    return f"{number(values[0])} to {number(values[-1])}"
+def _describe_ends(values: Sequence[float | None]) -> str:
+    return f"{format_number(values[0])} to {format_number(values[-1])}"
 
 
-def _distribution(before: Array, after: Array) -> Markup | None:
+def _draw_rho_histogram(before: NumpyArray, after: NumpyArray) -> Markup | None:
     """The histograms; None where there is nothing to show."""
     if not len(before) and not len(after):
         return None
-    medians = (number(_quantile(values, 50)) for values in (before, after))
+    medians = (format_number(_percentile(values, 50)) for values in (before, after))
     alt = "Histograms of rho_2, example by example: median {} before, {} after.".format(*medians)
-    return figures.histogram(before, after, alt)
+    return charts.draw_rho_histogram(before, after, alt)
 
 
-def _quantiles(before: Array, after: Array) -> list[Row]:
+def _tabulate_quantiles(before: NumpyArray, after: NumpyArray) -> list[ComparisonRow]:
     """What rho_2 all but the most fragile examples reach: the mean hides those."""
     return [
-        ratio_row(f"{100 - level} % of examples", _quantile(before, level), _quantile(after, level))
-        for level in LEVELS
+        make_ratio_row(
+            f"{100 - level} % of examples", _percentile(before, level), _percentile(after, level)
+        )
+        for level in RHO_PERCENTILES
     ]
 
 
-def _quantile(values: Array, level: int) -> float:
+def _percentile(values: NumpyArray, level: int) -> float:
     return float(np.percentile(values, level)) if len(values) else np.nan
 
 
-def _examples(gallery: Gallery) -> list[dict[str, Any]]:
+def _show_gallery(gallery: Gallery) -> list[dict[str, Any]]:
     """What the template shows of each example; before and after share one amplification."""
     examples = []
     for i, image in enumerate(gallery.images):
         deltas = [gallery.delta_before[i], gallery.delta_after[i]]
-        factor = amplification(*deltas)
+        factor = compute_amplification(*deltas)
         sides = [
             {
                 "when": when,
-                "image": picture(image + delta),
-                "delta": amplified(delta, factor),
+                "image": encode_image(image + delta),
+                "delta": encode_perturbation(delta, factor),
                 "fooled": fooled[i],
                 "rho": float(rho[i]),
             }
@@ -167,9 +191,9 @@ def _examples(gallery: Gallery) -> list[dict[str, Any]]:
         ]
         examples.append(
             {
-                "image": picture(image),
+                "image": encode_image(image),
                 "label": gallery.labels[i],
-                "amplification": number(factor, 2),
+                "amplification": format_number(factor, 2),
                 "gray": image.shape[-1] == 1,
                 "crisp": is_small(image),
                 "sides": sides,

@@ -11,10 +11,10 @@ from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.settings import document_settings, setting
 from deepdefense.seam.training import TrainingBackend, training_backend
 
-__all__ = ["OneLayer", "layers_of"]
+__all__ = ["OneLayer", "list_layers"]
 
 
-def layers_of(backend: TrainingBackend, model: Any) -> list[str]:
+def list_layers(backend: TrainingBackend, model: Any) -> list[str]:
     """The names of the layers that have a weight matrix or kernel, in their order."""
     weights = backend.weights(model).items()
     return [name.rpartition(".")[0] for name, value in weights if value.ndim > 1]

@@ -16,15 +16,15 @@ from deepdefense.evaluation import fgs_accuracy
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.seam.training import TrainingBackend
 
-__all__ = ["CURVE", "attacked", "distances", "fgs", "kept"]
+__all__ = ["CURVE_POINTS", "load_or_compute", "measure_attacks", "measure_distances", "measure_fgs"]
 
-CURVE = 21  # points of the curve over eps
+CURVE_POINTS = 21  # points of the curve over eps
 
 
 Numbers = dict[str, Any]
 
 
-def kept(folder: Path, name: str, compute: Callable[[], Numbers]) -> Numbers:
+def load_or_compute(folder: Path, name: str, compute: Callable[[], Numbers]) -> Numbers:
     """What `compute` gives, or gave before: it is kept in the folder as NAME.json."""
     path = folder / f"{name}.json"
     if path.exists():
@@ -34,13 +34,15 @@ def kept(folder: Path, name: str, compute: Callable[[], Numbers]) -> Numbers:
     return found
 
 
-def chosen(data: Dataset, examples: int, backend: TrainingBackend, model: Any) -> tuple[Any, Any]:
+def take_first_examples(
+    data: Dataset, examples: int, backend: TrainingBackend, model: Any
+) -> tuple[Any, Any]:
     """The first held-out examples, in the framework's own arrays."""
     x = backend.asarray(data.x_test[:examples], model)
     return x, backend.index(data.y_test[:examples], data.classes, x)
 
 
-def distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
+def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
     """Median l2 distances by the quick evaluation's attacks, and by DeepFool alone among them."""
 
     def compute() -> Numbers:
@@ -60,16 +62,16 @@ def distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers
             "failing_checks": [c.name for c in report.checks if c.status == "fail"],
         }
 
-    return kept(folder, f"distances-{examples}", compute)
+    return load_or_compute(folder, f"distances-{examples}", compute)
 
 
-def fgs(model: Any, data: Dataset, eps: Sequence[float], examples: int) -> list[float]:
+def measure_fgs(model: Any, data: Dataset, eps: Sequence[float], examples: int) -> list[float]:
     """Accuracy under the fast gradient sign at each eps, without bounds, as in the paper."""
     x, y = data.x_test[:examples], data.y_test[:examples]
     return list(fgs_accuracy(model, x, y, list(eps)))
 
 
-def attacked(
+def measure_attacks(
     model: Any,
     backend: TrainingBackend,
     data: Dataset,
@@ -78,7 +80,7 @@ def attacked(
     eps: dict[str, float],
 ) -> list[Numbers]:
     """One line for each attack: a median distance, or accuracy within eps of that norm."""
-    x, y = chosen(data, examples, backend, model)
+    x, y = take_first_examples(data, examples, backend, model)
     bounds = data.pixel_bounds()
 
     def line(name: str, norm: str, attack: Callable[..., Any], **options: Any) -> Numbers:
@@ -118,4 +120,4 @@ def attacked(
             ]
         return {"examples": len(x), "lines": lines}
 
-    return list(kept(folder, f"attacks-{examples}", compute)["lines"])
+    return list(load_or_compute(folder, f"attacks-{examples}", compute)["lines"])

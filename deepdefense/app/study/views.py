@@ -1,0 +1,171 @@
+"""A study on disk: its rows as JSON, its tables in Markdown, and one page with the pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepdefense.app.runs import RunFolder
+
+__all__ = ["STUDY_SCHEMA", "VIEWS", "format_markdown", "write_study"]
+
+STUDY_SCHEMA = "deepdefense.reproduce/1"
+
+
+CellFormat = Callable[[list[Any]], str]
+
+
+def average_seeds(form: Callable[[float], str]) -> CellFormat:
+    """The mean over seeds, and their standard deviation where there are several."""
+
+    def cell(values: list[Any]) -> str:
+        known = [float(value) for value in values if value is not None]
+        if not known:
+            return ""
+        mean = form(float(np.mean(known)))
+        return mean if len(known) == 1 else f"{mean} ± {form(float(np.std(known, ddof=1)))}"
+
+    return cell
+
+
+PERCENT_CELL = average_seeds(lambda value: f"{100 * value:.2f} %")
+
+
+NUMBER_CELL = average_seeds(lambda value: f"{value:.4g}")
+
+
+RATIO_CELL = average_seeds(lambda value: f"{value:.2f}")
+
+
+WHOLE_CELL = average_seeds(lambda value: f"{value:.0f}")
+
+
+class TableView(NamedTuple):
+    """A table for reading: rows of equal values in `by` become one line, averaged over seeds.
+
+    Its columns are the figures; or, `across` the values of another key, all figures of each.
+    """
+
+    by: Mapping[str, str]
+    columns: Mapping[str, tuple[str, CellFormat]]
+    across: str | None = None
+
+
+NETWORK_COLUMNS = {"data": "data", "network": "network"}
+
+
+METHOD_COLUMNS = {**NETWORK_COLUMNS, "label": "method"}
+
+
+VIEWS: Mapping[str, TableView] = {
+    "table1": TableView(
+        METHOD_COLUMNS,
+        {
+            "accuracy": ("accuracy", PERCENT_CELL),
+            "rho_2": ("rho_2", NUMBER_CELL),
+            "median_l2": ("median l2, best attack", NUMBER_CELL),
+            "growth": ("times the reference's", RATIO_CELL),
+            "growth_deepfool": ("by DeepFool alone", RATIO_CELL),
+            "fgs_0.2": ("FGS at 0.2 eps_ref", PERCENT_CELL),
+            "fgs_0.5": ("0.5", PERCENT_CELL),
+            "fgs_1": ("1.0", PERCENT_CELL),
+        },
+    ),
+    "table2": TableView(
+        {**NETWORK_COLUMNS, "attack": "attack", "norm": "norm", "eps": "accuracy within"},
+        {"median": ("median distance", NUMBER_CELL), "accuracy": ("accuracy", PERCENT_CELL)},
+        across="label",
+    ),
+    "epochs": TableView(
+        {**NETWORK_COLUMNS, "epoch": "epoch"},
+        {"accuracy": ("accuracy", PERCENT_CELL), "rho_2": ("rho_2", NUMBER_CELL)},
+        across="label",
+    ),
+    "ablation": TableView(
+        {**NETWORK_COLUMNS, "changed": "changed", "factor": "times"},
+        {
+            "c": ("c", NUMBER_CELL),
+            "d": ("d", NUMBER_CELL),
+            "lam": ("lambda", NUMBER_CELL),
+            "accuracy": ("accuracy", PERCENT_CELL),
+            "rho_2": ("rho_2", NUMBER_CELL),
+        },
+    ),
+    "layers": TableView(
+        {**NETWORK_COLUMNS, "layer": "layer"},
+        {
+            "accuracy": ("accuracy", PERCENT_CELL),
+            "before": ("rho_2 before", NUMBER_CELL),
+            "rho_2": ("rho_2", NUMBER_CELL),
+        },
+    ),
+    "cost": TableView(
+        METHOD_COLUMNS,
+        {
+            "step_ratio": ("step / plain step", RATIO_CELL),
+            "seconds_per_epoch": ("seconds an epoch", NUMBER_CELL),
+            "mb_beyond_plain": ("MB beyond plain training", WHOLE_CELL),
+            "iterations_first": ("steps of a search in training, first epoch", RATIO_CELL),
+            "iterations_last": ("last epoch", RATIO_CELL),
+            "unfinished_first": ("not across then, first epoch", PERCENT_CELL),
+            "unfinished_last": ("last epoch", PERCENT_CELL),
+            "iterations_before": ("DeepFool's iterations, held out, before", RATIO_CELL),
+            "iterations_after": ("after", RATIO_CELL),
+        },
+    ),
+}
+
+
+def format_table(
+    table: str, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """The head and the lines of a table for reading."""
+    view = VIEWS[table]
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in view.by), []).append(row)
+    if view.across is None:
+        names = [name for name, _ in view.columns.values()]
+        cells = [_format_figures(view, group) for group in groups.values()]
+    else:
+        names = list(dict.fromkeys(row[view.across] for row in rows))
+        cells = [
+            [
+                ", ".join(
+                    filter(None, _format_figures(view, [r for r in group if r[view.across] == n]))
+                )
+                for n in names
+            ]
+            for group in groups.values()
+        ]
+    known = [[_format_key(value) for value in key] for key in groups]
+    return [*view.by.values(), *names], [[*a, *b] for a, b in zip(known, cells, strict=True)]
+
+
+def _format_figures(view: TableView, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [cell([row.get(key) for row in rows]) for key, (_, cell) in view.columns.items()]
+
+
+def _format_key(value: Any) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def format_markdown(table: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table in Markdown."""
+    head, body = format_table(table, rows)
+    written = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in written)
+
+
+def write_study(run: RunFolder, content: Mapping[str, Any]) -> None:
+    """TABLE.json, TABLE.md and TABLE.html, the first of them last."""
+    from deepdefense.app.pages import render_study
+
+    table, rows = content["table"], content["rows"]
+    head, body = format_table(table, rows)
+    run.write(f"{table}.html", render_study(content, head, body))
+    run.write(f"{table}.md", f"`{content['command']}`\n\n{format_markdown(table, rows)}")
+    run.write(f"{table}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
