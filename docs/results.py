@@ -63,9 +63,7 @@ def study(table: str) -> str:
 
 def summary() -> str:
     """Deep Defense in the first tables, beside the paper; each network from that of most seeds."""
-    head = (
-        "data, network|way|seeds|paper|accuracy|ρ₂|times the median distance|of DeepFool's growth"
-    )
+    head = "data, network|method|seeds|paper|accuracy|ρ₂|times the median distance|of DeepFool's growth"
     found: dict[tuple[str, str, int, str], list[Row]] = {}
     tables = [row for row in kept("deepdefense.reproduce/1") if row["table"] == "table1"]
     for rows in sorted((row["rows"] for row in tables), key=lambda rows: len(seeds_of(rows))):
@@ -181,12 +179,12 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
             benchmark("passes"),
             {
                 "": named("subject"),
-                "way": named("way"),
-                "forward": figure("forward_passes"),
-                "gradients towards the input": figure("input_gradients"),
-                "multiply-adds, in a plain step's": figure("multiply_adds"),
-                "all these, of the time": figure("passes_share", ".0%"),
-                "backward pass and optimizer": figure("backward_share", ".0%"),
+                "method": named("way"),
+                "forward passes": figure("forward_passes"),
+                "input gradients": figure("input_gradients"),
+                "multiply-adds": figure("multiply_adds"),
+                "time of these passes": figure("passes_share", ".0%"),
+                "time of backward pass and optimizer": figure("backward_share", ".0%"),
                 "both, in plain steps": floor,
             },
         ),
@@ -195,7 +193,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
             benchmark("approximation"),
             {
                 "": named("subject"),
-                "way": named("way"),
+                "method": named("way"),
                 "images": named("images"),
                 "median error": figure("error_median", "+.1%"),
                 "median of its size": figure("size_median", ".1%"),
@@ -206,11 +204,11 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
             [row for file in FRAMEWORKS for row in benchmark("images", f"images-{file}")],
             {
                 "": named("subject"),
-                "way": named("way"),
+                "method": named("way"),
                 "step / plain": figure("ratio"),
                 "seconds an image": figure("seconds_per_example", ".2f"),
                 "MB an image": figure("mb_per_example", ".0f"),
-                "the process's peak, MB": figure("peak_mb", ".0f"),
+                "peak of the process, MB": figure("peak_mb", ".0f"),
             },
         ),
         "gpu": lambda: measured(
@@ -219,10 +217,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "": named("subject"),
                 "batch": named("batch"),
                 "precision": named("dtype"),
-                "way": named("way"),
+                "method": named("way"),
                 "milliseconds a step": figure("seconds", ".0f", 1000),
                 "step / plain": figure("ratio"),
-                "of the plain step's throughput": figure("share of plain throughput", ".0%"),
+                "share of plain throughput": figure("share of plain throughput", ".0%"),
                 "memory, GB": figure("memory_mb", ".1f", 1 / 1024),
             },
         ),
@@ -234,9 +232,9 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
                 "images": named("images"),
                 "seconds": figure("seconds", ".2f"),
                 "time, ours / theirs": figure("ratio", ".2f"),
-                "forward passes of an image": figure("forward_passes"),
-                "gradients towards it": figure("input_gradients"),
-                "what these take alone, seconds": figure("passes_seconds", ".2f"),
+                "forward passes an image": figure("forward_passes"),
+                "input gradients an image": figure("input_gradients"),
+                "seconds of these passes alone": figure("passes_seconds", ".2f"),
                 "mean norm": figure("norm_mean", ".4g"),
                 "success": figure("success", ".0%"),
             },
