@@ -1,9 +1,13 @@
-"""Write the tables of README.md and docs/*.md from what runs left: `python docs/results.py`."""
+"""Write the tables of README.md and docs/*.md from JSON results: `python docs/results.py`.
+
+With `--check`, change nothing and fail if a table is out of date or a link leads nowhere.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,8 +16,8 @@ from typing import Any
 from deepdefense.app.study.views import VIEWS, format_markdown
 
 ROOT = Path(__file__).parent.parent
-# The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1), as remembered:
-# not checked against the paper.
+# The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1). They are
+# quoted from memory, not checked against the paper.
 PAPER = {
     ("mnist", "mlp"): "98.65 %, .225",
     ("mnist", "lenet"): "99.34 %, .284",
@@ -21,19 +25,40 @@ PAPER = {
     ("cifar10", "nin"): "89.96 % (from 89.64), .0558 (from .0420)",
 }
 FRAMEWORKS = ("torch", "jax", "tensorflow")
-FIGURES = ("accuracy", "rho_2", "growth", "growth_deepfool")
+SUMMARISED = ("accuracy", "rho_2", "growth", "growth_deepfool")
+LINK = re.compile(r"\]\(([^)#:]+)[^):]*\)")  # a relative link, without its anchor
 Row = Mapping[str, Any]
+Cell = Callable[[Row], str]
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown."""
+def format_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [list(head), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join(f"| {' | '.join(line)} |\n".replace("| --- ", "|---") for line in lines)
 
 
-def hardened(report: Row) -> Iterable[str]:
-    """One line of the README's table."""
+def read_results(schema: str) -> list[Row]:
+    """Return the files of docs/results that have this schema, in the order of their names."""
+    files = sorted((ROOT / "docs/results").glob("*.json"))
+    return [row for p in files if (row := json.loads(p.read_text()))["schema"] == schema]
+
+
+def read_benchmark(part: str, file: str = "cpu") -> list[Row]:
+    """Return the rows of one part of a benchmark."""
+    rows: list[Row] = json.loads((ROOT / f"docs/benchmarks/{file}.json").read_text())[part]
+    return rows
+
+
+def format_hardening() -> str:
+    """Return the table of hardening runs, before and after."""
+    head = "data, network|gradient|accuracy|rho_2|paper (from memory)|settings|step / plain"
+    reports = read_results("deepdefense.harden/1")
+    return format_table(head.split("|"), map(list_hardening_cells, reports))
+
+
+def list_hardening_cells(report: Row) -> Iterable[str]:
+    """Return one line of the table of hardening runs."""
     before, after, config = report["before"], report["after"], report["config"]
     data, network = report["data"]["name"], report["network"]["name"]
     return (
@@ -47,229 +72,229 @@ def hardened(report: Row) -> Iterable[str]:
     )
 
 
-def kept(schema: str) -> list[Row]:
-    """What commands of that schema left in docs/results."""
-    files = sorted((ROOT / "docs/results").glob("*.json"))
-    return [row for p in files if (row := json.loads(p.read_text()))["schema"] == schema]
-
-
-def study(table: str) -> str:
-    """A table of `deepdefense reproduce`, each file of it under its command."""
-    found = [row for row in kept("deepdefense.reproduce/1") if row["table"] == table]
+def format_study(table: str) -> str:
+    """Return one table of `deepdefense reproduce`: every file of it, under its command."""
+    files = [row for row in read_results("deepdefense.reproduce/1") if row["table"] == table]
     return "\n".join(
-        f"`{row['command']}`\n\n{format_markdown(table, row['rows'])}" for row in found
+        f"`{row['command']}`\n\n{format_markdown(table, row['rows'])}" for row in files
     )
 
 
-def summary() -> str:
-    """Deep Defense in the first tables, beside the paper; each network from that of most seeds."""
-    head = "data, network|method|seeds|paper|accuracy|ρ₂|times the median distance|of DeepFool's growth"
-    found: dict[tuple[str, str, int, str], list[Row]] = {}
-    tables = [row for row in kept("deepdefense.reproduce/1") if row["table"] == "table1"]
-    for rows in sorted((row["rows"] for row in tables), key=lambda rows: len(seeds_of(rows))):
-        groups: dict[tuple[str, str, int, str], list[Row]] = {}
+def summarise_study() -> str:
+    """Return Deep Defense's rows of `table1`; each network is from the file with most seeds."""
+    head = ("data, network", "method", "seeds", "paper", "accuracy", "ρ₂")
+    head += ("times the median distance", "of DeepFool's growth")
+    groups: dict[tuple[str, str, int, str], list[Row]] = {}
+    files = [row for row in read_results("deepdefense.reproduce/1") if row["table"] == "table1"]
+    for rows in sorted((file["rows"] for file in files), key=lambda rows: len(collect_seeds(rows))):
+        of_file: dict[tuple[str, str, int, str], list[Row]] = {}
         for row in rows:
             key = row["data"], row["network"], row["epochs"] or 0, row["method"]
-            groups.setdefault(key, []).append(row)
-        found |= groups
-    return table(
-        head.split("|"),
+            of_file.setdefault(key, []).append(row)
+        groups |= of_file
+    return format_table(
+        head,
         (
-            beside(found[data, network, 0, "reference"], rows)
-            for (data, network, _, way), rows in sorted(found.items())
-            if way in ("deepdefense", "nearest", "image")
+            list_summary_cells(groups[data, network, 0, "reference"], rows)
+            for (data, network, _, method), rows in sorted(groups.items())
+            if method in ("deepdefense", "nearest", "image")
         ),
     )
 
 
-def seeds_of(rows: list[Row]) -> set[int]:
-    """Which seeds there are."""
-    return {row["seed"] for row in rows}
-
-
-def beside(references: list[Row], rows: list[Row]) -> Iterable[str]:
-    """One line of the summary: means over seeds, before and after."""
-    old, new = ({key: mean(own, key) for key in FIGURES} for own in (references, rows))
+def list_summary_cells(references: list[Row], rows: list[Row]) -> Iterable[str]:
+    """Return one line of the summary: means over seeds, before and after."""
+    old, new = ({key: average(side, key) for key in SUMMARISED} for side in (references, rows))
     first = rows[0]
     return (
         f"{first['data']}, {first['network']}, {first['epochs']} epochs",
         first["label"].removeprefix("Deep Defense, "),
-        str(len(seeds_of(rows))),
+        str(len(collect_seeds(rows))),
         PAPER[first["data"], first["network"]],
         f"{100 * old['accuracy']:.2f} → {100 * new['accuracy']:.2f} %",
         f"{old['rho_2']:.3g} → {new['rho_2']:.3g}",
-        *grown(new["growth"], new["growth_deepfool"]),
+        *format_growth(new["growth"], new["growth_deepfool"]),
     )
 
 
-def grown(best: float, deepfool: float) -> tuple[str, str]:
-    """The growth, and its share of DeepFool's; of a network mostly wrong the median is 0."""
+def collect_seeds(rows: list[Row]) -> set[int]:
+    """Return the seeds of these rows."""
+    return {row["seed"] for row in rows}
+
+
+def format_growth(best: float, deepfool: float) -> tuple[str, str]:
+    """Return the growth by the best attack and its share of DeepFool's; empty if it is unknown."""
     if math.isnan(best):
         return "", ""
     return f"{best:.2f}", f"{(best - 1) / (deepfool - 1):.0%}"
 
 
-def mean(rows: list[Row], key: str) -> float:
-    """Over rows; not a number if a row has none."""
+def average(rows: list[Row], key: str) -> float:
+    """Return the mean over rows; NaN if a row has no value."""
     return sum(math.nan if row[key] is None else row[key] for row in rows) / len(rows)
 
 
-def results() -> str:
-    """Hardening runs, before and after."""
-    reports = kept("deepdefense.harden/1")
-    head = "data, network|gradient|accuracy|rho_2|paper (from memory)|settings|step / plain"
-    return table(head.split("|"), map(hardened, reports))
+def format_rows(rows: Iterable[Row], columns: Mapping[str, Cell]) -> str:
+    """Return a table with one line for each row and the given columns."""
+    return format_table(columns, ([cell(row) for cell in columns.values()] for row in rows))
 
 
-def benchmark(part: str, file: str = "cpu") -> list[Row]:
-    """The rows of one part of a benchmark."""
-    rows: list[Row] = json.loads((ROOT / f"docs/benchmarks/{file}.json").read_text())[part]
-    return rows
-
-
-def measured(rows: Iterable[Row], head: Mapping[str, Callable[[Row], str]]) -> str:
-    """Rows as they are, a column for each name."""
-    return table(head, ([cell(row) for cell in head.values()] for row in rows))
-
-
-def each_way(rows: list[Row], down: Iterable[str], value: Callable[[Row], str]) -> str:
-    """Rows side by side: what was measured down, by those columns, and the ways across."""
-    ways = list(dict.fromkeys(row["way"] for row in rows if row["way"] != "plain"))
+def format_side_by_side(rows: list[Row], keys: Iterable[str], cell: Cell) -> str:
+    """Return a table with one line for each combination of keys, and one column for each method."""
+    methods = list(dict.fromkeys(row["way"] for row in rows if row["way"] != "plain"))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
-        subject = tuple(format(row[name]) for name in down)
-        lines.setdefault(subject, {})[row["way"]] = value(row)
-    return table(
-        [*[""] * len(next(iter(lines))), *ways],
-        ([*subject, *(cells.get(way, "") for way in ways)] for subject, cells in lines.items()),
+        subject = tuple(format(row[name]) for name in keys)
+        lines.setdefault(subject, {})[row["way"]] = cell(row)
+    return format_table(
+        [*[""] * len(next(iter(lines))), *methods],
+        ([*subject, *(cells.get(way, "") for way in methods)] for subject, cells in lines.items()),
     )
 
 
-def distance(row: Row) -> str:
-    """A median distance, with the share that was fooled if not all were."""
-    few = f" ({row['fooled']:.0%} fooled)" if row["fooled"] < 1 else ""
-    return ("none" if row["median"] is None else format(row["median"], ".4g")) + few
-
-
-def named(name: str) -> Callable[[Row], str]:
-    """A column of text."""
+def show_text(name: str) -> Cell:
+    """Return a column of text."""
     return lambda row: str(row[name])
 
 
-def floor(row: Row) -> str:
-    """What a step would take without any arithmetic of its own."""
-    return format(row["ratio"] * (row["passes_share"] + row["backward_share"]), ".1f")
-
-
-def figure(name: str, form: str = ".1f", unit: float = 1) -> Callable[[Row], str]:
-    """A column of numbers, in that many of its units; words stand as they are."""
+def show_number(name: str, form: str = ".1f", factor: float = 1) -> Cell:
+    """Return a column of numbers, each multiplied by a factor; text appears unchanged."""
 
     def cell(row: Row) -> str:
         value = row[name]
-        return format(unit * value, form) if isinstance(value, int | float) else value or ""
+        return format(factor * value, form) if isinstance(value, int | float) else value or ""
 
     return cell
 
 
+def show_distance(row: Row) -> str:
+    """Return a median distance, with the share of fooled examples unless that is all of them."""
+    share = f" ({row['fooled']:.0%} fooled)" if row["fooled"] < 1 else ""
+    return ("none" if row["median"] is None else format(row["median"], ".4g")) + share
+
+
+def show_floor(row: Row) -> str:
+    """Return the cost of a step without the arithmetic on perturbations, in plain steps."""
+    return format(row["ratio"] * (row["passes_share"] + row["backward_share"]), ".1f")
+
+
+SUBJECT_AND_METHOD = {"": show_text("subject"), "method": show_text("way")}
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"results": results},
+    "README.md": {"results": format_hardening},
     "docs/cost.md": {
-        "steps": lambda: each_way(benchmark("steps"), ["subject"], figure("ratio")),
-        "passes": lambda: measured(
-            benchmark("passes"),
+        "steps": lambda: format_side_by_side(
+            read_benchmark("steps"), ["subject"], show_number("ratio")
+        ),
+        "passes": lambda: format_rows(
+            read_benchmark("passes"),
             {
-                "": named("subject"),
-                "method": named("way"),
-                "forward passes": figure("forward_passes"),
-                "input gradients": figure("input_gradients"),
-                "multiply-adds": figure("multiply_adds"),
-                "time of these passes": figure("passes_share", ".0%"),
-                "time of backward pass and optimizer": figure("backward_share", ".0%"),
-                "both, in plain steps": floor,
+                **SUBJECT_AND_METHOD,
+                "forward passes": show_number("forward_passes"),
+                "input gradients": show_number("input_gradients"),
+                "multiply-adds": show_number("multiply_adds"),
+                "time of these passes": show_number("passes_share", ".0%"),
+                "time of backward pass and optimizer": show_number("backward_share", ".0%"),
+                "both, in plain steps": show_floor,
             },
         ),
-        "activations": lambda: each_way(benchmark("activations"), ["subject"], figure("ratio")),
-        "approximation": lambda: measured(
-            benchmark("approximation"),
+        "activations": lambda: format_side_by_side(
+            read_benchmark("activations"), ["subject"], show_number("ratio")
+        ),
+        "approximation": lambda: format_rows(
+            read_benchmark("approximation"),
             {
-                "": named("subject"),
-                "method": named("way"),
-                "images": named("images"),
-                "median error": figure("error_median", "+.1%"),
-                "median of its size": figure("size_median", ".1%"),
-                "95th percentile": figure("size_95", ".1%"),
+                **SUBJECT_AND_METHOD,
+                "images": show_text("images"),
+                "median error": show_number("error_median", "+.1%"),
+                "median absolute error": show_number("size_median", ".1%"),
+                "95th percentile": show_number("size_95", ".1%"),
             },
         ),
-        "images": lambda: measured(
-            [row for file in FRAMEWORKS for row in benchmark("images", f"images-{file}")],
+        "images": lambda: format_rows(
+            [row for file in FRAMEWORKS for row in read_benchmark("images", f"images-{file}")],
             {
-                "": named("subject"),
-                "method": named("way"),
-                "step / plain": figure("ratio"),
-                "seconds an image": figure("seconds_per_example", ".2f"),
-                "MB an image": figure("mb_per_example", ".0f"),
-                "peak of the process, MB": figure("peak_mb", ".0f"),
+                **SUBJECT_AND_METHOD,
+                "step / plain": show_number("ratio"),
+                "seconds an image": show_number("seconds_per_example", ".2f"),
+                "MB an image": show_number("mb_per_example", ".0f"),
+                "peak of the process, MB": show_number("peak_mb", ".0f"),
             },
         ),
-        "gpu": lambda: measured(
-            benchmark("steps", "gpu"),
+        "gpu": lambda: format_rows(
+            read_benchmark("steps", "gpu"),
             {
-                "": named("subject"),
-                "batch": named("batch"),
-                "precision": named("dtype"),
-                "method": named("way"),
-                "milliseconds a step": figure("seconds", ".0f", 1000),
-                "step / plain": figure("ratio"),
-                "share of plain throughput": figure("share of plain throughput", ".0%"),
-                "memory, GB": figure("memory_mb", ".1f", 1 / 1024),
+                "": show_text("subject"),
+                "batch": show_text("batch"),
+                "precision": show_text("dtype"),
+                "method": show_text("way"),
+                "milliseconds a step": show_number("seconds", ".0f", 1000),
+                "step / plain": show_number("ratio"),
+                "share of plain throughput": show_number("share of plain throughput", ".0%"),
+                "memory, GB": show_number("memory_mb", ".1f", 1 / 1024),
             },
         ),
-        "attacks": lambda: measured(
-            benchmark("attacks", "attacks"),
+        "attacks": lambda: format_rows(
+            read_benchmark("attacks", "attacks"),
             {
-                "": named("subject"),
-                "attack": named("way"),
-                "images": named("images"),
-                "seconds": figure("seconds", ".2f"),
-                "time, ours / theirs": figure("ratio", ".2f"),
-                "forward passes an image": figure("forward_passes"),
-                "input gradients an image": figure("input_gradients"),
-                "seconds of these passes alone": figure("passes_seconds", ".2f"),
-                "mean norm": figure("norm_mean", ".4g"),
-                "success": figure("success", ".0%"),
+                "": show_text("subject"),
+                "attack": show_text("way"),
+                "images": show_text("images"),
+                "seconds": show_number("seconds", ".2f"),
+                "time, ours / theirs": show_number("ratio", ".2f"),
+                "forward passes an image": show_number("forward_passes"),
+                "input gradients an image": show_number("input_gradients"),
+                "seconds of these passes alone": show_number("passes_seconds", ".2f"),
+                "mean norm": show_number("norm_mean", ".4g"),
+                "success": show_number("success", ".0%"),
             },
         ),
     },
-    "docs/study.md": {"summary": summary} | {name: lambda name=name: study(name) for name in VIEWS},
+    "docs/study.md": {
+        "summary": summarise_study,
+        **{name: lambda name=name: format_study(name) for name in VIEWS},
+    },
     "docs/evaluation.md": {
-        "nearest": lambda: each_way(
-            benchmark("nearest", "strength"), ["subject", "attack", "norm"], distance
+        "nearest": lambda: format_side_by_side(
+            read_benchmark("nearest", "strength"), ["subject", "attack", "norm"], show_distance
         ),
-        "within": lambda: each_way(
-            benchmark("within", "strength"),
+        "within": lambda: format_side_by_side(
+            read_benchmark("within", "strength"),
             ["subject", "norm", "eps", "attacks"],
-            figure("accuracy", ".0%"),
+            show_number("accuracy", ".0%"),
         ),
     },
 }
 
 
-def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """A page with its tables made anew."""
+def fill_tables(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """Return the page with the content between each pair of markers replaced."""
     for name, content in tables.items():
         begin, end = f"<!-- {name}: written by docs/results.py -->\n", f"<!-- /{name} -->\n"
-        head, _, rest = text.partition(begin)
+        head, _, rest = page.partition(begin)
         _, _, tail = rest.partition(end)
-        text = f"{head}{begin}{content()}{end}{tail}"
-    return text
+        page = f"{head}{begin}{content()}{end}{tail}"
+    return page
+
+
+def find_broken_links() -> list[str]:
+    """Return every relative link of a Markdown page that leads to no file."""
+    return [
+        f"{page.relative_to(ROOT)} links to {link}, which does not exist"
+        for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+        for link in LINK.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / link).exists()
+    ]
 
 
 if __name__ == "__main__":
+    check = "--check" in sys.argv
     for page, tables in TABLES.items():
         path = ROOT / page
         old = path.read_text(encoding="utf-8")
-        new = filled(old, tables)
-        if "--check" not in sys.argv:
+        new = fill_tables(old, tables)
+        if not check:
             path.write_text(new, encoding="utf-8")
         elif new != old:
             sys.exit(f"{page} is not what docs/results.py writes: run it")
+    if check and (broken := find_broken_links()):
+        sys.exit("\n".join(broken))
