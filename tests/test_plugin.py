@@ -74,7 +74,8 @@ class Outcome(NamedTuple):
 def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """An interpreter that has the plugin installed, and none of this session's pytest settings."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    environment["PYTHONPATH"] = str(PLUGIN)
+    paths = [str(PLUGIN), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
