@@ -1,12 +1,10 @@
-"""The whole job: measure a trained network, fine-tune it with Deep Defense, measure it again."""
+"""Hardening: measure a trained network, fine-tune a copy of it, and measure the copy."""
 
 from __future__ import annotations
 
 import math
-import statistics
-import time
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from typing import Any, NamedTuple
 
 from deepdefense.defenses.objective import Objective
@@ -15,16 +13,18 @@ from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo, describe_data, describe_environment
 from deepdefense.evaluation.rho import Measurement, Summary, measure_rho, summarize_in_norm
+from deepdefense.seam.frozen import FrozenDict
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import Trainer, TrainingBackend
+from deepdefense.seam.training import TrainingBackend
 from deepdefense.seam.validation import call_model, is_softmax
 from deepdefense.training.augmentation import check_images
-from deepdefense.training.epoch import draw_batches, take_step
+from deepdefense.training.cost import Cost, measure_cost
+from deepdefense.training.epoch import count_steps
 from deepdefense.training.guard import Guard
 from deepdefense.training.loop import Checkpoint, run_training
 from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import LEAST_CLIP, Recipe
-from deepdefense.training.report import Cost, CurveSample, HardeningReport
+from deepdefense.training.report import CurveSample, HardeningReport
 
 __all__ = [
     "HardeningOutcome",
@@ -34,11 +34,9 @@ __all__ = [
     "prepare_monitor",
 ]
 
-COST_PAIRS = 5
-
 
 class HardeningOutcome(NamedTuple):
-    """The hardened network, its report, and the per-example measurements behind both sides."""
+    """The hardened network, its report, and the per-example measurements of both networks."""
 
     model: Any
     report: HardeningReport
@@ -47,16 +45,19 @@ class HardeningOutcome(NamedTuple):
 
 
 class _NetworkMeasurement(NamedTuple):
-    """One network's measurement with p = 2, and its summary."""
+    """The per-example measurement of one network with p = 2, and the summary with any p."""
 
-    found: Measurement
-    report: Summary
+    euclidean: Measurement
+    summary: Summary
 
 
 def prepare_monitor(
     backend: TrainingBackend, model: Any, data: Dataset, recipe: Recipe, guard: Guard
 ) -> Monitor:
-    """All that must fit, before anything is written; then what training is watched by."""
+    """Check that network, data and recipe fit together, and return the monitor of the training.
+
+    A job calls it before it writes anything. Raises `InputError`.
+    """
     check_network(backend, model, data)
     check_images(data.x_train.shape[1:], **recipe.augmentation)
     return Monitor.draw(backend, data, recipe.seed, RHO_ATTACK, guard.share)
@@ -74,26 +75,26 @@ def harden_network(
     checkpoint: Checkpoint | None,
     watcher: Watcher,
 ) -> HardeningOutcome:
-    """Measure the network, fine-tune a copy of it by the defense, and measure that."""
+    """Measure the network, fine-tune a copy of it with the defense, and measure the copy.
+
+    The report's recipe has a number, or None, in place of clip "auto".
+    """
     data, p = monitor.data, float(getattr(defense, "p", 2))
-    before = _measure_network(backend, model, data, p, "before", watcher)
-    warnings = _list_warnings(before.report, data)
-    for line in warnings:
+    warnings: list[str] = []
+
+    def warn(line: str) -> None:
+        warnings.append(line)
         watcher.say(f"warning: {line}")
+
+    before = _measure_network(backend, model, data, p, "before", watcher)
+    for line in _list_warnings(before.summary, data):
+        warn(line)
     trainer = recipe.make_trainer(backend, backend.copy(model))
-    cost, gradient = _measure_cost(backend, trainer, data, defense, recipe)
+    cost, gradient = measure_cost(backend, trainer, data, defense, recipe)
     if recipe.clip == "auto":
-        usable = LEAST_CLIP <= gradient < math.inf
-        if not usable:
-            line = f"no clip: the gradient before training has no size to go by ({gradient:g})"
-            warnings = (*warnings, line)
-            watcher.say(f"warning: {line}")
-        recipe = replace(recipe, clip=float(f"{gradient:.3g}") if usable else None)
-    steps = recipe.epochs * -(-len(monitor.training_rows) // recipe.batch_size)
-    watcher.say(
-        f"a hardening step takes {cost.ratio:.1f} times a plain one: "
-        f"about {steps * cost.hardening_step_seconds:.0f} s for {recipe.epochs} epochs"
-    )
+        recipe = replace(recipe, clip=_choose_clip(gradient, warn))
+    steps_per_epoch = count_steps(len(monitor.training_rows), recipe.batch_size)
+    _announce_cost(cost, recipe.epochs, steps_per_epoch, watcher)
     progress = run_training(
         "harden",
         trainer,
@@ -104,38 +105,36 @@ def harden_network(
         checkpoint=checkpoint,
         watcher=watcher,
     )
-    hardened = trainer.model
-    after = _measure_network(backend, hardened, data, p, "after", watcher)
+    after = _measure_network(backend, trainer.model, data, p, "after", watcher)
+    curve_rho = float(before.euclidean.rho[monitor.curve_rows].mean())
+    one_example = backend.asarray(data.x_test[:1], trainer.model)  # it lies on the model's device
     report = HardeningReport(
         backend=backend.name,
         network=network,
-        data=tuple(describe_data(data).items()),
+        data=FrozenDict(describe_data(data)),
         defense=defense,
         recipe=recipe,
         guard=guard,
-        environment=tuple(
-            describe_environment(backend.name, backend.asarray(data.x_test[:1], hardened)).items()
-        ),
-        before=before.report,
-        after=after.report,
+        environment=FrozenDict(describe_environment(backend.name, one_example)),
+        before=before.summary,
+        after=after.summary,
         history=progress.history,
-        sample=CurveSample(
-            len(monitor.curve_rows), float(before.found.rho[monitor.curve_rows].mean())
-        ),
+        sample=CurveSample(len(monitor.curve_rows), curve_rho),
         cost=cost,
         stopped=progress.stopped,
-        warnings=warnings,
+        warnings=tuple(warnings),
         notes=progress.notes,
     )
-    return HardeningOutcome(hardened, report, before.found, after.found)
+    return HardeningOutcome(trainer.model, report, before.euclidean, after.euclidean)
 
 
 def _measure_network(
     backend: TrainingBackend, model: Any, data: Dataset, p: float, when: str, watcher: Watcher
 ) -> _NetworkMeasurement:
+    """Measure accuracy and rho on the held-out examples, with p = 2 and with the given p."""
     watcher.begin(f"evaluate {when}", len(data.x_test))
 
-    def found(order: float) -> Measurement:
+    def measure_in_norm(order: float) -> Measurement:
         return measure_rho(
             model,
             data.x_test,
@@ -146,23 +145,39 @@ def _measure_network(
             **RHO_ATTACK,
         )
 
-    report, euclidean = summarize_in_norm(p, found)
+    summary, euclidean = summarize_in_norm(p, measure_in_norm)
     watcher.say(
-        f"{when}: accuracy {report.accuracy:.2%}, rho_2 {report.rho_2:.4f} "
-        f"on {report.n:,} held-out examples"
+        f"{when}: accuracy {summary.accuracy:.2%}, rho_2 {summary.rho_2:.4f} "
+        f"on {summary.n:,} held-out examples"
     )
-    return _NetworkMeasurement(euclidean, report)
+    return _NetworkMeasurement(euclidean, summary)
+
+
+def _choose_clip(gradient: float, warn: Callable[[str], None]) -> float | None:
+    """Return the clip for "auto": the median gradient, or None if it is 0 or not finite."""
+    if not LEAST_CLIP <= gradient < math.inf:
+        warn(f"no clip: the gradient before training has no size to go by ({gradient:g})")
+        return None
+    return float(f"{gradient:.3g}")
+
+
+def _announce_cost(cost: Cost, epochs: int, steps_per_epoch: int, watcher: Watcher) -> None:
+    seconds = epochs * steps_per_epoch * cost.hardening_step_seconds
+    watcher.say(
+        f"a hardening step takes {cost.ratio:.1f} times a plain one: "
+        f"about {seconds:.0f} s for {epochs} epochs"
+    )
 
 
 def count_weights(backend: TrainingBackend, model: Any) -> int:
-    """How many numbers a model's parameters and statistics are."""
+    """Return how many numbers the parameters and statistics of a model hold."""
     return sum(value.size for value in backend.weights(model).values())
 
 
 def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
-    """One forward pass, so that a network that does not fit the data is told in one line.
+    """Raise `InputError` unless the model has weights, takes the data and returns logits.
 
-    So is a model that training could not change.
+    It runs one forward pass, on two examples.
     """
     if not count_weights(backend, model):
         raise InputError(
@@ -186,44 +201,18 @@ def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
         )
 
 
-def _list_warnings(before: Summary, data: Dataset) -> tuple[str, ...]:
-    found = []
+def _list_warnings(before: Summary, data: Dataset) -> list[str]:
+    """Return what makes the measurement before training doubtful."""
+    warnings = []
     if before.accuracy < 0.1 + 0.9 / data.classes:  # a tenth of the way from chance to perfect
-        found.append(
+        warnings.append(
             f"before hardening the network is right on {before.accuracy:.1%} only: were its "
             "weights trained on this data, preprocessed in this way?"
         )
     if before.success < 0.99:
-        found.append(
+        warnings.append(
             f"DeepFool succeeded on {before.success:.1%} of the examples only, so rho says little"
         )
     if before.unmeasured:
-        found.append(f"{before.unmeasured} examples have no rho (all zero, or not finite)")
-    return tuple(found)
-
-
-def _measure_cost(
-    backend: TrainingBackend, trainer: Trainer, data: Dataset, defense: Objective, recipe: Recipe
-) -> tuple[Cost, float]:
-    """Time plain and hardening steps in turn, at a learning rate of 0; and the latter's gradient.
-
-    The trainer is then what it was; the gradient is the median of the steps' 2-norms.
-    """
-    start = trainer.state()
-    seconds: tuple[list[float], list[float]] = ([], [])
-    gradients: list[float] = []
-    with backend.fixed_seed(recipe.seed):
-        rows = draw_batches(len(data.x_train), recipe.batch_size, recipe.seed, 0)
-        for chosen in islice(rows, COST_PAIRS + 1):
-            x, y = data.x_train[chosen], data.y_train[chosen]
-            for objective, times in zip((Objective(), defense), seconds, strict=True):
-                began = time.perf_counter()
-                taken = take_step(backend, trainer, objective, x, y, lr=0.0)
-                times.append(time.perf_counter() - began)
-                if taken is not None and objective is defense:
-                    gradients.append(taken.gradient)
-    trainer.restore(start)
-    # The first warms up, if there is another.
-    plain_seconds, hard_seconds = (statistics.median(times[1:] or times) for times in seconds)
-    cost = Cost(plain_seconds, hard_seconds, hard_seconds / plain_seconds)
-    return cost, statistics.median(gradients) if gradients else math.inf
+        warnings.append(f"{before.unmeasured} examples have no rho (all zero, or not finite)")
+    return warnings

@@ -1,4 +1,4 @@
-"""A stage of training, epoch by epoch, that can be interrupted, resumed and stopped in time."""
+"""The training loop, epoch by epoch: it resumes from a checkpoint, and rejects bad epochs."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ import numpy.typing as npt
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Trainer, Weights
-from deepdefense.training.epoch import DivergedError, EpochResult, train_epoch
+from deepdefense.training.epoch import DivergedError, EpochResult, count_steps, train_epoch
 from deepdefense.training.guard import Guard
 from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import Recipe
 
 __all__ = ["Checkpoint", "EpochRecord", "Progress", "run_training"]
 
-# Accuracy on training examples that loses half of its lead over guessing has collapsed, which is no
-# trade-off: but not by less than the first, and always by more than the second. What an overfitted
-# network has learnt by heart it may lose (a sixth, on CIFAR-10).
+# Without `max_accuracy_drop`, training accuracy has collapsed once it has lost half of its lead
+# over guessing. The limits, in accuracy: a smaller loss than the first is accepted, because an
+# overfitted network may lose what it has memorised; a larger loss than the second is not.
 COLLAPSE_DROP = (0.10, 0.25)
 
-
-PROGRESS_LINES = 10  # about so many lines of progress for a stage
+PROGRESS_LINES = 10  # the training announces about this many of its epochs
 
 
 class Checkpoint(Protocol):
-    """Where a stage keeps its last complete epoch, so that an interrupted run can go on."""
+    """The last complete epoch of a training, kept so that an interrupted run can be resumed."""
 
     def load(self) -> tuple[Weights, dict[str, Any]] | None:
-        """The arrays and facts that were saved last, or None."""
+        """Return the arrays and facts that were saved last, or None."""
         ...
 
     def save(self, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> None:
@@ -42,73 +41,83 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One complete epoch; accuracy and rho_2 are of held-out data, rho_2 of a sample of it."""
+    """One complete epoch: means over its steps, and figures of the network after it.
+
+    `accuracy` is that of all held-out examples, `rho_2` the mean of a sample of them.
+    """
 
     epoch: int
     loss: float
     cross_entropy: float
     penalty: float
-    unfinished: float
+    unfinished: float  # the share of examples whose search ended before the boundary
     accuracy: float
     rho_2: float | None
     gradient: float  # the mean 2-norm of a step's gradient, before clipping
     seconds: float
-    iterations: float | None = None  # the mean of the searches' steps; None: not kept, long ago
+    iterations: float  # the mean number of steps of the searches
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage has come.
+    """The complete epochs of a training, and what decides how it continues.
 
-    `stopped` is why it ended before its last epoch without having reached its end; `notes` tell
-    what was taken back or left out; `slower` halvings of the learning rate are in force, `tries`
-    of them for the epoch at hand; `guard_rho` is rho_2 of the examples set aside, by epoch.
+    `stopped` says why training ended early with an epoch rejected; None if it did not. `notes` are
+    the other events. The learning rate is halved `halvings` times, `rejections` of them for the
+    current epoch. `guard_rho` is the mean rho_2 of the examples set aside, by epoch.
     """
 
     history: tuple[EpochRecord, ...] = ()
     stopped: str | None = None
     notes: tuple[str, ...] = ()
-    slower: int = 0
-    tries: int = 0
+    halvings: int = 0
+    rejections: int = 0
     guard_rho: tuple[float, ...] = ()
-    is_settled: bool = False
+    has_plateaued: bool = False
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> Progress:
-        """What `asdict` and JSON made of one."""
-        fields: dict[str, Any] = {
+        """Return the progress that was saved as JSON of `asdict`."""
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
         }
-        fields["history"] = tuple(EpochRecord(**record) for record in saved["history"])
-        return cls(**fields)
+        values["history"] = tuple(EpochRecord(**record) for record in saved["history"])
+        return cls(**values)
+
+    def is_finished(self, epochs: int) -> bool:
+        """Return whether no epoch remains to be trained."""
+        return len(self.history) >= epochs or bool(self.stopped) or self.has_plateaued
 
     def reject_epoch(self, why: str, retries: int) -> Progress:
-        """After an epoch that does not count: try again more slowly, or stop."""
-        if self.tries < retries:
-            slower = self.slower + 1
-            note = f"{why}: taken back, and tried again at {0.5**slower:g} of the learning rate"
-            return replace(self, notes=(*self.notes, note), slower=slower, tries=self.tries + 1)
+        """Halve the learning rate for another attempt, or stop after `retries` of them."""
+        if self.rejections < retries:
+            halvings = self.halvings + 1
+            note = f"{why}: taken back, and tried again at {0.5**halvings:g} of the learning rate"
+            return replace(
+                self,
+                notes=(*self.notes, note),
+                halvings=halvings,
+                rejections=self.rejections + 1,
+            )
         done = len(self.history)
         kept = f"the weights of epoch {done} are kept" if done else "nothing was changed"
         advice = "Try a lower learning rate, lam or c."
         return replace(self, stopped=f"{why}; {kept}. {advice}")
 
-    def accept_epoch(
-        self, record: EpochRecord, rho: float | None, patience: int | None
-    ) -> Progress:
-        """After an epoch that counts; `rho` is of the examples set aside, if that is asked."""
-        guard_rho = self.guard_rho if rho is None else (*self.guard_rho, rho)
-        since = len(guard_rho) - 1 - int(np.argmax(guard_rho)) if guard_rho else 0
-        is_settled = patience is not None and since >= patience
-        note = f"ended after epoch {record.epoch}: rho_2 on the examples set aside no longer grew"
-        return replace(
-            self,
-            history=(*self.history, record),
-            notes=(*self.notes, note) if is_settled else self.notes,
-            tries=0,
-            guard_rho=guard_rho,
-            is_settled=is_settled,
+    def accept_epoch(self, record: EpochRecord) -> Progress:
+        """Append the record of an epoch."""
+        return replace(self, history=(*self.history, record), rejections=0)
+
+    def watch_plateau(self, rho: float, patience: int) -> Progress:
+        """Append the rho_2 of the examples set aside; end if it has not grown for `patience`."""
+        guard_rho = (*self.guard_rho, rho)
+        since_best = len(guard_rho) - 1 - int(np.argmax(guard_rho))
+        if since_best < patience:
+            return replace(self, guard_rho=guard_rho)
+        note = (
+            f"ended after epoch {len(self.history)}: rho_2 on the examples set aside no longer grew"
         )
+        return replace(self, guard_rho=guard_rho, notes=(*self.notes, note), has_plateaued=True)
 
 
 def run_training(
@@ -122,91 +131,97 @@ def run_training(
     checkpoint: Checkpoint | None,
     watcher: Watcher,
 ) -> Progress:
-    """Train for the recipe's epochs, and keep watch.
+    """Train for the recipe's epochs, and reject those that fail.
 
-    After each complete epoch its state is saved as the checkpoint; an interrupted stage goes on
-    from there to the same result. An epoch whose loss, gradient or weights are not finite, or after
-    which accuracy has fallen further than the guard allows, is taken back and tried again at half
-    the learning rate; the stage ends with the trainer at its last good epoch if that does not help.
-    Without a guard nothing is watched but that numbers are finite, and no rho_2 is measured.
+    An epoch fails if its loss, gradient or weights are not finite, or if accuracy has then fallen
+    further than the guard allows. The trainer goes back to the last good epoch, and tries again at
+    half the learning rate; after the guard's last retry training stops there. Without a guard there
+    is no retry, accuracy is not limited, and no rho_2 is measured.
+
+    The checkpoint is saved after each attempt. An interrupted training of the same `name` resumes
+    from it, to the same result.
     """
     x, y = monitor.select_training_data()
-    steps = -(-len(x) // recipe.batch_size)
-    began = monitor.measure_guard_accuracy(trainer.model) if guard else 0.0
-    progress, good = Progress(), trainer.state()
+    steps = count_steps(len(x), recipe.batch_size)
+    initial_accuracy = monitor.measure_guard_accuracy(trainer.model) if guard else 0.0
+    progress, good_state = Progress(), trainer.state()
     saved = checkpoint.load() if checkpoint else None
     if saved and saved[1]["stage"] == name:
-        good, progress = saved[0], Progress.from_saved(saved[1]["progress"])
-        trainer.restore(good)
+        good_state, progress = saved[0], Progress.from_saved(saved[1]["progress"])
+        trainer.restore(good_state)
         watcher.say(f"resumed after epoch {len(progress.history)} of {recipe.epochs}")
     watcher.begin(name, recipe.epochs * steps)
-    while len(progress.history) < recipe.epochs and not (progress.stopped or progress.is_settled):
+    while not progress.is_finished(recipe.epochs):
         done = len(progress.history)
 
         def advance(step: int, before: int = done * steps) -> None:
             watcher.advance(before + step)
 
         try:
-            epoch = train_epoch(
+            result = train_epoch(
                 monitor.backend,
                 trainer,
                 x,
                 y,
-                recipe=replace(recipe, lr=recipe.lr * 0.5**progress.slower),
+                recipe=replace(recipe, lr=recipe.lr * 0.5**progress.halvings),
                 objective=objective,
                 epoch=done,
                 mean=monitor.data.mean,
                 progress=advance,
             )
             state = trainer.state()
-            _check_epoch(state, monitor, trainer.model, began, guard, done + 1)
+            _check_finite(state, done + 1)
+            if guard:
+                _check_accuracy(monitor, trainer.model, initial_accuracy, guard, done + 1)
         except DivergedError as error:
-            trainer.restore(good)
+            trainer.restore(good_state)
             progress = progress.reject_epoch(str(error), guard.retries if guard else 0)
             watcher.say(f"stopped: {progress.stopped}" if progress.stopped else progress.notes[-1])
         else:
-            good = state
-            record = _make_record(monitor, trainer.model, done + 1, epoch, with_rho=bool(guard))
-            patience = guard.patience if guard else None
-            rho = None if patience is None else monitor.measure_guard_rho(trainer.model)
-            progress = progress.accept_epoch(record, rho, patience)
+            good_state = state
+            record = _make_record(monitor, trainer.model, done + 1, result, with_rho=bool(guard))
+            progress = progress.accept_epoch(record)
+            if guard and guard.patience is not None:
+                rho = monitor.measure_guard_rho(trainer.model)
+                progress = progress.watch_plateau(rho, guard.patience)
             _announce_epoch(name, record, recipe, watcher)
         if checkpoint:
-            checkpoint.save(good, {"stage": name, "progress": asdict(progress)})
+            checkpoint.save(good_state, {"stage": name, "progress": asdict(progress)})
     return progress
 
 
-def _check_epoch(
-    state: Mapping[str, npt.NDArray[Any]],
-    monitor: Monitor,
-    model: Any,
-    began: float,
-    guard: Guard | None,
-    epoch: int,
-) -> None:
-    """Raise `DivergedError` if that is no state to go on from."""
+def _check_finite(state: Mapping[str, npt.NDArray[Any]], epoch: int) -> None:
+    """Raise `DivergedError` unless every number of the trainer's state is finite."""
     if not all(np.isfinite(value).all() for value in state.values()):
         raise DivergedError(f"the weights were no longer finite after epoch {epoch}")
-    if guard is None:
-        return
-    drop, reached = guard.max_accuracy_drop, monitor.measure_guard_accuracy(model)
-    lead = began - 1 / monitor.data.classes
-    if reached < began - (np.clip(lead / 2, *COLLAPSE_DROP) if drop is None else drop):
-        what = (
-            f"training accuracy collapsed in epoch {epoch}"
-            if drop is None
-            else f"accuracy on the examples set aside fell by more than {drop:.1%} in epoch {epoch}"
+
+
+def _check_accuracy(
+    monitor: Monitor, model: Any, initial_accuracy: float, guard: Guard, epoch: int
+) -> None:
+    """Raise `DivergedError` if accuracy has fallen further than the guard allows."""
+    accuracy = monitor.measure_guard_accuracy(model)
+    drop = guard.max_accuracy_drop
+    if drop is None:
+        lead = initial_accuracy - 1 / monitor.data.classes
+        allowed = float(np.clip(lead / 2, *COLLAPSE_DROP))
+        failure = f"training accuracy collapsed in epoch {epoch}"
+    else:
+        allowed = drop
+        failure = (
+            f"accuracy on the examples set aside fell by more than {drop:.1%} in epoch {epoch}"
         )
-        raise DivergedError(f"{what}: {reached:.1%}, from {began:.1%}")
+    if accuracy < initial_accuracy - allowed:
+        raise DivergedError(f"{failure}: {accuracy:.1%}, from {initial_accuracy:.1%}")
 
 
 def _make_record(
-    monitor: Monitor, model: Any, number: int, epoch: EpochResult, *, with_rho: bool
+    monitor: Monitor, model: Any, epoch: int, result: EpochResult, *, with_rho: bool
 ) -> EpochRecord:
-    """The record of an epoch, with what it came to on held-out data."""
-    means, (accuracy, rho_2) = epoch.means, monitor.measure_held_out(model, with_rho=with_rho)
+    """Return the record of an epoch, with the network's figures on held-out examples."""
+    means, (accuracy, rho_2) = result.means, monitor.measure_held_out(model, with_rho=with_rho)
     return EpochRecord(
-        epoch=number,
+        epoch=epoch,
         loss=means.total,
         cross_entropy=means.cross_entropy,
         penalty=means.penalty,
@@ -214,16 +229,17 @@ def _make_record(
         accuracy=accuracy,
         rho_2=rho_2,
         gradient=means.gradient,
-        seconds=epoch.seconds,
+        seconds=result.seconds,
         iterations=means.iterations,
     )
 
 
 def _announce_epoch(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
+    """Say how the epoch went, for about `PROGRESS_LINES` of all epochs and the last one."""
     if record.epoch % max(1, recipe.epochs // PROGRESS_LINES) and record.epoch < recipe.epochs:
         return
-    robust = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"
+    rho = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"
     watcher.say(
         f"{name} epoch {record.epoch}/{recipe.epochs}: loss {record.loss:.4f}, "
-        f"held-out accuracy {record.accuracy:.2%}{robust}, {record.seconds:.1f} s"
+        f"held-out accuracy {record.accuracy:.2%}{rho}, {record.seconds:.1f} s"
     )

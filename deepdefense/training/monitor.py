@@ -18,18 +18,19 @@ from deepdefense.seam.training import TrainingBackend
 
 __all__ = ["Monitor"]
 
-# Enough for a curve: the standard error of a mean rho is then about 2 % of it.
-CURVE_EXAMPLES, GUARD_EXAMPLES = 1000, 2000
+# The standard error of a mean rho over this many examples is about 2 % of it: enough for a curve.
+CURVE_EXAMPLES = 1000
+GUARD_EXAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class Monitor:
-    """Per-epoch evaluation: which examples it uses, and the measurements.
+    """The examples of per-epoch evaluation, and the measurements on them.
 
-    `training_rows` are the training examples to train on. `guard_rows` are the training examples
-    on which the guard judges an epoch, so that held-out data decide nothing: those set aside, or
-    some of `training_rows` if none are. `curve_rows` are the held-out examples whose mean rho_2
-    is reported for each epoch.
+    `training_rows` are the training examples to train on. On `guard_rows`, also training examples,
+    the guard judges an epoch, so that held-out data decide nothing: on those set aside, or, if none
+    are, on some of `training_rows`. `curve_rows` are the held-out examples whose mean rho_2 is
+    recorded for each epoch, found by `attack`, DeepFool's settings.
     """
 
     backend: TrainingBackend
@@ -46,28 +47,35 @@ class Monitor:
         data: Dataset,
         seed: int,
         attack: Mapping[str, Any],
-        aside: float = 0.0,
+        validation: float = 0.0,
     ) -> Monitor:
-        """Choose the examples, by the seed, with that share of the training set aside."""
+        """Draw the examples with the seed; `validation` is the share to set aside."""
         random = np.random.default_rng((seed, 1))
         order = random.permutation(len(data.x_train))
-        count = math.ceil(aside * len(order))
-        if count == len(order):
+        set_aside = math.ceil(validation * len(order))
+        if set_aside == len(order):
             raise InputError(
-                f"validation={aside:g} sets all {count} training examples aside, and leaves none "
-                "to train on: lower it"
+                f"validation={validation:g} sets all {set_aside} training examples aside, and "
+                "leaves none to train on: lower it"
             )
         return cls(
             backend,
             data,
-            np.sort(order[count:]),
-            order[: count or GUARD_EXAMPLES],
+            np.sort(order[set_aside:]),
+            order[: set_aside or GUARD_EXAMPLES],
             random.permutation(len(data.x_test))[:CURVE_EXAMPLES],
             attack,
         )
 
+    def select_training_data(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return the examples to train on, and their labels."""
+        x, y = self.data.x_train, self.data.y_train
+        if len(self.training_rows) == len(x):
+            return x, y  # not a copy
+        return x[self.training_rows], y[self.training_rows]
+
     def measure_accuracy(self, model: Any, x: Any, y: Any, batch_size: int = 500) -> float:
-        """The share of examples [n] that the model gets right."""
+        """Return the share of examples [n] whose predicted class is their label."""
         count = 0
         with self.backend.inference(model) as f:
             for start in range(0, len(x), batch_size):
@@ -76,29 +84,21 @@ class Monitor:
                 count += int(is_correct(logits, y[start : start + batch_size]).sum())
         return count / len(x)
 
-    def select_training_data(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The examples to train on, and their labels."""
-        x, y = self.data.x_train, self.data.y_train
-        whole = len(self.training_rows) == len(x)
-        return (x, y) if whole else (x[self.training_rows], y[self.training_rows])
-
     def measure_guard_accuracy(self, model: Any) -> float:
-        """Accuracy on the watched training examples."""
+        """Return the accuracy on the guard's examples."""
         rows = self.guard_rows
         return self.measure_accuracy(model, self.data.x_train[rows], self.data.y_train[rows])
 
     def measure_guard_rho(self, model: Any) -> float:
-        """The mean rho_2 of the first of the watched training examples."""
+        """Return the mean rho_2 of the guard's first examples."""
         rows = self.guard_rows[:CURVE_EXAMPLES]
         return self._measure_rho(model, self.data.x_train[rows], self.data.y_train[rows])
 
     def measure_held_out(self, model: Any, *, with_rho: bool) -> tuple[float, float | None]:
-        """Accuracy on the test set, and rho_2 on the sample."""
-        x, y = self.data.x_test, self.data.y_test
+        """Return the accuracy on the test set, and the mean rho_2 of the curve's examples."""
+        x, y, rows = self.data.x_test, self.data.y_test, self.curve_rows
         accuracy = self.measure_accuracy(model, x, y)
-        if not with_rho:
-            return accuracy, None
-        return accuracy, self._measure_rho(model, x[self.curve_rows], y[self.curve_rows])
+        return accuracy, self._measure_rho(model, x[rows], y[rows]) if with_rho else None
 
     def _measure_rho(self, model: Any, x: Any, y: Any) -> float:
         return float(measure_rho(model, x, y, backend=self.backend, **self.attack).rho.mean())

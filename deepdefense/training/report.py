@@ -1,4 +1,4 @@
-"""What a hardening run reports."""
+"""The report of a hardening run."""
 
 from __future__ import annotations
 
@@ -9,48 +9,46 @@ from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo, to_json
 from deepdefense.evaluation.rho import Summary
+from deepdefense.seam.frozen import FrozenDict
+from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
 from deepdefense.training.loop import EpochRecord
 from deepdefense.training.recipe import Recipe
 
-__all__ = ["Cost", "CurveSample", "HardeningReport", "describe_objective"]
+__all__ = ["CurveSample", "HardeningReport", "describe_objective"]
 
 HARDENING_SCHEMA = "deepdefense.harden/1"
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Medians of single steps on the same batches, plain and hardening in turn."""
-
-    plain_step_seconds: float
-    hardening_step_seconds: float
-    ratio: float
-
-
-@dataclass(frozen=True)
 class CurveSample:
-    """The held-out examples that the history's rho_2 is of, and where they began."""
+    """The held-out examples whose rho_2 is in the history: how many, and their rho_2 before."""
 
     n: int
     rho_2_before: float
 
 
 def describe_objective(objective: Objective) -> dict[str, Any]:
-    """The name of an objective and all its settings."""
+    """Return the name of an objective, and all its settings."""
     return {"method": type(objective).__name__, **asdict(objective)}
 
 
 @dataclass(frozen=True)
 class HardeningReport:
-    """What a hardening run began with, came to and cost."""
+    """The settings, results and cost of a hardening run.
+
+    `before` and `after` are the two networks' figures on held-out examples. `stopped` says why
+    training ended early, or is None; `notes` are the other events of training, such as an epoch
+    that was tried again; `warnings` are about the network before training.
+    """
 
     backend: str
     network: NetworkInfo
-    data: tuple[tuple[str, Any], ...]
+    data: FrozenDict[Any]
     defense: Objective
     recipe: Recipe
     guard: Guard
-    environment: tuple[tuple[str, Any], ...]
+    environment: FrozenDict[Any]
     before: Summary
     after: Summary
     history: tuple[EpochRecord, ...]
@@ -61,7 +59,7 @@ class HardeningReport:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Before and after, the price, and what there is to heed."""
+        """Return accuracy and rho_2 before and after, the cost, and all warnings and notes."""
         lines = [
             f"accuracy {100 * self.before.accuracy:.2f} % -> {100 * self.after.accuracy:.2f} %, "
             f"rho_2 {self.before.rho_2:.4f} -> {self.after.rho_2:.4f} by DeepFool, "
@@ -74,7 +72,7 @@ class HardeningReport:
         return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings), *self.notes])
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of report.json."""
+        """Return the content of report.json."""
         content = {
             "schema": HARDENING_SCHEMA,
             "backend": self.backend,
