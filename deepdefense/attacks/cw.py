@@ -10,6 +10,7 @@ from einops import rearrange
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Perturbation, open_problem
 from deepdefense.attacks.common.refinement import finish
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.compilers import without_autograph
@@ -112,7 +113,8 @@ def cw(
             square = SQUARE_DECAY * state.square + (1 - SQUARE_DECAY) * slope * slope
             fade, square_fade = DECAY * state.fade, SQUARE_DECAY * state.square_fade
             size = xp.sqrt(square / rearrange(1 - square_fade, "b -> b 1"))
-            way = mean / rearrange(1 - fade, "b -> b 1") / xp.where(size > 0, size, size * 0 + 1)
+            mean_now = mean / rearrange(1 - fade, "b -> b 1")
+            way = divide(backend, mean_now, size, where=size > 0, keep=True)
             length = rearrange(fixed.unit * (rate / math.sqrt(d)), "b -> b 1")
             after = _CwState(
                 point=problem.clip(state.point - length * way),
@@ -128,9 +130,8 @@ def cw(
             return after, xp.isfinite(fixed.c)
 
         (start, label), (unit, slope, landed) = problem.example, problem.estimate_distance(2)
-        flat = slope == 0
         low, high = xp.zeros_like(unit), xp.zeros_like(unit) + math.inf
-        c = 2 * unit / xp.where(flat, xp.ones_like(slope), slope)
+        c = divide(backend, 2 * unit, slope, where=slope != 0, keep=True)
         best, nearest, total, last = start, high, xp.zeros_like(label), start
         zero, ones = xp.zeros_like(start), xp.ones_like(unit)
         for _ in range(searches):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from einops import rearrange
 
 from deepdefense.attacks.common.problem import Perturbation
-from deepdefense.geometry.boundary import flatten_inputs
-from deepdefense.geometry.bounds import Bounds, make_box
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.call import open_call
 from deepdefense.geometry.search import search_boundary
-from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
-from deepdefense.seam.validation import check_count, check_labels, check_number, check_order
+from deepdefense.seam.validation import check_count, check_number, check_order
 
 __all__ = ["deepfool"]
 
@@ -72,37 +71,27 @@ def deepfool(
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool: a simple and accurate method to
     fool deep neural networks", algorithms 1 and 2, and section 3.3 for other norms.
     """
-    backend = backend_of(x, model=model, labels=y)
-    backend.epsilon(x)  # float32 or float64?
     order = check_order(p)
     steps = check_count("steps", steps, least=1)
     candidates = check_count("candidates", candidates, least=2)
     overshoot = check_number("overshoot", overshoot, least=0)
-    if y is not None:
-        check_labels(y, x)
-    with backend.inference(model) as f:
-        flat_f, flat = flatten_inputs(backend, f, x)
-        box = make_box(backend, x, bounds)
+    with open_call(model, x, y, bounds=bounds) as call:
         found, _, _ = search_boundary(
-            backend,
-            flat_f,
-            flat,
+            call.backend,
+            call.f,
+            call.x,
             y,
             p=order,
             steps=steps,
             overshoot=float(overshoot),
             candidates=candidates,
-            box=box,
+            box=call.box,
         )
-    flat = backend.stop_gradient(flat)
-    perturbed = flat + (1 + overshoot) * found.shift
-    if box is not None:
+    perturbed = call.x + (1 + overshoot) * found.shift
+    if call.box is not None:
         moved = rearrange(found.steps > 0, "b -> b 1")
-        perturbed = backend.xp.where(moved, box.clip(perturbed), flat)
-    shape = (-1, *x.shape[1:])
+        perturbed = call.backend.xp.where(moved, call.box.clip(perturbed), call.x)
+    delta = perturbed - call.x
     return Perturbation(
-        backend.xp.reshape(perturbed, shape),
-        backend.xp.reshape(perturbed - flat, shape),
-        found.success,
-        found.steps,
+        call.unflatten(perturbed), call.unflatten(delta), found.success, found.steps
     )

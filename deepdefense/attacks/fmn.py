@@ -8,6 +8,7 @@ from deepdefense.attacks.common.balls import check_ball_order, project_ball
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Perturbation, open_problem
 from deepdefense.attacks.common.walk import WalkTask, WalkView, cosine_schedule, walk
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
@@ -76,7 +77,7 @@ def fmn(
             alpha = start.unit * cosine_schedule(backend, view.time, 1, 0.01)
             change = gamma * cosine_schedule(backend, view.time, 1, 0.02)
             slope, direction = steepest_direction(backend, view.gradient, order)
-            ahead = xp.abs(view.value) / xp.where(slope > 0, slope, xp.ones_like(slope))
+            ahead = divide(backend, xp.abs(view.value), slope, where=slope > 0, keep=True)
             wider = view.radius * (1 + change)
             across = (view.distance + ahead) * (1 + change)
             outside = xp.where(xp.isfinite(view.nearest), wider, across)

@@ -140,7 +140,7 @@ def square(
     order = check_ball_order(p)
     with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (flat, label) = problem.backend, problem.example
-        xp, grid = backend.xp, _Grid.of(problem.shape)
+        xp, grid = backend.xp, _Grid.of(problem.call.shape)
 
         def into(x: Array, delta: Array) -> Array:
             radius = xp.zeros_like(x[:, 0]) + eps

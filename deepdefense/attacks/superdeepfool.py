@@ -96,7 +96,7 @@ def superdeepfool(
                 steps=search_steps,
                 overshoot=float(overshoot),
                 candidates=candidates,
-                box=problem.box,
+                box=problem.call.box,
             )
             landed = problem.clip(state.point + (1 + overshoot) * walked.shift)
             fooled = problem.is_fooled(backend.forward(problem.f, landed), example.label)

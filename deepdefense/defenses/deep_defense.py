@@ -11,14 +11,13 @@ from einops import einsum, rearrange, reduce
 from deepdefense.defenses.attack_settings import BOUNDS
 from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.errors import InputError
-from deepdefense.geometry.boundary import flatten_inputs
-from deepdefense.geometry.bounds import Bounds, Box, make_box
+from deepdefense.geometry.arithmetic import divide
+from deepdefense.geometry.bounds import Bounds, Box
+from deepdefense.geometry.call import open_call
 from deepdefense.geometry.distance import chord_distance, implicit_distance, unrolled_distance
 from deepdefense.geometry.nearest_point import find_nearest_point
 from deepdefense.geometry.norms import norm
-from deepdefense.geometry.rho import ratio
 from deepdefense.geometry.search import SearchResult, search_boundary
-from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.settings import (
@@ -30,7 +29,6 @@ from deepdefense.seam.settings import (
     whole_number,
 )
 from deepdefense.seam.training import Losses
-from deepdefense.seam.validation import check_labels
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
 
@@ -184,23 +182,18 @@ class DeepDefense(Objective):
     @without_autograph
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """The penalty with all that it is made of, per example."""
-        backend = backend_of(x, model=model, labels=y)
-        backend.epsilon(x)  # float32 or float64?
-        check_labels(y, x)
-        xp = backend.xp
-        with backend.inference(model) as f:
-            # Examples moved at random may leave arrays of bounds, if by a rounding: let them.
-            box = make_box(backend, x, self.bounds, check_examples=False)
-            f, flat = flatten_inputs(backend, f, x)
-            flat = backend.stop_gradient(flat)
-            found, correct, finite = self._search(backend, f, flat, y, box)
+        # Rounding may move augmented examples out of the bounds, so their range is not checked.
+        with open_call(model, x, y, bounds=self.bounds, check_examples=False) as call:
+            backend, f, flat = call.backend, call.f, call.x
+            xp = backend.xp
+            found, correct, finite = self._search(backend, f, flat, y, call.box)
             # An example without a prediction would put NaN in the gradient even when masked out.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
             length, success = self._length(backend, f, flat, found)
             distance = (1 + self.overshoot) * length
 
         scale = norm(backend, flat, self.p)
-        rho = ratio(backend, distance, scale)
+        rho = divide(backend, distance, scale, where=scale != 0)
         exponent = xp.where(correct, -self.c * rho, self.d * rho)
         beyond = exponent - LARGEST_EXPONENT
         excess = xp.where(beyond > 0, beyond, xp.zeros_like(beyond))

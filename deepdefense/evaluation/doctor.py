@@ -12,7 +12,8 @@ from einops import einsum, rearrange, reduce
 from deepdefense.attacks.common.losses import log_odds, loss_gradient, margin
 from deepdefense.evaluation.checks import Check, grade, make_check
 from deepdefense.evaluation.subject import HostArray, Subject, open_subject
-from deepdefense.geometry.boundary import flatten_inputs
+from deepdefense.geometry.arithmetic import divide
+from deepdefense.geometry.call import flatten_inputs
 from deepdefense.geometry.norms import norm, steepest_direction
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import has_constant_sum
@@ -282,7 +283,7 @@ def gradients(few: Subject) -> tuple[Check, ...]:
     flat_here = slope == 0
     way = xp.where(rearrange(flat_here, "b -> b 1"), other, direction)
     size = norm(backend, flat, 2)
-    estimate = xp.abs(gap) / xp.where(flat_here, xp.ones_like(slope), slope)
+    estimate = divide(backend, xp.abs(gap), slope, where=~flat_here, keep=True)
     scale = 0.1 * xp.where(size > 0, size, xp.ones_like(size))
     reach = PROBE * xp.where(flat_here | (estimate > scale), scale, estimate)
     step = rearrange(reach, "b -> b 1") * way

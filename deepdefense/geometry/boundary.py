@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.norms import constant_norm, dual, norm, steepest_direction
-from deepdefense.seam.contract import Array, Backend, Fold, Forward
-from deepdefense.seam.validation import check_logits, warn_if_probabilities
+from deepdefense.seam.contract import Array, Backend, Fold
+from deepdefense.seam.validation import warn_if_probabilities
 
 __all__ = [
     "Boundary",
     "Task",
     "boundary_step",
-    "flatten_inputs",
     "gap_cotangent",
     "linearised_step",
     "make_task",
@@ -48,18 +48,6 @@ class Task(NamedTuple):
     leave: Array  # [b], True: leave the label, False: reach it
     targets: Array  # [b m], candidates
     shortest: Array  # [b], the least length of a step
-
-
-def flatten_inputs(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
-    """The model over flat inputs, its logits checked, and the inputs flat: [b ...] -> [b d]."""
-    shape = tuple(x.shape[1:])
-
-    def flat(rows: Array) -> Array:
-        logits = f(backend.xp.reshape(rows, (-1, *shape)))
-        check_logits(logits, rows)
-        return logits
-
-    return flat, backend.xp.reshape(x, (-1, math.prod(shape)))
 
 
 def gap_cotangent(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
@@ -97,7 +85,7 @@ def nearest_boundary(
         length = constant_norm if contrasts.shape[1] > 1 else norm
         slopes = length(backend, normals, dual(p))
         exists = (slopes > 0) & (slopes < math.inf)
-        distances = xp.abs(gaps) / xp.where(exists, slopes, xp.ones_like(slopes))
+        distances = divide(backend, xp.abs(gaps), slopes, where=exists, keep=True)
         # The comparison is false if the distance is not a number.
         distances = xp.where(exists & (distances < math.inf), distances, infinite)
         if contrasts.shape[1] == 1:
@@ -135,8 +123,8 @@ def boundary_step(
     """
     xp = backend.xp
     slope, direction = steepest_direction(backend, normal, p)
-    exists = slope > 0
-    length = xp.where(gap > 0, gap, -gap) / xp.where(exists, slope, xp.ones_like(slope))
+    size = xp.where(gap > 0, gap, -gap)
+    length = divide(backend, size, slope, where=slope > 0, keep=True)
     lacking = backend.stop_gradient(shortest - length)
     length = length + xp.where(lacking > 0, lacking, xp.zeros_like(lacking))
     return rearrange(length, "b -> b 1") * direction, slope

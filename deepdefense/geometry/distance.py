@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.boundary import boundary_step, gap_cotangent, shortest_step
 from deepdefense.geometry.norms import dual, norm
 from deepdefense.geometry.search import SearchResult
@@ -102,8 +103,7 @@ def chord_distance(
     gap = reduce(logits * direction, "b k -> b", "sum")
     rest = backend.stop_gradient(gap)
     usable = (found.steps > 0) & xp.isfinite(rest)
-    rest = -xp.where(usable, rest, xp.zeros_like(rest))
-    rest = rest / xp.where(usable, found.slope, xp.ones_like(found.slope))
+    rest = divide(backend, -rest, found.slope, where=usable)
     step = found.length
     length = xp.where(step + rest > 0, step + rest, step)
     across = usable & (rest <= overshoot * step)
@@ -114,8 +114,7 @@ def _towards(backend: Backend, gap: Array, slope: Array, moved: Array) -> Array:
     """0, with the gradient of gap / slope where there is a slope: [b], [b], [b] -> [b]."""
     xp = backend.xp
     usable = moved & (slope > 0) & xp.isfinite(slope)
-    ratio = (gap - backend.stop_gradient(gap)) / xp.where(usable, slope, xp.ones_like(slope))
-    return xp.where(usable, ratio, xp.zeros_like(ratio))
+    return divide(backend, gap - backend.stop_gradient(gap), slope, where=usable)
 
 
 def _chosen_contrast(

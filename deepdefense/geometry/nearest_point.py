@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from einops import rearrange, reduce
 
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.boundary import Boundary, Task, boundary_step, linearised_step, make_task
 from deepdefense.geometry.bounds import Box
 from deepdefense.geometry.norms import dual, norm, steepest_direction
@@ -134,6 +135,4 @@ def _shortest_within(
     rise, way = steepest_direction(backend, box.mask_outward(point, plane.normal), p)
     outward = steepest_direction(backend, point - x, dual(p))[1]  # grad ||r||_p
     growth = reduce(outward * way, "b d -> b", "sum")
-    usable = growth > 0
-    slope = xp.where(usable, rise / xp.where(usable, growth, xp.ones_like(growth)), none)
-    return point - x, slope
+    return point - x, divide(backend, rise, growth, where=growth > 0)

@@ -11,6 +11,7 @@ import math
 
 from einops import rearrange, reduce
 
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.seam.contract import Array, Backend
 
 __all__ = ["constant_norm", "dual", "norm", "steepest_direction"]
@@ -45,7 +46,7 @@ def _scaled(backend: Backend, v: Array) -> tuple[Array, Array]:
     # The largest of |v|, without an array of them: to allocate it took longer than all the rest.
     highest, lowest = (reduce(v, "... d -> ... 1", which) for which in ("max", "min"))
     largest = backend.stop_gradient(xp.maximum(highest, -lowest))
-    return v / xp.where(largest == 0, xp.ones_like(largest), largest), largest
+    return divide(backend, v, largest, where=largest != 0, keep=True), largest
 
 
 def _length(backend: Backend, u: Array, p: float) -> Array:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import math
 
 from deepdefense.errors import InputError
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.compilers import without_autograph
-from deepdefense.seam.contract import Array, Backend
+from deepdefense.seam.contract import Array
 from deepdefense.seam.validation import check_order
 
-__all__ = ["ratio", "rho"]
-
-
-def ratio(backend: Backend, part: Array, whole: Array) -> Array:
-    """Part / whole, and 0 with gradient 0 where whole is 0: [b], [b] -> [b]."""
-    xp = backend.xp
-    zero = whole == 0
-    return xp.where(zero, xp.zeros_like(whole), part / xp.where(zero, xp.ones_like(whole), whole))
+__all__ = ["rho"]
 
 
 @without_autograph
@@ -45,5 +39,5 @@ def rho(delta: Array, x: Array, p: float = 2) -> Array:
     if tuple(delta.shape) != tuple(x.shape):
         raise InputError(f"delta {tuple(delta.shape)} and x {tuple(x.shape)} must have one shape")
     rows = (-1, math.prod(tuple(x.shape[1:])))
-    flat = (backend.xp.reshape(value, rows) for value in (delta, x))
-    return ratio(backend, *(norm(backend, value, order) for value in flat))
+    size, scale = (norm(backend, backend.xp.reshape(value, rows), order) for value in (delta, x))
+    return divide(backend, size, scale, where=scale != 0)

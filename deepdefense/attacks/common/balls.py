@@ -10,6 +10,7 @@ import numpy as np
 from einops import rearrange
 
 from deepdefense.errors import InputError
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.contract import Array, Backend
 from deepdefense.seam.validation import check_count
@@ -32,7 +33,7 @@ def project_ball(backend: Backend, delta: Array, radius: Array, p: float) -> Arr
         return xp.maximum(xp.minimum(delta, edge), -edge)
     size = rearrange(norm(backend, delta, p), "b -> b 1")
     outside = size > edge
-    return xp.where(outside, delta * (edge / xp.where(outside, size, xp.ones_like(size))), delta)
+    return xp.where(outside, delta * divide(backend, edge, size, where=outside, keep=True), delta)
 
 
 def make_generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generator]:

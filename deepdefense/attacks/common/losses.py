@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from einops import einsum, rearrange, reduce
 
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.seam.contract import Array, Backend, Forward
 
 __all__ = ["Loss", "dlr", "log_odds", "loss_gradient", "margin", "targeted_dlr"]
@@ -78,12 +79,12 @@ def _ratio(backend: Backend, logits: Array, gap: Array, scale: Array) -> Loss:
     """<gap, f> / <scale, f>, contrasts [b k] both; the gap alone where the scale is 0."""
     xp = backend.xp
     above, below = _linear(logits, gap), _linear(logits, scale)
-    flat = below.value == 0
-    size = xp.where(flat, xp.ones_like(below.value), below.value)
-    value = above.value / size
-    pull = xp.where(flat, xp.zeros_like(value), value)
+    usable = below.value != 0
+    value = divide(backend, above.value, below.value, where=usable, keep=True)
+    pull = xp.where(usable, value, xp.zeros_like(value))
     slope = gap - rearrange(pull, "b -> b 1") * scale
-    return Loss(value, slope / rearrange(size, "b -> b 1"))
+    row, usable_row = (rearrange(each, "b -> b 1") for each in (below.value, usable))
+    return Loss(value, divide(backend, slope, row, where=usable_row, keep=True))
 
 
 def _ranked(backend: Backend, logits: Array, place: int) -> Array:

@@ -18,15 +18,14 @@ from deepdefense.attacks.common.losses import Loss, loss_gradient, margin
 from deepdefense.errors import InputError
 from deepdefense.geometry.boundary import (
     boundary_step,
-    flatten_inputs,
     gap_cotangent,
     nearest_boundary,
 )
-from deepdefense.geometry.bounds import Bounds, Box, make_box
+from deepdefense.geometry.bounds import Bounds
+from deepdefense.geometry.call import Call, open_call
 from deepdefense.geometry.norms import norm
-from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Backend, Forward, Model
-from deepdefense.seam.validation import check_labels, warn_if_probabilities
+from deepdefense.seam.validation import warn_if_probabilities
 
 __all__ = ["Example", "Perturbation", "Problem", "open_problem"]
 
@@ -70,17 +69,25 @@ class Estimate(NamedTuple):
 class Problem:
     """A batch to attack."""
 
-    backend: Backend
-    f: Forward  # flat points [b d] -> logits [b k]
+    call: Call
     example: Example
     clean: Array  # logits [b k] of the examples themselves
     targeted: bool
-    box: Box | None
-    shape: tuple[int, ...]
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the call."""
+        return self.call.backend
+
+    @property
+    def f(self) -> Forward:
+        """The model over flat points: [b d] -> logits [b k]."""
+        return self.call.f
 
     def clip(self, point: Array) -> Array:
         """The point [b d] itself, or the nearest one within the bounds if there are any."""
-        return point if self.box is None else self.box.clip(point)
+        box = self.call.box
+        return point if box is None else box.clip(point)
 
     def is_fooled(self, logits: Array, label: Array) -> Array:
         """Where finite logits [b k] decide as the attack wants, by more than rounding: [b].
@@ -173,10 +180,9 @@ class Problem:
         xp, x = self.backend.xp, self.example.x
         moved = rearrange(self.is_open, "b -> b 1")
         perturbed = xp.where(moved, point, x)
-        shape = (-1, *self.shape)
         return Perturbation(
-            xp.reshape(perturbed, shape),
-            xp.reshape(perturbed - x, shape),
+            self.call.unflatten(perturbed),
+            self.call.unflatten(perturbed - x),
             self.is_done | (found & self.is_open),
             steps,
         )
@@ -191,24 +197,12 @@ def open_problem(
     `y` None: leave the predicted class. Raises `InputError` for arguments of the wrong shape, type
     or framework, and for a targeted attack without the class to reach.
     """
-    backend = backend_of(x, model=model, labels=y)
-    backend.epsilon(x)  # float32 or float64?
-    if y is not None:
-        check_labels(y, x)
-    elif targeted:
-        raise InputError("a targeted attack needs y, the class that each example is to reach")
-    with backend.inference(model) as f:
-        flat_f, flat = flatten_inputs(backend, f, backend.stop_gradient(x))
-        clean = backend.forward(flat_f, flat)
+    with open_call(model, x, y, bounds=bounds) as call:
+        if targeted and y is None:
+            raise InputError("a targeted attack needs y, the class that each example is to reach")
+        backend = call.backend
+        clean = backend.forward(call.f, call.x)
         warn_if_probabilities(backend, clean)
         predicted = backend.xp.argmax(clean, 1)
         label = predicted if y is None else backend.index(y, clean.shape[1], x)
-        yield Problem(
-            backend=backend,
-            f=flat_f,
-            example=Example(flat, label),
-            clean=clean,
-            targeted=targeted,
-            box=make_box(backend, x, bounds),
-            shape=tuple(x.shape[1:]),
-        )
+        yield Problem(call=call, example=Example(call.x, label), clean=clean, targeted=targeted)

@@ -8,6 +8,7 @@ from einops import einsum, rearrange
 
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Example, Perturbation, Problem
+from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.norms import norm, steepest_direction
 from deepdefense.seam.contract import Array
 
@@ -72,12 +73,12 @@ def project_on_hyperplane(
     Shapes: point [b d] -> [b d], [b].
     """
     backend = problem.backend
-    xp, (x, label) = backend.xp, example
+    x, label = example
     _, _, normal = problem.find_ascent(point, lambda logits: margin(backend, logits, label))
     slope, way = steepest_direction(backend, normal, p)
     there = slope > 0
     reach = (1 + beyond) * einsum(point - x, normal, "b d, b d -> b")
-    length = xp.where(there, reach, 0 * reach) / xp.where(there, slope, xp.ones_like(slope))
+    length = divide(backend, reach, slope, where=there)
     return problem.clip(x + rearrange(length, "b -> b 1") * way), there
 
 

@@ -1,0 +1,70 @@
+"""The opening of every public function: checks of the model and batch, and flat examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from deepdefense.geometry.bounds import Bounds, Box, make_box
+from deepdefense.seam.choosing import backend_of
+from deepdefense.seam.contract import Array, Backend, Forward, Model
+from deepdefense.seam.validation import check_labels, check_logits
+
+__all__ = ["Call", "flatten_inputs", "open_call"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A model in inference mode and a batch of flat examples."""
+
+    backend: Backend
+    f: Forward  # flat points [b d] -> logits [b k]
+    x: Array  # [b d], constant
+    box: Box | None
+    shape: tuple[int, ...]  # of one example, as the caller gave it
+
+    def unflatten(self, rows: Array) -> Array:
+        """Return rows [b d] in the shape of the examples [b ...]."""
+        return self.backend.xp.reshape(rows, (-1, *self.shape))
+
+
+@contextmanager
+def open_call(
+    model: Model,
+    x: Array,
+    y: Array | None,
+    *,
+    bounds: Bounds | None = None,
+    check_examples: bool = True,
+) -> Iterator[Call]:
+    """Yield the checked `Call`; the model is in inference mode until the context closes.
+
+    Without `check_examples`, examples may lie outside the bounds.
+
+    Raises:
+        InputError: x is not float32 or float64, or the model, x, y and bounds do not fit together.
+            Values of labels are checked later, by `Backend.index`, which needs the number of
+            classes.
+    """
+    backend = backend_of(x, model=model, labels=y)
+    backend.epsilon(x)  # raises unless x is float32 or float64
+    if y is not None:
+        check_labels(y, x)
+    with backend.inference(model) as f:
+        box = make_box(backend, x, bounds, check_examples=check_examples)
+        flat_f, flat = flatten_inputs(backend, f, backend.stop_gradient(x))
+        yield Call(backend=backend, f=flat_f, x=flat, box=box, shape=tuple(x.shape[1:]))
+
+
+def flatten_inputs(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
+    """Return the model as a function of flat inputs that checks its logits, and flat x [b d]."""
+    shape = tuple(x.shape[1:])
+
+    def flat_f(rows: Array) -> Array:
+        logits = f(backend.xp.reshape(rows, (-1, *shape)))
+        check_logits(logits, rows)
+        return logits
+
+    return flat_f, backend.xp.reshape(x, (-1, math.prod(shape)))
