@@ -1,1 +1,1 @@
-"""What hardening and attacks cost, as ratios inside one process: `nox -s bench`."""
+"""The cost of hardening and attacks, as ratios measured in one process: `nox -s bench`."""

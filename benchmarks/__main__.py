@@ -1,4 +1,4 @@
-"""Measure all of it, print one table, and write it: `python -m benchmarks --out FILE.json`."""
+"""Run the benchmarks, print their tables and write them: `python -m benchmarks --out FILE.json`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import gpu as on_gpu
-from benchmarks import subjects
-from benchmarks.attacks import peers
-from benchmarks.hardening import many_classes, steps
-from benchmarks.insides import activations, approximation, passes
-from benchmarks.large import large
-from benchmarks.strength import nearest, within
-from benchmarks.subjects import of_zoo, trained
+from benchmarks.attacks import measure_attacks
+from benchmarks.gpu import measure_lenet, measure_resnet18
+from benchmarks.hardening import measure_large_steps, measure_steps
+from benchmarks.images import measure_images
+from benchmarks.step_parts import measure_activations, measure_approximation, measure_passes
+from benchmarks.strength import measure_fixed_budget, measure_minimum_norm
+from benchmarks.subjects import LARGE, load_or_train, make_large_subject, make_zoo_subject
 from deepdefense.app.data import load
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.provenance import describe_environment
@@ -36,70 +35,58 @@ KINDS = ("mlp", "lenet")
 Rows = list[dict[str, Any]]
 DataDir = Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")]
 Weights = Annotated[Path | None, Parameter(help="Weights; trained here if not given.")]
+Rounds = Annotated[int, Parameter(help="How often everything is timed.")]
 Out = Annotated[Path | None, Parameter(help="JSON file to write.")]
 
 
-def _show(title: str, rows: Rows) -> None:
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
-    console.print(table)
-
-
 @app.default
-def main(
+def measure_all(
     *,
     data_dir: DataDir = None,
     mlp: Weights = None,
     lenet: Weights = None,
-    rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 11,
+    rounds: Rounds = 11,
     out: Out = None,
 ) -> None:
-    """Hardening steps, passes, activations, and DeepFool beside its peers, on MNIST."""
+    """Measure hardening steps, their passes and activations, and DeepFool, on MNIST."""
     data = load("mnist", data_dir=data_dir)
-    weights = {k: trained(k, data, path) for k, path in zip(KINDS, (mlp, lenet), strict=True)}
-    found: dict[str, Rows] = {}
+    weights = {k: load_or_train(k, data, path) for k, path in zip(KINDS, (mlp, lenet), strict=True)}
+    results: dict[str, Rows] = {}
 
-    def keep(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    def add(title: str, rows: Iterable[Mapping[str, Any]]) -> None:
         new = list(map(dict, rows))
-        found.setdefault(title, []).extend(new)
-        _show(title, new)
+        results.setdefault(title, []).extend(new)
+        _print_rows(title, new)
 
-    keep("attacks", _peers(data, weights["mlp"], 3))
+    add("attacks", _measure_mlp(data, weights["mlp"], 3))
     for kind in KINDS:
-        keep("steps", steps("torch", kind, weights[kind], data, rounds))
-        keep("passes", passes(f"torch, {kind}", of_zoo(kind, weights[kind], data), rounds))
-        keep("activations", activations(kind, weights[kind], data))
-        keep("approximation", approximation(kind, weights[kind], data))
-    keep("steps", many_classes(3))
-    title = f"torch, resnet18-shaped, {subjects.CLASSES} classes"
-    keep("passes", passes(title, subjects.many_classes(), 3))
+        subject = make_zoo_subject(kind, weights[kind], data)
+        add("steps", measure_steps("torch", kind, weights[kind], data, rounds))
+        add("passes", measure_passes(f"torch, {kind}", subject, rounds))
+        add("activations", measure_activations(kind, weights[kind], data))
+        add("approximation", measure_approximation(kind, weights[kind], data))
+    add("steps", measure_large_steps(3))
+    add("passes", measure_passes(f"torch, {LARGE}", make_large_subject(), 3))
     for framework in ("jax", "tensorflow"):
         if available_backends()[framework]:
-            keep("steps", steps(framework, "lenet", weights["lenet"], data, rounds))
-    _write(out, found)
+            add("steps", measure_steps(framework, "lenet", weights["lenet"], data, rounds))
+    _write(out, results)
 
 
 @app.command
 def attacks(
-    *,
-    data_dir: DataDir = None,
-    mlp: Weights = None,
-    rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 7,
-    out: Out = None,
+    *, data_dir: DataDir = None, mlp: Weights = None, rounds: Rounds = 7, out: Out = None
 ) -> None:
-    """DeepFool beside its peers alone, with the passes that each one makes."""
+    """Compare DeepFool with other libraries: time, passes and norms."""
     data = load("mnist", data_dir=data_dir)
-    rows = list(_peers(data, trained("mlp", data, mlp), rounds))
-    _show("attacks", rows)
+    rows = list(_measure_mlp(data, load_or_train("mlp", data, mlp), rounds))
+    _print_rows("attacks", rows)
     _write(out, {"attacks": rows})
 
 
-def _peers(data: Dataset, weights: Mapping[str, Any], rounds: int) -> Iterable[dict[str, Any]]:
+def _measure_mlp(data: Dataset, weights: Mapping[str, Any], rounds: int) -> Iterable[Any]:
     network = NETWORKS["mlp"](data.x_train.shape[1:], data.classes)
-    return peers(training_backend("torch").build(network, weights), data, rounds)
+    return measure_attacks(training_backend("torch").build(network, weights), data, rounds)
 
 
 @app.command
@@ -112,25 +99,27 @@ def strength(
     images: Annotated[int, Parameter(help="Of the test set.")] = 100,
     out: Out = None,
 ) -> None:
-    """The attacks of an evaluation beside their peers: how near, not how fast."""
+    """Compare the attacks of an evaluation with other libraries: how near, not how fast."""
     data = load("mnist", data_dir=data_dir)
-    kinds = {"mlp": ("mlp", mlp), "lenet": ("lenet", lenet)}
+    subjects = {"mlp": ("mlp", mlp), "lenet": ("lenet", lenet)}
     if hardened is not None:
-        kinds["hardened lenet"] = ("lenet", hardened)
-    found: dict[str, Rows] = {"nearest": [], "within": []}
-    for title, (kind, path) in kinds.items():
+        subjects["hardened lenet"] = ("lenet", hardened)
+    results: dict[str, Rows] = {"nearest": [], "within": []}
+    for title, (kind, path) in subjects.items():
         network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
-        model = training_backend("torch").build(network, trained(kind, data, path))
-        new = list(nearest(title, model, data, images))
-        found["nearest"] += new
-        _show("nearest", new)
+        model = training_backend("torch").build(network, load_or_train(kind, data, path))
+        nearest = list(measure_minimum_norm(title, model, data, images))
+        results["nearest"] += nearest
+        _print_rows("nearest", nearest)
         for order in (2.0, math.inf):
-            own = (row for row in new if row["attack"] == "fmn" and row["norm"] == f"l{order:g}")
-            eps = round(next(own)["median"], 3)
-            held = list(within(title, model, data, order, eps, images))
-            found["within"] += held
-            _show("within", held)
-        _write(out, found)  # what is measured so far
+            by_fmn = (
+                row for row in nearest if row["attack"] == "fmn" and row["norm"] == f"l{order:g}"
+            )
+            eps = round(next(by_fmn)["median"], 3)  # deepdefense's row is the first
+            within = list(measure_fixed_budget(title, model, data, order, eps, images))
+            results["within"] += within
+            _print_rows("within", within)
+        _write(out, results)  # an interrupted run keeps the networks that are done
 
 
 @app.command
@@ -140,40 +129,45 @@ def images(
     *,
     out: Out = None,
 ) -> None:
-    """An epoch of hardening AlexNet and ResNet-18 at 224 x 224: time and memory an example."""
-    _collect("images", (large(framework, kind) for kind in ("alexnet", "resnet18")), out)
+    """Measure an epoch of hardening AlexNet and ResNet-18 at 224 x 224: time and memory."""
+    _collect("images", (measure_images(framework, kind) for kind in ("alexnet", "resnet18")), out)
 
 
 @app.command
 def gpu(
-    *,
-    data_dir: DataDir = None,
-    lenet: Weights = None,
-    rounds: Annotated[int, Parameter(help="How often everything is timed.")] = 5,
-    out: Out = None,
+    *, data_dir: DataDir = None, lenet: Weights = None, rounds: Rounds = 5, out: Out = None
 ) -> None:
-    """Hardening steps on a GPU: LeNet, and ResNet-18's layers at 224 x 224 with 1,000 classes."""
+    """Measure steps on a GPU: LeNet, and ResNet-18's layers at 224 x 224 with 1,000 classes."""
     data = load("mnist", data_dir=data_dir)
-    weights = trained("lenet", data, lenet)
-    _collect("steps", (on_gpu.lenet(weights, data, rounds), on_gpu.resnet18(rounds)), out)
+    weights = load_or_train("lenet", data, lenet)
+    _collect("steps", (measure_lenet(weights, data, rounds), measure_resnet18(rounds)), out)
 
 
 def _collect(title: str, parts: Iterable[Iterable[dict[str, Any]]], out: Path | None) -> None:
-    """Measure one part after another; each is shown, and written with those before it."""
-    found: Rows = []
+    """Measure the parts in turn; after each, print its rows and write all rows so far."""
+    rows: Rows = []
     for part in parts:
         new = list(part)
-        found += new
-        _show(title, new)
-        _write(out, {title: found})
+        rows += new
+        _print_rows(title, new)
+        _write(out, {title: rows})
 
 
-def _write(out: Path | None, found: Mapping[str, Rows]) -> None:
+def _print_rows(title: str, rows: Rows) -> None:
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    console.print(table)
+
+
+def _write(out: Path | None, results: Mapping[str, Rows]) -> None:
     content = {
         "schema": "deepdefense.bench/1",
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "environment": describe_environment("torch") | _machine(),
-        **found,
+        "environment": describe_environment("torch") | _describe_machine(),
+        **results,
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +175,7 @@ def _write(out: Path | None, found: Mapping[str, Rows]) -> None:
         console.print(f"written to {out}")
 
 
-def _machine() -> dict[str, Any]:
+def _describe_machine() -> dict[str, Any]:
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return {"threads": torch.get_num_threads(), **gpu}
 

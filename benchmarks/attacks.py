@@ -1,4 +1,4 @@
-"""DeepFool beside its peers: the same images, in turn, with the norms that each one finds."""
+"""DeepFool compared with other libraries: time, passes, and the norms that each one finds."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ import torch
 from torch import Tensor, nn
 
 import deepdefense as dd
-from benchmarks.insides import BACKWARD, FORWARD, Counted, each_pass
-from benchmarks.subjects import unit_interval
-from benchmarks.timing import alternated
+from benchmarks.step_parts import BACKWARD, FORWARD, PassCounter, make_passes
+from benchmarks.subjects import take_unit_interval
+from benchmarks.timing import time_alternately
 from deepdefense.evaluation.dataset import Dataset
 
-__all__ = ["peers", "without"]
+__all__ = ["measure_attacks", "stub_missing_modules"]
 
 IMAGES, BATCH, STEPS = 1000, 100, 50
-FINE = 0.001  # an overshoot with which norms are no larger than the peers' with 0.02
-CANDIDATES, FEWER = 10, 6  # classes looked at; on these images six find what ten do
-FEW = 50  # images for the peers that take them one by one, or a class at a time
+SMALL_OVERSHOOT = 0.001  # gives norms no larger than those of the other libraries at 0.02
+CANDIDATES, FEWER_CANDIDATES = 10, 6  # on these images 6 candidates find norms as small as 10 do
+FEW_IMAGES = 50  # for the libraries that are slow
 Attack = Callable[[Tensor], Tensor]
-Maker = Callable[[nn.Module], Attack]
+AttackMaker = Callable[[nn.Module], Attack]
 
 
-def without(*names: str) -> None:
-    """Empty modules for what adv-lib and torchattacks import, but DeepFool there does not use.
+def stub_missing_modules(*names: str) -> None:
+    """Install an empty module for every name that cannot be imported.
 
-    No torchvision imports beside the tested torch, and visdom draws curves in a browser.
+    adv-lib and torchattacks import these modules, but their attacks used here do not need them. No
+    release of torchvision fits the tested torch, and visdom draws curves in a browser.
     """
     for name in names:
         try:
@@ -42,130 +43,136 @@ def without(*names: str) -> None:
             sys.modules[name] = empty
 
 
-def _deepdefense(**settings: Any) -> Maker:
+def _deepdefense(**settings: Any) -> AttackMaker:
     return lambda model: lambda x: dd.deepfool(model, x, steps=STEPS, **settings).x
 
 
-def _own(**settings: Any) -> dict[str, Maker]:
-    """Ours, as the peers are set; going less far past the boundary; and among fewer classes."""
-    fine = f"deepdefense, overshoot {FINE}"
+def _deepdefense_variants(**settings: Any) -> dict[str, AttackMaker]:
+    """Return our attack with the other libraries' settings, and two variants of it."""
+    small = f"deepdefense, overshoot {SMALL_OVERSHOOT}"
+    precise = {**settings, "overshoot": SMALL_OVERSHOOT}
     return {
         "deepdefense": _deepdefense(**settings),
-        fine: _deepdefense(overshoot=FINE, **settings),
-        f"{fine}, {FEWER} candidates": _deepdefense(overshoot=FINE, candidates=FEWER, **settings),
+        small: _deepdefense(**precise),
+        f"{small}, {FEWER_CANDIDATES} candidates": _deepdefense(
+            **precise, candidates=FEWER_CANDIDATES
+        ),
     }
 
 
-def _foolbox(candidates: int) -> Maker:
+def _foolbox(candidates: int) -> AttackMaker:
     import foolbox
 
     attack = foolbox.attacks.L2DeepFoolAttack(steps=STEPS, candidates=candidates, overshoot=0.02)
 
-    def make(model: nn.Module) -> Attack:
-        # Its bounds are checked, and clip: none that matter here.
-        known = foolbox.PyTorchModel(model, bounds=(-1e6, 1e6))
-        return lambda x: attack(known, x, model(x).argmax(1), epsilons=None)[0]
+    def make_attack(model: nn.Module) -> Attack:
+        # foolbox requires bounds. These are too wide to clip anything.
+        wrapped = foolbox.PyTorchModel(model, bounds=(-1e6, 1e6))
+        return lambda x: attack(wrapped, x, model(x).argmax(1), epsilons=None)[0]
 
-    return make
+    return make_attack
 
 
 def _adv_lib(model: nn.Module) -> Attack:
-    without("torchvision", "torchvision.models", "visdom")
+    stub_missing_modules("torchvision", "torchvision.models", "visdom")
     from adv_lib.attacks import df
 
     return lambda x: df(model, x, model(x).argmax(1), steps=STEPS, overshoot=0.02, norm=2)
 
 
-def _art(shape: tuple[int, ...], classes: int, bounds: Any) -> Maker:
+def _art(shape: tuple[int, ...], classes: int, bounds: Any) -> AttackMaker:
     from art.attacks.evasion import DeepFool
     from art.estimators.classification import PyTorchClassifier
 
     loss = nn.CrossEntropyLoss()
     settings = {"max_iter": STEPS, "epsilon": 0.02, "nb_grads": CANDIDATES, "batch_size": BATCH}
 
-    def make(model: nn.Module) -> Attack:
-        known = PyTorchClassifier(
+    def make_attack(model: nn.Module) -> Attack:
+        wrapped = PyTorchClassifier(
             model, loss, shape, classes, clip_values=bounds, device_type="cpu"
         )
-        attack = DeepFool(known, verbose=False, **settings)
+        attack = DeepFool(wrapped, verbose=False, **settings)
         return lambda x: torch.tensor(attack.generate(x.numpy()))
 
-    return make
+    return make_attack
 
 
 def _torchattacks(model: nn.Module) -> Attack:
-    without("torchvision", "torchvision.models", "torchvision.transforms")
+    stub_missing_modules("torchvision", "torchvision.models", "torchvision.transforms")
     import torchattacks
 
     attack = torchattacks.DeepFool(model, steps=STEPS, overshoot=0.02)
     return lambda x: attack(x, model(x).argmax(1)).detach()
 
 
-def _all(attack: Attack, x: Tensor) -> Tensor:
+def _attack_in_batches(attack: Attack, x: Tensor) -> Tensor:
     return torch.cat([attack(batch) for batch in x.split(BATCH)])
 
 
 def _compare(
-    title: str, model: nn.Module, x: Tensor, makers: dict[str, Maker], rounds: int
+    title: str, model: nn.Module, x: Tensor, makers: dict[str, AttackMaker], rounds: int
 ) -> Iterator[dict[str, Any]]:
-    counted = {name: Counted(model).eval() for name in makers}
-    found = {name: _all(make(counted[name]), x) for name, make in makers.items()}
+    counters = {name: PassCounter(model).eval() for name in makers}
+    points = {name: _attack_in_batches(make(counters[name]), x) for name, make in makers.items()}
     calls: dict[str, Callable[[], object]] = {
-        name: partial(_all, make(model), x) for name, make in makers.items()
+        name: partial(_attack_in_batches, make(model), x) for name, make in makers.items()
     }
-    calls |= each_pass(model, x, counted.values())
-    times = alternated(calls, base="deepdefense", rounds=rounds, warmup=1)
+    calls |= make_passes(model, x, counters.values())
+    timings = time_alternately(calls, base="deepdefense", rounds=rounds, warmup=1)
     clean = model(x).argmax(1)
-    for name, count in counted.items():
-        norms = (found[name] - x).flatten(1).norm(dim=1)
+    for name, counter in counters.items():
+        norms = (points[name] - x).flatten(1).norm(dim=1)
         yield {
             "subject": title,
             "way": name,
             "images": len(x),
-            "seconds": times[name].seconds,
-            "ratio": 1 / times[name].ratio,  # deepdefense's time / this one's
-            "forward_passes": count.examples(FORWARD) / len(x),  # of an image
-            "input_gradients": count.examples(BACKWARD) / len(x),
-            "passes_seconds": count.seconds_alone(times),
+            "seconds": timings[name].seconds,
+            "ratio": 1 / timings[name].ratio,  # deepdefense's time / this one's
+            "forward_passes": counter.count_examples(FORWARD) / len(x),  # per image
+            "input_gradients": counter.count_examples(BACKWARD) / len(x),
+            "passes_seconds": counter.sum_seconds(timings),
             "norm_mean": float(norms.mean()),
             "norm_median": float(norms.median()),
-            "success": float((model(found[name]).argmax(1) != clean).float().mean()),
+            "success": float((model(points[name]).argmax(1) != clean).float().mean()),
         }
 
 
-def peers(model: nn.Module, data: Dataset, rounds: int) -> Iterator[dict[str, Any]]:
-    """With and without bounds; the parameters are frozen, which helps the peers."""
+def measure_attacks(model: nn.Module, data: Dataset, rounds: int) -> Iterator[dict[str, Any]]:
+    """Compare DeepFool with and without bounds.
+
+    The parameters are frozen, which saves the other libraries their gradients.
+    """
     model = model.eval().requires_grad_(False)
-    bounded = unit_interval(model, data)
+    bounded = take_unit_interval(model, data)
     x = torch.tensor(data.x_test[:IMAGES])
     pixels = (x + torch.tensor(data.mean)) / data.scale
-    pixels = pixels.clamp(0, 1)  # rounding
+    pixels = pixels.clamp(0, 1)  # rounding may lead out of the bounds
     shape, classes = tuple(x.shape[1:]), data.classes
     yield from _compare(
         "mlp, no bounds",
         model,
         x,
         {
-            **_own(),
+            **_deepdefense_variants(),
             "foolbox": _foolbox(CANDIDATES),
-            f"foolbox, {FEWER} candidates": _foolbox(FEWER),
+            f"foolbox, {FEWER_CANDIDATES} candidates": _foolbox(FEWER_CANDIDATES),
         },
         rounds,
     )
-    within = _own(bounds=(0.0, 1.0))
+    within_bounds = _deepdefense_variants(bounds=(0.0, 1.0))
     yield from _compare(
         "mlp, within [0, 1]",
         bounded,
         pixels,
-        {**within, "adv-lib": _adv_lib},
+        {**within_bounds, "adv-lib": _adv_lib},
         rounds,
     )
     yield from _compare(
         "mlp, within [0, 1], few images",
         bounded,
-        pixels[:FEW],
+        pixels[:FEW_IMAGES],
         {
-            "deepdefense": within["deepdefense"],
+            "deepdefense": within_bounds["deepdefense"],
             "ART": _art(shape, classes, (0.0, 1.0)),
             "torchattacks": _torchattacks,
         },

@@ -1,4 +1,4 @@
-"""A hardening step in plain steps."""
+"""The cost of a hardening step, as a multiple of a plain step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import subjects
-from benchmarks.subjects import BATCH, CLASSES
-from benchmarks.timing import alternated
+from benchmarks.subjects import BATCH, LARGE, make_large_subject
+from benchmarks.timing import time_alternately
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import Dataset
@@ -18,9 +17,9 @@ from deepdefense.training.epoch import take_step
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS
 
-__all__ = ["DEFENSES", "calls_of", "many_classes", "steps"]
+__all__ = ["METHODS", "make_steps", "measure_large_steps", "measure_steps"]
 
-DEFENSES: Mapping[str, Objective] = {
+METHODS: Mapping[str, Objective] = {
     "plain": Objective(),
     "exact": DeepDefense(),
     "implicit": DeepDefense(gradient="implicit"),
@@ -29,34 +28,38 @@ DEFENSES: Mapping[str, Objective] = {
 }
 
 
-def calls_of(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
-    """An optimizer step for each way, with rate 0, so that all of them see one network."""
+def make_steps(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
+    """Return an optimizer step for every method.
+
+    The learning rate is 0, so that every step of every method sees the same network.
+    """
     backend = training_backend(framework)
     trainer = Recipe().make_trainer(backend, model)
 
-    def call(objective: Objective) -> Callable[[], object]:
+    def make_step(objective: Objective) -> Callable[[], object]:
         return lambda: take_step(backend, trainer, objective, x, y, lr=0.0)
 
-    return {way: call(objective) for way, objective in DEFENSES.items()}
+    return {method: make_step(objective) for method, objective in METHODS.items()}
 
 
-def _rows(subject: str, calls: Mapping[str, Callable[[], object]], rounds: int) -> Iterator[Any]:
-    for way, timing in alternated(calls, base="plain", rounds=rounds).items():
-        yield {"subject": subject, "way": way, **timing._asdict()}
+def _time_steps(
+    subject: str, steps: Mapping[str, Callable[[], object]], rounds: int
+) -> Iterator[Any]:
+    for method, timing in time_alternately(steps, base="plain", rounds=rounds).items():
+        yield {"subject": subject, "way": method, **timing._asdict()}
 
 
-def steps(
+def measure_steps(
     framework: str, kind: str, weights: Mapping[str, np.ndarray], data: Dataset, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """Each way to harden a trained network of the zoo, as a multiple of a plain step."""
+    """Measure a step of every method on a trained network of the zoo."""
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     model = training_backend(framework).build(network, weights)
     x, y = data.x_train[:BATCH], data.y_train[:BATCH]
-    yield from _rows(f"{framework}, {kind}", calls_of(framework, model, x, y), rounds)
+    yield from _time_steps(f"{framework}, {kind}", make_steps(framework, model, x, y), rounds)
 
 
-def many_classes(rounds: int) -> Iterator[dict[str, Any]]:
-    """The same for a ResNet-18-shaped network of 1,000 classes, in PyTorch."""
-    model, x, y = subjects.many_classes()
-    calls = calls_of("torch", model, x, y.numpy())
-    yield from _rows(f"torch, resnet18-shaped, {CLASSES} classes", calls, rounds)
+def measure_large_steps(rounds: int) -> Iterator[dict[str, Any]]:
+    """Measure a step of every method on a network shaped like ResNet-18, in PyTorch."""
+    model, x, y = make_large_subject()
+    yield from _time_steps(f"torch, {LARGE}", make_steps("torch", model, x, y.numpy()), rounds)

@@ -1,4 +1,4 @@
-"""How strong the attacks are beside their peers: the same images, bounds and numbers of steps."""
+"""Strength of the attacks compared with other libraries: same images, bounds and steps."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ import torch
 from torch import Tensor, nn
 
 import deepdefense as dd
-from benchmarks.attacks import without
-from benchmarks.subjects import unit_interval
+from benchmarks.attacks import stub_missing_modules
+from benchmarks.subjects import take_unit_interval
 from deepdefense.evaluation.dataset import Dataset
 
-__all__ = ["nearest", "within"]
+__all__ = ["measure_fixed_budget", "measure_minimum_norm"]
 
 BOUNDS = (0.0, 1.0)
 STEPS = 100
-Attack = Callable[[Tensor, Tensor], Any]
+Attack = Callable[[Tensor, Tensor], Any]  # images and labels -> perturbed images
 
 
-def _right(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor, Tensor]:
-    """The first images that the network gets right, as pixels in [0, 1]."""
+def _select_correct(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first test images that the network classifies correctly, as pixels in [0, 1]."""
     x = torch.tensor(data.x_test[: 2 * count]) + torch.tensor(data.mean)
     x, y = (x / data.scale).clamp(0, 1), torch.tensor(data.y_test[: 2 * count])
-    right = model(x).argmax(1) == y
-    return x[right][:count], y[right][:count]
+    correct = model(x).argmax(1) == y
+    return x[correct][:count], y[correct][:count]
 
 
-def _line(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, p: float) -> dict[str, Any]:
-    begun = time.perf_counter()
-    found = attack(x, y)
-    seconds = time.perf_counter() - begun
-    found = (found.x if isinstance(found, dd.Perturbation) else found).detach()
-    fooled = model(found).argmax(1) != y
-    norms = (found - x).flatten(1).norm(dim=1, p=p)
+def _run(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, p: float) -> dict[str, Any]:
+    """Run an attack and measure what it found; a failure counts as infinitely far."""
+    start = time.perf_counter()
+    result = attack(x, y)
+    seconds = time.perf_counter() - start
+    points = (result.x if isinstance(result, dd.Perturbation) else result).detach()
+    fooled = model(points).argmax(1) != y
+    norms = (points - x).flatten(1).norm(dim=1, p=p)
     norms[~fooled] = math.inf
     median = float(norms.sort().values[(len(norms) - 1) // 2])
     return {
@@ -47,31 +48,34 @@ def _line(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, p: float) -> d
     }
 
 
-def nearest(title: str, network: nn.Module, data: Dataset, images: int) -> Iterator[dict[str, Any]]:
-    """Attacks for the nearest point that fools: median distances, failures as infinitely far."""
+def measure_minimum_norm(
+    title: str, network: nn.Module, data: Dataset, images: int
+) -> Iterator[dict[str, Any]]:
+    """Measure the median distances that minimum-norm attacks find."""
     import foolbox
 
-    without("torchvision", "torchvision.models", "visdom")
+    stub_missing_modules("torchvision", "torchvision.models", "visdom")
     from adv_lib import attacks as adv
 
-    model = unit_interval(network.eval().requires_grad_(False), data)
-    x, y = _right(model, data, images)
-    known = foolbox.PyTorchModel(model, bounds=BOUNDS)
+    model = take_unit_interval(network.eval().requires_grad_(False), data)
+    x, y = _select_correct(model, data, images)
+    wrapped = foolbox.PyTorchModel(model, bounds=BOUNDS)
 
-    def box(attack: Any) -> Attack:
-        return lambda x, y: attack(known, x, y, epsilons=None)[0]
+    def from_foolbox(attack: Any) -> Attack:
+        return lambda x, y: attack(wrapped, x, y, epsilons=None)[0]
 
-    few: Any = {"steps": STEPS, "bounds": BOUNDS}
+    ours: Any = {"steps": STEPS, "bounds": BOUNDS}
+    linf = math.inf
     rows: list[tuple[str, str, float, Attack]] = [
-        ("ddn", "deepdefense", 2, lambda x, y: dd.ddn(model, x, y, **few)),
+        ("ddn", "deepdefense", 2, lambda x, y: dd.ddn(model, x, y, **ours)),
         ("ddn", "adv-lib", 2, lambda x, y: adv.ddn(model, x, y, steps=STEPS, levels=None)),
-        ("ddn", "foolbox", 2, box(foolbox.attacks.DDNAttack(steps=STEPS))),
-        ("fmn", "deepdefense", 2, lambda x, y: dd.fmn(model, x, y, **few)),
+        ("ddn", "foolbox", 2, from_foolbox(foolbox.attacks.DDNAttack(steps=STEPS))),
+        ("fmn", "deepdefense", 2, lambda x, y: dd.fmn(model, x, y, **ours)),
         ("fmn", "adv-lib", 2, lambda x, y: adv.fmn(model, x, y, norm=2, steps=STEPS)),
-        ("fmn", "foolbox", 2, box(foolbox.attacks.L2FMNAttack(steps=STEPS))),
-        ("fmn", "deepdefense", math.inf, lambda x, y: dd.fmn(model, x, y, p=math.inf, **few)),
-        ("fmn", "adv-lib", math.inf, lambda x, y: adv.fmn(model, x, y, norm=math.inf, steps=STEPS)),
-        ("fmn", "foolbox", math.inf, box(foolbox.attacks.LInfFMNAttack(steps=STEPS))),
+        ("fmn", "foolbox", 2, from_foolbox(foolbox.attacks.L2FMNAttack(steps=STEPS))),
+        ("fmn", "deepdefense", linf, lambda x, y: dd.fmn(model, x, y, p=linf, **ours)),
+        ("fmn", "adv-lib", linf, lambda x, y: adv.fmn(model, x, y, norm=linf, steps=STEPS)),
+        ("fmn", "foolbox", linf, from_foolbox(foolbox.attacks.LInfFMNAttack(steps=STEPS))),
         (
             "superdeepfool",
             "deepdefense",
@@ -88,35 +92,35 @@ def nearest(title: str, network: nn.Module, data: Dataset, images: int) -> Itera
         rows += [
             (name, "deepdefense", 2, lambda x, y, o=options: dd.cw(model, x, y, **o)),
             (name, "adv-lib", 2, lambda x, y, o=peer: adv.carlini_wagner_l2(model, x, y, **o)),
-            (name, "foolbox", 2, box(foreign)),
+            (name, "foolbox", 2, from_foolbox(foreign)),
         ]
-    for name, way, p, attack in rows:
-        line = _line(model, x, y, attack, p)
-        yield {"subject": title, "attack": name, "norm": f"l{p:g}", "way": way, **line}
+    for name, library, p, attack in rows:
+        line = _run(model, x, y, attack, p)
+        yield {"subject": title, "attack": name, "norm": f"l{p:g}", "way": library, **line}
 
 
-def within(
+def measure_fixed_budget(
     title: str, network: nn.Module, data: Dataset, p: float, eps: float, images: int
 ) -> Iterator[dict[str, Any]]:
-    """APGD by both losses, then Square, on what is left: accuracy under attack within eps."""
+    """Measure accuracy under attack within eps: APGD with both losses, then Square on the rest."""
     from pyautoattack import AutoAttack
 
-    model = unit_interval(network.eval().requires_grad_(False), data)
-    x, y = _right(model, data, images)
-    known: Any = {"eps": eps, "p": p, "bounds": BOUNDS}
+    model = take_unit_interval(network.eval().requires_grad_(False), data)
+    x, y = _select_correct(model, data, images)
+    options: Any = {"eps": eps, "p": p, "bounds": BOUNDS}
 
     def ours(x: Tensor, y: Tensor) -> Tensor:
-        found, left = x.clone(), torch.ones(len(x), dtype=torch.bool)
+        points, left = x.clone(), torch.ones(len(x), dtype=torch.bool)
         for attack in (
-            lambda x, y: dd.apgd(model, x, y, **known),
-            lambda x, y: dd.apgd(model, x, y, loss="targeted-dlr", **known),
-            lambda x, y: dd.square(model, x, y, steps=1000, **known),
+            lambda x, y: dd.apgd(model, x, y, **options),
+            lambda x, y: dd.apgd(model, x, y, loss="targeted-dlr", **options),
+            lambda x, y: dd.square(model, x, y, steps=1000, **options),
         ):
             rows = left.nonzero()[:, 0]
             result = attack(x[rows], y[rows])
-            found[rows[result.success]] = result.x[result.success]
+            points[rows[result.success]] = result.x[result.success]
             left[rows[result.success]] = False
-        return found
+        return points
 
     def theirs(attacks: list[str]) -> Attack:
         peer = AutoAttack(
@@ -131,31 +135,31 @@ def within(
         peer.square.n_queries = 1000
         return lambda x, y: peer.run_standard_evaluation(x, y, batch_size=500)
 
-    for attacks, way, attack in (
+    for attacks, library, attack in (
         ("apgd-ce, apgd-t, square", "deepdefense", ours),
         ("apgd-ce, apgd-t, square", "pyautoattack", theirs(["apgd-ce", "apgd-t", "square"])),
         ("and fab-t", "pyautoattack", theirs(["apgd-ce", "apgd-t", "fab-t", "square"])),
-        ("square", "deepdefense", lambda x, y: dd.square(model, x, y, steps=1000, **known)),
+        ("square", "deepdefense", lambda x, y: dd.square(model, x, y, steps=1000, **options)),
         ("square", "pyautoattack", theirs(["square"])),
     ):
-        line = _line(model, x, y, _only_points(attack), p)
+        line = _run(model, x, y, _keep_points(attack), p)
         yield {
             "subject": title,
             "norm": f"l{p:g}",
             "eps": eps,
             "attacks": attacks,
-            "way": way,
+            "way": library,
             "images": line["images"],
             "accuracy": 1 - line["fooled"],
             "seconds": line["seconds"],
         }
 
 
-def _only_points(attack: Attack) -> Attack:
-    """Some return the points alone, some a tuple with more."""
+def _keep_points(attack: Attack) -> Attack:
+    """Return an attack that returns only perturbed images, where some return a tuple with more."""
 
-    def points(x: Tensor, y: Tensor) -> Any:
-        found = attack(x, y)
-        return found[0] if isinstance(found, tuple) else found
+    def find_points(x: Tensor, y: Tensor) -> Any:
+        result = attack(x, y)
+        return result[0] if isinstance(result, tuple) else result
 
-    return points
+    return find_points

@@ -1,4 +1,4 @@
-"""The networks and images that are measured on."""
+"""The networks and images of the measurements."""
 
 from __future__ import annotations
 
@@ -18,17 +18,31 @@ from deepdefense.training.epoch import train_epoch
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS, initial_weights
 
-__all__ = ["CLASSES", "many_classes", "of_zoo", "resnet18_shaped", "trained", "unit_interval"]
+__all__ = [
+    "BATCH",
+    "CLASSES",
+    "LARGE",
+    "Subject",
+    "load_or_train",
+    "make_large_subject",
+    "make_resnet18",
+    "make_zoo_subject",
+    "take_unit_interval",
+]
 
-EPOCHS = 3  # of plain training, where no weights are given: 97 % and more on MNIST
+EPOCHS = 3  # enough plain training for a useful network on MNIST
 BATCH = 100
-# Of the image size and batch, which two cores can do in seconds; exact takes 9 gradients a step.
+# Small images and batches, since the exact penalty computes 9 gradients per linearisation.
 CLASSES, SIDE, LARGE_BATCH = 1000, 64, 16
+LARGE = f"resnet18-shaped, {CLASSES} classes"
 Subject = tuple[nn.Module, Tensor, Tensor]  # a network, images and their labels
 
 
-def trained(kind: str, data: Dataset, weights: Path | None) -> Mapping[str, np.ndarray]:
-    """The weights of a file, or of a network trained here: its distances set DeepFool's steps."""
+def load_or_train(kind: str, data: Dataset, weights: Path | None) -> Mapping[str, np.ndarray]:
+    """Load weights from the file, or train a network of this kind if there is none.
+
+    Initial weights would not do: the number of DeepFool's steps depends on the boundaries.
+    """
     if weights is not None:
         return load_weights(weights)
     backend, recipe = training_backend("torch"), Recipe(epochs=EPOCHS, lr=1e-3)
@@ -48,25 +62,25 @@ def trained(kind: str, data: Dataset, weights: Path | None) -> Mapping[str, np.n
     return backend.weights(trainer.model)
 
 
-def of_zoo(kind: str, weights: Mapping[str, np.ndarray], data: Dataset) -> Subject:
-    """A trained network of the zoo, and a batch of training images."""
+def make_zoo_subject(kind: str, weights: Mapping[str, np.ndarray], data: Dataset) -> Subject:
+    """Return a trained network of the zoo and a batch of training images."""
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     model = training_backend("torch").build(network, weights)
     return model, torch.tensor(data.x_train[:BATCH]), torch.tensor(data.y_train[:BATCH])
 
 
-def many_classes() -> Subject:
-    """A ResNet-18-shaped network of 1,000 classes, and noise that it is right on."""
+def make_large_subject() -> Subject:
+    """Return a network shaped like ResNet-18, and noise with the classes that it predicts."""
     x = torch.randn(LARGE_BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    model = resnet18_shaped(CLASSES, x)
+    model = make_resnet18(CLASSES, x)
     with torch.no_grad():
         return model, x, model.eval()(x).argmax(1)
 
 
-def unit_interval(model: nn.Module, data: Dataset) -> nn.Module:
-    """The same model for pixels in [0, 1], which some peers insist on."""
+def take_unit_interval(model: nn.Module, data: Dataset) -> nn.Module:
+    """Return the same model for pixels in [0, 1], which some of the other libraries require."""
 
-    class Shifted(nn.Module):
+    class UnitInterval(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -75,11 +89,11 @@ def unit_interval(model: nn.Module, data: Dataset) -> nn.Module:
         def forward(self, x: Tensor) -> Any:
             return self.model(x * data.scale - self.mean)
 
-    return Shifted().eval()
+    return UnitInterval().eval()
 
 
 class _Block(nn.Module):
-    """Two convolutions with batch norm beside a shortcut (He et al., 2016)."""
+    """A residual block: two convolutions with batch norm, and a shortcut (He et al., 2016)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -98,8 +112,11 @@ class _Block(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
-def resnet18_shaped(classes: int, x: Tensor) -> nn.Module:
-    """ResNet-18's layers with initial weights, its statistics those of `x`: for its cost alone."""
+def make_resnet18(classes: int, x: Tensor) -> nn.Module:
+    """Return ResNet-18's layers with initial weights and the batch statistics of `x`.
+
+    The network predicts nothing useful; it serves to measure cost.
+    """
     torch.manual_seed(0)
     widths = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
     blocks = [
@@ -112,7 +129,7 @@ def resnet18_shaped(classes: int, x: Tensor) -> nn.Module:
     model = nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, *head)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None  # the mean over batches, all of them `x`: no step changes it
+            layer.momentum = None  # a mean over batches, all of which are `x`, so it never changes
     with torch.no_grad():
         model(x)
     return model.to(memory_format=torch.channels_last)

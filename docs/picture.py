@@ -1,7 +1,7 @@
 """Draw the README's picture from a run on images: `python docs/picture.py RUN_FOLDER`.
 
-For three examples: the image, then the smallest perturbation that fools the network and the image
-with it, before and after hardening; all perturbations are on one scale.
+Each of three rows shows the image, then the smallest perturbation that fools the network and the
+perturbed image, before and after hardening. All perturbations share one colour scale.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ CLASSES = (3, 7, 4)
 
 
 def draw(folder: Path) -> Figure:
-    """The picture of a run with a network of the zoo."""
+    """Draw the picture of a run with a network of the zoo."""
     settings = RunFolder(folder).settings
     data_dir = settings["data_dir"] and Path(settings["data_dir"])
     data = load(settings["data"], data_dir=data_dir, seed=settings["seed"])
     backend = training_backend(settings["backend"])
-    given = settings["weights"] or folder / "reference.safetensors"
+    reference = settings["weights"] or folder / "reference.safetensors"
     rows = [int(np.flatnonzero(data.y_test == label)[1]) for label in CLASSES]
     images = data.to_pictures(data.x_test[rows])
     assert images is not None, f"{settings['data']} are no images"
 
     figure = Figure(figsize=(7.6, 4.9), layout="constrained")
     axes = figure.subplots(len(rows), 5)
-    for column, weights in ((1, given), (3, folder / "hardened.safetensors")):
+    for column, weights in ((1, reference), (3, folder / "hardened.safetensors")):
         network = NETWORKS[settings["network"]](data.x_test.shape[1:], data.classes)
         model = backend.build(network, load_weights(Path(weights)))
         x = backend.asarray(data.x_test[rows], model)
-        found = dd.deepfool(model, x)
+        result = dd.deepfool(model, x)
         with backend.inference(model) as f:
-            taken = backend.to_numpy(backend.forward(f, found.x)).argmax(1)
-        ratios = backend.to_numpy(dd.rho(found.delta, x))
-        perturbed = data.to_pictures(backend.to_numpy(found.x))
+            predicted = backend.to_numpy(backend.forward(f, result.x)).argmax(1)
+        ratios = backend.to_numpy(dd.rho(result.delta, x))
+        perturbed = data.to_pictures(backend.to_numpy(result.x))
         assert perturbed is not None
         for row, image in enumerate(images):
             delta = perturbed[row] - image
             axes[row, column].imshow(delta, cmap="RdBu_r", vmin=-0.8, vmax=0.8)
             axes[row, column].set_xlabel(rf"$\rho$ = {ratios[row]:.2f}", fontsize=10)
             axes[row, column + 1].imshow(perturbed[row].clip(0, 1), cmap="gray", vmin=0, vmax=1)
-            axes[row, column + 1].set_xlabel(f"taken for a {taken[row]}", fontsize=10)
+            axes[row, column + 1].set_xlabel(f"taken for a {predicted[row]}", fontsize=10)
             axes[row, 0].imshow(image, cmap="gray", vmin=0, vmax=1)
             axes[row, 0].set_xlabel(f"a {CLASSES[row]}", fontsize=10)
     for ax in axes.flat:

@@ -1,4 +1,4 @@
-"""Deep Defense with JAX, optax and equinox: one more term in a jitted loss."""
+"""Add the Deep Defense penalty to a jitted loss with JAX, optax and equinox."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """The network's report after training as usual, and after fine-tuning with the penalty."""
+    """Train, fine-tune with the penalty, and return the report after each stage."""
     centre_key, blob_key, noise_key, network_key = jax.random.split(jax.random.key(0), 4)
-    # Forty Gaussian blobs, ten of each class.
+    # Forty Gaussian blobs, ten for each class.
     centres = jax.random.normal(centre_key, (40, 10), jnp.float32)
     blob = jax.random.randint(blob_key, (768,), 0, 40)
     noise = jax.random.normal(noise_key, (768, 10), jnp.float32)
@@ -21,12 +21,12 @@ def main() -> tuple[dd.Report, dd.Report]:
     x, y = examples[:512], labels[:512]
 
     model = eqx.nn.MLP(10, 4, width_size=64, depth=1, dtype=jnp.float32, key=network_key)
-    defense = dd.DeepDefense(c=5.0, steps=3)  # c times rho_2 should be of order 1 to 6
+    defense = dd.DeepDefense(c=5.0, steps=3)  # c * rho_2 should be about 1 to 6
     optimizer = optax.adam(0.01)
     state = optimizer.init(eqx.filter(model, eqx.is_array))
 
     def loss(model: eqx.nn.MLP, hardening: bool) -> jax.Array:
-        batched = jax.vmap(model)  # an equinox module takes one example, Deep Defense a batch
+        batched = jax.vmap(model)  # the module takes one example, Deep Defense needs a batch
         entropy = optax.softmax_cross_entropy_with_integer_labels(batched(x), y).mean()
         return entropy + defense(batched, x, y).mean() if hardening else entropy
 

@@ -1,4 +1,4 @@
-"""Deep Defense with JAX, optax and flax linen: one more term in a jitted loss."""
+"""Add the Deep Defense penalty to a jitted loss with JAX, optax and flax linen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import deepdefense as dd
 
 
 class Network(linen.Module):
-    """Two layers, and dropout in training."""
+    """Two layers, with dropout during training."""
 
     @linen.compact
     def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
@@ -24,9 +24,9 @@ class Network(linen.Module):
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """The network's report after training as usual, and after fine-tuning with the penalty."""
+    """Train, fine-tune with the penalty, and return the report after each stage."""
     centre_key, blob_key, noise_key, key = jax.random.split(jax.random.key(0), 4)
-    # Forty Gaussian blobs, ten of each class.
+    # Forty Gaussian blobs, ten for each class.
     centres = jax.random.normal(centre_key, (40, 10), jnp.float32)
     blob = jax.random.randint(blob_key, (768,), 0, 40)
     noise = jax.random.normal(noise_key, (768, 10), jnp.float32)
@@ -35,14 +35,14 @@ def main() -> tuple[dd.Report, dd.Report]:
 
     network = Network()
     parameters = network.init(key, x)
-    defense = dd.DeepDefense(c=5.0, steps=3)  # c times rho_2 should be of order 1 to 6
+    defense = dd.DeepDefense(c=5.0, steps=3)  # c * rho_2 should be about 1 to 6
     optimizer = optax.adam(0.01)
     state = optimizer.init(parameters)
 
     def loss(parameters: Any, key: jax.Array, hardening: bool) -> jax.Array:
         logits = network.apply(parameters, x, training=True, rngs={"dropout": key})
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-        # The penalty sees the network as it predicts: without dropout.
+        # The penalty needs the network in inference mode, without dropout.
         predict = partial(network.apply, parameters)
         return entropy + defense(predict, x, y).mean() if hardening else entropy
 

@@ -1,4 +1,4 @@
-"""Deep Defense with JAX, optax and flax nnx: one more term in a jitted loss."""
+"""Add the Deep Defense penalty to a jitted loss with JAX, optax and flax nnx."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import deepdefense as dd
 
 
 class Network(nnx.Module):
-    """Two layers, and dropout in training."""
+    """Two layers, with dropout during training."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.first, self.last = nnx.Linear(10, 64, rngs=rngs), nnx.Linear(64, 4, rngs=rngs)
@@ -22,9 +22,9 @@ class Network(nnx.Module):
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """The network's report after training as usual, and after fine-tuning with the penalty."""
+    """Train, fine-tune with the penalty, and return the report after each stage."""
     centre_key, blob_key, noise_key = jax.random.split(jax.random.key(0), 3)
-    # Forty Gaussian blobs, ten of each class.
+    # Forty Gaussian blobs, ten for each class.
     centres = jax.random.normal(centre_key, (40, 10), jnp.float32)
     blob = jax.random.randint(blob_key, (768,), 0, 40)
     noise = jax.random.normal(noise_key, (768, 10), jnp.float32)
@@ -32,12 +32,12 @@ def main() -> tuple[dd.Report, dd.Report]:
     x, y = examples[:512], labels[:512]
 
     model = Network(nnx.Rngs(0))
-    defense = dd.DeepDefense(c=5.0, steps=3)  # c times rho_2 should be of order 1 to 6
+    defense = dd.DeepDefense(c=5.0, steps=3)  # c * rho_2 should be about 1 to 6
     optimizer = nnx.Optimizer(model, optax.adam(0.01), wrt=nnx.Param)
 
     def loss(model: Network, hardening: bool) -> jax.Array:
         entropy = optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
-        # The penalty takes the module itself, and sees it as it predicts: without dropout.
+        # Pass the module itself, so that the penalty can switch dropout off.
         return entropy + defense(model, x, y).mean() if hardening else entropy
 
     @nnx.jit(static_argnames="hardening")

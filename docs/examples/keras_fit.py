@@ -1,6 +1,6 @@
-"""Deep Defense inside Keras's own `fit`, on three Gaussian blobs in 50 dimensions.
+"""Add the Deep Defense penalty to Keras's own `fit`, on three Gaussian blobs in 50 dimensions.
 
-Any backend of Keras will do: KERAS_BACKEND=jax python docs/examples/keras_fit.py
+This runs on any backend of Keras: KERAS_BACKEND=jax python docs/examples/keras_fit.py
 """
 
 import keras
@@ -10,8 +10,8 @@ import deepdefense as dd
 import deepdefense_keras
 
 
-def blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of three classes around the corners of a triangle."""
+def draw_blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw points of three classes around the corners of a triangle."""
     rng = np.random.default_rng(seed)
     centres = np.zeros((3, 50))
     centres[:, :2] = [[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]]
@@ -20,9 +20,9 @@ def blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, harden, and measure before and after."""
+    """Train, harden, and return the reports before and after hardening."""
     keras.utils.set_random_seed(0)
-    (x, y), (x_test, y_test) = blobs(300, seed=0), blobs(200, seed=1)
+    (x, y), (x_test, y_test) = draw_blobs(300, seed=0), draw_blobs(200, seed=1)
     model = keras.Sequential(
         [keras.Input((50,)), keras.layers.Dense(32, "relu"), keras.layers.Dense(3)]
     )

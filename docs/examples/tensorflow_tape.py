@@ -1,4 +1,4 @@
-"""Deep Defense in a TensorFlow loop of one's own: one more term under the `GradientTape`."""
+"""Add the Deep Defense penalty to a TensorFlow training loop with `GradientTape`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """The network's report after training as usual, and after fine-tuning with the penalty."""
+    """Train, fine-tune with the penalty, and return the report after each stage."""
     keras.utils.set_random_seed(0)
-    # Forty Gaussian blobs, ten of each class.
+    # Forty Gaussian blobs, ten for each class.
     centres = tf.random.normal((40, 10))
     blob = tf.random.uniform((768,), 0, 40, tf.int32)
     examples = tf.gather(centres, blob) + 0.15 * tf.random.normal((768, 10))
@@ -26,7 +26,7 @@ def main() -> tuple[dd.Report, dd.Report]:
             keras.layers.Dense(4),
         ]
     )
-    defense = dd.DeepDefense(c=5.0, steps=3)  # c times rho_2 should be of order 1 to 6
+    defense = dd.DeepDefense(c=5.0, steps=3)  # c * rho_2 should be about 1 to 6
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(0.01)
 
@@ -34,7 +34,7 @@ def main() -> tuple[dd.Report, dd.Report]:
     def step(x: tf.Tensor, y: tf.Tensor, hardening: bool) -> None:
         with tf.GradientTape() as tape:
             loss = cross_entropy(y, model(x, training=True))
-            if hardening:  # the penalty sees the model as it predicts: without dropout
+            if hardening:  # the penalty computes the model in inference mode, without dropout
                 loss += tf.reduce_mean(defense(model, x, y))
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))

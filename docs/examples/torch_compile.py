@@ -1,4 +1,4 @@
-"""Deep Defense compiled: cross-entropy, attack and penalty in one graph of `torch.compile`."""
+"""Compile cross-entropy, attack and penalty into one graph with `torch.compile`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """The network's report after training as usual, and after fine-tuning with the penalty."""
+    """Train, fine-tune with the penalty, and return the report after each stage."""
     torch.manual_seed(0)
-    # Forty Gaussian blobs, ten of each class.
+    # Forty Gaussian blobs, ten for each class.
     centres = torch.randn(40, 10)
     blob = torch.randint(0, 40, (768,))
     examples, labels = centres[blob] + 0.15 * torch.randn(768, 10), blob % 4
@@ -26,11 +26,11 @@ def main() -> tuple[dd.Report, dd.Report]:
         optimizer.step()
     before = dd.evaluate(model, examples[512:], labels[512:])
 
-    defense = dd.DeepDefense.fast(c=5.0)  # c times rho_2 should be of order 1 to 6
+    defense = dd.DeepDefense.fast(c=5.0)  # c * rho_2 should be about 1 to 6
 
-    @torch.compile(fullgraph=True)  # takes its time at the first call, more for more steps
+    @torch.compile(fullgraph=True)  # the first call compiles, which takes longer with more steps
     def objective(x: Tensor, y: Tensor) -> Tensor:
-        return defense.objective(model, x, y)  # mean cross-entropy and mean penalty
+        return defense.objective(model, x, y)  # mean cross-entropy + mean penalty
 
     for _ in range(100):
         optimizer.zero_grad()

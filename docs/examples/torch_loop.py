@@ -1,4 +1,4 @@
-"""Deep Defense in a plain PyTorch training loop: one more term in the loss."""
+"""Add the Deep Defense penalty to the loss of a plain PyTorch training loop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """The network's report after training as usual, and after fine-tuning with the penalty."""
+    """Train, fine-tune with the penalty, and return the report after each stage."""
     torch.manual_seed(0)
-    # Forty Gaussian blobs, ten of each class.
+    # Forty Gaussian blobs, ten for each class.
     centres = torch.randn(40, 10)
     blob = torch.randint(0, 40, (768,))
     examples, labels = centres[blob] + 0.15 * torch.randn(768, 10), blob % 4
@@ -26,7 +26,7 @@ def main() -> tuple[dd.Report, dd.Report]:
         optimizer.step()
     before = dd.evaluate(model, examples[512:], labels[512:])
 
-    defense = dd.DeepDefense(c=5.0, steps=3)  # c times rho_2 should be of order 1 to 6
+    defense = dd.DeepDefense(c=5.0, steps=3)  # c * rho_2 should be about 1 to 6
     for _ in range(100):
         optimizer.zero_grad()
         loss = cross_entropy(model(x), y) + defense(model, x, y).mean()
