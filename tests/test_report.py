@@ -3,50 +3,69 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from deepdefense.app.pages import Gallery, judge_hardening, render_hardening
+from deepdefense.defenses.deep_defense import DeepDefense
+from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.evaluation.rho import Summary
+from deepdefense.training.guard import Guard
+from deepdefense.training.loop import EpochRecord
+from deepdefense.training.recipe import Recipe
+from deepdefense.training.report import Cost, CurveSample, HardeningReport
 
-BEFORE = {"accuracy": 0.97, "rho_2": 0.2, "rho_2_median": 0.19, "success": 1.0}
-BEFORE |= {"iterations_mean": 1.5, "n": 1000}
+DATA = {"name": "blobs", "train": 9, "test": 1000, "classes": 3, "input_shape": (4,)}
+BEFORE = Summary(
+    accuracy=0.97, rho_2=0.2, rho_2_median=0.19, success=1.0, iterations_mean=1.5, n=1000
+)
+AFTER = replace(BEFORE, accuracy=0.98, rho_2=0.4)
+EPOCH = EpochRecord(
+    epoch=1,
+    loss=1.0,
+    cross_entropy=0.1,
+    penalty=0.9,
+    unfinished=0.0,
+    accuracy=0.96,
+    rho_2=0.3,
+    gradient=1.0,
+    seconds=2.0,
+)
+REPORT = HardeningReport(
+    backend="torch",
+    network=NetworkInfo("mlp", 10, "given"),
+    data=tuple(DATA.items()),
+    defense=DeepDefense(),
+    recipe=Recipe(epochs=2),
+    guard=Guard(),
+    environment=(("python", "3"),),
+    before=BEFORE,
+    after=replace(AFTER, rho_2_median=0.39),
+    history=(EPOCH, replace(EPOCH, epoch=2, accuracy=0.98, rho_2=0.4)),
+    sample=CurveSample(1000, 0.2),
+    cost=Cost(plain_step_seconds=0.01, hardening_step_seconds=0.1, ratio=10.0),
+    stopped=None,
+    warnings=(),
+    notes=(),
+)
 
 
-def report(**changes: Any) -> dict[str, Any]:
+def report(**changes: Any) -> HardeningReport:
     """A report of two epochs that doubled rho, with these parts of it changed."""
-    epoch = {"loss": 1.0, "cross_entropy": 0.1, "penalty": 0.9, "unfinished": 0.0, "seconds": 2.0}
-    history = [
-        {"epoch": 1, "accuracy": 0.96, "rho_2": 0.3, **epoch},
-        {"epoch": 2, "accuracy": 0.98, "rho_2": 0.4, **epoch},
-    ]
-    return {
-        "schema": "deepdefense.harden/1",
-        "backend": "torch",
-        "network": {"name": "mlp", "parameters": 10, "weights": "given"},
-        "data": {"name": "blobs", "train": 9, "test": 1000, "classes": 3, "input_shape": [4]},
-        "config": {"lam": 15.0, "c": 25.0, "d": 5.0, "p": 2.0, "gradient": "unrolled", "epochs": 2},
-        "environment": {"python": "3"},
-        "before": BEFORE,
-        "after": BEFORE | {"accuracy": 0.98, "rho_2": 0.4, "rho_2_median": 0.39},
-        "history": history,
-        "sample": {"n": 1000, "rho_2_before": 0.2},
-        "cost": {"plain_step_seconds": 0.01, "hardening_step_seconds": 0.1, "ratio": 10.0},
-        "stopped": None,
-        "warnings": [],
-        **changes,
-    }
+    return replace(REPORT, **changes)
 
 
-def page(content: dict[str, Any], gallery: Gallery | None = None) -> str:
+def page(content: HardeningReport, gallery: Gallery | None = None) -> str:
     rng = np.random.default_rng(0)
     rho = rng.uniform(0, 0.4, 50)
     return render_hardening(content, rho_before=rho, rho_after=2 * rho, gallery=gallery)
 
 
-def after(**changes: Any) -> dict[str, Any]:
-    return report(after=BEFORE | {"accuracy": 0.98, "rho_2": 0.4} | changes)
+def after(**changes: Any) -> HardeningReport:
+    return report(after=replace(AFTER, **changes))
 
 
 @pytest.mark.parametrize(
@@ -58,10 +77,10 @@ def after(**changes: Any) -> dict[str, Any]:
         (after(rho_2=0.1), "Less robust than before", "bad"),
         (after(accuracy=0.5), "Accuracy fell by 47 points", "bad"),
         (report(stopped="the loss was not finite"), "The run stopped early", "bad"),
-        (report(history=[]), "No epoch was run, so nothing was hardened", "mixed"),
+        (report(history=()), "No epoch was run, so nothing was hardened", "mixed"),
     ],
 )
-def test_verdict_is_honest(content: dict[str, Any], headline: str, tone: str) -> None:
+def test_verdict_is_honest(content: HardeningReport, headline: str, tone: str) -> None:
     verdict = judge_hardening(content)
     assert verdict.headline == headline
     assert verdict.tone == tone
@@ -82,8 +101,8 @@ def test_page_needs_nothing_else_and_is_the_same_each_time() -> None:
 
 
 def test_names_are_escaped() -> None:
-    network = {"name": "<script>alert(1)</script>", "parameters": 1, "weights": "a&b"}
-    html = page(report(network=network, warnings=["<b>bold</b>"]))
+    network = NetworkInfo("<script>alert(1)</script>", 1, "a&b")
+    html = page(report(network=network, warnings=("<b>bold</b>",)))
     assert "<script>" not in html
     assert "<b>bold" not in html
     assert "&lt;script&gt;" in html
@@ -111,6 +130,6 @@ def test_gallery_is_shown_with_its_classes(channels: int) -> None:
 
 
 def test_curve_begins_with_its_own_sample() -> None:
-    html = page(report(sample={"n": 500, "rho_2_before": 0.123}))
+    html = page(report(sample=CurveSample(500, 0.123)))
     assert "0.123" in html
     assert "500 of the held-out examples" in html

@@ -71,6 +71,16 @@ class HardeningReport:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings), *self.notes])
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Return every setting: of the objective, the recipe, the guard and the evaluation."""
+        return {
+            **describe_objective(self.defense),
+            **asdict(self.recipe),
+            **asdict(self.guard),
+            **{f"evaluation_{name}": value for name, value in RHO_ATTACK.items()},
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Return the content of report.json."""
         content = {
@@ -78,10 +88,7 @@ class HardeningReport:
             "backend": self.backend,
             "network": asdict(self.network),
             "data": dict(self.data),
-            "config": describe_objective(self.defense)
-            | asdict(self.recipe)
-            | asdict(self.guard)
-            | {f"evaluation_{name}": value for name, value in RHO_ATTACK.items()},
+            "config": self.config,
             "environment": dict(self.environment),
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),

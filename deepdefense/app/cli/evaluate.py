@@ -106,6 +106,6 @@ def evaluate(
         report, folder = run_evaluation(given, out=out, resume=resume, watcher=bar)
     from deepdefense.app.pages import judge_evaluation
 
-    conclude(judge_evaluation(report.as_dict()), folder)
+    conclude(judge_evaluation(report), folder)
     robust = report.headline.robust_accuracy
     return 0 if fail_under is None or (robust is not None and robust >= fail_under) else 1

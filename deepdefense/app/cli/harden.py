@@ -162,5 +162,5 @@ def harden(
         )
     from deepdefense.app.pages import judge_hardening
 
-    conclude(judge_hardening(report.as_dict()), folder)
+    conclude(judge_hardening(report), folder)
     return 1 if report.stopped else 0

@@ -30,11 +30,7 @@ def write(run: RunFolder, report: Report, display: Display | None = None) -> Non
 
     content = report.as_dict()
     page = render_evaluation(
-        content,
-        distances=report.distances,
-        reference_distances=None
-        if report.reference_minima is None
-        else report.reference_minima.distance,
+        report,
         gallery=_weakest(report, content, display or _by_bounds(report)),
     )
     run.write(PAGE, page)

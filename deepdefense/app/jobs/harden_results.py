@@ -52,7 +52,7 @@ def write_results(
     about = {"network": content["network"], "data": content["data"], "after": content["after"]}
     run.save(HARDENED, backend.weights(hardened), about)
     page = render_hardening(
-        content,
+        report,
         rho_before=before.rho,
         rho_after=after.rho,
         gallery=_gallery(backend, model, hardened, data, before, after),

@@ -1,4 +1,4 @@
-"""The figures of the pages: curves and histograms, as inline SVG."""
+"""The charts of the pages: curves and histograms, as inline SVG."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from deepdefense.app.pages.drawing import (
     create_axes,
     render_svg,
 )
+from deepdefense.evaluation.statistics import Curve
 
 __all__ = [
     "HistogramSeries",
@@ -34,57 +35,49 @@ __all__ = [
 ]
 
 SERIES_STYLES = {"before": (BEFORE, "--"), "after": (AFTER, "-"), "this network": (AFTER, "-")}
-
-
-WIDE_CHART = (4.3, 2.7)
-
-
+WIDE_CHART = (4.3, 2.7)  # inches
 HISTOGRAM_BINS = 40
 
 
-LEAST_ACCURACY_SPAN = (
-    2.0  # the accuracy axis spans this much at least, lest noise look like a trend
-)
+# Percentage points that the accuracy axis spans at least, so that noise does not look like a trend.
+LEAST_ACCURACY_SPAN = 2.0
 
 
 class HistogramSeries(NamedTuple):
     """What a histogram shows of one network."""
 
-    name: str  # a key of LINES
+    name: str  # a key of SERIES_STYLES
     values: NumpyArray  # one for each example that has one
-    total: int  # of how many examples the shares are
-    median: float | None  # of all of them; None is not drawn
+    total: int  # the number of examples that the shares are of
+    median: float | None  # of all examples; None is not drawn
 
 
-def draw_accuracy_curve(before: float | None, history: Sequence[float | None], alt: str) -> Markup:
-    """Accuracy over the epochs, in percent; epoch 0 is the reference network."""
+def draw_accuracy_curve(before: float, history: Sequence[float], alt: str) -> Markup:
+    """Draw accuracy over the epochs, in percent; epoch 0 is the reference network."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Accuracy [%]")
         values = 100 * _fill_missing([before, *history])
-        _draw_epochs(axes, values)
-        known = values[np.isfinite(values)]
-        if len(known):
-            low, high = float(known.min()), float(known.max())
+        _draw_from_reference(axes, values)
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            low, high = float(finite.min()), float(finite.max())
             slack = max(0.1 * (high - low), (LEAST_ACCURACY_SPAN - (high - low)) / 2)
             axes.set_ylim(max(low - slack, -1), min(high + slack, 100.3))
         return render_svg(figure, "accuracy", alt)
 
 
-def draw_rho_curve(before: float | None, history: Sequence[float | None], alt: str) -> Markup:
-    """Mean rho_2 over the epochs, from zero; epoch 0 is the reference network."""
+def draw_rho_curve(before: float, history: Sequence[float | None], alt: str) -> Markup:
+    """Draw mean rho_2 over the epochs, from zero; epoch 0 is the reference network."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Mean ρ₂")
         values = _fill_missing([before, *history])
-        _draw_epochs(axes, values)
-        known = values[np.isfinite(values)]
-        axes.set_ylim(0, 1.1 * float(known.max()) if len(known) and known.max() > 0 else 1)
+        _draw_from_reference(axes, values)
+        axes.set_ylim(0, _find_top(values))
         return render_svg(figure, "rho", alt)
 
 
-def draw_loss_curves(
-    cross_entropy: Sequence[float | None], penalty: Sequence[float | None], alt: str
-) -> Markup:
-    """The two parts of the training loss over the epochs, in one scale."""
+def draw_loss_curves(cross_entropy: Sequence[float], penalty: Sequence[float], alt: str) -> Markup:
+    """Draw the two parts of the training loss over the epochs, in one scale."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Training loss")
         parts = [_fill_missing(cross_entropy), _fill_missing(penalty)]
@@ -93,40 +86,40 @@ def draw_loss_curves(
         axes.plot(epochs, parts[0], f"{marker}-", color=INK, label="cross-entropy")
         axes.plot(epochs, parts[1], f"{marker}--", color=WARM, label="penalty")
         axes.set_xlim(0.7, len(epochs) + 0.3)
-        known = np.concatenate(parts)
-        known = known[np.isfinite(known)]
-        if len(known) and known.min() > 0 and known.max() > 30 * known.min():
+        values = np.concatenate(parts)
+        finite = values[np.isfinite(values)]
+        if len(finite) and finite.min() > 0 and finite.max() > 30 * finite.min():
             axes.set_yscale("log")
             axes.set_ylabel("Training loss (log scale)")
         else:
-            axes.set_ylim(0, 1.1 * float(known.max()) if len(known) and known.max() > 0 else 1)
+            axes.set_ylim(0, _find_top(values))
         add_legend(axes)
         return render_svg(figure, "loss", alt)
 
 
 def draw_rho_histogram(before: NumpyArray, after: NumpyArray, alt: str) -> Markup:
-    """The distribution of rho_2 before and after, with medians; the last bar holds the tail."""
-    samples = [
+    """Draw the distributions of rho_2 before and after, with their medians."""
+    series = [
         HistogramSeries(name, values, len(values), float(np.median(values)))
         for name, values in (("before", before), ("after", after))
         if len(values)
     ]
-    return draw_histogram(samples, "ρ₂ of an example", alt)
+    return draw_histogram(series, "ρ₂ of an example", alt)
 
 
-def draw_histogram(samples: Sequence[HistogramSeries], label: str, alt: str) -> Markup:
-    """How values are distributed, one network over the other; the last bar holds the tail."""
+def draw_histogram(series: Sequence[HistogramSeries], x_label: str, alt: str) -> Markup:
+    """Draw the networks' distributions over each other; the last bar holds all larger values."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
-        figure, axes = create_axes("Share of examples [%]", label, WIDE_CHART)
-        top = float(np.percentile(np.concatenate([each.values for each in samples]), 99.5)) or 1.0
+        figure, axes = create_axes("Share of examples [%]", x_label, WIDE_CHART)
+        top = float(np.percentile(np.concatenate([each.values for each in series]), 99.5)) or 1.0
         edges = np.linspace(0, top, HISTOGRAM_BINS + 1)
-        for name, values, total, median in samples:
+        for name, values, total, median in series:
             color, style = SERIES_STYLES[name]
-            share = 100 * np.histogram(np.clip(values, 0, top), edges)[0] / max(total, 1)
-            axes.stairs(share, edges, fill=True, color=color, alpha=0.25)
-            drawn = axes.stairs(share, edges, color=color, linewidth=1.4)
+            shares = 100 * np.histogram(np.clip(values, 0, top), edges)[0] / max(total, 1)
+            axes.stairs(shares, edges, fill=True, color=color, alpha=0.25)
+            outline = axes.stairs(shares, edges, color=color, linewidth=1.4)
             if median is None or not np.isfinite(median):
-                drawn.set_label(name)
+                outline.set_label(name)
                 continue
             label = f"{name}, median {median:.3g}"
             axes.axvline(min(median, top), color=color, linestyle=style, label=label)
@@ -136,21 +129,21 @@ def draw_histogram(samples: Sequence[HistogramSeries], label: str, alt: str) -> 
 
 
 def draw_security_curve(
-    curves: Mapping[str, Mapping[str, Sequence[float | None]]],
-    label: str,
-    eps: float | None,
-    alt: str,
+    curves: Mapping[str, Curve], x_label: str, eps: float | None, alt: str
 ) -> Markup:
-    """Accuracy under attack over the size of the perturbation, in percent, each with its band."""
+    """Draw accuracy under attack over the perturbation's size, in percent, with its 95 % band.
+
+    `curves` are by a key of SERIES_STYLES; a dotted line marks `eps`.
+    """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
-        figure, axes = create_axes("Accuracy under attack [%]", label, WIDE_CHART)
+        figure, axes = create_axes("Accuracy under attack [%]", x_label, WIDE_CHART)
         for name, curve in curves.items():
             color, style = SERIES_STYLES[name]
-            size, middle, low, high = (
-                _fill_missing(curve[key]) for key in ("eps", "robust_accuracy", "low", "high")
+            sizes, accuracy, low, high = map(
+                np.asarray, (curve.eps, curve.robust_accuracy, curve.low, curve.high)
             )
-            axes.fill_between(size, 100 * low, 100 * high, color=color, alpha=0.2, linewidth=0)
-            axes.plot(size, 100 * middle, style, color=color, label=name)
+            axes.fill_between(sizes, 100 * low, 100 * high, color=color, alpha=0.2, linewidth=0)
+            axes.plot(sizes, 100 * accuracy, style, color=color, label=name)
         if eps is not None:
             axes.axvline(eps, color=MUTED, linestyle=":", linewidth=1.4, label=f"at {eps:.3g}")
         axes.set_xlim(0)
@@ -159,16 +152,24 @@ def draw_security_curve(
         return render_svg(figure, "security", alt)
 
 
-def _fill_missing(history: Sequence[float | None]) -> NumpyArray:
-    return np.array([np.nan if value is None else value for value in history], dtype=float)
+def _fill_missing(values: Sequence[float | None]) -> NumpyArray:
+    """Return an array with NaN for each missing value."""
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def _find_top(values: NumpyArray) -> float:
+    """Return the upper end of an axis that starts at 0; 1 if no value is positive."""
+    finite = values[np.isfinite(values)]
+    return 1.1 * float(finite.max()) if len(finite) and finite.max() > 0 else 1
 
 
 def _choose_marker(count: int) -> str:
+    """Return the marker of a curve's points; none if they are many."""
     return "o" if count <= 30 else ""
 
 
-def _draw_epochs(axes: Axes, values: NumpyArray) -> None:
-    """A curve that starts at the reference network, whose level is drawn through."""
+def _draw_from_reference(axes: Axes, values: NumpyArray) -> None:
+    """Draw a curve that starts at the reference network, and a line at that network's level."""
     epochs = np.arange(len(values))
     axes.plot(epochs, values, f"{_choose_marker(len(values))}-", color=AFTER, clip_on=False)
     axes.plot(0, values[0], "o", color=BEFORE, markersize=7, label="before", zorder=3)

@@ -1,4 +1,4 @@
-"""What the pictures of the pages are made of: axes and inline SVG, examples as PNG data URIs."""
+"""What charts and pictures are made of: axes, inline SVG, and images as PNG data URIs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ __all__ = [
 NumpyArray = npt.NDArray[Any]
 
 
-# Drawn in these colors, then handed to the page's style sheet, which knows light, dark and print.
+# Charts are drawn in these placeholder colours. `render_svg` replaces them by variables of the
+# style sheet, which has values for light, dark and print.
 INK, MUTED, RULE, BEFORE, AFTER, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
 
 
@@ -83,55 +84,59 @@ MATPLOTLIB_STYLE: Any = {
 }
 
 
-SMALL_IMAGE = 96  # pixels: smaller images are shown with sharp pixels, enlarged
+SMALL_IMAGE = 96  # pixels
 
 
 def create_axes(
-    y: str, x: str = "Epoch", size: tuple[float, float] = (3.5, 2.7)
+    y_label: str, x_label: str = "Epoch", size: tuple[float, float] = (3.5, 2.7)
 ) -> tuple[Figure, Axes]:
-    """A figure and its axes; epochs are counted in whole numbers."""
+    """Create a figure and its axes; an axis of epochs has whole numbers only."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    whole = x == "Epoch"
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    whole = x_label == "Epoch"
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole, min_n_ticks=1 if whole else 2))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     return figure, axes
 
 
 def add_legend(axes: Axes, columns: int = 2) -> None:
-    """The legend, above the axes."""
+    """Put the legend above the axes."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0)
 
 
 def render_svg(figure: Figure, name: str, alt: str) -> Markup:
-    """The figure as one <svg> element: no date, no foreign addresses, ids of its own."""
+    """Return the figure as one <svg> element, without a date and without addresses.
+
+    `name` goes before every id, so that several figures can share a page.
+    """
     file = io.StringIO()
-    nothing: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(file, format="svg", metadata=nothing)
+    metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(file, format="svg", metadata=metadata)
     text = file.getvalue()
     box = re.search(r'viewBox="([^"]*)"', text)
     assert box is not None
     body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r"<defs>\s*<style.*?</defs>", "", body, flags=re.DOTALL)  # it would be the page's
+    # A <style> element inside of an SVG would apply to the whole page.
+    body = re.sub(r"<defs>\s*<style.*?</defs>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    for drawn, meant in CSS_COLORS.items():
-        body = body.replace(drawn, meant)
+    for placeholder, variable in CSS_COLORS.items():
+        body = body.replace(placeholder, variable)
     head = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alt)}">'
     return Markup(head + body)
 
 
 def encode_image(image: NumpyArray) -> str:
-    """A data URI of an image [h w c], c = 1 or 3, in display range 0..1; the rest is clipped."""
+    """Return a data URI of an image [h w c], c = 1 or 3, clipped to the display range 0..1."""
     shown = np.clip(np.nan_to_num(image), 0, 1)
     return _encode_png(np.broadcast_to(shown, (*shown.shape[:2], 3)))
 
 
 def encode_perturbation(delta: NumpyArray, factor: float) -> str:
-    """A data URI of a signed perturbation [h w c]: 0 is white (c = 1) or mid-gray (c = 3).
+    """Return a data URI of a perturbation [h w c] times a factor.
 
-    One channel: red adds, blue takes away.
+    With one channel, red is positive, blue negative and white 0; with three, 0 is mid-gray.
     """
     shown = np.clip(0.5 + factor * np.nan_to_num(delta), 0, 1)
     if shown.shape[-1] == 1:
@@ -140,18 +145,18 @@ def encode_perturbation(delta: NumpyArray, factor: float) -> str:
 
 
 def compute_amplification(*deltas: NumpyArray) -> float:
-    """The factor by which these perturbations [h w c] together use the whole display range."""
+    """Return the factor by which these perturbations [h w c] together fill the display range."""
     largest = max(float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas)
     return 0.5 / largest if largest > 0 else 1.0
 
 
 def is_small(image: NumpyArray) -> bool:
-    """Whether an image [h w c] is to be shown with sharp pixels, enlarged."""
+    """Whether an image [h w c] is so small that the page enlarges it with sharp pixels."""
     return bool(max(image.shape[:2]) <= SMALL_IMAGE)
 
 
 def _encode_png(image: NumpyArray) -> str:
     file = io.BytesIO()
-    nothing: dict[str, Any] = {"Software": None}
-    imsave(file, np.round(255 * image).astype(np.uint8), format="png", metadata=nothing)
+    metadata: dict[str, Any] = {"Software": None}
+    imsave(file, np.round(255 * image).astype(np.uint8), format="png", metadata=metadata)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

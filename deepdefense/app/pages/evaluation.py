@@ -1,10 +1,10 @@
-"""The evaluation as one HTML page: what stands on it; evaluation.html.j2 is how it looks."""
+"""The evaluation's page: what is on it. evaluation.html.j2 is how it looks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -17,25 +17,25 @@ from deepdefense.app.pages.drawing import (
     encode_perturbation,
     is_small,
 )
-from deepdefense.app.pages.evaluation_headline import (
-    explain_withholding,
-    judge_evaluation,
-    name_norm,
-)
+from deepdefense.app.pages.evaluation_headline import explain_withholding, judge_evaluation
 from deepdefense.app.pages.evaluation_tables import (
     MOST_MAPPED_CLASSES,
-    format_count,
+    describe_attack_settings,
     group_manifest,
     tabulate_classes,
     tabulate_main_figures,
     tabulate_quantiles,
 )
 from deepdefense.app.pages.template import fill_template
-from deepdefense.app.pages.wording import format_number, format_percent
-from deepdefense.evaluation.statistics import robust_accuracy
+from deepdefense.app.pages.wording import format_count, format_number, format_percent, name_norm
+from deepdefense.evaluation.checks import Check
+from deepdefense.evaluation.provenance import to_json
+from deepdefense.evaluation.report import EVALUATION_SCHEMA, Report
+from deepdefense.evaluation.statistics import Curve, Distance
 
 __all__ = ["WeakestExamples", "render_evaluation"]
 
+# The word and the tone of each status, the most urgent first.
 CHECK_STATUSES = {"fail": ("Fails", "bad"), "warn": ("Warns", "mixed"), "pass": ("Passes", "good")}
 
 
@@ -46,131 +46,135 @@ class WeakestExamples:
     images: NumpyArray  # [m h w c], c = 1 or 3, in display range 0..1
     deltas: NumpyArray  # [m h w c], same units as images
     labels: tuple[str, ...]
-    fooled: tuple[str, ...]  # the class the perturbed example is taken for
+    fooled: tuple[str, ...]  # the predicted class of the perturbed example
     distances: NumpyArray  # [m], in the norm of the threat
-    attacks: tuple[str, ...]  # which attack found it
-    rows: tuple[int, ...]  # in the data
+    attacks: tuple[str, ...]  # the attack that found the perturbation
+    rows: tuple[int, ...]  # of the examples in the data
 
 
-def render_evaluation(
-    report: Mapping[str, Any],
-    *,
-    distances: NumpyArray,
-    reference_distances: NumpyArray | None,
-    gallery: WeakestExamples | None,
-) -> str:
-    """The evaluation as one HTML file, pictures included; the same input gives the same bytes.
+class _NetworkCurves(NamedTuple):
+    """What the charts show of one network."""
+
+    name: str
+    distances: NumpyArray  # [n]
+    summary: Distance
+    curve: Curve
+
+
+def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str:
+    """Return the page as one HTML file, pictures included; equal input gives equal bytes.
 
     Args:
-        report: the content of report.json.
-        distances: the smallest perturbation found for each example [n], in the threat's norm; 0
-            where it is misclassified without one, inf where no attack fooled it.
-        reference_distances: the same of the undefended network on the same examples.
+        report: the report.
         gallery: examples to show; None for data that are not images.
     """
-    eps, reference = report["headline"]["eps"], report["reference"]
-    robust_before = None
-    if reference_distances is not None and len(reference_distances) and eps is not None:
-        robust_before = robust_accuracy(reference_distances, eps)
-    sides = {"after" if reference else "this network": (report, distances)}
-    if reference:
-        before = np.zeros(0) if reference_distances is None else reference_distances
-        sides = {"before": (reference, before), **sides}
-    checks = sorted(report["checks"], key=_rank_check)
-    names = report["data"]["class_names"] or []
+    networks = _list_networks(report)
+    checks = sorted(report.checks, key=_rank_check)
+    counts = report.weakness.counts
+    data = to_json(dict(report.data))
     return fill_template(
         "evaluation.html.j2",
         report=report,
+        schema=EVALUATION_SCHEMA,
         verdict=judge_evaluation(report),
         withheld=explain_withholding(report) is not None,
-        norm=name_norm(report["threat"]["p"]),
-        rows=tabulate_main_figures(report, robust_before),
+        norm=name_norm(report.threat.p),
+        rows=tabulate_main_figures(report),
         quantiles=tabulate_quantiles(report),
         statuses=CHECK_STATUSES,
-        checks=[check for check in checks if check["status"] != "pass"],
-        passed=[check for check in checks if check["status"] == "pass"],
-        curve=_draw_curve(report),
-        distribution=_draw_distances(sides, report),
-        not_drawn=[_describe_undrawn(name, side["distance"]) for name, (side, _) in sides.items()],
-        classes=tabulate_classes(report["weakness"], names),
-        mapped=len(report["weakness"]["counts"]) <= MOST_MAPPED_CLASSES,
-        counted=sum(map(sum, report["weakness"]["counts"])),
+        checks=[check for check in checks if check.status != "pass"],
+        passed=[check for check in checks if check.status == "pass"],
+        curve=_draw_curve(report, networks),
+        distribution=_draw_distances(report, networks),
+        not_drawn=[_describe_undrawn(network) for network in networks],
+        describe_settings=describe_attack_settings,
+        classes=tabulate_classes(report.weakness, data["class_names"]),
+        mapped=len(counts) <= MOST_MAPPED_CLASSES,
+        counted=sum(map(sum, counts)),
         examples=[] if gallery is None else _show_weakest(gallery),
-        facts_of={
-            "Network": report["network"],
-            "Data": {k: v for k, v in report["data"].items() if k != "class_names"},
-            "Run": {key: report[key] for key in ("preset", "seed", "backend")},
-        },
-        manifest=group_manifest(report["manifest"]),
+        network=asdict(report.network),
+        data=data,
+        run={"preset": report.preset, "seed": report.seed, "backend": report.backend},
+        manifest=group_manifest(to_json(dict(report.manifest))),
     )
 
 
-def _rank_check(check: Mapping[str, Any]) -> tuple[int, bool]:
-    """Failures first, among them the severe; checks of one kind keep their order."""
-    return list(CHECK_STATUSES).index(check["status"]), not check["severe"]
+def _list_networks(report: Report) -> list[_NetworkCurves]:
+    """Return the networks of the charts: this one alone, or the reference and this one."""
+    reference, minima = report.reference, report.reference_minima
+    name = "this network" if reference is None else "after"
+    networks = [_NetworkCurves(name, report.distances, report.distance, report.curve)]
+    if reference is not None and minima is not None:
+        before = _NetworkCurves("before", minima.distance, reference.distance, reference.curve)
+        networks.insert(0, before)
+    return networks
 
 
-def _draw_curve(report: Mapping[str, Any]) -> Markup | None:
-    """The security curve; None without a point."""
-    curve, reference = report["curve"], report["reference"]
-    if not curve["eps"]:
+def _rank_check(check: Check) -> tuple[int, bool]:
+    """Return a sort key: failures first, severe ones before others."""
+    return list(CHECK_STATUSES).index(check.status), not check.severe
+
+
+def _draw_curve(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | None:
+    """Draw accuracy under attack over the perturbation's size, or return None without a point."""
+    curve = report.curve
+    if not curve.eps:
         return None
-    curves = (
-        {"before": reference["curve"], "after": curve} if reference else {"this network": curve}
-    )
-    size = name_norm(report["threat"]["p"])
-    alt = f"Accuracy under attack over the size of the perturbation ({size})"
+    norm = name_norm(report.threat.p)
+    alt = f"Accuracy under attack over the size of the perturbation ({norm})"
     if explain_withholding(report) is None:
-        last = len(curve["eps"]) - 1
+        last = len(curve.eps) - 1
         points = (
-            f"{format_percent(curve['robust_accuracy'][i], report['n'])} "
-            f"within {format_number(curve['eps'][i])}"
+            f"{format_percent(curve.robust_accuracy[i], report.n)} "
+            f"within {format_number(curve.eps[i])}"
             for i in sorted({0, last // 4, last // 2, last})
         )
         alt += f": {', '.join(points)}"
     return draw_security_curve(
-        curves,
-        f"Size of the perturbation, {_norm_symbol(size)}",
-        report["headline"]["eps"],
+        {network.name: network.curve for network in networks},
+        f"Size of the perturbation, {_write_norm(norm)}",
+        report.headline.eps,
         f"{alt}.",
     )
 
 
-def _norm_symbol(size: str) -> str:
-    """The name of a norm as drawings have it: ℓ₂, ℓ∞."""
-    order = size.removeprefix("l").replace("inf", "∞")
+def _write_norm(name: str) -> str:
+    """Write the name of a norm in signs: ℓ₂, ℓ∞."""
+    order = name.removeprefix("l").replace("inf", "∞")
     return "\N{SCRIPT SMALL L}" + order.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
-def _draw_distances(
-    sides: Mapping[str, tuple[Mapping[str, Any], NumpyArray]], report: Mapping[str, Any]
-) -> Markup | None:
-    """The histograms of the distances there are; None where there is none."""
-    held, samples = explain_withholding(report) is not None, []
-    for name, (side, distances) in sides.items():
+def _draw_distances(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | None:
+    """Draw the histograms of the finite, positive distances, or return None without any."""
+    withheld, series = explain_withholding(report) is not None, []
+    for name, distances, summary, _ in networks:
         drawn = distances[np.isfinite(distances) & (distances > 0)]
-        median = None if held else side["distance"].get("median")
         if len(drawn):
-            samples.append(HistogramSeries(name, drawn, len(distances), median))
-    if not samples:
+            median = None if withheld else summary.median
+            series.append(HistogramSeries(name, drawn, len(distances), median))
+    if not series:
         return None
-    size = name_norm(report["threat"]["p"])
-    told = [f"{each.name}, median {format_number(each.median)}" for each in samples if each.median]
-    alt = f"Histograms of the distance, example by example{': ' if told else ''}{'; '.join(told)}."
-    return draw_histogram(samples, f"Distance of an example, {_norm_symbol(size)}", alt)
+    medians = [
+        f"{each.name}, median {format_number(each.median)}" for each in series if each.median
+    ]
+    alt = "Histograms of the distance, example by example"
+    if medians:
+        alt += f": {'; '.join(medians)}"
+    norm = _write_norm(name_norm(report.threat.p))
+    return draw_histogram(series, f"Distance of an example, {norm}", f"{alt}.")
 
 
-def _describe_undrawn(name: str, distance: Mapping[str, Any]) -> str:
-    """The examples of one network that have no bar."""
-    wrong, censored = (format_count(distance.get(key)) for key in ("wrong", "censored"))
+def _describe_undrawn(network: _NetworkCurves) -> str:
+    """Count the examples of one network that have no bar in the histogram."""
+    wrong, censored = map(format_count, (network.summary.wrong, network.summary.censored))
     return (
-        f"{name}, {wrong} misclassified without an attack (distance 0) and {censored}"
+        f"{network.name}, {wrong} misclassified without an attack (distance 0) and {censored}"
         " not fooled by any attack (distance unknown)"
     )
 
 
 def _show_weakest(gallery: WeakestExamples) -> list[dict[str, Any]]:
-    """What the template shows of each example."""
+    """Prepare the examples for the template."""
     examples = []
     for i, (image, delta) in enumerate(zip(gallery.images, gallery.deltas, strict=True)):
         factor = compute_amplification(delta)

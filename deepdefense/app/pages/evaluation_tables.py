@@ -1,206 +1,241 @@
-"""The tables of the evaluation's page: main figures, quantiles, classes, manifest."""
+"""The tables of the evaluation's page: main figures, quantiles, attacks, classes, manifest."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from deepdefense.app.pages.evaluation_headline import (
-    explain_withholding,
-    format_interval,
-    format_radius,
-    name_norm,
-)
+from deepdefense.app.pages.evaluation_headline import explain_withholding, format_radius
 from deepdefense.app.pages.wording import (
     MISSING,
     compute_points_change,
     compute_ratio,
+    format_count,
     format_factor,
+    format_interval,
     format_number,
     format_percent,
     format_points_change,
     format_ratio,
+    format_setting,
     format_signed_points,
-    format_value,
+    name_norm,
 )
+from deepdefense.evaluation.provenance import to_json
+from deepdefense.evaluation.report import AttackLine, ReferenceFigures, Report, Weakness
+from deepdefense.evaluation.statistics import robust_accuracy
 
 __all__ = [
     "MOST_MAPPED_CLASSES",
     "ClassLine",
     "TableCell",
     "TableLine",
-    "format_count",
+    "describe_attack_settings",
     "group_manifest",
     "tabulate_classes",
     "tabulate_main_figures",
     "tabulate_quantiles",
 ]
 
+FigureT = TypeVar("FigureT")
+Figures = Report | ReferenceFigures  # they share most fields
+
 WITHHELD = "withheld"
-
-
 NONE_FOUND = "none found"
+MOST_MAPPED_CLASSES = 20  # with more, the map of confusions is too large to read
+MOST_LISTED_CLASSES = 15  # of the table that replaces the map
 
 
-MOST_MAPPED_CLASSES = 20  # classes: with more, the map of confusions is too large to read
-
-
-WEAKEST_CLASSES = 15
-
-
-STRONGEST_SHADE = (
-    45  # percent: the map's strongest shade; figures on it stay readable, light and dark
-)
+# Percent. The map's strongest shade: figures on it stay readable, light and dark.
+STRONGEST_SHADE = 45
 
 
 class TableCell(NamedTuple):
-    """A figure and its 95 % interval."""
+    """A figure and its 95 % interval, as text."""
 
     value: str
     interval: str = ""
 
 
 class TableLine(NamedTuple):
-    """One line of a table: of this network, or with a reference before, after and change."""
+    """A line of a table: this network's figure, or before, after and change with a reference."""
 
     label: str
     cells: tuple[TableCell, ...]
 
 
 class ClassLine(NamedTuple):
-    """How weak one class is: in the map all its entries, else its most frequent neighbor."""
+    """A class: `entries` of its row of the map, or its most frequent `neighbor` in the table."""
 
     name: str
-    total: int
-    median: float | None
+    total: int  # examples counted
+    median: float | None  # distance
     entries: tuple[tuple[int, float], ...] = ()  # examples, and their shade in percent
     neighbor: str = MISSING
-    share: float | None = None
+    share: float | None = None  # of the neighbor
 
 
-def tabulate_main_figures(
-    report: Mapping[str, Any], robust_before: float | None
-) -> list[TableLine]:
-    """The table of the main figures; `robust_before` is of the reference, at the same eps."""
-    after, before, paired = report, report["reference"] or {}, report["comparison"] or {}
-    spans, headline, n = report["intervals"], report["headline"], report["n"]
-    held = explain_withholding(report) is not None
+class _LineMaker:
+    """Makes the lines of a report's main figures."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._intervals = dict(report.intervals)
+        self._withheld = explain_withholding(report) is not None
+
+    def get_pair(self, get: Callable[[Figures], FigureT]) -> tuple[FigureT | None, FigureT]:
+        """Return a figure of the reference, if there is one, and of this network."""
+        reference = self._report.reference
+        return None if reference is None else get(reference), get(self._report)
+
+    def make_cell(
+        self, value: float | None, write: Callable[[float | None], str], name: str
+    ) -> TableCell:
+        """Make the cell of a figure with its interval, which the report has under a name."""
+        return TableCell(write(value), format_interval(self._intervals.get(name), write))
+
+    def make_line(
+        self, label: str, before: str, value: TableCell | str, change: TableCell | str = ""
+    ) -> TableLine:
+        """Make a line; without a reference it has the value alone."""
+        after = value if isinstance(value, TableCell) else TableCell(value)
+        if self._report.reference is None:
+            return TableLine(label, (after,))
+        last = change if isinstance(change, TableCell) else TableCell(change)
+        return TableLine(label, (TableCell(before), after, last))
+
+    def make_robustness_line(
+        self, label: str, before: str, value: TableCell | str, change: TableCell | str
+    ) -> TableLine:
+        """Make a line of a figure that is withheld if the attacks cannot be trusted."""
+        if self._withheld:
+            value = change = WITHHELD
+        return self.make_line(label, before, value, change)
+
+    def make_count_line(self, label: str, get: Callable[[Figures], int]) -> TableLine:
+        """Make a line of counts, whose change is left out."""
+        before, after = self.get_pair(get)
+        old = MISSING if before is None else format_count(before)
+        return self.make_line(label, old, format_count(after))
+
+
+def tabulate_main_figures(report: Report) -> list[TableLine]:
+    """Return the table of the main figures."""
+    maker, n = _LineMaker(report), report.n
+    success = maker.get_pair(lambda figures: figures.success)
+    iterations = maker.get_pair(lambda figures: figures.iterations_mean)
+    return [
+        *_tabulate_headline(report, maker),
+        *_tabulate_rho(maker),
+        maker.make_line("Examples DeepFool fools", *(format_percent(x, n) for x in success)),
+        maker.make_line("DeepFool iterations, mean", *map(format_number, iterations)),
+        maker.make_count_line(
+            "Misclassified without an attack", lambda figures: figures.distance.wrong
+        ),
+        maker.make_count_line(
+            "Not fooled by any attack", lambda figures: figures.distance.censored
+        ),
+        maker.make_count_line("Held-out examples", lambda _: n),
+    ]
+
+
+def _tabulate_headline(report: Report, maker: _LineMaker) -> Iterator[TableLine]:
+    """Yield accuracy, the median distance, and accuracy under attack if it has an eps."""
+    headline, comparison, n = report.headline, report.comparison, report.n
 
     def share(value: float | None) -> str:
         return format_percent(value, n)
 
-    def moved(old: float | None, new: float | None) -> str:
-        return format_points_change(compute_points_change(old, new, n), n)
+    def points_change(before: float | None, after: float | None) -> str:
+        return format_points_change(compute_points_change(before, after, n), n)
 
-    def line(
-        label: str, value: TableCell, old: str = MISSING, change: TableCell | str = MISSING
-    ) -> TableLine:
-        moved = change if isinstance(change, TableCell) else TableCell(change)
-        return TableLine(label, (TableCell(old), value, moved) if report["reference"] else (value,))
+    def signed_points(end: float) -> str:
+        return format_signed_points(100 * end, n)
 
-    def robustness(label: str, value: TableCell, old: str, change: TableCell | str) -> TableLine:
-        if held:
-            value = change = TableCell(WITHHELD)
-        return line(label, value, old, change)
-
-    def counts(label: str, key: str) -> TableLine:
-        old = before.get("distance", {}).get(key)
-        return line(label, TableCell(format_count(report["distance"][key])), format_count(old), "")
-
-    size = name_norm(report["threat"]["p"])
-    lines = [
-        line(
-            "Accuracy",
-            TableCell(share(after["accuracy"]), format_interval(spans.get("accuracy"), share)),
-            share(before.get("accuracy")),
-            TableCell(
-                moved(before.get("accuracy"), after["accuracy"]),
-                format_interval(
-                    paired.get("accuracy_interval"), lambda end: format_signed_points(100 * end, n)
-                ),
-            ),
-        ),
-        robustness(
-            f"Distance ({size}), median",
-            TableCell(
-                format_number(headline["distance_median"]),
-                format_interval(spans.get("distance_median"), format_number),
-            ),
-            format_number(before.get("distance", {}).get("median")),
-            TableCell(
-                format_factor(paired.get("median_ratio")),
-                format_interval(paired.get("interval"), format_ratio),
-            ),
-        ),
-    ]
-    if headline["eps"] is not None:
-        robust = headline["robust_accuracy"]
-        lines.append(
-            robustness(
-                f"Accuracy under attack within {format_radius(report)}",
-                TableCell(share(robust), format_interval(spans.get("robust_accuracy"), share)),
-                share(robust_before),
-                moved(robust_before, robust),
-            )
+    before, after = maker.get_pair(lambda figures: figures.accuracy)
+    interval = None if comparison is None else comparison.accuracy_interval
+    yield maker.make_line(
+        "Accuracy",
+        share(before),
+        maker.make_cell(after, share, "accuracy"),
+        TableCell(points_change(before, after), format_interval(interval, signed_points)),
+    )
+    median_before, _ = maker.get_pair(lambda figures: figures.distance.median)
+    ratio, interval = (
+        (None, None) if comparison is None else (comparison.median_ratio, comparison.interval)
+    )
+    yield maker.make_robustness_line(
+        f"Distance ({name_norm(report.threat.p)}), median",
+        format_number(median_before),
+        maker.make_cell(headline.distance_median, format_number, "distance_median"),
+        TableCell(format_factor(ratio), format_interval(interval, format_ratio)),
+    )
+    if headline.eps is not None:
+        minima, robust = report.reference_minima, headline.robust_accuracy
+        before = None if minima is None else robust_accuracy(minima.distance, headline.eps)
+        yield maker.make_robustness_line(
+            f"Accuracy under attack within {format_radius(report)}",
+            share(before),
+            maker.make_cell(robust, share, "robust_accuracy"),
+            points_change(before, robust),
         )
-    lines += [
-        robustness(
-            "rho_2 by DeepFool, mean",
-            TableCell(
-                format_number(after["rho_2"]), format_interval(spans.get("rho_2"), format_number)
-            ),
-            format_number(before.get("rho_2")),
-            format_factor(compute_ratio(before.get("rho_2"), after["rho_2"])),
-        ),
-        robustness(
-            "rho_2 by DeepFool, median",
-            TableCell(format_number(after["rho_2_median"])),
-            format_number(before.get("rho_2_median")),
-            format_factor(compute_ratio(before.get("rho_2_median"), after["rho_2_median"])),
-        ),
-        line(
-            "Examples DeepFool fools",
-            TableCell(share(after["success"])),
-            share(before.get("success")),
-            "",
-        ),
-        line(
-            "DeepFool iterations, mean",
-            TableCell(format_number(after["iterations_mean"])),
-            format_number(before.get("iterations_mean")),
-            "",
-        ),
-        counts("Misclassified without an attack", "wrong"),
-        counts("Not fooled by any attack", "censored"),
-        line("Held-out examples", TableCell(format_count(n)), format_count(n), ""),
-    ]
-    return lines
 
 
-def tabulate_quantiles(report: Mapping[str, Any]) -> list[TableLine]:
-    """The distance that all but the most fragile examples reach."""
-    after, reference = report["distance"]["quantiles"], report["reference"]
-    before = reference["distance"].get("quantiles", {}) if reference else {}
+def _tabulate_rho(maker: _LineMaker) -> Iterator[TableLine]:
+    """Yield mean and median of rho_2."""
+    before, after = maker.get_pair(lambda figures: figures.rho_2)
+    yield maker.make_robustness_line(
+        "rho_2 by DeepFool, mean",
+        format_number(before),
+        maker.make_cell(after, format_number, "rho_2"),
+        format_factor(compute_ratio(before, after)),
+    )
+    before, after = maker.get_pair(lambda figures: figures.rho_2_median)
+    yield maker.make_robustness_line(
+        "rho_2 by DeepFool, median",
+        format_number(before),
+        format_number(after),
+        format_factor(compute_ratio(before, after)),
+    )
+
+
+def tabulate_quantiles(report: Report) -> list[TableLine]:
+    """Return the distance that all but the most fragile examples reach."""
+    reference = report.reference
+    quantiles = dict(report.distance.quantiles)
+    quantiles_before = {} if reference is None else dict(reference.distance.quantiles)
     lines = []
-    for level, value in sorted(after.items(), key=lambda item: float(item[0])):
+    for level, after in sorted(quantiles.items(), key=lambda item: float(item[0])):
+        before = quantiles_before.get(level)
         old, new = (
-            TableCell(NONE_FOUND if x is None else format_number(x))
-            for x in (before.get(level), value)
+            TableCell(NONE_FOUND if x is None else format_number(x)) for x in (before, after)
         )
-        change = TableCell(format_factor(compute_ratio(before.get(level), value)))
-        cells = (old, new, change) if reference else (new,)
+        change = TableCell(format_factor(compute_ratio(before, after)))
+        cells = (new,) if reference is None else (old, new, change)
         lines.append(TableLine(f"{100 - float(level):g} % of examples", cells))
     return lines
 
 
-def tabulate_classes(weakness: Mapping[str, Any], names: Sequence[str]) -> list[ClassLine]:
-    """The lines of the map, or of the table of the weakest classes where there are many."""
-    counts = np.array(weakness["counts"], dtype=np.int64)
+def describe_attack_settings(attack: AttackLine) -> str:
+    """Write the settings of an attack: steps 50, overshoot 0.02."""
+    settings = to_json(dict(attack.settings))
+    return ", ".join(
+        f"{name.replace('_', ' ')} {format_setting(value)}" for name, value in settings.items()
+    )
+
+
+def tabulate_classes(weakness: Weakness, names: Sequence[str]) -> list[ClassLine]:
+    """Return the rows of the map of confusions; with many classes, the weakest of them.
+
+    Args:
+        weakness: from the report.
+        names: of the classes; a class without one is named by its number.
+    """
+    counts = np.array(weakness.counts, dtype=np.int64)
     names = [names[i] if i < len(names) else str(i) for i in range(len(counts))]
-    medians: Sequence[float | None] = weakness["median"]
     totals = counts.sum(1)
     shares = counts / np.maximum(totals, 1)[:, None]
     if len(counts) <= MOST_MAPPED_CLASSES:
@@ -209,12 +244,12 @@ def tabulate_classes(weakness: Mapping[str, Any], names: Sequence[str]) -> list[
             ClassLine(
                 names[i],
                 int(totals[i]),
-                medians[i],
+                weakness.median[i],
                 tuple(zip(counts[i].tolist(), shades[i].round(1).tolist(), strict=True)),
             )
             for i in range(len(counts))
         ]
-    known = [(median, i) for i, median in enumerate(medians) if median is not None]
+    ranking = sorted((median, i) for i, median in enumerate(weakness.median) if median is not None)
     return [
         ClassLine(
             names[i],
@@ -223,12 +258,12 @@ def tabulate_classes(weakness: Mapping[str, Any], names: Sequence[str]) -> list[
             neighbor=names[int(counts[i].argmax())] if totals[i] else MISSING,
             share=float(shares[i].max()) if totals[i] else None,
         )
-        for median, i in sorted(known)[:WEAKEST_CLASSES]
+        for median, i in ranking[:MOST_LISTED_CLASSES]
     ]
 
 
 def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The manifest as tables of one level: nested names are joined by dots, numbers are exact."""
+    """Return the manifest as flat tables: nested names are joined by dots, numbers are exact."""
     groups: dict[str, dict[str, str]] = {}
     for key, value in manifest.items():
         nested = isinstance(value, Mapping) and value
@@ -238,10 +273,10 @@ def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _flatten_manifest(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """The entries below a place in the manifest, with their paths."""
+    """Yield the entries below a place in the manifest, with their paths."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
-    plain = listed and not any(isinstance(part, Mapping | list | tuple) for part in value)
-    if plain:
+    flat = listed and not any(isinstance(part, Mapping | list | tuple) for part in value)
+    if flat:
         yield path, ", ".join(map(_format_exactly, value)) or "none"
     elif isinstance(value, Mapping) or listed:
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
@@ -254,13 +289,8 @@ def _flatten_manifest(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _format_exactly(value: Any) -> str:
-    """A value as setting() writes it, but with every digit."""
-    written = format_value(value)
-    if isinstance(value, float) and math.isfinite(value) and float(written) != value:
+    """Write a value as `format_setting` does, but a number with every digit."""
+    text = format_setting(value)
+    if isinstance(value, float) and math.isfinite(value) and float(text) != value:
         return repr(value)
-    return written
-
-
-def format_count(value: int | None) -> str:
-    """A count, as 10,000."""
-    return MISSING if value is None else format_value(value, grouped=True)
+    return text

@@ -1,9 +1,9 @@
-"""The report as one HTML page: what stands on it; how it looks is in report.html.j2."""
+"""The hardening's page: what is on it. hardening.html.j2 is how it looks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,23 +17,19 @@ from deepdefense.app.pages.drawing import (
     encode_perturbation,
     is_small,
 )
-from deepdefense.app.pages.hardening_headline import (
-    ComparisonRow,
-    judge_hardening,
-    list_measures,
-    make_ratio_row,
+from deepdefense.app.pages.hardening_headline import judge_hardening
+from deepdefense.app.pages.hardening_tables import (
+    compute_percentile,
+    list_rho_measures,
     tabulate_comparison,
+    tabulate_rho_percentiles,
 )
 from deepdefense.app.pages.template import fill_template
 from deepdefense.app.pages.wording import MISSING, format_number, format_percent
+from deepdefense.evaluation.provenance import to_json
+from deepdefense.training.report import HARDENING_SCHEMA, HardeningReport
 
 __all__ = ["Gallery", "render_hardening"]
-
-EPOCH_CURVES = ("accuracy", "rho_2", "cross_entropy", "penalty")
-
-
-RHO_PERCENTILES = (5, 10, 25, 50, 75, 90)  # percentiles
-
 
 MEANINGS = {
     "lam": "weight of the penalty",
@@ -61,31 +57,32 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of a few held-out examples, and what fools either network on them."""
+    """Pictures of a few held-out examples, and the perturbations that fool both networks on them.
+
+    Perturbations are in the same units as the images.
+    """
 
     images: NumpyArray  # [n h w c], c = 1 or 3, in display range 0..1
-    delta_before: (
-        NumpyArray  # [n h w c], the reference network's perturbation, same units as images
-    )
-    delta_after: NumpyArray  # [n h w c], the hardened network's
+    delta_before: NumpyArray  # [n h w c], of the reference network
+    delta_after: NumpyArray  # [n h w c], of the hardened network
     labels: tuple[str, ...]
-    fooled_before: tuple[str, ...]  # the class the perturbed example is taken for
+    fooled_before: tuple[str, ...]  # the predicted class of the perturbed example
     fooled_after: tuple[str, ...]
     rho_before: NumpyArray  # [n]
     rho_after: NumpyArray  # [n]
 
 
 def render_hardening(
-    report: Mapping[str, Any],
+    report: HardeningReport,
     *,
     rho_before: NumpyArray,
     rho_after: NumpyArray,
     gallery: Gallery | None,
 ) -> str:
-    """The report as one HTML file, pictures included; the same input gives the same bytes.
+    """Return the page as one HTML file, pictures included; equal input gives equal bytes.
 
     Args:
-        report: the content of report.json.
+        report: the report.
         rho_before: rho_2 of each held-out example, reference network; may be empty.
         rho_after: the same, hardened network.
         gallery: examples to show; None for data that are not images.
@@ -94,49 +91,50 @@ def render_hardening(
     return fill_template(
         "hardening.html.j2",
         report=report,
+        schema=HARDENING_SCHEMA,
         verdict=judge_hardening(report),
         rows=tabulate_comparison(report),
-        trained=list_measures(report).get("rho_p"),
-        curves=_draw_epoch_curves(report),
-        distribution=_draw_rho_histogram(before, after),
-        quantiles=_tabulate_quantiles(before, after),
+        trained_rho=None if report.after.rho_p is None else list_rho_measures(report)[0].name,
+        curves=_draw_epochs(report),
+        distribution=_draw_rho_distribution(before, after),
+        percentiles=tabulate_rho_percentiles(before, after),
         examples=[] if gallery is None else _show_gallery(gallery),
+        settings=to_json(report.config),
         meanings=MEANINGS,
+        network=asdict(report.network),
+        data=to_json(dict(report.data)),
+        environment={**dict(report.environment), "backend": report.backend},
     )
 
 
-def _draw_epoch_curves(report: Mapping[str, Any]) -> list[Markup]:
-    """The figures over the epochs; none without an epoch, no loss where it was never finite."""
-    history, before = report["history"], report["before"]
+def _draw_epochs(report: HardeningReport) -> list[Markup]:
+    """Draw the curves over the epochs: none without an epoch, no loss that was never finite."""
+    before, history = report.before, report.history
     if not history:
         return []
-    accuracy, rho, entropy, penalty = (
-        [epoch.get(key) for epoch in history] for key in EPOCH_CURVES
-    )
-    shares = [
-        format_percent(value, before.get("n")) for value in (before.get("accuracy"), accuracy[-1])
-    ]
-    after = f"after epoch {len(history)}"
-    began = report["sample"]["rho_2_before"]  # of the same examples as the epochs
+    rho_before = report.sample.rho_2_before  # of the same examples as in the epochs
+    accuracy = [epoch.accuracy for epoch in history]
+    rho = [epoch.rho_2 for epoch in history]
+    entropy = [epoch.cross_entropy for epoch in history]
+    penalty = [epoch.penalty for epoch in history]
+    first, last = (format_percent(value, before.n) for value in (before.accuracy, accuracy[-1]))
+    end = f"after epoch {len(history)}"
     curves = [
         charts.draw_accuracy_curve(
-            before.get("accuracy"),
-            accuracy,
-            f"Accuracy over the epochs: {shares[0]} before, {shares[1]} {after}.",
+            before.accuracy, accuracy, f"Accuracy over the epochs: {first} before, {last} {end}."
         ),
         charts.draw_rho_curve(
-            began,
+            rho_before,
             rho,
-            f"Mean rho_2 over the epochs: {_describe_ends([began, *rho])} {after}.",
+            f"Mean rho_2 over the epochs: {_describe_ends([rho_before, *rho])} {end}.",
         ),
     ]
     if any(format_number(value) != MISSING for value in entropy + penalty):
         alt = (
-            f"Training loss, first to last epoch: cross-entropy {_describe_ends(entropy)}, penalty"
+            "Training loss, first to last epoch: "
+            f"cross-entropy {_describe_ends(entropy)}, penalty {_describe_ends(penalty)}."
         )
-        curves.append(
-            charts.draw_loss_curves(entropy, penalty, f"{alt} {_describe_ends(penalty)}.")
-        )
+        curves.append(charts.draw_loss_curves(entropy, penalty, alt))
     return curves
 
 
@@ -144,31 +142,19 @@ def _describe_ends(values: Sequence[float | None]) -> str:
     return f"{format_number(values[0])} to {format_number(values[-1])}"
 
 
-def _draw_rho_histogram(before: NumpyArray, after: NumpyArray) -> Markup | None:
-    """The histograms; None where there is nothing to show."""
+def _draw_rho_distribution(before: NumpyArray, after: NumpyArray) -> Markup | None:
+    """Draw the histograms of rho_2, or return None if there is no value."""
     if not len(before) and not len(after):
         return None
-    medians = (format_number(_percentile(values, 50)) for values in (before, after))
-    alt = "Histograms of rho_2, example by example: median {} before, {} after.".format(*medians)
+    medians = [format_number(compute_percentile(values, 50)) for values in (before, after)]
+    alt = (
+        f"Histograms of rho_2, example by example: median {medians[0]} before, {medians[1]} after."
+    )
     return charts.draw_rho_histogram(before, after, alt)
 
 
-def _tabulate_quantiles(before: NumpyArray, after: NumpyArray) -> list[ComparisonRow]:
-    """What rho_2 all but the most fragile examples reach: the mean hides those."""
-    return [
-        make_ratio_row(
-            f"{100 - level} % of examples", _percentile(before, level), _percentile(after, level)
-        )
-        for level in RHO_PERCENTILES
-    ]
-
-
-def _percentile(values: NumpyArray, level: int) -> float:
-    return float(np.percentile(values, level)) if len(values) else np.nan
-
-
 def _show_gallery(gallery: Gallery) -> list[dict[str, Any]]:
-    """What the template shows of each example; before and after share one amplification."""
+    """Prepare the examples for the template; before and after share one amplification."""
     examples = []
     for i, image in enumerate(gallery.images):
         deltas = [gallery.delta_before[i], gallery.delta_after[i]]

@@ -7,10 +7,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deepdefense.app.pages.wording import (
+    format_count,
     format_duration,
     format_number,
     format_percent,
-    format_value,
+    format_setting,
     mark_up_math,
 )
 
@@ -18,7 +19,7 @@ __all__ = ["fill_template"]
 
 
 def fill_template(template: str, **content: Any) -> str:
-    """The page of a template; all that it names must be there, and text is escaped."""
+    """Return a template's page. A name that `content` lacks raises; text is escaped."""
     environment = Environment(
         loader=PackageLoader("deepdefense", "app/pages"),
         autoescape=True,
@@ -27,10 +28,11 @@ def fill_template(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "count": format_count,
+        "duration": format_duration,
+        "math": mark_up_math,
         "number": format_number,
         "percent": format_percent,
-        "setting": format_value,
-        "symbols": mark_up_math,
-        "duration": format_duration,
+        "setting": format_setting,
     }
     return environment.get_template(template).render(content)

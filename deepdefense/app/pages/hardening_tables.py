@@ -1,0 +1,108 @@
+"""The tables of the hardening's page: figures before and after, and how they changed."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from deepdefense.app.pages.drawing import NumpyArray
+from deepdefense.app.pages.wording import (
+    compute_points_change,
+    compute_ratio,
+    format_count,
+    format_factor,
+    format_number,
+    format_percent,
+    format_points_change,
+)
+from deepdefense.training.report import HardeningReport
+
+__all__ = [
+    "ComparisonRow",
+    "RhoMeasure",
+    "compute_percentile",
+    "list_rho_measures",
+    "tabulate_comparison",
+    "tabulate_rho_percentiles",
+]
+
+RHO_PERCENTILES = (5, 10, 25, 50, 75, 90)
+
+
+class ComparisonRow(NamedTuple):
+    """One row of a table, as text."""
+
+    label: str
+    before: str
+    after: str
+    change: str
+
+
+class RhoMeasure(NamedTuple):
+    """Mean and median of rho in one norm, before and after hardening."""
+
+    name: str  # such as rho_2
+    before: float | None
+    after: float | None
+    median_before: float | None
+    median_after: float | None
+
+
+def list_rho_measures(report: HardeningReport) -> list[RhoMeasure]:
+    """Return rho in the norm of training, then rho_2 if that is another norm."""
+    before, after = report.before, report.after
+    rho_2 = RhoMeasure("rho_2", before.rho_2, after.rho_2, before.rho_2_median, after.rho_2_median)
+    if after.rho_p is None:
+        return [rho_2]
+    rho_p = RhoMeasure(
+        f"rho_{after.p:g}", before.rho_p, after.rho_p, before.rho_p_median, after.rho_p_median
+    )
+    return [rho_p, rho_2]
+
+
+def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
+    """Return the main table: accuracy, rho and DeepFool's figures before and after."""
+    before, after = report.before, report.after
+    rows = [_make_share_row("Accuracy", before.accuracy, after.accuracy, before.n)]
+    for measure in reversed(list_rho_measures(report)):
+        rows.append(_make_ratio_row(f"{measure.name}, mean", measure.before, measure.after))
+        rows.append(
+            _make_ratio_row(f"{measure.name}, median", measure.median_before, measure.median_after)
+        )
+    return [
+        *rows,
+        _make_share_row("Examples DeepFool fools", before.success, after.success, before.n),
+        _make_ratio_row("DeepFool iterations, mean", before.iterations_mean, after.iterations_mean),
+        ComparisonRow("Held-out examples", format_count(before.n), format_count(after.n), ""),
+    ]
+
+
+def tabulate_rho_percentiles(before: NumpyArray, after: NumpyArray) -> list[ComparisonRow]:
+    """Return the rho_2 that all but the most fragile examples reach, which the mean hides."""
+    return [
+        _make_ratio_row(
+            f"{100 - level} % of examples",
+            compute_percentile(before, level),
+            compute_percentile(after, level),
+        )
+        for level in RHO_PERCENTILES
+    ]
+
+
+def compute_percentile(values: NumpyArray, level: int) -> float:
+    """Return a percentile of some values [n]; NaN if there are none."""
+    return float(np.percentile(values, level)) if len(values) else math.nan
+
+
+def _make_ratio_row(label: str, before: float | None, after: float | None) -> ComparisonRow:
+    """Make a row whose change is a factor."""
+    change = format_factor(compute_ratio(before, after))
+    return ComparisonRow(label, format_number(before), format_number(after), change)
+
+
+def _make_share_row(label: str, before: float, after: float, n: int) -> ComparisonRow:
+    """Make a row of shares of n examples, whose change is in percentage points."""
+    change = format_points_change(compute_points_change(before, after, n), n)
+    return ComparisonRow(label, format_percent(before, n), format_percent(after, n), change)
