@@ -299,7 +299,7 @@ def test_figures_are_of_full_precision_and_the_users_choice_stays(setting: str) 
 import warnings
 import torch
 import deepdefense as dd
-from deepdefense.evaluation.rho import measure
+from deepdefense.evaluation.rho import measure_rho
 
 warnings.simplefilter("error")
 cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
@@ -322,7 +322,7 @@ def model(x):
 
 x, weight, seen, before = torch.eye(3), 2 * torch.eye(3), [], state()
 dd.fgs_accuracy(model, x, torch.arange(3), [0.1])
-measure(model, x, torch.arange(3), backend=dd.get_backend("torch"))
+measure_rho(model, x, torch.arange(3), backend=dd.get_backend("torch"))
 assert len(seen) > 4
 for newer, (conv, products) in seen:
     assert set(newer) <= {{"ieee"}}

@@ -15,48 +15,48 @@ from deepdefense.seam.validation import warn_if_probabilities
 __all__ = [
     "Boundary",
     "Task",
-    "boundary_step",
+    "find_boundary_step",
+    "find_nearest_boundary",
+    "find_nearest_step",
     "gap_cotangent",
-    "linearised_step",
+    "least_step",
     "make_task",
-    "nearest_boundary",
-    "shortest_step",
 ]
 
-# No step is shorter than this many roundings of the input. It matters only to an example that lies
-# on the boundary, whose steps would otherwise all be zero: it is carried across.
-SHORTEST_STEP = 16
+# A step is at least this many times the machine epsilon of ||x||_p. The limit matters only on a
+# boundary, where every step would be zero: it carries the example across.
+LEAST_STEP_EPSILONS = 16
 
 
 class Boundary(NamedTuple):
-    """A linearised boundary, per example: `distance`, `gap` [b], `normal` [b d], `contrast` [b k].
+    """The linearised boundary of each example.
 
     Where there is none, the distance is infinite and the gap and normal are 0.
     """
 
-    distance: Array
-    gap: Array
-    normal: Array
-    contrast: Array
+    distance: Array  # [b]
+    gap: Array  # [b], the difference of the two logits
+    normal: Array  # [b d], the gradient of the gap
+    contrast: Array  # [b k], the two classes: +1 and -1
 
 
 class Task(NamedTuple):
-    """What stays fixed for an example during a search."""
+    """The constants of a search, per example."""
 
     x: Array  # [b d]
     label: Array  # [b]
-    leave: Array  # [b], True: leave the label, False: reach it
-    targets: Array  # [b m], candidates
-    shortest: Array  # [b], the least length of a step
+    leave: Array  # [b], True: leave the label; False: reach it
+    targets: Array  # [b m], candidate classes
+    least_step: Array  # [b], the least length of a step
 
 
 def gap_cotangent(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
-    """The cotangent of the gap f_target - f_base: [...], [...] -> [... k]."""
+    """Return the cotangent of the gap f_target - f_base: [...], [...] -> [... k]."""
     depth = logits.shape[1]
     return backend.one_hot(target, depth, logits) - backend.one_hot(base, depth, logits)
 
 
-def nearest_boundary(
+def find_nearest_boundary(
     backend: Backend,
     shift: Array,
     logits: Array,
@@ -66,58 +66,58 @@ def nearest_boundary(
     *,
     from_x: bool = False,
 ) -> Boundary:
-    """The nearest linearised boundary, of those between the classes that each contrast compares.
+    """Find the nearest of the linearised boundaries between the classes of each contrast.
 
     l = argmin_j |g_j| / ||w_j||_q, the first of equals. A boundary whose normal vanishes, or whose
-    gap or normal is not finite, is infinitely far. Logits and normals are those at x + shift, and
-    so is the gap; or, `from_x`, what the linearisation makes of it at x: g_j - <w_j, shift>.
+    gap or normal is not finite, is infinitely far. Logits, normals w_j and gaps g_j are those at
+    x + shift; with `from_x` the gap is the linearised one at x, g_j - <w_j, shift>.
 
     Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Boundary`. The fold passes the normals
     [b n d] in chunks, so that memory does not grow with their number.
     """
     xp = backend.xp
 
-    def nearer(best: Boundary, contrasts: Array, normals: Array) -> Boundary:
+    def keep_nearest(best: Boundary, contrasts: Array, normals: Array) -> Boundary:
         gaps = reduce(rearrange(logits, "b k -> b 1 k") * contrasts, "b n k -> b n", "sum")
         if from_x:
             gaps = gaps - reduce(normals * rearrange(shift, "b d -> b 1 d"), "b n d -> b n", "sum")
-        # It waits for values: once for many gradients, and not for each of those that come alone.
-        length = constant_norm if contrasts.shape[1] > 1 else norm
-        slopes = length(backend, normals, dual(p))
+        # `constant_norm` synchronises with the device, so use it only for batched gradients.
+        compute_norm = constant_norm if contrasts.shape[1] > 1 else norm
+        slopes = compute_norm(backend, normals, dual(p))
         exists = (slopes > 0) & (slopes < math.inf)
         distances = divide(backend, xp.abs(gaps), slopes, where=exists, keep=True)
-        # The comparison is false if the distance is not a number.
+        # The comparison is false for NaN.
         distances = xp.where(exists & (distances < math.inf), distances, infinite)
         if contrasts.shape[1] == 1:
-            some = Boundary(distances[:, 0], gaps[:, 0], normals[:, 0], contrasts[:, 0])
+            chunk = Boundary(distances[:, 0], gaps[:, 0], normals[:, 0], contrasts[:, 0])
         else:
             first = xp.argmin(distances, 1)
-            found = (backend.take(of, first) for of in (distances, gaps, normals, contrasts))
-            some = Boundary(*found)
-        closer = some.distance < best.distance
+            rows = (backend.take(each, first) for each in (distances, gaps, normals, contrasts))
+            chunk = Boundary(*rows)
+        closer = chunk.distance < best.distance
         row = rearrange(closer, "b -> b 1")
         return Boundary(
-            distance=xp.where(closer, some.distance, best.distance),
-            gap=xp.where(closer, some.gap, best.gap),
-            normal=xp.where(row, some.normal, best.normal),
-            contrast=xp.where(row, some.contrast, best.contrast),
+            distance=xp.where(closer, chunk.distance, best.distance),
+            gap=xp.where(closer, chunk.gap, best.gap),
+            normal=xp.where(row, chunk.normal, best.normal),
+            contrast=xp.where(row, chunk.contrast, best.contrast),
         )
 
     zero = xp.zeros_like(logits[:, :1])
     infinite = zero + math.inf
-    none = Boundary(infinite[:, 0], zero[:, 0], xp.zeros_like(shift), contrasts[:, 0])
-    found: Boundary = fold(nearer, none, contrasts)
-    return found
+    start = Boundary(infinite[:, 0], zero[:, 0], xp.zeros_like(shift), contrasts[:, 0])
+    nearest: Boundary = fold(keep_nearest, start, contrasts)
+    return nearest
 
 
-def boundary_step(
-    backend: Backend, gap: Array, normal: Array, p: float, shortest: Array
+def find_boundary_step(
+    backend: Backend, gap: Array, normal: Array, p: float, least: Array
 ) -> tuple[Array, Array]:
-    """The shortest step r onto the hyperplane gap + <normal, r> = 0, and its slope ||normal||_q.
+    """Find the shortest step r onto the hyperplane gap + <normal, r> = 0, and its slope.
 
-    r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p. The
-    derivative of |gap| at 0 is that of -gap, so that an example on the boundary is still pushed
-    away from it; a step shorter than `shortest` is drawn out to it by a constant.
+    r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p; the
+    slope is ||normal||_q. The derivative of |gap| at 0 is that of -gap, so that an example on the
+    boundary is still pushed away from it. A constant lengthens a step shorter than `least` to it.
 
     Shapes: [b], [b d], [b] -> [b d], [b]. Where the normal vanishes both are zero.
     """
@@ -125,37 +125,38 @@ def boundary_step(
     slope, direction = steepest_direction(backend, normal, p)
     size = xp.where(gap > 0, gap, -gap)
     length = divide(backend, size, slope, where=slope > 0, keep=True)
-    lacking = backend.stop_gradient(shortest - length)
-    length = length + xp.where(lacking > 0, lacking, xp.zeros_like(lacking))
+    missing = backend.stop_gradient(least - length)
+    length = length + xp.where(missing > 0, missing, xp.zeros_like(missing))
     return rearrange(length, "b -> b 1") * direction, slope
 
 
-def shortest_step(backend: Backend, x: Array, p: float) -> Array:
-    """The least length of a step for each example: [b d] -> [b]."""
-    return SHORTEST_STEP * backend.epsilon(x) * norm(backend, x, p)
+def least_step(backend: Backend, x: Array, p: float) -> Array:
+    """Return the least length of a step for each example: [b d] -> [b]."""
+    return LEAST_STEP_EPSILONS * backend.epsilon(x) * norm(backend, x, p)
 
 
 def make_task(
     backend: Backend, x: Array, clean: Array, label: Array | None, candidates: int, p: float
 ) -> tuple[Task, Array]:
-    """Each example's errand by its clean logits [b k], and whether it is measurable [b].
+    """Make the task of each example from its clean logits [b k]; also return where both are finite.
 
-    A right example is to leave its label (the predicted class if `label` is None) for any of the
-    other candidates, which the clean logits rank once; a wrong one is to reach its label.
+    A correctly classified example leaves its label (the predicted class if `label` is None) for any
+    of the other candidates, the classes of the highest clean logits. A misclassified one reaches
+    its label.
     """
     xp, depth = backend.xp, clean.shape[1]
     warn_if_probabilities(backend, clean)
     ranked = backend.rank(clean, min(candidates, depth))
     label = ranked[:, 0] if label is None else backend.index(label, depth, x)
-    right = ranked[:, 0] == label
-    targets = xp.where(rearrange(right, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1"))
+    correct = ranked[:, 0] == label
+    targets = xp.where(rearrange(correct, "b -> b 1"), ranked[:, 1:], rearrange(label, "b -> b 1"))
     task = Task(
-        x=x, label=label, leave=right, targets=targets, shortest=shortest_step(backend, x, p)
+        x=x, label=label, leave=correct, targets=targets, least_step=least_step(backend, x, p)
     )
     return task, xp.all(xp.isfinite(x), 1) & xp.all(xp.isfinite(clean), 1)
 
 
-def linearised_step(
+def find_nearest_step(
     backend: Backend,
     task: Task,
     shift: Array,
@@ -165,17 +166,18 @@ def linearised_step(
     *,
     from_x: bool = False,
 ) -> tuple[Array, Array, Array, Boundary]:
-    """From x + shift, or `from_x` from x, onto the boundary that is nearest as seen from x + shift.
+    """Find the step onto the boundary that is nearest as linearised at x + shift.
 
-    A right example's base class is its label, a wrong one's the highest other class at the iterate.
+    The step leads from x + shift or, with `from_x`, from x. To leave a label, the base class is the
+    label; to reach it, the base class is the highest other class at the iterate.
 
-    Shapes: shift [b d], logits [b k] -> step [b d], its slope and base [b], and the boundary.
+    Shapes: shift [b d], logits [b k] -> step [b d], its slope and base class [b], and the boundary.
     """
     xp = backend.xp
-    own = backend.one_hot(task.label, logits.shape[1], logits)
-    rival = xp.argmax(xp.where(own > 0, xp.zeros_like(logits) - math.inf, logits), 1)
-    base = xp.where(task.leave, task.label, rival)
+    is_label = backend.one_hot(task.label, logits.shape[1], logits)
+    others = xp.where(is_label > 0, xp.zeros_like(logits) - math.inf, logits)
+    base = xp.where(task.leave, task.label, xp.argmax(others, 1))
     contrasts = gap_cotangent(backend, task.targets, rearrange(base, "b -> b 1"), logits)
-    nearest = nearest_boundary(backend, shift, logits, fold, contrasts, p, from_x=from_x)
-    move, slope = boundary_step(backend, nearest.gap, nearest.normal, p, task.shortest)
-    return move, slope, base, nearest
+    nearest = find_nearest_boundary(backend, shift, logits, fold, contrasts, p, from_x=from_x)
+    step, slope = find_boundary_step(backend, nearest.gap, nearest.normal, p, task.least_step)
+    return step, slope, base, nearest

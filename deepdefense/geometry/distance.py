@@ -1,6 +1,6 @@
-"""How far the boundary is, as a function of the parameters: three ways to differentiate a distance.
+"""The distance to the boundary as a function of the parameters: three ways to differentiate it.
 
-Each takes what a search has found, all of it constant, and gives the length of the perturbation
+Each takes the result of a search, all of it constant, and returns the length of the perturbation
 without overshoot [b], differentiable in the model's parameters.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from einops import rearrange, reduce
 
 from deepdefense.geometry.arithmetic import divide
-from deepdefense.geometry.boundary import boundary_step, gap_cotangent, shortest_step
+from deepdefense.geometry.boundary import find_boundary_step, gap_cotangent, least_step
 from deepdefense.geometry.norms import dual, norm
 from deepdefense.geometry.search import SearchResult
 from deepdefense.seam.contract import Array, Backend, Forward
@@ -21,41 +21,43 @@ __all__ = ["chord_distance", "implicit_distance", "unrolled_distance"]
 
 class _Replay(NamedTuple):
     shift: Array  # [b d], differentiable
-    step: Array  # [b], how many were replayed
+    step: Array  # [b], how many steps were replayed
 
 
 class _ReplayTask(NamedTuple):
     x: Array  # [b d]
-    steps: Array  # [b], how many to replay
+    steps: Array  # [b], how many steps to replay
     bases: Array  # [b t]
     targets: Array  # [b t]
-    shortest: Array  # [b]
+    least_step: Array  # [b]
 
 
 def unrolled_distance(
     backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float, steps: int
 ) -> Array:
-    """||sum of the steps||_p, each step a function of the parameters: [b].
+    """Return ||sum of the steps||_p, each step a function of the parameters: [b].
 
-    The search has chosen the classes without a graph. Only the chosen gap and normal of each
-    step are replayed with one: the same value and gradient, at a fraction of the cost.
+    The search has chosen the classes without a graph. Only the chosen gap and normal of each step
+    are computed again, with a graph: the same value and gradient as differentiating the search, at
+    a fraction of the cost.
     """
+    xp = backend.xp
 
-    def step(state: _Replay, walk: _ReplayTask) -> tuple[_Replay, Array]:
-        logits, pull = backend.vjp(f, walk.x + state.shift)
-        direction = _chosen_contrast(backend, walk.bases, walk.targets, state.step, logits)
-        # Without a step to take, a zero direction keeps the example in the graph, at rest.
-        due = rearrange(state.step < walk.steps, "b -> b 1")
-        direction = backend.xp.where(due, direction, backend.xp.zeros_like(direction))
-        gap = reduce(logits * direction, "b k -> b", "sum")
-        move, _ = boundary_step(backend, gap, pull(direction), p, walk.shortest)
-        taken = _Replay(state.shift + move, state.step + 1)
-        return taken, taken.step < walk.steps
+    def step(state: _Replay, task: _ReplayTask) -> tuple[_Replay, Array]:
+        logits, pull = backend.vjp(f, task.x + state.shift)
+        contrast = _select_contrast(backend, task.bases, task.targets, state.step, logits)
+        # An example without a step left gets a zero contrast: it stays in the graph, unmoved.
+        due = rearrange(state.step < task.steps, "b -> b 1")
+        contrast = xp.where(due, contrast, xp.zeros_like(contrast))
+        gap = reduce(logits * contrast, "b k -> b", "sum")
+        move, _ = find_boundary_step(backend, gap, pull(contrast), p, task.least_step)
+        state = _Replay(state.shift + move, state.step + 1)
+        return state, state.step < task.steps
 
     replayed = backend.iterate(
         step,
-        _Replay(backend.xp.zeros_like(x), backend.xp.zeros_like(found.steps)),
-        _ReplayTask(x, found.steps, found.bases, found.targets, shortest_step(backend, x, p)),
+        _Replay(xp.zeros_like(x), xp.zeros_like(found.steps)),
+        _ReplayTask(x, found.steps, found.bases, found.targets, least_step(backend, x, p)),
         found.steps >= 0,
         steps=steps,
         differentiable=True,
@@ -66,7 +68,7 @@ def unrolled_distance(
 def implicit_distance(
     backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float
 ) -> Array:
-    """The distance found, with the gradient of the envelope theorem: [b].
+    """Return the distance found, with the gradient of the envelope theorem: [b].
 
     At b = x + r held fixed, d||r||_p = -dg(b) / ||grad g(b)||_q: one forward and one backward
     pass, no second derivative.
@@ -74,57 +76,54 @@ def implicit_distance(
     xp = backend.xp
     logits, pull = backend.vjp(f, x + found.shift, twice=False)
     last = xp.maximum(found.steps - 1, xp.zeros_like(found.steps))
-    direction = _chosen_contrast(backend, found.bases, found.targets, last, logits)
-    gap = reduce(logits * direction, "b k -> b", "sum")
-    slope = norm(backend, pull(direction), dual(p))
-    nearer = _towards(backend, gap, slope, found.steps > 0)
-    return found.length - nearer
+    contrast = _select_contrast(backend, found.bases, found.targets, last, logits)
+    gap = reduce(logits * contrast, "b k -> b", "sum")
+    slope = norm(backend, pull(contrast), dual(p))
+    return found.length - _differential(backend, gap, slope, found.steps > 0)
 
 
 def chord_distance(
     backend: Backend, f: Forward, x: Array, found: SearchResult, *, overshoot: float
 ) -> tuple[Array, Array]:
-    """The distance by the steps of `find_nearest_point`, and one more by the chord method: [b].
+    """Return the distance found by `find_nearest_point`, corrected by one step of the chord method.
 
-    With b = x + r, where the last step has landed, and w the normal it went along, kept,
+    With b = x + r the point found, and w the normal of the last step, used once more,
 
         length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q
 
-    with b held fixed: with one step two forward passes and one backward pass towards the input,
-    none of them differentiated twice. g is negative on the side of x. A length that is not
-    positive, after a step far beyond the boundary, is ||r||_p instead.
+    with b held fixed. With one step of the search this costs two forward passes and one backward
+    pass towards the input, and no second derivative. g is negative on the side of x. If the length
+    is not positive, because the step ended far beyond the boundary, it is ||r||_p instead.
 
-    Returns: the length [b], differentiable, and whether the overshoot makes up for what is left of
-    the way after the step, so that it is across [b].
+    Returns: the length [b], differentiable, and whether the example is across [b]: the overshoot
+    covers what is left of the distance after the last step.
     """
     xp = backend.xp
     logits = f(x + found.shift)
-    direction = gap_cotangent(backend, found.targets[:, 0], found.bases[:, 0], logits)
-    gap = reduce(logits * direction, "b k -> b", "sum")
-    rest = backend.stop_gradient(gap)
-    usable = (found.steps > 0) & xp.isfinite(rest)
-    rest = divide(backend, -rest, found.slope, where=usable)
-    step = found.length
-    length = xp.where(step + rest > 0, step + rest, step)
-    across = usable & (rest <= overshoot * step)
-    return length - _towards(backend, gap, found.slope, usable), across
+    contrast = gap_cotangent(backend, found.targets[:, 0], found.bases[:, 0], logits)
+    gap = reduce(logits * contrast, "b k -> b", "sum")
+    constant_gap = backend.stop_gradient(gap)
+    usable = (found.steps > 0) & xp.isfinite(constant_gap)
+    rest = divide(backend, -constant_gap, found.slope, where=usable)
+    length = xp.where(found.length + rest > 0, found.length + rest, found.length)
+    across = usable & (rest <= overshoot * found.length)
+    return length - _differential(backend, gap, found.slope, usable), across
 
 
-def _towards(backend: Backend, gap: Array, slope: Array, moved: Array) -> Array:
-    """0, with the gradient of gap / slope where there is a slope: [b], [b], [b] -> [b]."""
-    xp = backend.xp
-    usable = moved & (slope > 0) & xp.isfinite(slope)
+def _differential(backend: Backend, gap: Array, slope: Array, moved: Array) -> Array:
+    """Return 0 with the gradient of gap / slope where a slope exists: [b], [b], [b] -> [b]."""
+    usable = moved & (slope > 0) & backend.xp.isfinite(slope)
     return divide(backend, gap - backend.stop_gradient(gap), slope, where=usable)
 
 
-def _chosen_contrast(
+def _select_contrast(
     backend: Backend, bases: Array, targets: Array, step: Array, logits: Array
 ) -> Array:
-    """The cotangent of the gap that a given step went for: [b t], [b t], [b] -> [b k]."""
+    """Return the cotangent of the gap that a step closed: [b t], [b t], [b] -> [b k]."""
     xp = backend.xp
     slot = backend.one_hot(step, bases.shape[1], logits) > 0
     base, target = (
-        reduce(xp.where(slot, trace, xp.zeros_like(trace)), "b t -> b", "sum")
-        for trace in (bases, targets)
+        reduce(xp.where(slot, classes, xp.zeros_like(classes)), "b t -> b", "sum")
+        for classes in (bases, targets)
     )
     return gap_cotangent(backend, target, base, logits)

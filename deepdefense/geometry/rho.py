@@ -1,4 +1,4 @@
-"""How large a perturbation is, relative to what it perturbs."""
+"""The size of a perturbation relative to its example."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["rho"]
 
 @without_autograph
 def rho(delta: Array, x: Array, p: float = 2) -> Array:
-    """The size of each perturbation relative to its example.
+    """Return the size of each perturbation relative to its example.
 
     rho = ||delta||_p / ||x||_p, over the flattened example as the network takes it.
 

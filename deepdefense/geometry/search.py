@@ -1,9 +1,8 @@
-"""The walk to a decision boundary, by steps onto the nearest linearised one, in any p-norm.
+"""The search for a decision boundary by steps onto the nearest linearised one, in any p-norm.
 
 `search_boundary` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched.
-The attack and the Deep Defense penalty share it. The penalty also reaches the true label of a
-misclassified example by it. `deepdefense.geometry.nearest_point` is another search with the same
-steps.
+The attack and the Deep Defense penalty share it; the penalty also lets misclassified examples reach
+their label. `deepdefense.geometry.nearest_point` is another search with the same kind of step.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from einops import rearrange, reduce, repeat
 from deepdefense.geometry.boundary import (
     Boundary,
     Task,
-    boundary_step,
-    linearised_step,
+    find_boundary_step,
+    find_nearest_step,
     make_task,
 )
 from deepdefense.geometry.bounds import Box
@@ -25,31 +24,25 @@ from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
 __all__ = ["SearchResult", "search_boundary"]
 
-# What a bound cuts off a step is made up for if the step is no longer than this share of the way so
-# far: the next linearisation would differ little from this one. More of it saves more of them, and
-# what is made up for makes the way longer.
-NEARLY = 0.1
+# If clipping shortened a step, correct it at once, but only for small steps (at most this share of
+# the path so far), where a new linearisation would change little. A larger share saves more
+# gradients, but makes the path longer.
+CORRECTED_STEP = 0.1
 
-
-# The share of the overshoot that is kept for carrying such an example across.
-ACROSS = 0.1
+# The correction leaves this share of the overshoot unused: it carries the example across.
+RESERVED_OVERSHOOT = 0.1
 
 
 class SearchResult(NamedTuple):
-    """Where a search has come to, per example; t is the cap on the steps.
+    """The state and the result of a search, per example; t is the largest number of steps."""
 
-    `shift` [b d]: the sum of the steps, without overshoot; `length` [b]: its p-norm; `slope` [b]:
-    ||w||_q of the last step's normal; `steps`, `success` [b]; `bases` and `targets` [b t]: the two
-    classes whose boundary each step went for.
-    """
-
-    shift: Array
-    length: Array
-    slope: Array
-    steps: Array
-    success: Array
-    bases: Array
-    targets: Array
+    shift: Array  # [b d], the sum of the steps, without overshoot
+    length: Array  # [b], its p-norm
+    slope: Array  # [b], ||w||_q of the last step's normal w
+    steps: Array  # [b], how many were taken
+    success: Array  # [b]
+    bases: Array  # [b t], the base class of each step
+    targets: Array  # [b t], the class on the other side of its boundary
 
 
 def search_boundary(
@@ -65,58 +58,56 @@ def search_boundary(
     box: Box | None = None,
     reach: bool = False,
 ) -> tuple[SearchResult, Array, Array]:
-    """Walk every example to a decision boundary by steps onto the nearest linearised one.
+    """Move every example to a decision boundary by steps onto the nearest linearised one.
 
-    A right example leaves its label (the predicted class if `label` is None) for the nearest of
-    the other candidates. A wrong one stays where it is or, with `reach`, walks to its label.
-    Points stay in the `box`, if there is one: each is moved to its nearest point there.
+    A correctly classified example leaves its label (the predicted class if `label` is None) for the
+    nearest of the other candidates. A misclassified one stays where it is or, with `reach`, moves
+    to its label. With a `box`, every iterate is clipped to it.
 
-    Shapes: x [b d], label [b] -> `SearchResult`, right [b], finite [b]. An example whose input or
+    Shapes: x [b d], label [b] -> `SearchResult`, correct [b], finite [b]. An example whose input or
     logits are not finite is neither moved nor successful. All results are constants.
     """
     xp = backend.xp
     x = backend.stop_gradient(x)
     task, finite = make_task(backend, x, backend.forward(f, x), label, candidates, p)
 
-    def within(point: Array) -> Array:
+    def clip(point: Array) -> Array:
         return point if box is None else box.clip(point)
 
     def step(state: SearchResult, task: Task) -> tuple[SearchResult, Array]:
         point = task.x + state.shift
         logits, fold = backend.class_gradients(f, point)
-        move, slope, base, nearest = linearised_step(
-            backend, task, state.shift, logits, _kept_in(box, point, fold, p), p
+        move, slope, base, nearest = find_nearest_step(
+            backend, task, state.shift, logits, _mask_outward(box, point, fold, p), p
         )
         shift = state.shift + move
         if box is not None:
-            shift = _within(backend, box, task, state, shift, nearest, p, overshoot)
-        # Where the slope is next to nothing the step may overflow: there is no boundary in sight.
+            shift = _clip_step(backend, box, task, state, shift, nearest, p, overshoot)
+        # Where the slope is almost 0 the step may overflow: that counts as no boundary.
         length = norm(backend, shift, p)
         exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
-        logits = backend.forward(f, within(task.x + (1 + overshoot) * shift))
-        success = ((xp.argmax(logits, 1) == task.label) != task.leave) & xp.all(
-            xp.isfinite(logits), 1
-        )
+        logits = backend.forward(f, clip(task.x + (1 + overshoot) * shift))
+        is_label = xp.argmax(logits, 1) == task.label
+        success = (is_label != task.leave) & xp.all(xp.isfinite(logits), 1)
         slot = backend.one_hot(state.steps, steps, logits) > 0
-        taken = SearchResult(
+        target = xp.argmax(nearest.contrast, 1)
+        state = SearchResult(
             shift=shift,
             length=xp.where(exists, length, state.length),
             slope=slope,
             steps=xp.where(exists, state.steps + 1, state.steps),
             success=success,
             bases=xp.where(slot, rearrange(base, "b -> b 1"), state.bases),
-            targets=xp.where(
-                slot, rearrange(xp.argmax(nearest.contrast, 1), "b -> b 1"), state.targets
-            ),
+            targets=xp.where(slot, rearrange(target, "b -> b 1"), state.targets),
         )
-        return taken, exists & ~success
+        return state, exists & ~success
 
     none = xp.zeros_like(task.label)
     start = SearchResult(
         shift=xp.zeros_like(x),
-        length=xp.zeros_like(task.shortest),
-        slope=xp.zeros_like(task.shortest),
+        length=xp.zeros_like(task.least_step),
+        slope=xp.zeros_like(task.least_step),
         steps=none,
         success=finite & ~task.leave & (not reach),
         bases=repeat(none, "b -> b t", t=steps),
@@ -126,22 +117,22 @@ def search_boundary(
     return backend.iterate(step, start, task, active, steps=steps), task.leave, finite
 
 
-def _kept_in(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
-    """For p < 2, gradients without what leads out of the box.
+def _mask_outward(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
+    """For p < 2, set components of the gradients that lead out of the box to 0.
 
-    Such a step goes along few coordinates, for p = 1 along one, and where those are at their bound
-    a search would stand still. For p >= 2 it goes on with the others.
+    Such a step moves few coordinates (for p = 1, one), and if those are at their bound the search
+    would stand still. For p >= 2 the other coordinates move on.
     """
     if box is None or p >= 2:
         return fold
     return lambda step, state, contrasts: fold(
-        lambda state, some, normals: step(state, some, box.mask_outward_each(point, normals)),
+        lambda state, chunk, normals: step(state, chunk, box.mask_outward_each(point, normals)),
         state,
         contrasts,
     )
 
 
-def _within(
+def _clip_step(
     backend: Backend,
     box: Box,
     task: Task,
@@ -151,18 +142,20 @@ def _within(
     p: float,
     overshoot: float,
 ) -> Array:
-    """Where a step that would come to x + shift comes to in the box: [b d] -> [b d], without x.
+    """Clip the step to x + shift to the box, and correct it if it is small: [b d] -> [b d].
 
-    What a bound cuts off leaves it short of the plane, and the search goes on from there. After a
-    small step (`NEARLY`) it need not: the step goes on once, the shortest way among coordinates
-    that are not at their bound, until all of the overshoot but the last (`ACROSS`) meets the plane.
+    A clipped step stops short of the plane, and the next step starts there. A small step
+    (`CORRECTED_STEP`) is corrected: it moves on once, the shortest way along the coordinates that
+    are not at their bound, until the point with all but the reserve of the overshoot
+    (`RESERVED_OVERSHOOT`) meets the plane.
     """
     xp = backend.xp
-    small = plane.distance <= NEARLY * state.length
+    small = plane.distance <= CORRECTED_STEP * state.length
     shift = box.clip(task.x + shift) - task.x
-    tried = box.clip(task.x + (1 + (1 - ACROSS) * overshoot) * shift)
-    gap = plane.gap + reduce(plane.normal * (tried - task.x - state.shift), "b d -> b", "sum")
-    none = xp.zeros_like(gap)
-    free = box.mask_outward(tried, plane.normal)
-    more, _ = boundary_step(backend, xp.where(small & (gap < 0), gap, none), free, p, none)
-    return box.clip(task.x + shift + more) - task.x
+    point = box.clip(task.x + (1 + (1 - RESERVED_OVERSHOOT) * overshoot) * shift)
+    gap = plane.gap + reduce(plane.normal * (point - task.x - state.shift), "b d -> b", "sum")
+    zero = xp.zeros_like(gap)
+    normal = box.mask_outward(point, plane.normal)
+    rest = xp.where(small & (gap < 0), gap, zero)
+    correction, _ = find_boundary_step(backend, rest, normal, p, zero)
+    return box.clip(task.x + shift + correction) - task.x

@@ -17,9 +17,9 @@ from einops import rearrange, reduce
 from deepdefense.attacks.common.losses import Loss, loss_gradient, margin
 from deepdefense.errors import InputError
 from deepdefense.geometry.boundary import (
-    boundary_step,
+    find_boundary_step,
+    find_nearest_boundary,
     gap_cotangent,
-    nearest_boundary,
 )
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.call import Call, open_call
@@ -162,9 +162,9 @@ class Problem:
         else:
             ranked = backend.rank(logits, min(candidates, depth))
             contrasts = gap_cotangent(backend, ranked[:, 1:], rearrange(label, "b -> b 1"), logits)
-        near = nearest_boundary(backend, x, logits, fold, contrasts, p)
+        near = find_nearest_boundary(backend, x, logits, fold, contrasts, p)
         shortest = xp.zeros_like(near.gap)
-        move, slope = boundary_step(backend, near.gap, near.normal, p, shortest)
+        move, slope = find_boundary_step(backend, near.gap, near.normal, p, shortest)
         size = norm(backend, x, p)
         fallback = 0.1 * xp.where(size > 0, size, xp.ones_like(size))
         distance = norm(backend, move, p)
