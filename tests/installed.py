@@ -1,4 +1,4 @@
-"""Run by `nox -s wheel` on an installed wheel, from another folder: what must hold there."""
+"""Check an installed wheel from another folder; `nox -s wheel` and `nox -s release` run this."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from importlib.metadata import files
 from pathlib import Path
 
 import numpy as np
+
+ROOT = Path(__file__).parent.parent
 
 
 def main(frameworks: list[str]) -> None:
@@ -22,7 +24,9 @@ def main(frameworks: list[str]) -> None:
     backends = [f"deepdefense_{name}" for name in (*frameworks, "numpy")]
     for package in ("deepdefense", *backends):
         assert f"{package}/py.typed" in shipped, f"{package} ships no py.typed"
-    assert "deepdefense/app/pages/report.html.j2" in shipped, "the page's template is not shipped"
+    pages = ROOT / "deepdefense" / "app" / "pages"
+    for file in (*pages.glob("*.j2"), *pages.glob("*.css")):
+        assert file.relative_to(ROOT).as_posix() in shipped, f"{file.name} is not shipped"
 
     known = {"numpy": True, "torch": False, "jax": False, "tensorflow": False}
     assert dd.available_backends() == known, dd.available_backends()
