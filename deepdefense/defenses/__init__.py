@@ -1,1 +1,1 @@
-"""What training minimises: Deep Defense, and the defences it is compared with."""
+"""The objectives of training: Deep Defense, and the defences it is compared with."""

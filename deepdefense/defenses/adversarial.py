@@ -1,4 +1,4 @@
-"""Adversarial training: on steps of the fast gradient sign, on DeepFool's and on PGD's examples."""
+"""Adversarial training on perturbations by FGSM, by DeepFool and by PGD."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AdversarialTraining(MixedCrossEntropy):
     )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """The examples, a step away from their labels; those missed already stay as they are."""
+        """Return the examples after one FGSM step; a misclassified example is not moved."""
         return (fgsm(model, x, y, eps=self.eps).x,)
 
 
@@ -50,8 +50,8 @@ class AdversarialTraining(MixedCrossEntropy):
 class DeepFoolTraining(MixedCrossEntropy):
     """alpha CE(x) + (1 - alpha) CE(x + D), D by DeepFool from the predicted class.
 
-    The paper's comparison trains on perturbed examples alone (alpha = 0), for five epochs more at
-    half of the learning rate.
+    The paper compares with training on perturbed examples alone (alpha = 0), for five more epochs
+    at half the learning rate.
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool", section 4.2.
     """
@@ -65,8 +65,8 @@ class DeepFoolTraining(MixedCrossEntropy):
     )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """The examples across their nearest boundary."""
-        found = deepfool(
+        """Return DeepFool's perturbed examples."""
+        perturbation = deepfool(
             model,
             x,
             p=self.p,
@@ -74,7 +74,7 @@ class DeepFoolTraining(MixedCrossEntropy):
             overshoot=self.overshoot,
             candidates=self.candidates,
         )
-        return (found.x,)
+        return (perturbation.x,)
 
 
 @document_settings
@@ -93,6 +93,8 @@ class PGDTraining(MixedCrossEntropy):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Points of the ball that fool, or where the descent came to."""
-        found = pgd(model, x, y, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds)
-        return (found.x,)
+        """Return PGD's perturbed examples, whether or not they are misclassified."""
+        perturbation = pgd(
+            model, x, y, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds
+        )
+        return (perturbation.x,)

@@ -1,4 +1,4 @@
-"""Declarations of settings that several defenses share: those of the attacks they train on."""
+"""Declarations of settings that several defences share: those of the attacks they train on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deepdefense.seam.settings import real_number, whole_number
 __all__ = ["BALL_NORM", "BALL_RADIUS", "BOUNDS", "CLEAN_WEIGHT", "DESCENT_STEPS"]
 
 
-def _ball_order(name: str, value: Any) -> Any:
+def _check_ball_norm(name: str, value: Any) -> Any:
     check_ball_order(value)
     return value
 
@@ -19,15 +19,11 @@ def _ball_order(name: str, value: Any) -> Any:
 # Each is the help and the check of a setting: `eps: float = setting(0.1, *BALL_RADIUS)`.
 CLEAN_WEIGHT = ("weight of the unperturbed examples, less than 1", real_number(0, below=1))
 
-
 BALL_RADIUS = ("radius of the ball, in the units of x", real_number(0))
 
-
-BALL_NORM = ("order of the norm, 2 or inf", _ball_order)
-
+BALL_NORM = ("order of the norm, 2 or inf", _check_ball_norm)
 
 DESCENT_STEPS = ("steps of the descent, each of length 2.5 eps / steps", whole_number(1))
-
 
 BOUNDS = (
     "(low, high), the range of perturbed examples: numbers, or arrays of an example's shape",

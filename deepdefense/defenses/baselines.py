@@ -1,4 +1,4 @@
-"""Other defences, to see where Deep Defense stands: each is an objective of training.
+"""Other defences, to compare Deep Defense with: each is an objective of training.
 
 >>> from deepdefense.defenses.baselines import AdversarialTraining
 >>> AdversarialTraining(eps=0.1).alpha

@@ -1,4 +1,4 @@
-"""Settings from the network itself, measured before training: nothing has to be searched."""
+"""Calibration: c and d of the penalty from the network's rho before training, without a search."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from deepdefense.seam.validation import check_labels, check_number
 
 __all__ = ["calibrate", "fit_penalty"]
 
-# c rho of the median example before training. As rho doubles or trebles while it is trained, c rho
-# goes through what the paper's settings have (2.8 for its MLP, 5.1 for LeNet) from below.
+# c rho of the median example before training. Training increases rho by a factor of two or three,
+# so c rho passes the values of the paper's settings (2.8 for its MLP, 5.1 for LeNet) from below.
 STEEPNESS = 1.5
 
-
-# d / c, the paper's for MNIST: 5 / 25.
+# The paper's d / c for MNIST: 5 / 25.
 D_OVER_C = 0.2
-
 
 CALIBRATION_EXAMPLES = 1000
 
@@ -38,28 +36,30 @@ def calibrate(
     steepness: float = STEEPNESS,
     seed: int = 0,
 ) -> DeepDefense:
-    """The penalty with c and d that fit the network: c = steepness / median rho_p, d = c / 5.
+    """Return the penalty with c and d that fit the network.
 
-    The exponents c rho and d rho have no unit; what they should be for data and networks of any
-    kind is known (of order 1), while c = 25 fits an image of MNIST and not one of CIFAR-10.
+        c = steepness / median rho_p,    d = c / 5
+
+    The exponents c rho and d rho have no unit and should be of order 1 for any data and network.
+    The same c, however, does not fit all data: c = 25 fits images of MNIST, not those of CIFAR-10.
 
     Args:
         model: a trained classifier of any framework.
         x: training examples [n ...], of which 1,000 are measured.
         y: their labels [n].
-        defense: every other setting; `DeepDefense()` unless given.
-        steepness: c rho of the median example before training. Less of it makes a network more
-            robust, and costs more accuracy: 1 is for much robustness, 3 for little loss.
-        seed: draws the examples.
+        defense: the penalty whose other settings to keep; `DeepDefense()` unless given.
+        steepness: c rho of the median example before training. A smaller value makes the network
+            more robust and costs more accuracy: 1 favours robustness, 3 accuracy.
+        seed: the seed of the random choice of examples.
 
     Raises:
-        InputError: the network has no finite rho to speak of.
+        InputError: DeepFool finds no boundary, so there is no rho to calibrate with.
 
     >>> from deepdefense_numpy.networks import TinyNetwork
     >>> rng = np.random.default_rng(0)
     >>> network, x = TinyNetwork.draw(rng, [4, 8, 3], "tanh"), rng.normal(size=(50, 4))
-    >>> found = calibrate(network, x, network(x).argmax(1))
-    >>> found.c / found.d
+    >>> defense = calibrate(network, x, network(x).argmax(1))
+    >>> defense.c / defense.d
     5.0
     """
     backend = backend_for(model, x)
@@ -87,11 +87,16 @@ def fit_penalty(
     steepness: float = STEEPNESS,
     like: Any = None,
 ) -> DeepDefense:
-    """`calibrate`, once the backend is known, and data are the host's; `like` is `measure`'s."""
+    """Calibrate a checked penalty on examples in host memory: the second half of `calibrate`.
+
+    `like` is that of `measure_rho`.
+    """
     rows = np.random.default_rng((seed, 2)).permutation(len(x))[:CALIBRATION_EXAMPLES]
     options = {**RHO_ATTACK, "candidates": defense.candidates}
-    found = measure_rho(model, x[rows], y[rows], backend=backend, like=like, p=defense.p, **options)
-    usable = found.rho[found.success & (found.rho > 0)]
+    measurement = measure_rho(
+        model, x[rows], y[rows], backend=backend, like=like, p=defense.p, **options
+    )
+    usable = measurement.rho[measurement.success & (measurement.rho > 0)]
     if not len(usable):
         raise InputError(
             "c cannot be fitted to this network: DeepFool finds no boundary around its examples "

@@ -30,27 +30,26 @@ from deepdefense.seam.settings import (
 )
 from deepdefense.seam.training import Losses
 
-__all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms"]
+__all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms", "penalty_from_rho"]
 
 GRADIENTS = ("unrolled", "implicit", "chord")
 
-
-# Beyond this exponent the penalty of a wrong example goes on along its tangent: d * rho = 10 is a
-# perturbation of twice the input's own norm (d = 5), and exp(89) overflows float32.
+# Above this exponent the penalty of a misclassified example is linear, because exp(89) overflows
+# float32. With d = 5 the exponent 10 means a perturbation twice as long as the input.
 LARGEST_EXPONENT = 10.0
 
-
-# What `DeepDefense.fast` and the command line's --fast set.
+# The settings of `DeepDefense.fast` and of the command line's --fast.
 FAST: Mapping[str, Any] = {"gradient": "chord", "candidates": 2, "steps": 1}
 
 
 class Terms(NamedTuple):
-    """The penalty of each example [b] and what it is made of.
+    """The penalty of each example [b], and what it is computed from.
 
     `penalty` and `rho` are differentiable in the model's parameters; `correct`, `success` and
-    `steps` are constants. `measured` is False for an example that has no rho: one whose input or
-    logits are not finite, or whose input is all zero, has penalty 0; one with no boundary in sight
-    (every gradient vanishes) has rho 0. In either case its gradient is 0.
+    `steps` are constants. `measured` is False for an example without a rho, whose gradient is 0:
+
+    - An example whose input or logits are not finite, or whose input is all zero, has penalty 0.
+    - An example for which no boundary was found, because every gradient vanishes, has rho 0.
     """
 
     penalty: Array
@@ -61,6 +60,24 @@ class Terms(NamedTuple):
     measured: Array
 
 
+def penalty_from_rho(
+    backend: Backend, rho: Array, correct: Array, *, lam: float, c: float, d: float
+) -> Array:
+    """Return the penalty of each example: rho [b], correct [b] -> [b].
+
+        penalty = lam exp(-c rho)   for a correctly classified example
+        penalty = lam exp(+d rho)   for a misclassified one
+
+    The formula is here alone: to change the shape of the penalty, change this function. Above
+    `LARGEST_EXPONENT` the second line continues along its tangent.
+    """
+    xp = backend.xp
+    exponent = xp.where(correct, -c * rho, d * rho)
+    beyond = exponent - LARGEST_EXPONENT
+    excess = xp.where(beyond > 0, beyond, xp.zeros_like(beyond))
+    return lam * xp.exp(exponent - excess) * (1 + excess)
+
+
 @without_autograph
 @document_settings
 @dataclass(frozen=True)
@@ -69,12 +86,13 @@ class DeepDefense(Objective):
 
     With D the perturbation that `deepfool` finds for x, and rho = ||D||_p / ||x||_p,
 
-        penalty = lam exp(-c rho)   for a rightly classified example, whose D leads away from y,
+        penalty = lam exp(-c rho)   for a correctly classified example, whose D leads away from y,
         penalty = lam exp(+d rho)   for a misclassified one, whose D leads to y.
 
-    Added to the cross-entropy it drives boundaries away from right examples and towards wrong ones.
-    c rho should be of order 1 to 6, so c grows as the data's typical rho shrinks; `calibrate`
-    measures it. A network that is wrong on a fifth of its data got 0.5 (docs/study.md).
+    Added to the cross-entropy, it moves boundaries away from correctly classified examples and
+    towards misclassified ones. c rho should be of order 1 to 6, so data with a smaller typical rho
+    need a larger c; `calibrate` measures it. The experiments on CIFAR-10, where the network
+    misclassifies up to a fifth of the examples, use 0.5 (docs/study.md).
 
     `gradient` is how the distance is differentiated.
 
@@ -144,13 +162,13 @@ class DeepDefense(Objective):
 
     @classmethod
     def fast(cls, **changes: Any) -> DeepDefense:
-        """The penalty at the least cost: one step towards the runner-up, the rest by the chord.
+        """Return the cheapest penalty: one step towards the runner-up, then a chord.
 
-        ``DeepDefense(gradient="chord", candidates=2, steps=1)``, and any other setting by name. A
-        step of training then takes about three plain ones, instead of ten and more. The distance
-        is an approximation, exact on linear networks whose runner-up is the nearest class; what it
-        saves and what comes of it is measured in docs/cost.md. More `steps` come nearer to the
-        nearest point, which DeepFool passes by, at two thirds of a plain step each.
+        This is ``DeepDefense(gradient="chord", candidates=2, steps=1)``, with any other setting by
+        name. The distance is an approximation. It is exact for linear networks on which the
+        runner-up is the nearest class. More `steps` come closer to the nearest point of the
+        boundary, which DeepFool's path misses. docs/cost.md has the time that the preset saves and
+        the error that it makes.
 
         >>> DeepDefense.fast(c=12.0).gradient
         'chord'
@@ -158,61 +176,60 @@ class DeepDefense(Objective):
         return cls(**{**FAST, **changes})
 
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
-        """The penalty of each example, lam included: [b ...], [b] -> [b]."""
+        """Return the penalty of each example, lam included: [b ...], [b] -> [b]."""
         return self.terms(model, x, y).penalty
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """The mean cross-entropy of the model as it trains, and the mean penalty."""
+        """Return the mean cross-entropy of the model in training mode, and the mean penalty."""
         xp, logits = backend.xp, forward(x)
         labels = backend.index(y, logits.shape[1], x)
         entropy = mean_cross_entropy(backend, logits, labels)
         terms = self.terms(model, x, labels)
         penalty = reduce(terms.penalty, "b ->", "mean")
         zeros = xp.zeros_like(terms.penalty)
-        failed = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
+        unfinished = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
+        # A product with a one-hot matrix converts the integer steps in every framework.
         numbers = backend.asarray([float(number) for number in range(self.steps + 1)], zeros)
-        taken = backend.one_hot(terms.steps, self.steps + 1, zeros)
-        iterations = einsum(taken, numbers, "b t, t -> b")
+        one_hot = backend.one_hot(terms.steps, self.steps + 1, zeros)
+        iterations = einsum(one_hot, numbers, "b t, t -> b")
         return Losses(
-            entropy + penalty, entropy, penalty, failed, reduce(iterations, "b ->", "mean")
+            entropy + penalty, entropy, penalty, unfinished, reduce(iterations, "b ->", "mean")
         )
 
     @without_autograph
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
-        """The penalty with all that it is made of, per example."""
+        """Return the penalty of each example, and what it is computed from: [b ...], [b]."""
         # Rounding may move augmented examples out of the bounds, so their range is not checked.
         with open_call(model, x, y, bounds=self.bounds, check_examples=False) as call:
             backend, f, flat = call.backend, call.f, call.x
             xp = backend.xp
-            found, correct, finite = self._search(backend, f, flat, y, call.box)
-            # An example without a prediction would put NaN in the gradient even when masked out.
+            result, correct, finite = self._find_boundary(backend, f, flat, y, call.box)
+            # A non-finite example would put NaN in the gradient even when it is masked out.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
-            length, success = self._length(backend, f, flat, found)
+            length, success = self._differentiate_length(backend, f, flat, result)
             distance = (1 + self.overshoot) * length
 
         scale = norm(backend, flat, self.p)
         rho = divide(backend, distance, scale, where=scale != 0)
-        exponent = xp.where(correct, -self.c * rho, self.d * rho)
-        beyond = exponent - LARGEST_EXPONENT
-        excess = xp.where(beyond > 0, beyond, xp.zeros_like(beyond))
-        penalty = self.lam * xp.exp(exponent - excess) * (1 + excess)
-        counted = finite & (scale > 0)
+        penalty = penalty_from_rho(backend, rho, correct, lam=self.lam, c=self.c, d=self.d)
+        counts = finite & (scale > 0)
         if self.unfinished == "drop":
-            counted = counted & success
+            counts = counts & success
         return Terms(
-            penalty=xp.where(counted, penalty, xp.zeros_like(penalty)),
+            penalty=xp.where(counts, penalty, xp.zeros_like(penalty)),
             rho=rho,
             correct=correct,
             success=success,
-            steps=found.steps,
-            measured=finite & (scale > 0) & (found.steps > 0),
+            steps=result.steps,
+            measured=finite & (scale > 0) & (result.steps > 0),
         )
 
-    def _search(
+    def _find_boundary(
         self, backend: Backend, f: Forward, x: Array, y: Array, box: Box | None
     ) -> tuple[SearchResult, Array, Array]:
+        """Return the search's result, and which examples [b] are correct, and finite."""
         settings: dict[str, Any] = {
             "p": self.p,
             "steps": self.steps,
@@ -223,13 +240,13 @@ class DeepDefense(Objective):
             return find_nearest_point(backend, f, x, y, box=box, **settings)
         return search_boundary(backend, f, x, y, reach=True, **settings)
 
-    def _length(
-        self, backend: Backend, f: Forward, x: Array, found: SearchResult
+    def _differentiate_length(
+        self, backend: Backend, f: Forward, x: Array, result: SearchResult
     ) -> tuple[Array, Array]:
-        """The length [b] of what was found, differentiable, and whether it is across [b]."""
+        """Return the differentiable length [b] of the perturbation, and its success [b]."""
         if self.gradient == "unrolled":
-            length = unrolled_distance(backend, f, x, found, p=self.p, steps=self.steps)
-            return length, found.success
+            length = unrolled_distance(backend, f, x, result, p=self.p, steps=self.steps)
+            return length, result.success
         if self.gradient == "implicit":
-            return implicit_distance(backend, f, x, found, p=self.p), found.success
-        return chord_distance(backend, f, x, found, overshoot=self.overshoot)
+            return implicit_distance(backend, f, x, result, p=self.p), result.success
+        return chord_distance(backend, f, x, result, overshoot=self.overshoot)

@@ -1,4 +1,4 @@
-"""What the methods of adversarial training share: a cross-entropy at x, and one at other points."""
+"""The base of adversarial training: the cross-entropy at the examples and at perturbed ones."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["MixedCrossEntropy"]
 @document_settings
 @dataclass(frozen=True)
 class MixedCrossEntropy(Objective):
-    """alpha CE(x) + (1 - alpha) CE(x'), with the points x' that a subclass makes of x."""
+    """alpha CE(x) + (1 - alpha) CE(x'); a subclass computes the points x' from x."""
 
     alpha: float = setting(0.5, *CLEAN_WEIGHT)
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """The two cross-entropies; the penalty is what the points add to that of the examples."""
+        """Return the weighted sum; the penalty is the weighted sum minus the first term's CE(x)."""
         clean = mean_cross_entropy(backend, forward(x), y)
         (point,) = points
         total = self.alpha * clean + (1 - self.alpha) * mean_cross_entropy(

@@ -22,12 +22,13 @@ __all__ = ["MMA"]
 @document_settings
 @dataclass(frozen=True)
 class MMA(MixedCrossEntropy):
-    """alpha CE(x) + (1 - alpha) CE(x'), x' where the margin ends: at the boundary, or d_max away.
+    """alpha CE(x) + (1 - alpha) CE(x'), x' at the boundary, or at distance d_max.
 
-    A rightly classified example is trained at its nearest point of the boundary, which is how its
-    margin grows (the envelope theorem), or on the sphere of radius d_max on the way there; a
-    misclassified one as it is. The paper finds the point by an adaptive search along PGD's line;
-    here it is DDN's for the 2-norm, and FMN's for the maximum norm.
+    For a correctly classified example, x' is the nearest point of the boundary: by the envelope
+    theorem, training there increases the margin. If that point is further away than d_max, x' is
+    the point towards it at distance d_max. For a misclassified example, x' = x. The paper finds
+    the nearest point by an adaptive search along the line of PGD's perturbation; this class uses
+    DDN for the 2-norm and FMN for the maximum norm.
 
     Source: Ding et al. (2020), "MMA training: direct input space margin maximization through
     adversarial training", algorithm 1.
@@ -40,12 +41,12 @@ class MMA(MixedCrossEntropy):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Points of the boundary, or on the way there at distance d_max."""
+        """Return points of the boundary, or towards it at distance d_max."""
         if self.p == 2:
-            found = ddn(model, x, y, steps=self.steps, bounds=self.bounds)
+            perturbation = ddn(model, x, y, steps=self.steps, bounds=self.bounds)
         else:
-            found = fmn(model, x, y, steps=self.steps, p=self.p, bounds=self.bounds)
+            perturbation = fmn(model, x, y, steps=self.steps, p=self.p, bounds=self.bounds)
         backend = backend_of(x)
-        flat = rearrange(found.delta, "b ... -> b (...)")
+        flat = rearrange(perturbation.delta, "b ... -> b (...)")
         limited = project_ball(backend, flat, 0 * flat[:, 0] + self.d_max, self.p)
         return (x + backend.xp.reshape(limited, tuple(x.shape)),)

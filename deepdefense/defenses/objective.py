@@ -1,4 +1,4 @@
-"""What training minimises: the cross-entropy, and what each method of a defence adds to it."""
+"""The objective of training: the mean cross-entropy. Each defence overrides parts of it."""
 
 from __future__ import annotations
 
@@ -18,50 +18,55 @@ __all__ = ["Objective", "make_loss_function", "mean_cross_entropy"]
 
 
 def mean_cross_entropy(backend: Backend, logits: Array, y: Array) -> Array:
-    """The mean cross-entropy, and nothing more: logits [b k], labels [b] -> a scalar."""
+    """Return the mean cross-entropy: logits [b k], labels [b] -> a scalar."""
     labels = backend.index(y, logits.shape[1], logits)
     return reduce(backend.softmax_cross_entropy(logits, labels), "b ->", "mean")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Plain training; a method of a defence overrides what it changes.
+    """Plain training, and the base class of every defence.
 
-    A step of training asks for `points`, takes the gradient of `losses`, moves the weights, and
-    replaces them by what `constrain` makes of them. Two of equal settings are equal, so that a
-    step is compiled once.
+    A training step computes `points`, differentiates `losses`, updates the weights, and replaces
+    those that `constrain` returns. A defence overrides one or more of these methods. Objectives
+    with equal settings compare equal, so a step is compiled only once.
     """
 
     def __post_init__(self) -> None:
         check_settings(self)
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Arrays for `losses`, made of a batch by the model as it stands: constants of the step.
+        """Return the arrays that `losses` needs besides the batch, such as perturbed examples.
 
-        Attacks run here and not inside of the step, which a framework may compile: they draw from
-        the values of the examples, and stop early.
+        They are constants of the step. Attacks run here, and not in `losses`, which a framework may
+        compile: attacks need concrete values, because they draw at random and stop early.
         """
         return ()
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """The terms for examples [b ...] and labels [b], differentiable in the parameters.
+        """Return the loss terms for examples [b ...] and labels [b].
 
-        `forward` is the model as it trains (dropout and batch statistics at work), `model` itself.
+        They are differentiable in the parameters. `forward` calls the model in training mode, with
+        dropout and batch statistics; `model` is the model itself.
         """
         entropy = mean_cross_entropy(backend, forward(x), y)
         zero = backend.stop_gradient(entropy) * 0
         return Losses(entropy, entropy, zero, zero, zero)
 
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        """What some parameters become after a step, by name; both in PyTorch's layout."""
+        """Return new values for some of the parameters, by name, after a step.
+
+        The arrays of `weights`, and those returned, have PyTorch's layout.
+        """
         return {}
 
     def objective(self, model: Model, x: Array, y: Array, *points: Array) -> Array:
-        """What to minimise in a loop of one's own, of the model as it stands: a scalar.
+        """Return the total loss, a scalar, for a training loop of your own.
 
-        Its `points` are made of the batch, or given: inside of a compiled function they must be.
+        The model is called in its current mode. `points` are computed from the batch unless given.
+        Inside a compiled function they must be given.
         """
         backend = backend_of(x, model=model, labels=y)
         check_labels(y, x)
@@ -71,18 +76,21 @@ class Objective:
             check_logits(logits, x)
             return logits
 
-        given = points or self.points(model, x, y)
-        return self.losses(backend, forward, model, x, y, *given).total
+        points = points or self.points(model, x, y)
+        return self.losses(backend, forward, model, x, y, *points).total
 
     @property
     def has_constraint(self) -> bool:
-        """Whether `constrain` changes anything."""
+        """Return whether the class overrides `constrain`."""
         return type(self).constrain is not Objective.constrain
 
 
 @cache
 def make_loss_function(backend: Backend, objective: Objective) -> LossFunction:
-    """The losses of an objective; the same function for equal arguments, so compiled once."""
+    """Return the objective's losses as a function of model and batch.
+
+    Equal arguments return the same function, so a framework compiles it only once.
+    """
 
     def loss(forward: Forward, model: Model, x: Array, y: Array, *points: Array) -> Losses:
         return objective.losses(backend, forward, model, x, y, *points)

@@ -20,13 +20,13 @@ __all__ = ["Parseval"]
 class Parseval(Objective):
     """Plain training that keeps the rows of every weight matrix nearly orthonormal.
 
-    After each step W <- (1 + beta) W - beta W W^T W, a gradient step on beta / 4 ||W W^T - I||^2. A
-    convolution is unfolded to [o (i s t)] and scaled by sqrt(s t), since each input enters in s t
-    windows. Where a matrix has more rows than columns, its columns are meant instead.
+    After each step, W <- (1 + beta) W - beta W W^T W: a gradient step on beta / 4 ||W W^T - I||^2.
+    A convolution kernel is unfolded to [o (i s t)] and scaled by sqrt(s t), because each input is
+    in s t windows. If a matrix has more rows than columns, the columns take the place of the rows.
 
     Source: Cisse et al. (2017), "Parseval networks: improving robustness to adversarial examples",
-    section 4. The networks of the zoo have no sums of branches whose coefficients could be trained,
-    so the projection of those on the simplex has no use here.
+    section 4. The paper also trains the coefficients with which branches are summed, projected onto
+    the simplex; the zoo's networks have none.
     """
 
     beta: float = setting(
@@ -36,7 +36,7 @@ class Parseval(Objective):
     )
 
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One step of every matrix and kernel towards orthonormality."""
+        """Return every matrix and kernel after one step towards orthonormal rows."""
         return {
             name: self._kernel_step(backend, weight)
             if len(weight.shape) == 4 and "kernel" in name.split(".")
@@ -46,7 +46,7 @@ class Parseval(Objective):
         }
 
     def _kernel_step(self, backend: Backend, kernel: Array) -> Array:
-        """The step of a convolution that lies as Flax has it, who calls it a kernel."""
+        """Take the step for a convolution in Flax's layout, whose parameter is named kernel."""
         moved = self._step(backend, rearrange(kernel, "s t i o -> o i s t"))
         return rearrange(moved, "o i s t -> s t i o")
 

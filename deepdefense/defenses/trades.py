@@ -19,14 +19,14 @@ __all__ = ["TRADES"]
 
 
 def mean_kl_divergence(backend: Backend, clean: Array, other: Array) -> Array:
-    """KL(softmax(clean) || softmax(other)) of logits [b k], mean over the batch: a scalar."""
+    """Return the batch mean of KL(softmax(clean) || softmax(other)): [b k], [b k] -> a scalar."""
 
-    def logarithm(logits: Array) -> Array:
+    def log_softmax(logits: Array) -> Array:
         xp = backend.xp
         shifted = logits - backend.stop_gradient(reduce(logits, "b k -> b 1", "max"))
         return shifted - xp.log(reduce(xp.exp(shifted), "b k -> b 1", "sum"))
 
-    log_p, log_q = logarithm(clean), logarithm(other)
+    log_p, log_q = log_softmax(clean), log_softmax(other)
     per_example = einsum(backend.xp.exp(log_p), log_p - log_q, "b k, b k -> b")
     return reduce(per_example, "b ->", "mean")
 
@@ -36,9 +36,9 @@ def mean_kl_divergence(backend: Backend, clean: Array, other: Array) -> Array:
 class TRADES(Objective):
     """CE(x) + beta KL(f(x) || f(x')), x' within eps of x.
 
-    x' is found by projected gradient descent from a point drawn at random, away from the class that
-    the network predicts: up to the choice of this loss for the divergence itself, whose gradient
-    vanishes where softmax is sure, the inner problem of the paper.
+    Projected gradient descent finds x', from a random starting point, away from the predicted
+    class. The paper's inner problem maximises the divergence itself; this class uses PGD's loss
+    instead, because the gradient of the divergence vanishes where softmax saturates.
 
     Source: Zhang et al. (2019), "Theoretically principled trade-off between robustness and
     accuracy", algorithm 1.
@@ -51,14 +51,14 @@ class TRADES(Objective):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Points of the ball whose prediction differs from that of x, or on the way there."""
-        found = pgd(model, x, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds)
-        return (found.x,)
+        """Return PGD's points of the ball, which the network need not classify differently."""
+        perturbation = pgd(model, x, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds)
+        return (perturbation.x,)
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """The cross-entropy, and beta times the divergence."""
+        """Return the cross-entropy, and beta times the divergence as the penalty."""
         logits, (point,) = forward(x), points
         entropy = mean_cross_entropy(backend, logits, y)
         penalty = self.beta * mean_kl_divergence(backend, logits, forward(point))

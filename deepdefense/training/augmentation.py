@@ -1,4 +1,4 @@
-"""Random changes of training images that keep their labels."""
+"""Augmentation: random flips and shifts of training images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Images = npt.NDArray[Any]
 
 
 def check_images(shape: tuple[int, ...], *, flip: bool, shift: int, channels_last: bool) -> None:
-    """Raise `InputError` unless images of that shape, without the batch, can be so changed."""
+    """Raise `InputError` unless examples of that shape, without the batch, can be augmented."""
     if not (flip or shift):
         return
     layout = "[h w c]" if channels_last else "[c h w]"
@@ -42,28 +42,30 @@ def augment(
     channels_last: bool = False,
     mean: Images | None = None,
 ) -> Images:
-    """Each image mirrored left to right or not, and moved by up to `shift` pixels either way.
+    """Return each image at random mirrored left to right, and moved by up to `shift` pixels.
 
-    Every move is as likely as another, and so is a mirror image; an image goes on beyond its
-    border as in a mirror, so that no value is invented. What was subtracted from pixels stays
-    where it is: of pixels v and their `mean` m, x = v - m, a move T gives T(v) - m, which is no
-    T(x) unless m is the same everywhere. Without either, examples of any shape are returned as
-    they are.
+    All moves along each axis are equally likely. Beyond its border an image continues as its own
+    mirror image, so no value is invented. With neither `flip` nor `shift`, examples of any shape
+    are returned unchanged.
+
+    The mean image that was subtracted from the pixels does not move. For pixels v with mean m, the
+    image is x = v - m, and a transformation T returns T(v) - m = T(x) + T(m) - m.
 
     Args:
         x: images [b c h w], or [b h w c] with `channels_last`.
-        random: what decides.
-        flip: whether to mirror half of them.
-        shift: how far to move them at most.
-        channels_last: their layout.
-        mean: what was subtracted from their pixels, [c h w] or [h w c]; None: nothing, or the same
-            everywhere.
+        random: draws the flips and moves.
+        flip: whether to mirror half of the images.
+        shift: the largest move along each axis, in pixels.
+        channels_last: whether the layout is [b h w c].
+        mean: the mean image that was subtracted, [c h w] or [h w c]; None: none, or the same number
+            from every pixel.
 
     Raises:
-        InputError: these are no such images, or are smaller than the shift.
+        InputError: the examples are not such images, or are smaller than the shift.
 
-    >>> moved = augmented(np.arange(3.0).reshape(1, 1, 1, 3), np.random.default_rng(0), flip=True)
-    >>> sorted(moved.ravel().tolist())
+    >>> images = np.arange(3.0).reshape(1, 1, 1, 3)
+    >>> augmented = augment(images, np.random.default_rng(0), flip=True)
+    >>> sorted(augmented.ravel().tolist())
     [0.0, 1.0, 2.0]
     """
     if not (flip or shift):
@@ -73,16 +75,16 @@ def augment(
     mirrored = random.random(len(x)) < 0.5 if flip else np.zeros(len(x), bool)
     down, right = random.integers(0, 2 * shift + 1, size=(2, len(x))) if shift else (0, 0)
 
-    def moved(images: Images) -> Images:
-        found = np.moveaxis(images, axes, (2, 3))
-        found = np.where(mirrored[:, None, None, None], found[..., ::-1], found)
-        beyond = np.pad(found, [(0, 0), (0, 0), (shift, shift), (shift, shift)], mode="reflect")
-        windows = sliding_window_view(beyond, found.shape[2:], axis=(2, 3))
-        found = windows[np.arange(len(x)), :, down, right]
-        return np.ascontiguousarray(np.moveaxis(found, (2, 3), axes))
+    def transform(images: Images) -> Images:
+        images = np.moveaxis(images, axes, (2, 3))
+        images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+        padded = np.pad(images, [(0, 0), (0, 0), (shift, shift), (shift, shift)], mode="reflect")
+        windows = sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+        moved = windows[np.arange(len(x)), :, down, right]
+        return np.ascontiguousarray(np.moveaxis(moved, (2, 3), axes))
 
     if mean is None:
-        return moved(x)
-    still = np.broadcast_to(mean, x.shape)
-    moves: Images = moved(still) - still  # exactly 0 for a mean that is the same everywhere
-    return np.add(moved(x), moves)
+        return transform(x)
+    means = np.broadcast_to(mean, x.shape)
+    correction: Images = transform(means) - means  # exactly 0 for a constant mean
+    return np.add(transform(x), correction)

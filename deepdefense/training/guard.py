@@ -56,6 +56,6 @@ class Guard:
 
     @property
     def share(self) -> float:
-        """The share of the training examples that is set aside."""
-        used = self.max_accuracy_drop is not None or self.patience is not None
-        return self.validation if used else 0.0
+        """The share of the training examples to set aside: 0 if neither limit is given."""
+        is_needed = self.max_accuracy_drop is not None or self.patience is not None
+        return self.validation if is_needed else 0.0

@@ -1,4 +1,8 @@
-"""How to train: the schedule, the optimizer's settings, and the augmentation."""
+"""How to train: the schedule, the optimizer's settings, and the augmentation.
+
+For another optimizer, add its settings to `Recipe`, pass them to the backend in
+`Recipe.make_trainer`, and use them in the `trainer` of each backend (backends/*/training.py).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from deepdefense.seam.training import Trainer, TrainingBackend
 
 __all__ = ["LEAST_CLIP", "Recipe"]
 
-LEAST_CLIP = 1e-6  # a limit below would stop training
+LEAST_CLIP = 1e-6  # a smaller limit would stop training
 
 
 @document_settings
@@ -82,7 +86,7 @@ class Recipe:
         check_settings(self)
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
-        """The learning rate of an epoch, counted from 0, after that part of it.
+        """Return the learning rate of an epoch, counted from 0, when `part` of it is done.
 
         >>> [Recipe(epochs=5, lr=1.0).rate(epoch) for epoch in (0, 3, 4)]
         [1.0, 1.0, 0.5]
@@ -94,21 +98,21 @@ class Recipe:
         Source of the cosine: Loshchilov and Hutter (2017), "SGDR".
         """
         done = epoch + part
-        rising = min(1.0, done / self.warmup) if self.warmup else 1.0
+        warmup = min(1.0, done / self.warmup) if self.warmup else 1.0
         if self.anneal:
             cosine = (1 + math.cos(math.pi * done / self.epochs)) / 2
-            falling = self.decay + (1 - self.decay) * cosine
+            decay = self.decay + (1 - self.decay) * cosine
         else:
-            falling = self.decay if epoch >= int(0.8 * self.epochs) else 1.0
-        return self.lr * rising * falling
+            decay = self.decay if epoch >= int(0.8 * self.epochs) else 1.0
+        return self.lr * warmup * decay
 
     def make_trainer(self, backend: TrainingBackend, model: Any) -> Trainer:
-        """The backend's optimizer for the model, with this momentum and weight decay."""
+        """Return the backend's trainer of the model: SGD with this momentum and weight decay."""
         return backend.trainer(
             model, momentum=self.momentum, weight_decay=self.weight_decay, seed=self.seed
         )
 
     @property
     def augmentation(self) -> dict[str, Any]:
-        """How images are changed at random before a step sees them."""
+        """The options of `augment`, by name."""
         return {"flip": self.flip, "shift": self.shift, "channels_last": self.channels_last}
