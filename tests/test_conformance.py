@@ -1,4 +1,4 @@
-"""Every backend through the public kit, eager and compiled."""
+"""The public conformance kit on every backend, eager and compiled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepdefense.testing import (
     ImplicitLaws,
     LawTests,
 )
-from deepdefense.testing.penalty import ImplicitTests
+from deepdefense.testing.penalty_gradients import ImplicitTests
 from deepdefense.testing.primitives import PrimitiveTests
 
 
@@ -28,8 +28,8 @@ class TestTorch(BackendTests):
     backend = "torch"
 
 
-# Laws are of the algorithms, which are written once: with the frameworks that take their time over
-# each operation they are checked only when asked for.
+# Laws test the algorithms, which are the same code for every backend. On slow frameworks they run
+# only with --thorough.
 @pytest.mark.only("jax")
 class TestJax(EagerTests):
     backend = "jax"
@@ -65,7 +65,7 @@ class TestTensorFlowLaws(LawTests, ImplicitLaws):
 
 @pytest.mark.only("tensorflow")
 class TestTensorFlowGraph(CompiledTests):
-    """In a `tf.function` whose batch may have any size."""
+    """In a `tf.function` for batches of any size."""
 
     backend = "tensorflow"
 
@@ -82,7 +82,7 @@ class TestTensorFlowGraph(CompiledTests):
 
 @pytest.mark.only("tensorflow")
 class TestTensorFlowXla(PrimitiveTests, ImplicitTests):
-    """Under XLA, which takes seconds for each function: every primitive, and whole gradients."""
+    """Under XLA, which compiles slowly: only the primitives and the implicit gradients."""
 
     backend = "tensorflow"
 

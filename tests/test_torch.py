@@ -16,7 +16,7 @@ from hypothesis import assume
 import deepdefense as dd
 from deepdefense.seam.training import Losses, training_backend
 from deepdefense.testing import AUTODIFF, Case, Harness, cases, given
-from deepdefense.testing.penalty import fitted, well_posed
+from deepdefense.testing.penalty_harness import assume_smooth, make_defense
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch import nn  # noqa: E402 - after the check that there is a torch
@@ -380,12 +380,12 @@ class _Torch(Harness):
 @given(cases(orders=(2.0,)))
 def test_equals_the_naive_definition_with_every_class_in_the_graph(case: Case) -> None:
     """Replaying only the chosen classes changes neither value nor gradient."""
-    harness, defense = _Torch(), fitted(case)
-    well_posed(case, defense)
-    x, y = harness.array(case.x), harness.array(case.y)
-    direction = case.direction()
+    harness, defense = _Torch(), make_defense(case)
+    assume_smooth(case, defense)
+    x, y = harness.to_array(case.x), harness.to_array(case.y)
+    direction = case.draw_direction()
     found, naive = (
-        harness.slope(case.network, value, direction)
+        harness.find_slope(case.network, value, direction)
         for value in (
             lambda model: defense.objective(model, x, y),
             lambda model: naive_objective(model, x, y, defense),

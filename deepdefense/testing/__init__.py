@@ -1,22 +1,21 @@
-"""The tests that every backend must pass, for those who write one.
+"""The conformance kit: the tests that every backend must pass, for authors of backends.
 
-In a test file, for a backend registered under the entry-point group ``deepdefense.backends``::
+For a backend registered under the entry-point group ``deepdefense.backends``, write a test file::
 
     from deepdefense.testing import BackendTests, CompiledTests
 
     class TestMine(BackendTests):
         backend = "mine"
 
-and, where the framework compiles functions of arrays, the same once more::
+and, if the framework compiles functions of arrays, test them compiled as well::
 
     class TestMineCompiled(CompiledTests):
         backend, compile = "mine", staticmethod(mine.jit)
 
-The tests are written in the seam's own operations (and ``xp.tanh``, ``xp.logaddexp``), so that they
-need nothing else of the framework. Each primitive is held against gradients written out by hand,
-each algorithm against a per-example oracle that shares no code with it; Hypothesis draws the
-networks, inputs and settings. They need float64, pytest and hypothesis
-(``pip install "deepdefense[testing]"``).
+The tests use only the seam's operations (and ``xp.tanh``, ``xp.logaddexp``). They compare each
+primitive with analytic gradients, and each algorithm with a per-example oracle that shares no code
+with it; Hypothesis draws the networks, inputs and settings. They need float64, pytest and
+hypothesis (``pip install "deepdefense[testing]"``).
 """
 
 from deepdefense.testing.attacks import AttackLaws, AttackTests
@@ -25,13 +24,8 @@ from deepdefense.testing.deepfool import DeepFoolLaws, DeepFoolTests, SinglePrec
 from deepdefense.testing.evaluation import EvaluationLaws, EvaluationTests, GradientFaultTests
 from deepdefense.testing.harness import AUTODIFF, DIFFERENCE, NESTED, SINGLE, Harness
 from deepdefense.testing.norms import NormGradientTests, NormTests
-from deepdefense.testing.penalty import (
-    EdgeTests,
-    ImplicitLaws,
-    ImplicitTests,
-    PenaltyLaws,
-    PenaltyTests,
-)
+from deepdefense.testing.penalty import PenaltyLaws, PenaltyTests
+from deepdefense.testing.penalty_gradients import EdgeTests, ImplicitLaws, ImplicitTests
 from deepdefense.testing.primitives import ConstantTests, PrimitiveTests
 from deepdefense.testing.strategies import Case, cases, given
 
@@ -55,7 +49,7 @@ __all__ = [
 
 
 class LawTests(DeepFoolLaws, PenaltyLaws, AttackLaws, EvaluationLaws):
-    """What follows from an algorithm, whatever the backend."""
+    """Properties that follow from the algorithms, whatever the backend."""
 
 
 class DifferenceTests(
@@ -68,7 +62,7 @@ class DifferenceTests(
     CallTests,
     LawTests,
 ):
-    """All that can be asked of a backend whose gradients are finite differences."""
+    """All tests that a backend of finite differences can pass."""
 
     exactness = DIFFERENCE
     activations = ("tanh", "softplus", "identity")
@@ -85,12 +79,12 @@ class CompiledTests(
     ImplicitTests,
     EdgeTests,
 ):
-    """All that a compiler could get wrong in a function; name the backend, and `compile`."""
+    """All tests of compiled functions; a subclass names the backend and `compile`."""
 
 
 class EagerTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
-    """All that a backend could get wrong."""
+    """All tests that depend on the backend."""
 
 
 class BackendTests(EagerTests, LawTests, ImplicitLaws):
-    """All that holds of a backend; name it."""
+    """All tests of a backend, which a subclass names."""

@@ -1,4 +1,4 @@
-"""What a caller sees, with values at hand: the evaluation, and errors that say what to do."""
+"""Tests of calls on concrete values: the evaluation's figures, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from deepdefense.evaluation import Measurement, Report, Summary, measure_rho
 from deepdefense.evaluation.rho import summarize_in_norm
 from deepdefense.geometry.rho import rho
 from deepdefense.seam.choosing import current_backend, get_backend, use_backend
-from deepdefense.testing.deepfool import linear
 from deepdefense.testing.harness import Harness
+from deepdefense.testing.linear import make_linear_network
 from deepdefense_numpy import oracle
 from deepdefense_numpy.networks import TinyNetwork
 
 __all__ = ["CallTests"]
 
-BAD = [
+BAD_SETTINGS = [
     ({"p": 0.5}, "p must be a number from 1 to inf, got 0.5"),
     ({"p": "2"}, "p must be a number"),
     ({"steps": 0}, "steps must be a whole number, 1 or more, got 0"),
@@ -36,91 +36,93 @@ BAD = [
     ({"bounds": 3}, "bounds must be a pair"),
     ({"overshoot": -1.0}, "overshoot must be finite, 0 or more"),
 ]
-NETWORK = TinyNetwork.draw(np.random.default_rng(0), [4, 6, 3], "tanh")
+CALLED_NETWORK = TinyNetwork.draw(np.random.default_rng(0), [4, 6, 3], "tanh")
 
 
-def _always(value: Any) -> Callable[[Any], Any]:
-    """What returns that, whatever it is called on."""
+def _make_constant_model(value: Any) -> Callable[[Any], Any]:
+    """Return a model that returns `value` for every input."""
     return lambda x: value
 
 
 class CallTests(Harness):
-    """Calls from outside of any compiled function."""
+    """Calls outside of any compiled function."""
 
-    def evaluated(self, x: np.ndarray, y: np.ndarray, **options: Any) -> Report:
-        """The report on the network above."""
-        return evaluate(self.model(NETWORK), self.array(x), self.array(y), **options)
+    def evaluate_network(self, x: np.ndarray, y: np.ndarray, **options: Any) -> Report:
+        """Evaluate the network of this module."""
+        return evaluate(
+            self.build_model(CALLED_NETWORK), self.to_array(x), self.to_array(y), **options
+        )
 
-    def summarized(
+    def summarize_network(
         self, x: np.ndarray, y: np.ndarray, p: float = 2, batch_size: int = 500
     ) -> Summary:
-        """The paper's figures alone, which a report begins with."""
-        model, x, y = self.model(NETWORK), self.array(x), self.array(y)
+        """Measure only the paper's figures, which a report begins with."""
+        model, x, y = self.build_model(CALLED_NETWORK), self.to_array(x), self.to_array(y)
 
-        def found(order: float) -> Measurement:
-            given: dict[str, Any] = {"like": x, "p": order, "batch_size": batch_size}
-            return measure_rho(model, x, y, backend=self.seam, **given)
+        def measure(order: float) -> Measurement:
+            options: dict[str, Any] = {"like": x, "p": order, "batch_size": batch_size}
+            return measure_rho(model, x, y, backend=self.seam, **options)
 
-        return summarize_in_norm(p, found)[0]
+        return summarize_in_norm(p, measure)[0]
 
-    @pytest.mark.parametrize(("options", "message"), BAD)
-    def test_bad_settings_are_told(self, options: dict[str, Any], message: str) -> None:
-        model = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
+    @pytest.mark.parametrize(("options", "message"), BAD_SETTINGS)
+    def test_bad_settings_raise(self, options: dict[str, Any], message: str) -> None:
+        model = self.build_model(make_linear_network([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
         with pytest.raises(InputError, match=message):
-            deepfool(model, self.array(np.ones((1, 2))), **options)
+            deepfool(model, self.to_array(np.ones((1, 2))), **options)
 
-    def test_bad_labels_are_told(self) -> None:
-        model = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
-        x = self.array(np.ones((2, 2)))
+    def test_bad_labels_raise(self) -> None:
+        model = self.build_model(make_linear_network([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
+        x = self.to_array(np.ones((2, 2)))
         with pytest.raises(InputError, match=r"labels must be class indices \[b\] with b = 2"):
-            deepfool(model, x, self.array(np.array([0, 1, 1])))
+            deepfool(model, x, self.to_array(np.array([0, 1, 1])))
         with pytest.raises(InputError, match=r"labels must lie in 0\.\.1 for 2 logits, got 0\.\.7"):
-            deepfool(model, x, self.array(np.array([0, 7])))
+            deepfool(model, x, self.to_array(np.array([0, 7])))
         with pytest.raises(
             InputError, match=r"labels must lie in 0\.\.1 for 2 logits, got -1\.\.1"
         ):
-            deepfool(model, x, self.array(np.array([-1, 1])))
+            deepfool(model, x, self.to_array(np.array([-1, 1])))
         with pytest.raises(InputError, match="labels must be integers"):
-            deepfool(model, x, self.array(np.array([0.0, 1.0])))
+            deepfool(model, x, self.to_array(np.array([0.0, 1.0])))
 
-    def test_bad_models_are_told(self) -> None:
-        x = self.array(np.ones((2, 2)))
+    def test_bad_models_raise(self) -> None:
+        x = self.to_array(np.ones((2, 2)))
         with pytest.raises(InputError, match="two classes or more"):
-            deepfool(self.model(linear([[1.0, 2.0]], [0.0])), x)
+            deepfool(self.build_model(make_linear_network([[1.0, 2.0]], [0.0])), x)
         with pytest.raises(InputError, match=r"logits \[2 k\], it returned shape \[2\]"):
             deepfool(lambda x: x[:, 0], x)
         if self.backend != "numpy":
             with pytest.raises(InputError, match="the model returned logits of numpy"):
                 deepfool(lambda x: np.ones((2, 3)), x)
-        labels = self.array(np.zeros(2, int))
+        labels = self.to_array(np.zeros(2, int))
         for other in ([[1.0, 2.0, 3.0]] * 2, (x, None), {"logits": x}):
             for call in (deepfool, DeepDefense(), DeepDefense.fast().objective):
-                told = f"its logits [b k] and nothing else, it returned {type(other).__name__}"
-                with pytest.raises(InputError, match=re.escape(told)):
-                    call(_always(other), x, labels)
+                message = f"its logits [b k] and nothing else, it returned {type(other).__name__}"
+                with pytest.raises(InputError, match=re.escape(message)):
+                    call(_make_constant_model(other), x, labels)
 
-    def test_probabilities_are_warned_of(self) -> None:
-        model = self.model(linear([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
-        softmax = self.softmax(model)
-        x, y = self.array(np.array([[1.0, 2.0], [0.5, -1.0]])), self.array(np.array([0, 1]))
+    def test_probabilities_warn(self) -> None:
+        model = self.build_model(make_linear_network([[1.0, 2.0], [3.0, -1.0]], [0.0, 1.0]))
+        softmax = self.append_softmax(model)
+        x, y = self.to_array(np.array([[1.0, 2.0], [0.5, -1.0]])), self.to_array(np.array([0, 1]))
         for call in (deepfool, ddn, DeepDefense(), DeepDefense.fast()):
             with pytest.warns(ProbabilityWarning, match="leave the softmax out"):
                 call(softmax, x, y)
-            call(model, x, y)  # whose warnings would be errors
+            call(model, x, y)  # must not warn
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            evaluate(softmax, x, y)  # where a check tells it
+            evaluate(softmax, x, y)  # must not warn: a failing check reports it
 
-    def test_half_precision_is_told(self) -> None:
-        labels = self.array(np.zeros(2, int))
+    def test_half_precision_raises(self) -> None:
+        labels = self.to_array(np.zeros(2, int))
         with pytest.raises(InputError, match="must be float32 or float64"):
-            deepfool(lambda x: x, self.array(np.ones((2, 2), np.float16)))
+            deepfool(lambda x: x, self.to_array(np.ones((2, 2), np.float16)))
         with pytest.raises(InputError, match="must be float32 or float64"):
-            # Before the model is called, which may not take them either.
-            DeepDefense()(lambda x: 1 / 0, self.array(np.ones((2, 2), np.float16)), labels)
+            # Raised before the model is called, which may not take half precision either.
+            DeepDefense()(lambda x: 1 / 0, self.to_array(np.ones((2, 2), np.float16)), labels)
 
-    def test_rho_of_two_shapes_is_an_error(self) -> None:
-        delta, x = self.array(np.ones((2, 3))), self.array(np.ones((2, 4)))
+    def test_rho_of_two_shapes_raises(self) -> None:
+        delta, x = self.to_array(np.ones((2, 3))), self.to_array(np.ones((2, 4)))
         with pytest.raises(InputError, match=r"delta \(2, 3\) and x \(2, 4\) must have one shape"):
             rho(delta, x)
 
@@ -140,11 +142,11 @@ class CallTests(Harness):
     def test_rho_is_the_mean_over_examples(self) -> None:
         rng = np.random.default_rng(1)
         x, y = rng.normal(size=(23, 4)), rng.integers(0, 3, 23)
-        walks = [oracle.deepfool(NETWORK, row) for row in x]
+        walks = [oracle.deepfool(CALLED_NETWORK, row) for row in x]
         ratios = [oracle.rho(w.delta, row, 2) for w, row in zip(walks, x, strict=True)]
-        report = self.summarized(x, y, p=math.inf, batch_size=20)
+        report = self.summarize_network(x, y, p=math.inf, batch_size=20)
         assert report.n == 23
-        assert report.accuracy == pytest.approx((NETWORK(x).argmax(1) == y).mean())
+        assert report.accuracy == pytest.approx((CALLED_NETWORK(x).argmax(1) == y).mean())
         assert report.rho_2 == pytest.approx(np.mean(ratios), rel=1e-5)
         assert report.rho_2_median == pytest.approx(np.median(ratios), rel=1e-5)
         assert report.success == np.mean([w.success for w in walks])
@@ -153,33 +155,33 @@ class CallTests(Harness):
         assert report.rho_p is not None
         assert 0 < report.rho_p < report.rho_2 * 2
 
-    def test_what_has_no_rho_is_counted(self) -> None:
+    def test_examples_without_rho_are_counted(self) -> None:
         x = np.random.default_rng(1).normal(size=(4, 4))
-        y = NETWORK(x).argmax(1)
-        ratios = [oracle.rho(oracle.deepfool(NETWORK, row).delta, row, 2) for row in x[2:]]
+        y = CALLED_NETWORK(x).argmax(1)
+        ratios = [oracle.rho(oracle.deepfool(CALLED_NETWORK, row).delta, row, 2) for row in x[2:]]
         x[0, 1], x[1] = math.nan, 0
         with np.errstate(invalid="ignore"):
-            report = self.summarized(x, y)
+            report = self.summarize_network(x, y)
         assert report.unmeasured == 2
         assert report.success == 0.75
         assert report.rho_2 == pytest.approx(np.sum(ratios) / 4, rel=1e-5)
         assert report.accuracy <= 0.75
 
-    def test_evaluate_tells_of_bad_input(self) -> None:
+    def test_evaluate_raises_for_bad_input(self) -> None:
         with pytest.raises(InputError, match="no example"):
-            self.evaluated(np.zeros((0, 4)), np.zeros(0, np.int64))
+            self.evaluate_network(np.zeros((0, 4)), np.zeros(0, np.int64))
         x, y = np.zeros((2, 4)), np.zeros(2, np.int64)
         with pytest.raises(InputError, match="batch_size must be a whole number, 1 or more"):
-            self.evaluated(x, y, batch_size=0)
+            self.evaluate_network(x, y, batch_size=0)
         with pytest.raises(InputError, match="p must be a number"):
-            self.evaluated(x, y, p=0)
+            self.evaluate_network(x, y, p=0)
 
-    def test_report_is_a_value_and_host_data_follow_the_chosen_backend(self) -> None:
+    def test_reports_are_comparable_and_host_data_go_to_the_chosen_backend(self) -> None:
         x = np.random.default_rng(1).normal(size=(4, 4))
-        y = NETWORK(x).argmax(1)
-        first = self.evaluated(x, y)
+        y = CALLED_NETWORK(x).argmax(1)
+        first = self.evaluate_network(x, y)
         with use_backend(self.backend):
-            second = evaluate(self.model(NETWORK), x, y)
+            second = evaluate(self.build_model(CALLED_NETWORK), x, y)
         assert first == second
         assert hash(first) == hash(second)
         keys = {"accuracy", "rho_2", "rho_2_median", "success", "iterations_mean", "n"}

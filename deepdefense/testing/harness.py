@@ -1,4 +1,4 @@
-"""How the tests speak to a backend: through the seam alone, so they need nothing but its name."""
+"""The kit's access to a backend: through the seam alone, needing only the backend's name."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from deepdefense.seam.contract import Backend
 from deepdefense.testing.strategies import Case
 from deepdefense_numpy.networks import TinyNetwork
 
-__all__ = ["AUTODIFF", "DIFFERENCE", "NESTED", "SINGLE", "Harness", "derivative"]
+__all__ = ["AUTODIFF", "DIFFERENCE", "NESTED", "SINGLE", "Harness", "differentiate_numerically"]
 
-# One place for tolerances, each with the largest error seen over the property tests beside it.
-AUTODIFF = 1e-9  # float64, autodiff against analytic: 2e-15
+# All tolerances, each with the largest error that the property tests have shown.
+AUTODIFF = 1e-9  # float64, automatic against analytic differentiation: 2e-15
 DIFFERENCE = 1e-6  # float64, values that rest on one finite difference: 3e-10
 NESTED = 1e-5  # float64, a derivative of such values by another finite difference: 4e-7
 SINGLE = 1e-4  # float32, perturbations: 3e-6
 
-# Parameters move by this much per unit of t in `slope`, so that a backend of finite differences,
-# whose steps are of order 1e-3, stays on one side of a network's kinks.
-MOVE = 0.04
+# `Harness.find_slope` moves the parameters by this much per unit of t. A finite-difference backend
+# uses steps of order 1e-3 in t, and must stay on one side of a network's kinks.
+PARAMETER_STEP = 0.04
 
 
-def derivative(value: Callable[[float], float], h: float = 3e-5) -> float:
-    """value'(0) by central differences of fourth order."""
+def differentiate_numerically(value: Callable[[float], float], h: float = 3e-5) -> float:
+    """Return value'(0) by central differences of fourth order."""
     near, far = (value(h) - value(-h)), (value(2 * h) - value(-2 * h))
     return (8 * near - far) / (12 * h)
 
 
-def _numpy(backend: Backend, value: Any) -> Any:
-    """Every array of a (named) tuple, or the one array, as NumPy's."""
+def _to_numpy(backend: Backend, value: Any) -> Any:
+    """Convert an array, or every array of a (named) tuple, to NumPy's."""
     if not isinstance(value, tuple):
         return backend.to_numpy(value)
-    parts = [_numpy(backend, part) for part in value]
+    parts = [_to_numpy(backend, part) for part in value]
     return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
 
 
 class Harness:
-    """One backend, named in a subclass, as the tests use it.
+    """The base class of all tests: one backend, which a subclass names.
 
     Attributes:
         backend: the name of its entry point.
-        exactness: of its input gradients, in float64.
-        activations: those it can be judged on; a difference across a kink is no derivative.
+        exactness: the tolerance of its input gradients, in float64.
+        activations: the activations that it can be tested on. A finite difference across a kink is
+            no derivative.
     """
 
     backend: ClassVar[str]
@@ -56,7 +57,7 @@ class Harness:
 
     @staticmethod
     def compile(function: Callable[..., Any]) -> Callable[..., Any]:
-        """What a user would compile a function of arrays with; here it stays as it is."""
+        """Compile a function of arrays as a user would; by default, return it unchanged."""
         return function
 
     @property
@@ -64,35 +65,38 @@ class Harness:
         """The backend itself."""
         return get_backend(self.backend)
 
-    def array(self, value: Any) -> Any:
-        """NumPy's array as the backend's, of the same dtype."""
+    def to_array(self, value: Any) -> Any:
+        """Convert NumPy's array to the backend's, of the same dtype."""
         return self.seam.asarray(value, lambda x: x)
 
-    def accept(self, case: Case) -> None:
-        """Judge no draw that this backend cannot be judged on."""
+    def assume_testable(self, case: Case) -> None:
+        """Discard a drawn case whose activation this backend cannot be tested on."""
         assume(case.network.activation in self.activations)
 
     def run(self, function: Callable[..., Any], *values: Any) -> Any:
-        """A function of arrays, compiled, at NumPy's values; its results as NumPy's."""
-        return _numpy(self.seam, self.compile(function)(*map(self.array, values)))
+        """Compile a function of arrays, call it on NumPy's values, and return NumPy's results."""
+        return _to_numpy(self.seam, self.compile(function)(*map(self.to_array, values)))
 
-    def model(
+    def build_model(
         self,
         network: TinyNetwork,
         directions: Iterable[np.ndarray] = (),
         t: Any = None,
         dtype: Any = np.float64,
     ) -> Callable[[Any], Any]:
-        """The oracle's network in the backend's operations, its parameters moved by t [1 n]."""
+        """Write the oracle's network in the backend's operations.
+
+        With `directions` [n parameters], its parameters are W + sum_i t_i directions_i, t [1 n].
+        """
         xp = self.seam.xp
-        ways = [network.with_parameters(direction) for direction in directions]
+        tangents = [network.with_parameters(direction) for direction in directions]
 
         def place(kind: str) -> list[Any]:
-            placed = [self.array(np.atleast_2d(v).astype(dtype)) for v in getattr(network, kind)]
-            for i, way in enumerate(ways):
+            placed = [self.to_array(np.atleast_2d(v).astype(dtype)) for v in getattr(network, kind)]
+            for i, tangent in enumerate(tangents):
                 placed = [
-                    start + t[:, i : i + 1] * self.array(np.atleast_2d(move))
-                    for start, move in zip(placed, getattr(way, kind), strict=True)
+                    start + t[:, i : i + 1] * self.to_array(np.atleast_2d(change))
+                    for start, change in zip(placed, getattr(tangent, kind), strict=True)
                 ]
             return placed
 
@@ -107,7 +111,7 @@ class Harness:
                 case _:
                     return z
 
-        def logits(x: Any) -> Any:
+        def compute_logits(x: Any) -> Any:
             weights, biases = place("weights"), place("biases")
             rows = xp.reshape(x, (-1, network.weights[0].shape[1]))
             for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -115,38 +119,38 @@ class Harness:
                 rows = rows if i == len(weights) - 1 else activate(rows)
             return rows
 
-        return logits
+        return compute_logits
 
-    def softmax(self, model: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The model with a softmax behind its logits, which it should not have."""
+    def append_softmax(self, model: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Append a softmax to the model's logits, a common fault of models."""
 
-        def probabilities(x: Any) -> Any:
+        def compute_probabilities(x: Any) -> Any:
             powers = self.seam.xp.exp(model(x))
             return powers / reduce(powers, "b k -> b 1", "sum")
 
-        return probabilities
+        return compute_probabilities
 
-    def slope(
+    def find_slope(
         self, network: TinyNetwork, value: Callable[[Any], Any], direction: np.ndarray
     ) -> float:
-        """The derivative of a scalar function of the model along a direction of its parameters."""
-        return float(self.slopes(network, value, direction[None])[0])
+        """Differentiate a scalar function of the model along a direction of its parameters."""
+        return float(self.find_slopes(network, value, direction[None])[0])
 
-    def slopes(
+    def find_slopes(
         self, network: TinyNetwork, value: Callable[[Any], Any], directions: np.ndarray
     ) -> np.ndarray:
-        """The derivatives along several directions [n parameters], compiled once: [n].
+        """Differentiate along several directions [n parameters], compiled once: [n].
 
-        They are the backend's own `vjp`, once more around the whole.
+        The derivatives come from the backend's own `vjp`, applied to the whole function.
         """
 
-        def gradient(t: Any) -> Any:
+        def differentiate(t: Any) -> Any:
             def f(t: Any) -> Any:
-                found = value(self.model(network, MOVE * directions, t))
-                return self.seam.xp.reshape(found, (1, 1))
+                result = value(self.build_model(network, PARAMETER_STEP * directions, t))
+                return self.seam.xp.reshape(result, (1, 1))
 
             _, pull = self.seam.vjp(f, t)
             return pull(self.seam.xp.ones_like(t[:, :1]))
 
-        found: np.ndarray = self.run(gradient, np.zeros((1, len(directions))))[0]
-        return found / MOVE
+        slopes: np.ndarray = self.run(differentiate, np.zeros((1, len(directions))))[0]
+        return slopes / PARAMETER_STEP

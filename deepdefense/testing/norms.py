@@ -1,4 +1,4 @@
-"""Norms, duals, steepest directions and rho."""
+"""Tests of norms, dual norms, steepest directions and rho."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepdefense.testing.harness import Harness
 from deepdefense.testing.strategies import ORDERS, Case, cases, given
 from deepdefense_numpy import oracle
 
-__all__ = ["NormTests"]
+__all__ = ["NormGradientTests", "NormTests"]
 
 orders = st.sampled_from([*ORDERS, 1.01, 7.0, 100.0])
 vectors = st.integers(0, 2**32 - 1).map(lambda s: np.random.default_rng(s).normal(size=(3, 5)))
@@ -27,22 +27,24 @@ class NormTests(Harness):
 
     @given(vectors, orders, scales)
     def test_norm_equals_numpy_at_any_scale(self, v: np.ndarray, p: float, scale: float) -> None:
-        def both(v: Any) -> Any:
+        def compute_both(v: Any) -> Any:
             return norm(self.seam, v, p), constant_norm(self.seam, v, p)
 
-        for found in self.run(both, scale * v):
-            np.testing.assert_allclose(found / scale, np.linalg.norm(v, p, axis=1), rtol=1e-12)
+        for result in self.run(compute_both, scale * v):
+            np.testing.assert_allclose(result / scale, np.linalg.norm(v, p, axis=1), rtol=1e-12)
 
     @pytest.mark.parametrize(
         "scales", [(1.0, 1e15), (1.0, 1e30), (1e-30, 1e30), (1e-23, 1e-22), (1.0, 0.0)]
     )
-    def test_norm_in_single_precision(self, scales: tuple[float, float]) -> None:
-        """Whether squares leave the range of float32 in some rows, in all of them, or in none."""
+    def test_norm_is_exact_at_any_scale_in_single_precision(
+        self, scales: tuple[float, float]
+    ) -> None:
+        """The squares leave the range of float32 in some rows, in all of them, or in none."""
         sizes = np.array(scales, np.float32)
         rows = np.outer(sizes, [3, 4, 0]).astype(np.float32)
-        found = self.run(lambda v: constant_norm(self.seam, v, 2), rows)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, 5 * sizes, rtol=1e-6)
+        result = self.run(lambda v: constant_norm(self.seam, v, 2), rows)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, 5 * sizes, rtol=1e-6)
 
     @given(vectors, orders)
     def test_steepest_attains_the_dual_norm_with_unit_length(self, w: np.ndarray, p: float) -> None:
@@ -53,19 +55,19 @@ class NormTests(Harness):
         np.testing.assert_allclose(slope, np.linalg.norm(w, dual(p), axis=1), rtol=1e-12)
 
     @pytest.mark.parametrize("p", [*ORDERS, 1.01, 100.0])
-    def test_zero_rows(self, p: float) -> None:
-        def both(v: Any) -> Any:
+    def test_rows_of_zeros_have_norm_and_direction_zero(self, p: float) -> None:
+        def compute_both(v: Any) -> Any:
             return norm(self.seam, v, p), *steepest_direction(self.seam, v, p)
 
-        for part in self.run(both, np.zeros((2, 3))):
+        for part in self.run(compute_both, np.zeros((2, 3))):
             np.testing.assert_array_equal(part, 0)
 
     @given(cases())
     def test_rho_equals_the_oracle(self, case: Case) -> None:
         delta = case.rng.normal(size=case.x.shape)
-        found = self.run(lambda d, x: rho(d, x, case.p), delta, case.x)
+        result = self.run(lambda d, x: rho(d, x, case.p), delta, case.x)
         expected = [oracle.rho(d, x, case.p) for d, x in zip(delta, case.x, strict=True)]
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        np.testing.assert_allclose(result, expected, rtol=1e-12)
 
     def test_rho_of_a_zero_example_is_zero(self) -> None:
         x = np.array([[0.0, 0.0], [3.0, 4.0]])
@@ -80,7 +82,7 @@ class NormGradientTests(Harness):
 
     @pytest.mark.parametrize("p", [*ORDERS, 1.01, 100.0])
     def test_gradient_is_finite_at_zeros_and_analytic_elsewhere(self, p: float) -> None:
-        def gradient(v: Any) -> Any:
+        def differentiate(v: Any) -> Any:
             def f(v: Any) -> Any:
                 xp = self.seam.xp
                 slope, direction = steepest_direction(self.seam, v, p)
@@ -91,7 +93,7 @@ class NormGradientTests(Harness):
             return tuple(pull(self.seam.xp.ones_like(value)) for value, pull in both)
 
         v = np.array([[0.0, 0.0, 0.0], [0.0, -2.0, 1.0], [0.5, 0.3, -4.0]])
-        whole, found = self.run(gradient, v)
+        whole, result = self.run(differentiate, v)
         assert np.isfinite(whole).all()
         np.testing.assert_array_equal(whole[0], 0)
         rows = v[1:]
@@ -100,4 +102,4 @@ class NormGradientTests(Harness):
         else:
             size = np.linalg.norm(rows, p, axis=1, keepdims=True)
             expected = np.sign(rows) * (np.abs(rows) / size) ** (p - 1)
-        np.testing.assert_allclose(found[1:], expected, rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(result[1:], expected, rtol=1e-7, atol=1e-12)

@@ -1,4 +1,4 @@
-"""What Hypothesis draws: small networks in general position, inputs, labels, settings."""
+"""Hypothesis strategies: small networks in general position, inputs, labels and settings."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ ORDERS = (1.0, 1.5, 2.0, 3.0, math.inf)
 
 
 def given(*strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Hypothesis's `given`, for tests that several classes inherit and compilers make slow."""
+    """Hypothesis's `given`, for tests that several classes inherit and that compilers slow down."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         suppressed = [HealthCheck.differing_executors, HealthCheck.too_slow]
         patient: Any = settings(deadline=None, suppress_health_check=suppressed)
-        drawn: Callable[..., None] = patient(cast(Any, hypothesis_given)(*strategies)(test))
-        return drawn
+        decorated: Callable[..., None] = patient(cast(Any, hypothesis_given)(*strategies)(test))
+        return decorated
 
     return decorate
 
 
 class Case(NamedTuple):
-    """A network, and examples [b ...] with labels [b], right and wrong ones among them."""
+    """A network, and examples [b ...] with labels [b], some of them misclassified."""
 
     network: TinyNetwork
     x: np.ndarray
@@ -42,12 +42,12 @@ class Case(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """The network's predictions [b]."""
+        """The predicted classes [b]."""
         predictions: np.ndarray = self.network(self.x).argmax(1)
         return predictions
 
-    def direction(self) -> np.ndarray:
-        """A random direction in the space of parameters."""
+    def draw_direction(self) -> np.ndarray:
+        """Draw a direction in the space of the network's parameters."""
         return self.rng.normal(size=self.network.parameters().shape)
 
 
@@ -59,10 +59,10 @@ def cases(
     depth: tuple[int, int] = (0, 2),
     classes: tuple[int, int] = (2, 5),
 ) -> Case:
-    """Shapes and settings are Hypothesis's to choose and shrink; values come from a seed.
+    """Draw a case: Hypothesis chooses and shrinks shapes and settings; a seed gives the values.
 
-    Seeded values are in general position: no two classes at one distance, no example on a kink.
-    Shapes are few, as compilers take a second for each new one.
+    Seeded values are in general position: no two classes are equally far, no example lies on a
+    kink. There are few shapes, because a compiler compiles each function anew for each of them.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed"))
     shape = draw(st.sampled_from([(2,), (1, 2, 3)]), label="shape")

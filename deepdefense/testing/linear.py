@@ -1,0 +1,59 @@
+"""Linear networks, whose distances to their decision boundaries are known in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deepdefense_numpy.networks import TinyNetwork
+
+__all__ = [
+    "INPUT_SIZE",
+    "draw_linear_network",
+    "make_linear_network",
+    "measure_boundary_distances",
+    "measure_lengths",
+]
+
+BATCH_SIZE, INPUT_SIZE = 6, 12  # of the drawn networks and their examples
+
+
+def make_linear_network(weight: list[list[float]], bias: list[float]) -> TinyNetwork:
+    """Return the network of one layer with this weight [k d] and bias [k]."""
+    return TinyNetwork((np.array(weight),), (np.array(bias),), "identity")
+
+
+def draw_linear_network(
+    classes: int, seed: int, scale: float = 1.0
+) -> tuple[TinyNetwork, np.ndarray]:
+    """Draw a linear network and examples for it, the inputs in units of 1 / scale."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(classes, INPUT_SIZE)) / scale
+    network = TinyNetwork((weight,), (rng.normal(size=classes),), "identity")
+    return network, scale * rng.normal(size=(BATCH_SIZE, INPUT_SIZE))
+
+
+def measure_boundary_distances(network: TinyNetwork, x: np.ndarray, p: float) -> np.ndarray:
+    """Return the l_p distances of x [b ...] to the boundary with each other class: [b k-1].
+
+    For a linear network, |f_j(x) - f_k(x)| / ||w_j - w_k||_q with 1 / p + 1 / q = 1.
+    """
+    weight, logits = network.weights[0], network(x)
+    q = {1.0: math.inf, math.inf: 1.0}.get(p) or p / (p - 1)
+    return np.array(
+        [
+            [
+                abs(row[j] - row[k]) / np.linalg.norm(weight[j] - weight[k], q)
+                for j in range(len(row))
+                if j != k
+            ]
+            for row, k in zip(logits, logits.argmax(1), strict=True)
+        ]
+    )
+
+
+def measure_lengths(delta: np.ndarray, p: float) -> np.ndarray:
+    """Return the p-norm of every row of delta [b ...]: [b]."""
+    norms: np.ndarray = np.linalg.norm(delta.reshape(len(delta), -1), p, axis=1)
+    return norms

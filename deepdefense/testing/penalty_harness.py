@@ -1,0 +1,148 @@
+"""What all tests of the penalty share: settings, the choice of smooth cases, and calls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from einops import reduce
+from hypothesis import assume
+
+from deepdefense.defenses.deep_defense import DeepDefense, Terms
+from deepdefense.testing.harness import Harness
+from deepdefense.testing.strategies import Case
+from deepdefense_numpy import oracle
+from deepdefense_numpy.networks import TinyNetwork
+
+__all__ = [
+    "EDGE_DEFENSES",
+    "SMOOTH_ACTIVATIONS",
+    "TESTED_DEFENSE",
+    "PenaltyHarness",
+    "assume_smooth",
+    "make_defense",
+    "make_oracle_options",
+]
+
+SMOOTH_ACTIVATIONS = ("tanh", "softplus")
+# lam, c and d are moderate, so that all terms of the penalty are of order 1.
+TESTED_DEFENSE = DeepDefense(lam=2.0, c=1.5, d=1.0, steps=3)
+EDGE_DEFENSES = [
+    pytest.param(defense, id=f"{defense.gradient}-{defense.p:g}")
+    for defense in (
+        replace(TESTED_DEFENSE, p=1.0),
+        replace(TESTED_DEFENSE, p=2.0),
+        replace(TESTED_DEFENSE, p=math.inf, gradient="implicit"),
+        replace(TESTED_DEFENSE, p=1.5, gradient="chord", steps=1),
+        replace(TESTED_DEFENSE, p=math.inf, gradient="chord"),
+    )
+]
+
+
+def make_oracle_options(defense: DeepDefense) -> oracle.Options:
+    """Convert a penalty's settings to the oracle's."""
+    return oracle.Options(
+        lam=defense.lam,
+        c=defense.c,
+        d=defense.d,
+        p=defense.p,
+        steps=defense.steps,
+        overshoot=defense.overshoot,
+        candidates=defense.candidates,
+    )
+
+
+def make_defense(case: Case, **changes: Any) -> DeepDefense:
+    """Return a penalty with the case's settings."""
+    return replace(TESTED_DEFENSE, p=case.p, candidates=case.candidates, **changes)
+
+
+def assume_smooth(case: Case, defense: DeepDefense) -> None:
+    """Discard a drawn case unless the penalty is smooth around the network's weights.
+
+    Where the nearest class or the number of steps changes, the penalty has a kink or a jump, and a
+    finite difference across it is no derivative. So the oracle's search must take the same path
+    for weights nearby. A distance so large that exp(-c rho) vanishes would test nothing.
+    """
+    start = case.network.parameters()
+    nudge = case.rng.normal(size=start.shape)
+    networks = [case.network.with_parameters(start + step * nudge) for step in (0, 1e-4, -1e-4)]
+    for x, y in zip(case.x, case.y, strict=True):
+        paths = set()
+        for network in networks:
+            path, shift = _trace_search(case, defense, network, x, int(y))
+            paths.add(path)
+            assume(oracle.rho((1 + defense.overshoot) * shift, x, case.p) < 5)
+        assume(len(paths) == 1)
+
+
+def _trace_search(
+    case: Case, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: int
+) -> tuple[Any, np.ndarray]:
+    """Return the path of the oracle's search, which must not change nearby, and where it ends."""
+    keywords: Any = {"p": case.p, "steps": defense.steps}
+    if defense.gradient == "chord":
+        keywords["bounds"] = defense.bounds
+        landing = oracle.approach(network, x, y, candidates=case.candidates, **keywords)
+        return landing.path, landing.shift
+    keywords["overshoot"] = defense.overshoot
+    walk = (
+        oracle.deepfool(network, x, y, candidates=case.candidates, **keywords)
+        if int(network(x[None]).argmax()) == y
+        else oracle.reach(network, x, y, **keywords)
+    )
+    return (walk.path, walk.success), walk.shift
+
+
+class PenaltyHarness(Harness):
+    """Compute penalties and their derivatives in the weights."""
+
+    def assume_smooth(self, case: Case, defense: DeepDefense) -> None:
+        """Discard a drawn case that this backend, or a finite difference, cannot be tested on."""
+        self.assume_testable(case)
+        assume_smooth(case, defense)
+
+    def compute_penalties(
+        self, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: np.ndarray
+    ) -> np.ndarray:
+        """Return the penalty of every example."""
+        model = self.build_model(network)
+        result: np.ndarray = self.run(lambda x, y: defense(model, x, y), x, y)
+        return result
+
+    def compute_terms(
+        self, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: np.ndarray
+    ) -> Terms:
+        """Return the penalty of every example with the quantities that it is computed from."""
+        model = self.build_model(network)
+        result: Terms = self.run(lambda x, y: defense.terms(model, x, y), x, y)
+        return result
+
+    def find_penalty_slope(
+        self,
+        defense: DeepDefense,
+        network: TinyNetwork,
+        x: np.ndarray,
+        y: np.ndarray,
+        direction: np.ndarray,
+    ) -> float:
+        """Differentiate the summed penalty along a direction of the weights."""
+        return float(self.find_penalty_slopes(defense, network, x, y, direction[None])[0])
+
+    def find_penalty_slopes(
+        self,
+        defense: DeepDefense,
+        network: TinyNetwork,
+        x: np.ndarray,
+        y: np.ndarray,
+        directions: np.ndarray,
+    ) -> np.ndarray:
+        """Differentiate it along several directions [n parameters]: [n]."""
+
+        def total(model: Any) -> Any:
+            return reduce(defense(model, self.to_array(x), self.to_array(y)), "b ->", "sum")
+
+        return self.find_slopes(network, total, directions)
