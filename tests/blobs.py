@@ -1,4 +1,4 @@
-"""A small problem to harden a network on, and a watcher that interrupts."""
+"""A small problem to harden a network on, and a watcher that interrupts a job."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ RECIPE = dd.Recipe(epochs=3, lr=0.01, batch_size=20, seed=1)
 DEFENSE = dd.DeepDefense(lam=2.0, c=2.0, steps=3)
 
 
-def blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three classes around three points, [n 1 4 4] and [n].
+def draw_blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw examples of three classes around three points, [n 1 4 4] and [n].
 
-    Twelve of the sixteen directions hardly vary and tell nothing: a network has no reason to be
-    insensitive to them until it is hardened.
+    Twelve of the sixteen coordinates hardly vary and carry no information. Ordinary training leaves
+    a network sensitive to them; hardening does not.
     """
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 3, n)
     centres = np.array([[2.0, 0, 0, 1], [0, 2.0, 1, 0], [-1, -1, 1, 1]])
-    told = centres[y] + 0.5 * rng.normal(size=(n, 4))
-    return np.concatenate([told, 0.05 * rng.normal(size=(n, 12))], 1).reshape(n, 1, 4, 4), y
+    informative = centres[y] + 0.5 * rng.normal(size=(n, 4))
+    return np.concatenate([informative, 0.05 * rng.normal(size=(n, 12))], 1).reshape(n, 1, 4, 4), y
 
 
-TRAIN, TEST = blobs(150, 0), blobs(60, 1)
+TRAIN, TEST = draw_blobs(150, 0), draw_blobs(60, 1)
 
 
-def summary(model: Any, x: Any, y: Any) -> Summary:
-    """Accuracy and rho_2 as `evaluate` gives them, without its other attacks and its checks."""
+def summarize(model: Any, x: Any, y: Any) -> Summary:
+    """Return accuracy and rho_2 as `evaluate` does, without its other attacks and checks."""
     return summarize_rho(measure_rho(model, x, y, backend=backend_for(model, x)))
 
 
 class Interrupt(Watcher):
-    """Interrupts the job after so many units of a task."""
+    """A watcher that interrupts the job after `at` units of a task."""
 
     def __init__(self, task: str, at: int) -> None:
         self.task, self.at, self.now = task, at, ""

@@ -346,7 +346,7 @@ def test_everything_is_restored() -> None:
 
 def test_the_example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """As in `test_examples`, by the paper's figures alone."""
-    monkeypatch.setattr(dd, "evaluate", blobs.summary)
+    monkeypatch.setattr(dd, "evaluate", blobs.summarize)
     example = Path(__file__).parents[1] / "docs" / "examples" / "keras_fit.py"
     before, after = runpy.run_path(str(example))["main"]()
     assert after.rho_2 > 1.1 * before.rho_2

@@ -16,7 +16,7 @@ OF = {"keras": "tensorflow"}  # on Keras's other backends: tests/keras_checks.py
 RUN = """
 import json, runpy, sys
 import blobs, deepdefense
-deepdefense.evaluate = blobs.summary
+deepdefense.evaluate = blobs.summarize
 reports = runpy.run_path(sys.argv[1])["main"]()
 print(json.dumps([report.as_dict() for report in reports]))
 """

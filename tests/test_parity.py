@@ -190,7 +190,7 @@ def test_hardened_in_one_framework_evaluated_in_another(home: str, tmp_path: Pat
     for name in DIFFERENTIATE:
         with dd.use_backend(name):
             model = dd.build(network, tmp_path / "run" / "hardened.safetensors")
-            found = blobs.summary(model, *blobs.TEST)
+            found = blobs.summarize(model, *blobs.TEST)
         assert found.accuracy == report.after.accuracy
         assert found.rho_2 == pytest.approx(report.after.rho_2, abs=1e-4)
 

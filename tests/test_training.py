@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import blobs
 import deepdefense as dd
-from blobs import DEFENSE, TEST, TRAIN, Interrupt, summary
+from blobs import DEFENSE, TEST, TRAIN, Interrupt, summarize
 from deepdefense.app import cli
 from deepdefense.app.runs import load_weights
 from deepdefense.app.study.one_layer import OneLayer
@@ -190,8 +190,8 @@ def test_hardens_a_copy_natively(backend: TrainingBackend, tmp_path: Path) -> No
         np.testing.assert_array_equal(value, before[name])
     assert type(hardened) is type(model)
     assert report.backend == backend.name
-    assert report.before == summary(model, *TEST)
-    assert report.after == summary(hardened, *TEST)
+    assert report.before == summarize(model, *TEST)
+    assert report.after == summarize(hardened, *TEST)
     assert report.after.rho_2 > 1.3 * report.before.rho_2
     assert report.stopped is None
     weights = load_weights(tmp_path / "run" / "hardened.safetensors")
