@@ -1,7 +1,7 @@
-"""Networks described once, as data; each backend builds its own native model from a description.
+"""Networks described as data, from which each backend builds its own native model.
 
-Weights carry the names and the layout of the PyTorch model (``conv1.weight`` [out in h w],
-``fc1.weight`` [out in]), whichever framework holds them.
+In every framework, weights have the names and the layout of the PyTorch model: ``conv1.weight``
+[out in h w], ``fc1.weight`` [out in].
 """
 
 from deepdefense.zoo.layers import (

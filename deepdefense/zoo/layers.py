@@ -1,4 +1,4 @@
-"""The layers that networks are described by: data, which each backend builds native ones from."""
+"""Descriptions of layers and of networks, from which each backend builds native ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 class Conv:
     """A convolution: [b inputs h w] -> [b outputs h' w'], h' = (h + 2 padding - size) / stride + 1.
 
-    Rounded down, as the pools are: what is left over at the end is dropped.
+    h' is rounded down, as for pools: rows and columns left over at the end are dropped.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Linear:
 class BatchNorm:
     """(x - mean) / sqrt(variance + eps) * weight + bias, by feature: [b features ...] -> the same.
 
-    In training mean and variance are the batch's, and the running estimates of them move by
-    `momentum` towards it; in inference they are those estimates.
+    In training mode, mean and variance are those of the batch, and the running estimates move
+    towards them by the share `momentum`. In inference mode, they are the running estimates.
 
     Source: Ioffe and Szegedy (2015).
     """
@@ -68,7 +68,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Dropout:
-    """In training each number is 0 with probability `rate`, else x / (1 - rate); x in inference.
+    """In training, 0 with probability `rate`, else x / (1 - rate), by number; in inference, x.
 
     Source: Srivastava et al. (2014).
     """
@@ -84,33 +84,33 @@ class _Pool:
 
     @property
     def step(self) -> int:
-        """How far apart windows begin: without overlap unless a stride is given."""
+        """The distance between windows: the stride, or `size`, so that windows do not overlap."""
         return self.size if self.stride is None else self.stride
 
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
-    """The maximum over windows of size x size; padding is -inf, so never the maximum."""
+    """The maximum over windows of size x size; padding is -inf, so it is never the maximum."""
 
 
 @dataclass(frozen=True)
 class AveragePool(_Pool):
-    """The mean over windows of size x size; padding is zeros, which count."""
+    """The mean over windows of size x size; padding zeros count in the mean."""
 
 
 @dataclass(frozen=True)
 class AdaptiveAveragePool:
     """The mean over size x size windows that cover an image of any size: -> [b c size size].
 
-    With size 1 it is the mean of the whole image.
+    With size 1, this is the mean of the whole image.
     """
 
     size: int = 1
 
     def means(self, length: int) -> npt.NDArray[np.float64]:
-        """What it does along one side of an image, as a matrix [size length].
+        """Return the matrix [size length] that averages along one side of an image.
 
-        Window i goes from floor(i n / size) to ceil((i + 1) n / size), as PyTorch has it.
+        Window i goes from floor(i n / size) to ceil((i + 1) n / size), as in PyTorch.
 
         >>> AdaptiveAveragePool(2).means(3)
         array([[0.5, 0.5, 0. ],
@@ -135,7 +135,7 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Block:
-    """A chain of layers under one name, which comes before theirs: ``features.0.weight``."""
+    """A chain of layers under one name, which prefixes theirs: ``features.0.weight``."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -143,9 +143,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Residual:
-    """max(body(x) + shortcut(x), 0), each a chain of layers; without a shortcut it is x itself.
+    """max(body(x) + shortcut(x), 0), where both are chains of layers; an empty shortcut is x.
 
-    Its name comes before theirs: ``layer1.0.conv1.weight``.
+    The name prefixes those of the layers: ``layer1.0.conv1.weight``.
 
     Source: He et al. (2016).
     """
@@ -172,7 +172,10 @@ Layer: TypeAlias = (
 
 @dataclass(frozen=True)
 class Network:
-    """A chain of layers for inputs of one shape; `spread` says how initial weights are drawn."""
+    """A chain of layers for inputs of one shape.
+
+    `spread` is the rule for the standard deviation of initial weights: see `initial_weights`.
+    """
 
     name: str
     input_shape: tuple[int, ...]

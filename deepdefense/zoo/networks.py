@@ -1,4 +1,4 @@
-"""The networks that have a name, each for inputs of any shape that it can take."""
+"""The networks that the command line and `build` know by name."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _check_images(name: str, input_shape: tuple[int, ...], least: int) -> None:
 def mlp(
     input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (500, 150)
 ) -> Network:
-    """The paper's fully connected network, d-500-150-k with ReLU; for inputs of any shape.
+    """Return the paper's fully connected network, d-500-150-k with ReLU, for inputs of any shape.
 
     Source: Yan, Guo and Zhang (2018), section 4.1.
     """
@@ -52,7 +52,7 @@ def mlp(
 def bn_mlp(
     input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (500, 150)
 ) -> Network:
-    """The paper's fully connected network with batch norm before each ReLU.
+    """Return the paper's fully connected network with batch norm before each ReLU.
 
     Source: Ioffe and Szegedy (2015).
     """
@@ -65,9 +65,9 @@ def bn_mlp(
 
 
 def lenet(input_shape: tuple[int, ...], classes: int) -> Network:
-    """LeNet as MatConvNet has it, without a ReLU after the convolutions.
+    """Return MatConvNet's LeNet, which has no ReLU after the convolutions.
 
-    For images of 16 x 16 pixels or more.
+    It takes images of 16 x 16 pixels or more.
 
     Source: LeCun et al. (1998); the variant of Moosavi-Dezfooli et al. (2016).
     """
@@ -88,9 +88,10 @@ def lenet(input_shape: tuple[int, ...], classes: int) -> Network:
 
 
 def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
-    """The paper's ConvNet, MatConvNet's for CIFAR-10: three convolutions, and two that classify.
+    """Return the paper's ConvNet, which is MatConvNet's network for CIFAR-10.
 
-    For images of 32 x 32 pixels or more; the fourth convolution takes all that is left of them.
+    Three convolutions are followed by two that classify. It takes square images of 32 x 32 pixels
+    or more; the kernel of the fourth convolution covers what remains of the image.
 
     Source: Yan, Guo and Zhang (2018), section 4.2.
     """
@@ -118,9 +119,9 @@ def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
 
 
 def nin(input_shape: tuple[int, ...], classes: int) -> Network:
-    """Network in Network, for CIFAR-10: small perceptrons slid over the image, then its mean.
+    """Return Network in Network for CIFAR-10: a perceptron at every pixel, then a global mean.
 
-    For images of 4 x 4 pixels or more.
+    It takes images of 4 x 4 pixels or more.
 
     Source: Lin, Chen and Yan (2014), as Yan, Guo and Zhang (2018) train it, section 4.2.
     """
@@ -154,11 +155,11 @@ def nin(input_shape: tuple[int, ...], classes: int) -> Network:
 
 
 def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> Network:
-    """AlexNet as torchvision has it, whose state dicts load: five convolutions, three linear maps.
+    """Return torchvision's AlexNet, whose state dicts load: five convolutions, three linear maps.
 
-    For images of 63 x 63 pixels or more; torchvision's weights are for 3 x 224 x 224.
+    It takes images of 63 x 63 pixels or more; torchvision's weights are for 3 x 224 x 224.
 
-    Source: Krizhevsky (2014), the variant on one GPU of Krizhevsky, Sutskever and Hinton (2012).
+    Source: Krizhevsky (2014), the one-GPU variant of Krizhevsky, Sutskever and Hinton (2012).
     """
     _check_images("alexnet", input_shape, least=63)
     features = (
@@ -195,9 +196,9 @@ def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> N
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:
-    """ResNet-18 as torchvision has it, whose state dicts load: eight residual blocks of two.
+    """Return torchvision's ResNet-18, whose state dicts load: eight blocks of two convolutions.
 
-    For images of any size; torchvision's weights are for 3 x 224 x 224.
+    It takes images of any size; torchvision's weights are for 3 x 224 x 224.
 
     Source: He et al. (2016).
     """
@@ -216,7 +217,7 @@ def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:
 
 
 def _make_basic_block(name: str, inputs: int, outputs: int) -> Residual:
-    """Two convolutions of 3 x 3; where there are more outputs, on an image of half the size."""
+    """Return two 3 x 3 convolutions; with more outputs than inputs, they halve the image."""
     stride = 1 if inputs == outputs else 2
     projection = (
         Conv("0", inputs, outputs, 1, stride=stride, bias=False),

@@ -1,4 +1,4 @@
-"""The weights of networks: their names and shapes, which are PyTorch's, and initial values."""
+"""The weights of networks: their names and shapes, as in PyTorch, and their initial values."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from deepdefense.zoo.layers import BatchNorm, Block, Conv, Layer, Linear, Networ
 
 __all__ = ["COUNTER", "initial_weights", "is_statistic", "weight_shapes"]
 
-# PyTorch's batch norm counts the batches that it has seen. Nothing that the zoo computes depends on
-# their number, so weights may come with it or without.
+# PyTorch's batch norm counts the batches that it has seen. No network of the zoo uses the count, so
+# weights may include it or not.
 COUNTER = "num_batches_tracked"
 
 FIXED_DEVIATION = 0.01
-# What it makes of MNIST: 784 pixels of deviation 79 give first activations of deviation 22.
-MNIST_ACTIVATION_DEVIATION = FIXED_DEVIATION * 79 * 784**0.5
+# The standard deviation of the first layer's outputs on MNIST with these weights: its images have
+# 784 pixels of deviation 79.
+MNIST_OUTPUT_DEVIATION = FIXED_DEVIATION * 79 * 784**0.5
 
 
 def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of a network's weights, in the order of its layers.
+    """Return the names and shapes of a network's weights, in the order of its layers.
 
-    They are those of PyTorch's state dict, batch norm's statistics among them.
+    They are those of PyTorch's state dict, including the statistics of batch norm.
 
     >>> weight_shapes(Network("tiny", (4,), 3, (Linear("fc", 4, 3),)))
     {'fc.weight': (3, 4), 'fc.bias': (3,)}
@@ -55,7 +56,7 @@ def _list_shapes(layers: tuple[Layer, ...], prefix: str) -> Iterator[tuple[str, 
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a weight of that name is an estimate that training keeps, not a parameter.
+    """Return whether the name is that of a batch-norm statistic, not of a parameter.
 
     >>> is_statistic("layer1.0.bn1.running_mean"), is_statistic("layer1.0.bn1.weight")
     (True, False)
@@ -66,25 +67,25 @@ def is_statistic(name: str) -> bool:
 def initial_weights(
     network: Network, seed: int, deviation: float
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Weights to train from, the same for every framework: w ~ N(0, s^2), biases 0.
+    """Return initial weights, the same for every framework: w ~ N(0, s^2), biases 0.
 
-    The network's `spread` says which s:
+    `deviation` is the standard deviation of the inputs, and the network's `spread` the rule for s:
 
-    - "fixed": 0.01. The first layer's follows the inputs' number n and standard deviation,
-      22 / (deviation sqrt(n)), so that neither their unit nor their size matters; on MNIST's pixels
-      it is 0.01 too.
-    - "fan-in": sqrt(2 / n), with n the numbers that one output is a sum over, which carries the
-      signal through many layers of ReLU. The first layer's is divided by the inputs' deviation.
-    - "balanced": the same, but each of the L layers' is divided by deviation^(1 / L). The outputs
-      are those of "fan-in", and a gradient step changes every layer at about the same rate, not the
-      first deviation^2 times as fast as the others (4,000 times, for pixels 0..255). For layers
-      in a row, without batch norm.
+    - "fixed": s = 0.01. In the first layer s = 22 / (deviation sqrt(n)) for n inputs, so that
+      neither their unit nor their number matters; for MNIST's pixels this is 0.01 too.
+    - "fan-in": s = sqrt(2 / n), where each output is a sum of n terms. The signal then keeps its
+      size through many layers with ReLU. In the first layer s is divided by `deviation`.
+    - "balanced": as "fan-in", but s is divided by deviation^(1 / L) in each of the L layers. The
+      network's outputs have the same size, but a gradient step changes all layers at about the same
+      rate. With "fan-in" it changes the first layer deviation^2 times as fast as the others (4,000
+      times, for pixels 0..255). For networks that are a chain of layers without batch norm.
 
-    Batch norm begins as the identity: weight and variance 1, bias and mean 0, no batch counted.
+    Batch norm starts as the identity: weight and variance 1, bias and mean 0, without a count.
 
-    Source: "fixed" is the MNIST example of MatConvNet (Vedaldi and Lenc, 2015), which the reference
-    networks of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) come from; "fan-in" is He et
-    al. (2015). Why balance matters: Neyshabur, Salakhutdinov and Srebro (2015), "Path-SGD".
+    Source: "fixed" is the MNIST example of MatConvNet (Vedaldi and Lenc, 2015), on which the
+    reference networks of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) are based; "fan-in"
+    is He et al. (2015). Why balance matters: Neyshabur, Salakhutdinov and Srebro (2015),
+    "Path-SGD".
     """
     random = np.random.default_rng(seed)
     weights: dict[str, npt.NDArray[np.float32]] = {}
@@ -93,26 +94,27 @@ def initial_weights(
     balanced = network.spread == "balanced"
     for name, shape in shapes.items():
         if name.endswith(COUNTER):
-            continue  # no framework needs it to begin
+            continue  # no framework needs the count to start
         if name.endswith((".bias", ".running_mean")):
             weights[name] = np.zeros(shape, np.float32)
         elif len(shape) == 1:
             weights[name] = np.ones(shape, np.float32)
         else:
             first = not weights
-            divided = deviation ** (1 / layers) if balanced else deviation if first else 1.0
-            spread = _find_deviation(network, shape, divided, first=first)
-            weights[name] = random.normal(0.0, spread, shape).astype(np.float32)
+            divisor = deviation ** (1 / layers) if balanced else deviation if first else 1.0
+            layer_deviation = _weight_deviation(network, shape, divisor, first=first)
+            weights[name] = random.normal(0.0, layer_deviation, shape).astype(np.float32)
     return weights
 
 
-def _find_deviation(
-    network: Network, shape: tuple[int, ...], divided: float, *, first: bool
+def _weight_deviation(
+    network: Network, shape: tuple[int, ...], divisor: float, *, first: bool
 ) -> float:
-    """The deviation of a layer's weights, which divide so much of the inputs' out."""
+    """Return the standard deviation s of a layer's weights, by the network's `spread`."""
     if network.spread != "fixed":
-        return math.sqrt(2 / math.prod(shape[1:])) / divided
+        return math.sqrt(2 / math.prod(shape[1:])) / divisor
     if not first:
         return FIXED_DEVIATION
-    of_first: float = MNIST_ACTIVATION_DEVIATION / (divided * math.prod(network.input_shape) ** 0.5)
-    return of_first
+    size = math.prod(network.input_shape)
+    deviation: float = MNIST_OUTPUT_DEVIATION / (divisor * size**0.5)
+    return deviation
