@@ -1,27 +1,26 @@
-"""An evaluation from beginning to end: look, attack, compare, report."""
+"""An evaluation from beginning to end: check, attack, compare, report."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from deepdefense.attacks.fgsm import fgsm
 from deepdefense.errors import InputError
 from deepdefense.evaluation.cache import AttackCache, Storage
-from deepdefense.evaluation.checks import Check
+from deepdefense.evaluation.checks.check import Check
+from deepdefense.evaluation.checks.run import run_attack_checks, run_network_checks
 from deepdefense.evaluation.dataset import fingerprint
-from deepdefense.evaluation.doctor import run_network_checks
-from deepdefense.evaluation.minima import (
-    Minima,
-    initial_minima,
-    perturbation_size,
-    run_suite,
-    run_transfer,
+from deepdefense.evaluation.manifest import (
+    default_radius,
+    describe_arrays,
+    describe_bounds,
+    fingerprint_evaluation,
+    make_manifest,
 )
-from deepdefense.evaluation.plan import EvaluationPlan, Provenance
-from deepdefense.evaluation.provenance import describe_environment
+from deepdefense.evaluation.minima import Minima, initial_minima
+from deepdefense.evaluation.plan import EvaluationPlan
+from deepdefense.evaluation.provenance import NetworkInfo, Provenance
 from deepdefense.evaluation.report import (
     ReferenceFigures,
     Report,
@@ -32,6 +31,7 @@ from deepdefense.evaluation.report import (
     tabulate_attacks,
 )
 from deepdefense.evaluation.rho import Measurement, Summary, measure_rho, summarize_in_norm
+from deepdefense.evaluation.runner import AttackRunner, run_transfer
 from deepdefense.evaluation.statistics import (
     compare_distances,
     percentile_99,
@@ -39,10 +39,10 @@ from deepdefense.evaluation.statistics import (
     summarize_distances,
     typical_distance,
 )
-from deepdefense.evaluation.subject import Subject, open_subject, pick_evenly, select_finite
+from deepdefense.evaluation.subject import Subject, open_subject
 from deepdefense.evaluation.suite import PlannedAttack, build_suite, estimate_seconds
-from deepdefense.evaluation.trust import run_attack_checks
 from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.frozen import FrozenDict
 from deepdefense.seam.progress import Watcher
 
 __all__ = ["assess"]
@@ -56,55 +56,52 @@ def assess(
     *,
     bounds: tuple[Any, Any] | None,
     reference: Model | None,
-    about: Provenance,
+    provenance: Provenance,
     storage: Storage | None,
     watcher: Watcher,
 ) -> Report:
-    """Everything that `evaluate` promises; results are stored as attacks end."""
+    """Evaluate a model on examples [n ...] as planned, and the reference model by its side.
+
+    `storage` keeps the attacks' results, so that an interrupted evaluation can be resumed.
+    """
     with open_subject(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject:
-        marks = fingerprint([subject.x, subject.y, subject.logits])
-        limits = _describe_bounds(subject)
-        cache = AttackCache(
-            storage,
-            f"{version('deepdefense')} {marks} {_fingerprint_gradients(subject)} "
-            f"{_fingerprint_bounds(subject.bounds)} {plan}",
-        )
+        cache = AttackCache(storage, f"{fingerprint_evaluation(subject)} {plan}")
+        runner = AttackRunner(plan.seed, cache, watcher)
         summary, by_rho = _measure_paper_figures(subject, plan, plan.p, watcher)
-        checks = list(run_network_checks(subject))
-        watcher.say(_list_failing_checks(checks))
-        networks = 1 if reference is None else 2
-        found, planned = _run_attacks(subject, plan, cache, watcher, networks)
-        side = other = None
+        checks = run_network_checks(subject)
+        watcher.say(_summarize_checks(checks))
+        minima, planned = _attack(subject, plan, runner, networks=1 if reference is None else 2)
+        side = reference_minima = None
         if reference is not None:
-            side, other = _attack_reference(
-                reference, subject, plan, planned, found, about, cache, watcher
+            side, reference_minima = _attack_reference(
+                reference, subject, plan, planned, minima, provenance.reference, runner
             )
-            found = run_transfer(subject, found, other)
+            minima = run_transfer(subject, minima, reference_minima)
         watcher.begin("checks of the attacks", 1)
-        checks += run_attack_checks(subject, found, seed=plan.seed)
-        radii = tuple(dict.fromkeys(attack.eps for attack in planned if attack.eps is not None))
+        checks += run_attack_checks(subject, minima, seed=plan.seed)
+        first_eps = next(attack.eps for attack in planned if attack.eps is not None)
         return Report(
             **vars(summary),
             backend=subject.backend.name,
-            network=about.network,
-            data=tuple((_describe_arrays(subject) | dict(about.data)).items()),
-            threat=Threat(plan.p, limits),
+            network=provenance.network,
+            data=FrozenDict({**describe_arrays(subject), **provenance.data}),
+            threat=Threat(plan.p, describe_bounds(subject)),
             preset=plan.preset,
             seed=plan.seed,
-            headline=make_headline(found, radii[0], checks),
-            distance=summarize_distances(found.distance),
-            curve=security_curve(found.distance),
-            intervals=tuple(measure_intervals(by_rho, found, radii[0], plan.seed).items()),
-            attacks=tabulate_attacks(found),
-            checks=tuple(checks),
-            weakness=measure_weakness(found, subject.y, subject.logits.shape[1]),
+            headline=make_headline(minima, first_eps, checks),
+            distance=summarize_distances(minima.distance),
+            curve=security_curve(minima.distance),
+            intervals=measure_intervals(by_rho, minima, first_eps, plan.seed),
+            attacks=tabulate_attacks(minima),
+            checks=checks,
+            weakness=measure_weakness(minima, subject.y, subject.logits.shape[1]),
             reference=side,
             comparison=None
-            if other is None
-            else compare_distances(other.distance, found.distance, plan.seed),
-            manifest=tuple(_manifest(subject, plan, planned, radii, marks).items()),
-            minima=found,
-            reference_minima=other,
+            if reference_minima is None
+            else compare_distances(reference_minima.distance, minima.distance, plan.seed),
+            manifest=make_manifest(subject, plan, planned),
+            minima=minima,
+            reference_minima=reference_minima,
             x=subject.x,
             y=subject.y,
         )
@@ -113,9 +110,9 @@ def assess(
 def _measure_paper_figures(
     subject: Subject, plan: EvaluationPlan, p: float, watcher: Watcher
 ) -> tuple[Summary, Measurement]:
-    """The paper's figures, with rho in the norm p too, and what is behind rho_2."""
+    """Return the paper's figures, with rho in the norm p too, and the measurement of rho_2."""
 
-    def found(order: float) -> Measurement:
+    def measure(order: float) -> Measurement:
         watcher.begin(f"rho_{order:g} by DeepFool", len(subject.x))
         return measure_rho(
             subject.compiled,
@@ -126,29 +123,32 @@ def _measure_paper_figures(
             p=order,
             batch_size=subject.batch_size,
             progress=watcher.advance,
-            **dict(plan.rho),
+            **plan.rho,
         )
 
-    return summarize_in_norm(p, found)
+    return summarize_in_norm(p, measure)
 
 
-def _run_attacks(
-    subject: Subject, plan: EvaluationPlan, cache: AttackCache, watcher: Watcher, networks: int
+def _attack(
+    subject: Subject, plan: EvaluationPlan, runner: AttackRunner, *, networks: int
 ) -> tuple[Minima, tuple[PlannedAttack, ...]]:
-    """The suite; where no eps is given, within the median distance of its first part."""
+    """Run the suite of the preset, and return the attacks that it consisted of.
+
+    If the plan has no eps, the fixed-budget attacks use the median distance of the minimum-norm
+    attacks. The suite is announced with the time that it takes on that many networks.
+    """
     classes = subject.logits.shape[1]
-    all_of_it = build_suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
-    seconds = networks * estimate_seconds(subject, all_of_it)
-    watcher.say(
-        f"{plan.preset}: {len(all_of_it)} attacks on {len(subject.x):,} examples, "
+    announced = build_suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
+    seconds = networks * estimate_seconds(subject, announced)
+    runner.watcher.say(
+        f"{plan.preset}: {len(announced)} attacks on {len(subject.x):,} examples, "
         f"about {f'{seconds:.0f} s' if seconds < 100 else f'{seconds / 60:.0f} min'}"
     )
-    nearest = build_suite(plan.preset, plan.p, (), classes)
-    known: Any = {"seed": plan.seed, "cache": cache, "watcher": watcher}
-    found = run_suite(subject, initial_minima(subject, plan.p), nearest, **known)
-    radii = plan.eps or (typical_distance(found.distance) or _default_radius(subject, plan.p),)
-    within = build_suite(plan.preset, plan.p, radii, classes)[len(nearest) :]
-    return run_suite(subject, found, within, **known), (*nearest, *within)
+    minimum_norm = build_suite(plan.preset, plan.p, (), classes)
+    minima = runner.run_suite(subject, initial_minima(subject, plan.p), minimum_norm)
+    radii = plan.eps or (typical_distance(minima.distance) or default_radius(subject, plan.p),)
+    fixed_budget = build_suite(plan.preset, plan.p, radii, classes)[len(minimum_norm) :]
+    return runner.run_suite(subject, minima, fixed_budget), (*minimum_norm, *fixed_budget)
 
 
 def _attack_reference(
@@ -156,12 +156,11 @@ def _attack_reference(
     subject: Subject,
     plan: EvaluationPlan,
     planned: tuple[PlannedAttack, ...],
-    found: Minima,
-    about: Provenance,
-    cache: AttackCache,
-    watcher: Watcher,
+    minima: Minima,
+    network: NetworkInfo,
+    runner: AttackRunner,
 ) -> tuple[ReferenceFigures, Minima]:
-    """The same figures of the undefended network, by the same attacks on the same examples."""
+    """Measure the reference network by the same attacks on the same examples."""
     with open_subject(
         reference,
         subject.x,
@@ -175,100 +174,26 @@ def _attack_reference(
                 f"the reference gives {other.logits.shape[1]} logits, the model "
                 f"{subject.logits.shape[1]}: they must know the same classes"
             )
-        watcher.say("the undefended network, by the same attacks")
-        summary, _ = _measure_paper_figures(other, plan, 2, watcher)
-        own = AttackCache(cache.storage, f"{cache.prefix} reference {fingerprint([other.logits])}")
-        minima = run_suite(
-            other,
-            initial_minima(other, plan.p),
-            planned,
-            seed=plan.seed,
-            cache=own,
-            watcher=watcher,
-        )
-    side = ReferenceFigures(
-        network=about.reference,
+        runner.watcher.say("the undefended network, by the same attacks")
+        summary, _ = _measure_paper_figures(other, plan, 2, runner.watcher)
+        prefix = f"{runner.cache.prefix} reference {fingerprint([other.logits])}"
+        other_runner = replace(runner, cache=replace(runner.cache, prefix=prefix))
+        other_minima = other_runner.run_suite(other, initial_minima(other, plan.p), planned)
+    figures = ReferenceFigures(
+        network=network,
         accuracy=summary.accuracy,
         rho_2=summary.rho_2,
         rho_2_median=summary.rho_2_median,
         success=summary.success,
         iterations_mean=summary.iterations_mean,
-        distance=summarize_distances(minima.distance),
-        curve=security_curve(minima.distance, top=percentile_99(found.distance)),
+        distance=summarize_distances(other_minima.distance),
+        curve=security_curve(other_minima.distance, top=percentile_99(minima.distance)),
     )
-    return side, minima
+    return figures, other_minima
 
 
-def _manifest(
-    subject: Subject,
-    plan: EvaluationPlan,
-    planned: tuple[PlannedAttack, ...],
-    radii: tuple[float, ...],
-    marks: str,
-) -> dict[str, Any]:
-    """All it takes to do it again."""
-    return {
-        "environment": describe_environment(subject.backend.name, subject.to_native(subject.x[:1])),
-        "rho": {**dict(plan.rho), "from": "the predicted class", "bounds": "none"},
-        "attacks": [
-            {"name": attack.name, "kind": attack.kind, **dict(attack.settings)}
-            for attack in planned
-        ],
-        "logits_divided_by": subject.scale,
-        "eps": list(radii),
-        "seed": plan.seed,
-        "batch_size": plan.batch_size,
-        "data_and_logits": marks,
-    }
-
-
-def _default_radius(subject: Subject, p: float) -> float:
-    """A size to attack within where no perturbation is known: a tenth of an example's."""
-    return 0.1 * float(np.median(perturbation_size(select_finite(subject.sample(100).x), p)))
-
-
-def _fingerprint_gradients(subject: Subject) -> str:
-    """A mark of the network's gradients: two that agree in their outputs may differ in these."""
-    few = pick_evenly(np.arange(len(subject.x)), 8)
-    found = fgsm(subject.scaled_logits, *subject.load_examples(few), eps=1.0, p=2)
-    return fingerprint([np.round(subject.backend.to_numpy(found.delta), 2)])
-
-
-def _fingerprint_bounds(bounds: tuple[Any, Any] | None) -> str:
-    """A mark of the bounds, to the last digit."""
-    return "none" if bounds is None else fingerprint(map(np.asarray, bounds))
-
-
-def _describe_bounds(subject: Subject) -> str:
-    """The bounds in words."""
-    if subject.bounds is None:
-        return "none"
-    low, high = (np.asarray(bound, np.float64) for bound in subject.bounds)
-    if low.ndim == high.ndim == 0:
-        return f"{low:g} to {high:g}"
-    widths = high - low
-    narrow, wide = float(widths.min()), float(widths.max())
-    width = f"{narrow:g}" if np.isclose(narrow, wide) else f"{narrow:g} to {wide:g}"
-    return f"a range for each input, of width {width}"
-
-
-def _describe_arrays(subject: Subject) -> dict[str, Any]:
-    """What can be said of arrays whose origin is not known."""
-    classes = subject.logits.shape[1]
-    return {
-        "name": "arrays",
-        "test": len(subject.x),
-        "of": len(subject.x),
-        "classes": classes,
-        "class_names": tuple(str(i) for i in range(classes)),
-        "input_shape": tuple(subject.x.shape[1:]),
-        "preprocessing": "as given",
-        "fingerprint": fingerprint([subject.x, subject.y]),
-    }
-
-
-def _list_failing_checks(checks: list[Check]) -> str:
-    """The cheap checks as they are found: those that do not pass in full."""
+def _summarize_checks(checks: Sequence[Check]) -> str:
+    """Return how many network checks pass, and those that do not in full."""
     bad = [check for check in checks if check.status != "pass"]
     passed = f"{len(checks) - len(bad)} of {len(checks)} cheap checks pass"
     return "\n".join([passed, *map(str, bad)])

@@ -1,4 +1,4 @@
-"""Results of attacks on batches, kept so that an interrupted evaluation can be resumed."""
+"""A cache of attack results per batch, so that an interrupted evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ NamedArrays = dict[str, npt.NDArray[Any]]
 
 
 class Storage(Protocol):
-    """Named sets of arrays, in a folder or wherever the caller keeps them."""
+    """A store of named sets of arrays, which the caller provides."""
 
     def load(self, name: str) -> NamedArrays | None:
-        """The arrays saved under that name, or None."""
+        """Return the arrays saved under a name, or None."""
         ...
 
     def save(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], attack: str) -> None:
-        """Save arrays under that name, with the attack that they are of."""
+        """Save arrays under a name; `attack` says in words which attack they belong to."""
         ...
 
 
 @dataclass(frozen=True)
 class AttackCache:
-    """The result of each attack on each batch; without a storage nothing is kept.
+    """The results of attacks on batches; without a storage it is always empty.
 
     `prefix` identifies the network, the examples and the settings.
     """
@@ -37,18 +37,18 @@ class AttackCache:
     storage: Storage | None = None
     prefix: str = ""
 
+    def get(self, attack: object, batch: npt.NDArray[Any]) -> NamedArrays | None:
+        """Return the saved result of an attack on the examples with these indices, or None."""
+        return None if self.storage is None else self.storage.load(self._key(attack, batch))
+
+    def put(
+        self, attack: object, batch: npt.NDArray[Any], result: Mapping[str, npt.NDArray[Any]]
+    ) -> None:
+        """Save the result of an attack on the examples with these indices."""
+        if self.storage is not None:
+            self.storage.save(self._key(attack, batch), result, str(attack))
+
     def _key(self, attack: object, batch: npt.NDArray[Any]) -> str:
         digest = hashlib.sha256(f"{self.prefix}{attack}".encode())
         digest.update(np.ascontiguousarray(batch).data)
         return digest.hexdigest()[:16]
-
-    def get(self, attack: object, batch: npt.NDArray[Any]) -> NamedArrays | None:
-        """The kept result of the attack on the examples with these indices, or None."""
-        return None if self.storage is None else self.storage.load(self._key(attack, batch))
-
-    def put(
-        self, attack: object, batch: npt.NDArray[Any], found: Mapping[str, npt.NDArray[Any]]
-    ) -> None:
-        """Keep the result of the attack on the examples with these indices."""
-        if self.storage is not None:
-            self.storage.save(self._key(attack, batch), found, str(attack))

@@ -1,4 +1,4 @@
-"""A data set in memory: checked, split and centred arrays."""
+"""A data set in memory: its arrays are checked, split and centred here."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = [
 
 
 class DataError(InputError):
-    """Data that cannot be used: what was expected, what came, what to do, in one line."""
+    """Unusable data; the message says what was expected, what came and what to do."""
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
-    """The first 16 hexadecimal digits of a SHA-256 of arrays, in their order."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of arrays, in their order."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -40,31 +40,32 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test set in memory, preprocessed."""
+    """A preprocessed training and test set in memory."""
 
     name: str
     x_train: np.ndarray  # float32 [n ...], images as [n c h w]
-    y_train: np.ndarray  # int64 [n], 0..classes-1, each of them present
+    y_train: np.ndarray  # int64 [n], every class of 0..classes-1 is present
     x_test: np.ndarray
     y_test: np.ndarray
     classes: int
-    mean: np.ndarray  # float32 [...]: x + mean are pixels in 0..scale, if x are images
-    scale: float  # 0: not images, which are [n c h w] with c 1 or 3
+    mean: np.ndarray  # float32 [...]; for images x + mean lies in 0..scale
+    scale: float  # 0 unless the examples are images [n c h w] with 1 or 3 channels
     preprocessing: str  # one sentence, for the report
     class_names: tuple[str, ...]
 
     def fingerprint(self) -> str:
-        """What changes with any value, label or their order."""
+        """Return a fingerprint of all values and labels in their order."""
         return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
     def pixel_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The range of pixels as the network takes them, shifted by the mean; None: not pixels."""
+        """Return the range of pixels minus the mean, or None if the examples are not pixels."""
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
 
     def shorten(self, examples: int | None = None, test: int | None = None) -> Dataset:
-        """With the first training and test examples alone, as many or as there are.
+        """Keep the first training and test examples, all for None.
 
-        None: all of them. Raises `DataError` if a class is then without training examples.
+        Raises:
+            DataError: a class has no training examples left.
         """
         labels = self.y_train[:examples]
         missing = self.classes - len(np.unique(labels))
@@ -82,7 +83,7 @@ class Dataset:
         )
 
     def to_pictures(self, x: np.ndarray) -> np.ndarray | None:
-        """Examples as pictures [n h w c], of the data in 0..1; None if they are not images."""
+        """Return examples as pictures [n h w c] in 0..1, or None if they are not images."""
         if not self.scale:
             return None
         pictures: np.ndarray = rearrange((x + self.mean) / self.scale, "n c h w -> n h w c")
@@ -90,21 +91,22 @@ class Dataset:
 
 
 class RawData(NamedTuple):
-    """Both sets before preprocessing; arrays of uint8 are pixels."""
+    """A training and test set before preprocessing; arrays of uint8 are pixels."""
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
-    note: str = ""  # where the test set is from, if that needs saying
+    note: str = ""  # on the origin of the test set, for the report
 
 
 def dataset_from_arrays(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
 ) -> Dataset:
-    """A data set of arrays that are preprocessed already: nothing is subtracted.
+    """Make a data set of arrays that are already preprocessed: no mean is subtracted.
 
-    Raises `DataError` for labels or shapes that do not fit, and for values that are not finite.
+    Raises:
+        DataError: labels or shapes do not fit, or a value is not finite.
     """
     for name, x, y in (("training", x_train, y_train), ("test", x_test, y_test)):
         if x.ndim < 2 or x.dtype.kind not in "biuf":
@@ -115,7 +117,7 @@ def dataset_from_arrays(
 
 
 def to_channels_first(x: np.ndarray) -> np.ndarray:
-    """Pixels (uint8) [n h w] or [n h w c], c 1 or 3, as [n c h w]; all else as it is."""
+    """Return pixels (uint8) [n h w] or [n h w c], c 1 or 3, as [n c h w]; other arrays as is."""
     if x.dtype == np.uint8 and x.ndim == 3:
         return rearrange(x, "n h w -> n 1 h w")
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3):
@@ -124,7 +126,7 @@ def to_channels_first(x: np.ndarray) -> np.ndarray:
 
 
 def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
-    """Labels as int64 [n], none negative."""
+    """Return labels as int64 [n]; raise `DataError` unless they are n integers, none negative."""
     if y.dtype.kind not in "iu" or y.shape != (n,):
         came = f"got {y.dtype} of shape {y.shape}"
         raise DataError(f"{where} must be {n} integers, a class for each example, {came}")
@@ -136,7 +138,10 @@ def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
 
 
 def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
-    """A seeded test set of 20 % of each class, at least one of two or more; the order is kept."""
+    """Hold out 20 % of each class as a test set, drawn by the seed; the order is kept.
+
+    A class of two or more examples gives at least one of them, a class of one gives none.
+    """
     random = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)
     for label in np.unique(y):
@@ -147,7 +152,10 @@ def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
 
 
 def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255) -> Dataset:
-    """Checked, as float32, and pixels, brought to 0..255 from 0..width, minus their mean."""
+    """Check both sets and convert them to float32; scale pixels to 0..255, subtract their mean.
+
+    `width` is the largest value of a pixel, and `names` are the names of the classes.
+    """
     if not (len(raw.x_train) and len(raw.x_test)):
         came = f"got {len(raw.x_train)} and {len(raw.x_test)}"
         raise DataError(f"{name}: expected examples for training and for testing, {came}")
@@ -161,25 +169,25 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
     )
     images = len(shape) == 3 and shape[0] in (1, 3)
     if raw.x_train.dtype == np.uint8:
-        # Sums of whole numbers are exact in float64: the mean is the same on every machine.
+        # Sums of integers are exact in float64, so the mean is the same on every machine.
         unit = 255 / width
         mean = (unit * raw.x_train.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x_train, x_test = (np.float32(unit) * x - mean for x in (x_train, x_test))
         scale = 255.0 if images else 0.0
-        came = "pixels 0..255" if width == 255 else f"pixels 0..{width} brought to 0..255,"
-        done = f"{came} minus the training mean image"
+        pixels = "pixels 0..255" if width == 255 else f"pixels 0..{width} brought to 0..255,"
+        preprocessing = f"{pixels} minus the training mean image"
     else:
         low, high = float(x_test.min()), float(x_test.max())
         mean = np.full(shape, -low, np.float32)
         scale = (high - low or 1.0) if images else 0.0
-        done = "taken as they are, nothing subtracted"
+        preprocessing = "taken as they are, nothing subtracted"
     names = names[:classes] or tuple(map(str, range(classes)))
     arrays = (x_train, raw.y_train, x_test, raw.y_test)
-    return Dataset(name, *arrays, classes, mean, scale, done + raw.note, names)
+    return Dataset(name, *arrays, classes, mean, scale, preprocessing + raw.note, names)
 
 
 def _count_classes(name: str, raw: RawData, names: tuple[str, ...]) -> int:
-    """How many classes there are: training labels are 0..classes-1, test labels among them."""
+    """Return the number of classes; raise `DataError` unless training has all of 0..classes-1."""
     seen = np.unique(raw.y_train)
     classes, unseen = len(seen), np.setdiff1d(raw.y_test, seen)
     gaps = np.flatnonzero(seen != np.arange(classes))
@@ -194,8 +202,8 @@ def _count_classes(name: str, raw: RawData, names: tuple[str, ...]) -> int:
 
 
 def _to_float32(x: np.ndarray, where: str) -> np.ndarray:
-    """A float32 copy in C order, all of it finite."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold is reported as infinite
+    """Return a float32 copy in C order; raise `DataError` unless it is finite."""
+    with np.errstate(over="ignore"):  # an overflow is reported below as infinite
         floats = x.astype(np.float32, order="C")
     bad = ~np.isfinite(floats)
     if bad.any():

@@ -1,4 +1,4 @@
-"""The paper's test by the fast gradient sign: accuracy at fractions of a common eps_ref."""
+"""The paper's fast-gradient-sign test: accuracy at fractions of a common eps_ref."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from deepdefense.seam.validation import check_number
 
 __all__ = ["eps_ref", "fgs_accuracy"]
 
-DOUBLINGS, HALVINGS = 60, 20  # from a thousandth of the largest |x|; then of the last interval
+# The search starts at a thousandth of the largest |x|, doubles eps, then halves the last interval.
+DOUBLINGS, HALVINGS = 60, 20
 
 
 def fgs_accuracy(
@@ -29,18 +30,18 @@ def fgs_accuracy(
     bounds: tuple[Any, Any] | None = None,
     batch_size: int = 500,
 ) -> tuple[float, ...]:
-    """Accuracy on x + eps sign(grad_x CE), for each eps.
+    """Return the accuracy on x + eps sign(grad_x CE), for each eps.
 
     Args:
         model: a batch [b ...] -> logits [b k].
-        x: examples [n ...], of the model's framework, or NumPy's for a native model.
-        y: labels [n]; the gradient is of the cross-entropy with these.
+        x: examples [n ...], of the model's framework, or NumPy arrays for a native model.
+        y: labels [n]; the gradient is that of the cross-entropy with these labels.
         eps: sizes of the step, in the units of x.
         bounds: (low, high), the range of perturbed examples; the paper has none.
-        batch_size: how many examples are taken at a time.
+        batch_size: the number of examples in a batch.
 
     Raises:
-        InputError: no example, or an argument out of range or of the wrong shape.
+        InputError: there is no example, or an argument is out of range or has the wrong shape.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
@@ -65,16 +66,17 @@ def eps_ref(
     bounds: tuple[Any, Any] | None = None,
     batch_size: int = 500,
 ) -> float:
-    """The smallest eps at which accuracy under `fgs_accuracy` is down to `level`.
+    """Return the smallest eps at which `fgs_accuracy` falls to `level`.
 
-    The paper takes it of its own model, at 50 %, and tests every model at 0.2, 0.5 and 1.0 times
-    it. Which model and which level are the caller's to choose.
+    The paper measures eps_ref on its own model at 50 %, and tests every model at 0.2, 0.5 and 1.0
+    times that eps. Here the caller chooses the model and the level.
 
-    Accuracy need not fall steadily: eps is doubled until accuracy is at the level or below, and the
-    last interval halved, so that it is the first crossing to the resolution of the doubling.
+    The search doubles eps until accuracy is at or below the level, then bisects the last interval.
+    Accuracy need not fall steadily, so it finds the first crossing only as far as the doubling
+    resolves it.
 
     Raises:
-        InputError: accuracy is at the level already, or never falls to it.
+        InputError: accuracy is at or below the level at eps = 0, or never falls to it.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
@@ -108,16 +110,16 @@ def eps_ref(
 
 
 class _SignStepAccuracy:
-    """Accuracy after a step of a given size; the directions are computed once."""
+    """The accuracy after a sign step of a given size; it computes the directions once."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         rows, self._steps = np.flatnonzero(subject.correct), []
         for batch in subject.iterate_batches(rows):
             x, y = subject.load_examples(batch)
-            # The network as it came: with its logits scaled the direction would be another one.
-            found = fgsm(subject.compiled, x, y, eps=1.0)
-            self._steps.append((batch, np.sign(subject.backend.to_numpy(found.delta))))
+            # Scaled logits would change the gradient of the cross-entropy, so use the model's own.
+            result = fgsm(subject.compiled, x, y, eps=1.0)
+            self._steps.append((batch, np.sign(subject.backend.to_numpy(result.delta))))
         self.largest = float(np.max(np.abs(select_finite(subject.x)), initial=0))
 
     def __call__(self, eps: float) -> float:

@@ -1,4 +1,4 @@
-"""What an evaluation is to do: every setting that may change a figure."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.evaluation.suite import build_suite
+from deepdefense.seam.frozen import FrozenDict
 from deepdefense.seam.validation import check_count, check_number, check_order, to_python_numbers
 
-__all__ = ["EvaluationPlan", "Provenance"]
+__all__ = ["EvaluationPlan"]
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """The attacks of a preset in the norm p, within each eps; and the DeepFool of rho.
+    """Every setting of an evaluation that may change a figure.
 
-    `rho` has its steps, overshoot and candidates.
+    `rho` holds the steps, overshoot and candidates of the DeepFool that measures rho.
 
     Raises:
         InputError: a setting is out of range.
@@ -27,13 +27,13 @@ class EvaluationPlan:
 
     preset: str
     p: float
-    eps: tuple[float, ...]
+    eps: tuple[float, ...]  # empty: the median distance of the minimum-norm attacks
     seed: int
     batch_size: int
-    rho: tuple[tuple[str, Any], ...]
+    rho: FrozenDict[Any]
 
     def __post_init__(self) -> None:
-        """Check every setting, before anything is computed."""
+        """Check every setting before anything is computed."""
         to_python_numbers(self)
         check_count("batch_size", self.batch_size, least=1)
         check_count("seed", self.seed, least=0)
@@ -50,18 +50,9 @@ class EvaluationPlan:
         batch_size: int,
         rho: Mapping[str, Any],
     ) -> EvaluationPlan:
-        """From arguments as users give them."""
+        """Make a plan from the arguments of `evaluate`."""
         radii = [] if eps is None else np.atleast_1d(np.asarray(eps)).tolist()
         for radius in radii:
             check_number("eps", radius, least=0)
         order = check_order(p)
-        return cls(preset, order, tuple(map(float, radii)), seed, batch_size, tuple(rho.items()))
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a report says of the networks and the data."""
-
-    network: NetworkInfo
-    reference: NetworkInfo
-    data: Mapping[str, Any]
+        return cls(preset, order, tuple(map(float, radii)), seed, batch_size, FrozenDict(rho))

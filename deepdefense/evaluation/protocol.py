@@ -1,4 +1,4 @@
-"""The paper's measuring protocol: DeepFool's settings for rho, whatever training uses."""
+"""The paper's measuring protocol."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 __all__ = ["RHO_ATTACK"]
 
-# The evaluation's attack: the paper's protocol, whatever the settings of training are.
+# DeepFool's settings when it measures rho, whatever settings the penalty of training has.
 RHO_ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}

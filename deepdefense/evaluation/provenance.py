@@ -14,20 +14,29 @@ from deepdefense.evaluation.dataset import Dataset
 from deepdefense.geometry.bounds import FrozenArray
 from deepdefense.seam.contract import Array
 
-__all__ = ["NetworkInfo", "describe_data", "describe_environment", "to_json"]
+__all__ = ["NetworkInfo", "Provenance", "describe_data", "describe_environment", "to_json"]
 
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """Which network a report is about."""
+    """The network that a report describes."""
 
     name: str
     parameters: int | None
     weights: str
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """The networks and the data of an evaluation, as its report names them."""
+
+    network: NetworkInfo
+    reference: NetworkInfo
+    data: Mapping[str, Any]
+
+
 def describe_data(data: Dataset) -> dict[str, Any]:
-    """What a report says of its data."""
+    """Return what a report of training says of its data."""
     return {
         "name": data.name,
         "train": len(data.x_train),
@@ -40,15 +49,15 @@ def describe_data(data: Dataset) -> dict[str, Any]:
 
 
 def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
-    """What a result may depend on besides its settings; `array`, if given, lies where it was made.
+    """Return the versions and the machine; the device is that of `array`, if it is given.
 
     >>> import numpy as np
-    >>> environment("numpy", np.zeros(1))["device"]
+    >>> describe_environment("numpy", np.zeros(1))["device"]
     'cpu'
     """
-    # A framework may come in distributions of several names: TensorFlow has one for CPUs alone.
+    # The distribution may have another name than the framework, as TensorFlow's for CPUs has.
     installed = packages_distributions().get(framework, [framework])[0]
-    # In the framework's own name, without TensorFlow's address of the machine before it.
+    # TensorFlow writes the address of the machine before the name of the device.
     device = str(getattr(array, "device", "cpu")).rpartition("device:")[2]
     return {
         "python": platform.python_version(),
@@ -61,7 +70,7 @@ def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """As JSON can hold it, which knows no infinity; of arrays in settings what tells them apart."""
+    """Return a value as JSON can hold it: infinity as "inf", and an array in settings as a text."""
     if isinstance(value, FrozenArray):
         return repr(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What an evaluation came to."""
+"""The report of an evaluation, and how its parts are made from the minima."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.evaluation.checks import Check, find_severe_failure
+from deepdefense.evaluation.checks.check import Check, find_severe_failure
 from deepdefense.evaluation.minima import Minima
 from deepdefense.evaluation.provenance import NetworkInfo, to_json
 from deepdefense.evaluation.rho import Measurement, Summary
@@ -27,6 +27,7 @@ from deepdefense.evaluation.statistics import (
     wilson_interval,
 )
 from deepdefense.evaluation.subject import HostArray
+from deepdefense.seam.frozen import FrozenDict
 
 __all__ = [
     "AttackLine",
@@ -46,7 +47,7 @@ EVALUATION_SCHEMA = "deepdefense.evaluate/1"
 
 @dataclass(frozen=True)
 class Threat:
-    """What the attacker may do."""
+    """What the attacker may do and what it knows."""
 
     p: float
     bounds: str
@@ -56,7 +57,7 @@ class Threat:
 
 @dataclass(frozen=True)
 class Headline:
-    """The figures to go by, or why they are `withheld`."""
+    """The main robustness figures, or the reason why they are `withheld`."""
 
     withheld: str | None
     distance_median: float | None
@@ -66,26 +67,31 @@ class Headline:
 
 @dataclass(frozen=True)
 class AttackLine:
-    """One attack: what it fooled of the examples it was run on, and how near.
+    """The results of one attack on the `ran` examples that it was run on.
 
-    `best` is the share of the examples fooled whose smallest perturbation is this attack's;
-    `rejected` counts claims that did not hold.
+    `success` is the share of them that it fooled, and `median` the median distance of those. `best`
+    is the share of all fooled examples whose smallest perturbation this attack found. `rejected`
+    counts the points that were not confirmed.
     """
 
     name: str
     kind: str
-    settings: tuple[tuple[str, Any], ...]
+    settings: FrozenDict[Any]
     ran: int
     success: float | None
     median: float | None
     best: float
     rejected: int
-    seconds: float = field(compare=False)  # reports of the same figures are equal
+    seconds: float = field(compare=False)  # reports with the same figures are equal
 
 
 @dataclass(frozen=True)
 class Weakness:
-    """Which class is nearest to which: `counts` [k][k] of right examples, true class by row."""
+    """Where the smallest perturbations lead.
+
+    `counts` [k][k] counts the fooled examples by true class (row) and predicted class (column).
+    `median` [k] is the median distance of the correctly classified examples of each class.
+    """
 
     counts: tuple[tuple[int, ...], ...]
     median: tuple[float | None, ...]
@@ -93,7 +99,7 @@ class Weakness:
 
 @dataclass(frozen=True)
 class ReferenceFigures:
-    """The undefended network, on the same examples."""
+    """The figures of the undefended network on the same examples."""
 
     network: NetworkInfo
     accuracy: float
@@ -109,51 +115,51 @@ class ReferenceFigures:
 class Report(Summary):
     """Accuracy, and robustness as the smallest perturbation found by any of several attacks.
 
-    `accuracy`, `rho_2` and what goes with them are the paper's figures (`Summary`). `headline` has
-    the figures to go by; it withholds them while a severe one of the `checks` fails. The arrays
-    behind it, one entry per example, are in `minima` (and `reference_minima`).
+    `accuracy`, `rho_2` and the other fields of `Summary` are the paper's figures. `headline` holds
+    the main robustness figures, and withholds them if a severe check fails. `minima` and
+    `reference_minima` hold the arrays behind the figures, with one entry per example.
     """
 
     backend: str
     network: NetworkInfo
-    data: tuple[tuple[str, Any], ...]
+    data: FrozenDict[Any]
     threat: Threat
     preset: str
     seed: int
     headline: Headline
     distance: Distance
     curve: Curve
-    intervals: tuple[tuple[str, Interval], ...]
+    intervals: FrozenDict[Interval]
     attacks: tuple[AttackLine, ...]
     checks: tuple[Check, ...]
     weakness: Weakness
     reference: ReferenceFigures | None
     comparison: Comparison | None
-    manifest: tuple[tuple[str, Any], ...] = field(repr=False, compare=False)
+    manifest: FrozenDict[Any] = field(repr=False, compare=False)
     minima: Minima = field(repr=False, compare=False)
     reference_minima: Minima | None = field(repr=False, compare=False)
     x: HostArray = field(repr=False, compare=False)
     y: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
-        """The figures to go by, or why there are none, and every check that does not pass."""
-        found, norm = self.headline, f"l{self.threat.p:g}"
+        """The main figures, or why they are withheld, and every check that does not pass."""
+        headline, norm = self.headline, f"l{self.threat.p:g}"
         lines = [
             f"accuracy {100 * self.accuracy:.2f} % of {self.n:,} examples; "
             f"rho_2 {self.rho_2:.4g}, by DeepFool alone"
         ]
-        if found.withheld is not None:
-            lines.append(f"no figure of robustness: {found.withheld}")
+        if headline.withheld is not None:
+            lines.append(f"no figure of robustness: {headline.withheld}")
         else:
             lines.append(
-                f"median {norm} distance, best attack: {_format_distance(found.distance_median)}"
+                f"median {norm} distance, best attack: {_format_distance(headline.distance_median)}"
             )
             if self.comparison is not None and self.comparison.median_ratio is not None:
                 lines[-1] += f", {self.comparison.median_ratio:.2f} times the reference's"
-            if found.eps is not None and found.robust_accuracy is not None:
+            if headline.eps is not None and headline.robust_accuracy is not None:
                 lines.append(
-                    f"accuracy under attack, {norm} within {found.eps:.4g}: "
-                    f"{100 * found.robust_accuracy:.2f} %"
+                    f"accuracy under attack, {norm} within {headline.eps:.4g}: "
+                    f"{100 * headline.robust_accuracy:.2f} %"
                 )
         passing = sum(check.status == "pass" for check in self.checks)
         lines.append(f"{passing} of {len(self.checks)} checks pass")
@@ -161,49 +167,42 @@ class Report(Summary):
 
     @property
     def distances(self) -> npt.NDArray[np.float64]:
-        """The smallest perturbation found [n]: 0 where wrong of itself, inf where there is none."""
+        """The distance of each example [n]: 0 if misclassified, inf if no attack fooled it."""
         return self.minima.distance
 
     @property
     def summary(self) -> Summary:
-        """The paper's figures alone."""
+        """The paper's figures only."""
         return Summary(**{f.name: getattr(self, f.name) for f in fields(Summary)})
 
     @property
     def trusted(self) -> bool:
-        """No severe check fails."""
+        """Whether no severe check fails."""
         return find_severe_failure(self.checks) is None
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of report.json."""
+        """Return the content of report.json."""
         content: dict[str, Any] = {
             "schema": EVALUATION_SCHEMA,
             "backend": self.backend,
             "network": asdict(self.network),
-            "data": dict(self.data),
+            "data": self.data,
             "threat": asdict(self.threat),
             "preset": self.preset,
             "seed": self.seed,
             **super().as_dict(),
             "headline": asdict(self.headline),
-            "distance": _distance(self.distance),
+            "distance": asdict(self.distance),
             "curve": asdict(self.curve),
-            "intervals": dict(self.intervals),
-            "attacks": [asdict(line) | {"settings": dict(line.settings)} for line in self.attacks],
+            "intervals": self.intervals,
+            "attacks": [asdict(line) for line in self.attacks],
             "checks": [asdict(check) for check in self.checks],
             "weakness": asdict(self.weakness),
-            "reference": None,
+            "reference": None if self.reference is None else asdict(self.reference),
             "comparison": None if self.comparison is None else asdict(self.comparison),
-            "manifest": dict(self.manifest),
+            "manifest": self.manifest,
         }
-        if self.reference is not None:
-            side = asdict(self.reference)
-            content["reference"] = side | {"distance": _distance(self.reference.distance)}
         return {key: to_json(value) for key, value in content.items()}
-
-
-def _distance(distance: Distance) -> dict[str, Any]:
-    return asdict(distance) | {"quantiles": dict(distance.quantiles)}
 
 
 def _format_distance(distance: float | None) -> str:
@@ -211,7 +210,7 @@ def _format_distance(distance: float | None) -> str:
 
 
 def make_headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
-    """The median distance and accuracy under attack, unless a severe check fails."""
+    """Return the median distance and accuracy under attack, unless a severe check fails."""
     failing = find_severe_failure(checks)
     if failing is not None:
         reason = f"The check “{failing.name}” fails: {failing.evidence}."
@@ -222,44 +221,44 @@ def make_headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headli
 
 def measure_intervals(
     by_rho: Measurement, minima: Minima, eps: float, seed: int
-) -> dict[str, Interval]:
-    """95 % intervals of the main figures: Wilson's of shares, else of the bootstrap."""
-    n = len(minima.distance)
-    return {
-        "accuracy": wilson_interval(float(by_rho.correct.mean()), n),
-        "rho_2": bootstrap(lambda v: v[..., 0].mean(1), by_rho.rho, seed=seed),
-        "distance_median": bootstrap(lambda v: row_medians(v[..., 0]), minima.distance, seed=seed),
-        "robust_accuracy": wilson_interval(robust_accuracy(minima.distance, eps), n),
-    }
+) -> FrozenDict[Interval]:
+    """Return 95 % intervals: Wilson intervals of shares, bootstrap intervals of other figures."""
+    n, distance = len(minima.distance), minima.distance
+    return FrozenDict(
+        accuracy=wilson_interval(float(by_rho.correct.mean()), n),
+        rho_2=bootstrap(lambda v: v[..., 0].mean(1), by_rho.rho, seed=seed),
+        distance_median=bootstrap(lambda v: row_medians(v[..., 0]), distance, seed=seed),
+        robust_accuracy=wilson_interval(robust_accuracy(distance, eps), n),
+    )
 
 
 def measure_weakness(minima: Minima, y: HostArray, classes: int) -> Weakness:
-    """Per class: where the smallest perturbations of its examples lead, and their median."""
+    """Count by class where the smallest perturbations lead, and take each class's median."""
     fooled = np.isfinite(minima.distance) & (minima.distance > 0)
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (y[fooled], minima.predicted[fooled]), 1)
     medians = []
     for label in range(classes):
-        own = minima.distance[(y == label) & (minima.distance > 0)]
-        medians.append(finite_or_none(quantile(own, 0.5)) if len(own) else None)
+        distance = minima.distance[(y == label) & (minima.distance > 0)]
+        medians.append(finite_or_none(quantile(distance, 0.5)) if len(distance) else None)
     return Weakness(tuple(tuple(map(int, row)) for row in counts), tuple(medians))
 
 
 def tabulate_attacks(minima: Minima) -> tuple[AttackLine, ...]:
-    """The table of attacks."""
+    """Return one line for each attack."""
     fooled = int((minima.by >= 0).sum()) or 1
     lines = []
     for i, outcome in enumerate(minima.outcomes):
-        found = outcome.distance[outcome.ran]
-        hit = np.isfinite(found)
+        distance = outcome.distance[outcome.ran]
+        hit = np.isfinite(distance)
         lines.append(
             AttackLine(
                 name=outcome.attack.name,
                 kind=outcome.attack.kind,
                 settings=outcome.attack.settings,
-                ran=len(found),
-                success=float(hit.mean()) if len(found) else None,
-                median=quantile(found[hit], 0.5) if hit.any() else None,
+                ran=len(distance),
+                success=float(hit.mean()) if len(distance) else None,
+                median=quantile(distance[hit], 0.5) if hit.any() else None,
                 best=float((minima.by == i).sum() / fooled),
                 rejected=outcome.rejected,
                 seconds=round(outcome.seconds, 3),

@@ -18,7 +18,10 @@ __all__ = ["Measurement", "Summary", "measure_rho", "summarize_in_norm", "summar
 
 
 class Measurement(NamedTuple):
-    """What was measured of each example [n], in host memory."""
+    """The measurements of each example [n], in host memory.
+
+    `measured` is False where an example has no rho: it or its logits are not finite, or it is zero.
+    """
 
     correct: npt.NDArray[np.bool_]
     rho: npt.NDArray[np.float64]
@@ -31,10 +34,11 @@ class Measurement(NamedTuple):
 class Summary:
     """Accuracy and rho of one model on n examples.
 
-    rho_p = ||D||_p / ||x||_p with D by DeepFool from the *predicted* class, whatever the label. Its
-    mean and median run over all n examples; one whose search failed counts with the perturbation it
-    ended with, one that has no rho (`unmeasured`: not finite, or all zero) counts 0. `success` is
-    the share of searches that succeeded and `iterations_mean` their steps, both for p = 2.
+    rho_p = ||D||_p / ||x||_p with D by DeepFool from the *predicted* class, whatever the label. The
+    mean and the median run over all n examples. If the search fails, the perturbation that it ended
+    with counts. An example without a rho (`unmeasured`: not finite, or all zero) counts as 0.
+    `success` is the share of searches that succeeded and `iterations_mean` is their mean number of
+    steps, both for p = 2.
     """
 
     accuracy: float
@@ -49,7 +53,7 @@ class Summary:
     rho_p_median: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as report.json has them; rho_p only where p is not 2."""
+        """Return the fields as report.json has them; rho_p only if p is not 2."""
         unused = ("p", "rho_p", "rho_p_median") if self.rho_p is None else ()
         names = (f.name for f in fields(Summary) if f.name not in unused)
         return {name: getattr(self, name) for name in names}
@@ -69,29 +73,31 @@ def measure_rho(
     batch_size: int = 500,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Measurement:
-    """Attack every example from its predicted class; `progress` hears how many are done.
+    """Attack every example from its predicted class by DeepFool.
 
-    Batches are placed where `like` is, the model unless something else is given.
+    Batches are placed on the device of `like`, by default of the model. `progress` is called with
+    the number of examples done so far.
     """
     xp, parts, labels = backend.xp, [], to_host(y)
     for start in range(0, len(x), batch_size):
         batch = backend.asarray(x[start : start + batch_size], model if like is None else like)
+        batch_labels = labels[start : start + batch_size]
         with backend.precise():
-            found = deepfool(
+            result = deepfool(
                 model, batch, p=p, steps=steps, overshoot=overshoot, candidates=candidates
             )
             with backend.inference(model) as f:
                 logits = backend.to_numpy(backend.forward(f, batch))
-        backend.index(labels[start : start + batch_size], logits.shape[1], batch)  # in range?
-        ratios = backend.to_numpy(rho(found.delta, batch, p)).astype(np.float64)
+        backend.index(batch_labels, logits.shape[1], batch)  # raises if a label is out of range
+        ratios = backend.to_numpy(rho(result.delta, batch, p)).astype(np.float64)
         rows = xp.reshape(batch, (len(logits), -1))
         finite = np.isfinite(logits).all(1) & backend.to_numpy(xp.all(xp.isfinite(rows), 1))
         parts.append(
             Measurement(
-                correct=finite & (logits.argmax(1) == labels[start : start + batch_size]),
+                correct=finite & (logits.argmax(1) == batch_labels),
                 rho=np.where(finite, ratios, 0.0),
-                success=backend.to_numpy(found.success),
-                steps=backend.to_numpy(found.steps).astype(np.int64),
+                success=backend.to_numpy(result.success),
+                steps=backend.to_numpy(result.steps).astype(np.int64),
                 measured=finite & backend.to_numpy(~xp.all(rows == 0, 1)),
             )
         )
@@ -100,23 +106,28 @@ def measure_rho(
 
 
 def summarize_in_norm(
-    p: float, found: Callable[[float], Measurement]
+    p: float, measure: Callable[[float], Measurement]
 ) -> tuple[Summary, Measurement]:
-    """The report with rho in the norm p too, `found` in each norm, and what is behind rho_2."""
-    euclidean = found(2)
-    return summarize_rho(euclidean, None if p == 2 else found(p), p), euclidean
+    """Measure in the 2-norm, and in the norm p if it differs.
+
+    Return the summary of both and the measurement in the 2-norm.
+    """
+    euclidean = measure(2)
+    return summarize_rho(euclidean, None if p == 2 else measure(p), p), euclidean
 
 
-def summarize_rho(found: Measurement, other: Measurement | None = None, p: float = 2) -> Summary:
-    """The report of a measurement with p = 2, and of another one with order p."""
+def summarize_rho(
+    euclidean: Measurement, other: Measurement | None = None, p: float = 2
+) -> Summary:
+    """Summarise a measurement in the 2-norm, and optionally another one in the norm p."""
     return Summary(
-        accuracy=float(found.correct.mean()),
-        rho_2=float(found.rho.mean()),
-        rho_2_median=float(np.median(found.rho)),
-        success=float(found.success.mean()),
-        iterations_mean=float(found.steps.mean()),
-        n=len(found.rho),
-        unmeasured=int((~found.measured).sum()),
+        accuracy=float(euclidean.correct.mean()),
+        rho_2=float(euclidean.rho.mean()),
+        rho_2_median=float(np.median(euclidean.rho)),
+        success=float(euclidean.success.mean()),
+        iterations_mean=float(euclidean.steps.mean()),
+        n=len(euclidean.rho),
+        unmeasured=int((~euclidean.measured).sum()),
         p=float(p),
         rho_p=None if other is None else float(other.rho.mean()),
         rho_p_median=None if other is None else float(np.median(other.rho)),

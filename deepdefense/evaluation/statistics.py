@@ -1,7 +1,8 @@
-"""What per-example distances say of a network, and how sure that is.
+"""Statistics of the distances of n examples, with confidence intervals.
 
-A distance is 0 where the network is wrong of itself, and inf where no attack fooled it: that one is
-only known to be larger than all that was tried. No distance is dropped.
+The distance of an example is the size of its smallest known perturbation: 0 if the network
+misclassifies the example itself, inf if no attack fooled it ("censored": the true distance is
+unknown but larger than what was tried). No distance is dropped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from deepdefense.seam.frozen import FrozenDict
 
 __all__ = [
     "Comparison",
@@ -39,69 +42,78 @@ __all__ = [
 Values = npt.NDArray[np.float64]
 Interval = tuple[float | None, float | None]
 
-PERCENTILES = (5, 10, 25, 50, 75, 90)  # percentiles
-CURVE_POINTS = 49  # of the security curve, besides 0
+PERCENTILES = (5, 10, 25, 50, 75, 90)
+CURVE_POINTS = 49  # of the security curve, besides eps = 0
 RESAMPLES = 1000  # of the bootstrap
-CONFIDENCE = 0.95  # of intervals
-ROUNDING = 1e-6  # relative: a perturbation of length eps may be longer by a rounding
+CONFIDENCE = 0.95
+ROUNDING = 1e-6  # relative: rounding may make a perturbation of size eps larger by this much
 
 
 def finite_or_none(value: float) -> float | None:
-    """A number, or None where it is not finite."""
+    """Return the number, or None if it is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
 def quantile(values: Values, level: float) -> float:
-    """The smallest value that a share of the examples does not exceed; inf is one of them."""
+    """Return the smallest value that a share `level` of the values does not exceed, maybe inf."""
     return float(np.quantile(values, level, method="inverted_cdf"))
 
 
 def is_correct(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Where logits [n k] say the label [n]; never where one is not finite, or NaN were class 0."""
-    told: npt.NDArray[np.bool_] = np.isfinite(logits).all(1) & (logits.argmax(1) == y)
-    return told
+    """Return whether logits [n k] predict the labels [n].
+
+    A row that is not all finite is never correct; without that rule argmax takes NaN for a class.
+    """
+    correct: npt.NDArray[np.bool_] = np.isfinite(logits).all(1) & (logits.argmax(1) == y)
+    return correct
 
 
 def is_robust(distance: Values, eps: float) -> npt.NDArray[np.bool_]:
-    """Which examples stand within eps: they are right, and not fooled that near."""
-    held: npt.NDArray[np.bool_] = distance > eps * (1 + ROUNDING)
-    return held
+    """Return which examples no perturbation within eps fools: distance > eps, but for rounding."""
+    robust: npt.NDArray[np.bool_] = distance > eps * (1 + ROUNDING)
+    return robust
 
 
 def robust_accuracy(distance: Values, eps: float) -> float:
-    """The share of examples that stand within eps."""
+    """Return the share of examples that are robust within eps."""
     return float(np.mean(is_robust(distance, eps)))
 
 
 @dataclass(frozen=True)
 class Distance:
-    """The distances of n examples: those `wrong` count as 0, those `censored` as beyond all."""
+    """Median and quantiles of the distances of n examples.
+
+    `wrong` counts the examples at distance 0, and `censored` those that no attack fooled. A
+    quantile that falls among the censored is None. The keys of `quantiles` are percentiles.
+    """
 
     median: float | None
-    quantiles: tuple[tuple[str, float | None], ...]
+    quantiles: FrozenDict[float | None]
     censored: int
     wrong: int
 
 
 def summarize_distances(distance: Values) -> Distance:
-    """Median and quantiles; None where so many are censored that it is not known.
+    """Return the median and the quantiles of distances [n].
 
-    >>> distances(np.array([0.0, 1.0, 2.0, np.inf])).median
+    >>> summarize_distances(np.array([0.0, 1.0, 2.0, np.inf])).median
     1.0
     """
     return Distance(
         median=finite_or_none(quantile(distance, 0.5)),
-        quantiles=tuple((str(i), finite_or_none(quantile(distance, i / 100))) for i in PERCENTILES),
+        quantiles=FrozenDict(
+            {str(i): finite_or_none(quantile(distance, i / 100)) for i in PERCENTILES}
+        ),
         censored=int(np.isinf(distance).sum()),
         wrong=int((distance == 0).sum()),
     )
 
 
 def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int = 0) -> Interval:
-    """The central 95 % of a statistic over samples drawn anew from the examples.
+    """Return the 95 % bootstrap interval of a statistic of n examples.
 
-    `statistic` maps resampled columns [m n c] to [m]. Examples are sorted first, so that the result
-    does not depend on their order.
+    `columns` hold one value per example, [n] each. `statistic` maps m resamples [m n c] to [m].
+    Examples are sorted before resampling, so their order does not affect the result.
 
     >>> low, high = bootstrap(lambda v: v[..., 0].mean(1), np.arange(100.0))
     >>> round(low), round(high)
@@ -113,38 +125,39 @@ def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int
     table = table[np.lexsort(table.T)]
     random = np.random.default_rng((seed, 17))
     n = len(table)
-    step = max(1, 4_000_000 // n)
-    found = [
-        statistic(table[random.integers(0, n, (min(step, RESAMPLES - done), n))])
-        for done in range(0, RESAMPLES, step)
+    chunk = max(1, 4_000_000 // n)  # resamples at a time, which bounds the memory
+    samples = [
+        statistic(table[random.integers(0, n, (min(chunk, RESAMPLES - done), n))])
+        for done in range(0, RESAMPLES, chunk)
     ]
-    tail, ordered = (1 - CONFIDENCE) / 2, np.sort(np.concatenate(found))
+    tail, ordered = (1 - CONFIDENCE) / 2, np.sort(np.concatenate(samples))
     last = int(np.ceil((1 - tail) * len(ordered))) - 1
     return finite_or_none(ordered[int(tail * len(ordered))]), finite_or_none(ordered[last])
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """The 95 % interval of a probability of which n examples have shown a share s.
+    """Return the 95 % interval of a probability, given the share s of n examples.
 
         (s + z^2 / 2n +- z sqrt(s (1 - s) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    So it has a width even where all examples agree, as no sample makes an accuracy certain.
+    The interval has a width even if all examples agree, because n examples leave an accuracy
+    uncertain.
 
-    >>> low, high = share_interval(1.0, 100)
+    >>> low, high = wilson_interval(1.0, 100)
     >>> round(low, 3), round(high, 3)
     (0.963, 1.0)
 
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    middle = share + z**2 / (2 * n)
+    centre = share + z**2 / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = ((middle + side) / (1 + z**2 / n) for side in (-half, half))
+    low, high = ((centre + side) / (1 + z**2 / n) for side in (-half, half))
     return max(0.0, low), min(1.0, high)
 
 
 def row_medians(values: Values) -> Values:
-    """The medians [m] of the rows [m n], by `quantile`'s rule."""
+    """Return the medians [m] of the rows [m n], by the rule of `quantile`."""
     place = (values.shape[1] - 1) // 2
     medians: Values = np.partition(values, place, axis=1)[:, place]
     return medians
@@ -152,7 +165,7 @@ def row_medians(values: Values) -> Values:
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy under attack over eps, with a 95 % band."""
+    """Accuracy under attack as a function of eps, with a 95 % band."""
 
     eps: tuple[float, ...]
     robust_accuracy: tuple[float, ...]
@@ -161,26 +174,27 @@ class Curve:
 
 
 def typical_distance(distance: Values) -> float:
-    """The median distance of the examples that are right; of those fooled, if it is not known.
+    """Return the median distance of the correctly classified examples.
 
-    0 where there is none of either.
+    If more than half of them are censored, return the median of the others. If no example was
+    fooled, return 0.
     """
-    right = distance[distance > 0]
-    fooled = right[np.isfinite(right)]
+    correct = distance[distance > 0]
+    fooled = correct[np.isfinite(correct)]
     if not len(fooled):
         return 0.0
-    middle = quantile(right, 0.5)
-    return middle if np.isfinite(middle) else quantile(fooled, 0.5)
+    median = quantile(correct, 0.5)
+    return median if np.isfinite(median) else quantile(fooled, 0.5)
 
 
 def percentile_99(distance: Values) -> float:
-    """What a distance is but for the last hundredth of those that are known; 0 for none."""
+    """Return the 99th percentile of the finite distances, or 0 if there are none."""
     finite = distance[np.isfinite(distance)]
     return float(np.quantile(finite, 0.99)) if len(finite) else 0.0
 
 
 def security_curve(distance: Values, top: float | None = None) -> Curve:
-    """From eps = 0 to `top`, or where all that can be fooled are fooled."""
+    """Return accuracy under attack from eps = 0 to 5 % beyond `top`, by default `percentile_99`."""
     top = top or percentile_99(distance)
     if not top > 0:
         return Curve((), (), (), ())
@@ -197,7 +211,12 @@ def security_curve(distance: Values, top: float | None = None) -> Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One network against another on the same examples."""
+    """The distances of one network compared with those of another on the same examples.
+
+    `median_ratio` is the ratio of the medians, with its `interval`. `better` is the share of
+    examples whose distance grew. `accuracy_change` is the difference of the accuracies, with its
+    `accuracy_interval`.
+    """
 
     median_ratio: float | None
     interval: Interval
@@ -207,9 +226,9 @@ class Comparison:
 
 
 def compare_distances(before: Values, after: Values, seed: int = 0) -> Comparison:
-    """The ratio of the median distances, the share that grew, the change of accuracy.
+    """Compare the distances [n] of two networks on the same examples.
 
-    Intervals are of paired samples: both networks are drawn on the same examples.
+    Each resample of the bootstrap takes the same examples for both networks.
     """
 
     def ratio(table: Values) -> Values:
@@ -217,9 +236,8 @@ def compare_distances(before: Values, after: Values, seed: int = 0) -> Compariso
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(np.isfinite(before), after / before, np.nan)
 
-    whole = np.stack([before, after], -1)[None]
     return Comparison(
-        median_ratio=finite_or_none(ratio(whole)[0]),
+        median_ratio=finite_or_none(ratio(np.stack([before, after], -1)[None])[0]),
         interval=bootstrap(ratio, before, after, seed=seed),
         better=float(np.mean(after > before)),
         accuracy_change=float(np.mean(after > 0) - np.mean(before > 0)),

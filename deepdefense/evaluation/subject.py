@@ -1,4 +1,4 @@
-"""What is evaluated: a network in inference mode, and the examples it is judged on."""
+"""The subject of an evaluation: a network in inference mode, and its examples."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ __all__ = ["HostArray", "Subject", "expand_to", "open_subject", "pick_evenly", "
 
 HostArray = npt.NDArray[Any]
 
-# Logits are divided by one number so that their standard deviation over the classes is this, about
-# what trained networks have. No decision changes, and a network that is the same up to a factor
-# gets the same figures from attacks that are not blind to it.
+# Attacks see the logits divided by one number, which gives them this standard deviation over the
+# classes. It is typical of trained networks. No prediction changes, and a network whose logits are
+# multiplied by a factor gets the same figures.
 LOGIT_SPREAD = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network and its examples; arrays [n ...] live in host memory."""
+    """A network in inference mode and its n examples, which are in host memory."""
 
     backend: Backend
-    network: Forward  # as it came, in inference mode
-    compiled: Forward  # the same, faster
-    like: Any  # where batches are placed: an array or the model
+    network: Forward
+    compiled: Forward  # the same function, faster
+    like: Any  # an array or the model, on whose device batches are placed
     x: HostArray
     y: HostArray
     bounds: tuple[Any, Any] | None
     batch_size: int
-    scale: float
-    logits: HostArray  # of the network as it came [n k]
-    in_training_mode: bool  # whether it came in training mode
+    scale: float  # the divisor of `scaled_logits`
+    logits: HostArray  # [n k], not scaled
+    in_training_mode: bool  # whether the caller passed the model in training mode
 
     def scaled_logits(self, x: Array) -> Array:
-        """The network's logits in common units: what attacks see."""
+        """Return the logits in common units, as attacks see them."""
         return self.compiled(x) * (1 / self.scale)
 
     @property
     def correct(self) -> HostArray:
-        """Where the network is right, of itself: [n]."""
+        """Whether the network classifies each example correctly: [n]."""
         return is_correct(self.logits, self.y)
 
     def to_native(self, x: HostArray) -> Array:
-        """A batch as the framework's own, where the network computes."""
+        """Return a batch as an array of the framework, on the device of the network."""
         return self.backend.asarray(np.array(x, order="C"), self.like)
 
     @property
     def native_bounds(self) -> tuple[Any, Any] | None:
-        """The bounds as attacks take them."""
+        """The bounds as attacks take them: numbers, or arrays of the framework."""
         if self.bounds is None:
             return None
         low, high = (
@@ -76,23 +76,23 @@ class Subject:
         return low, high
 
     def iterate_batches(self, rows: HostArray) -> Iterator[HostArray]:
-        """Indices of examples, in batches."""
+        """Iterate over the indices of examples in batches."""
         for start in range(0, len(rows), self.batch_size):
             yield rows[start : start + self.batch_size]
 
     def load_examples(self, rows: HostArray) -> tuple[Array, Array]:
-        """Some of the examples and their labels, as the framework's own."""
+        """Return the examples with these indices and their labels, as arrays of the framework."""
         return self.to_native(self.x[rows]), self.to_native(self.y[rows])
 
     def displace(self, rows: HostArray, delta: HostArray) -> HostArray:
-        """Examples moved by delta [m ...], clipped to the bounds, in their own type."""
+        """Add delta [m ...] to examples and clip to the bounds, in the examples' dtype."""
         points = self.x[rows] + delta
         if self.bounds is not None:
             points = np.clip(points, *self.bounds)
         return points.astype(self.x.dtype)
 
     def predict(self, x: HostArray, batch_size: int | None = None) -> HostArray:
-        """Logits [n k] as the network gives them, in batches of that size."""
+        """Return the logits [n k], not scaled, in batches of that size."""
         size = batch_size or self.batch_size
         parts = [
             self.backend.to_numpy(
@@ -103,30 +103,30 @@ class Subject:
         return np.concatenate(parts) if parts else np.zeros((0, self.logits.shape[1]))
 
     def sample(self, count: int) -> Subject:
-        """The same network on examples spread evenly over the data."""
+        """Return the same network with at most `count` examples, spread evenly over the data."""
         return self.restrict_to(pick_evenly(np.arange(len(self.x)), count))
 
     def restrict_to(self, rows: HostArray) -> Subject:
-        """The same network on some of the examples."""
+        """Return the same network with the examples of these indices."""
         return replace(self, x=self.x[rows], y=self.y[rows], logits=self.logits[rows])
 
 
 def pick_evenly(rows: HostArray, count: int) -> HostArray:
-    """So many of the rows, or all, spread evenly over them."""
+    """Return at most `count` of the rows, spread evenly over them."""
     places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
-    some: HostArray = rows[np.unique(places.astype(int))]
-    return some
+    picked: HostArray = rows[np.unique(places.astype(int))]
+    return picked
 
 
 def expand_to(factors: HostArray, like: HostArray) -> HostArray:
-    """A number for each example [m], shaped to multiply examples [m ...]."""
+    """Reshape a number for each example [m] so that it multiplies examples [m ...]."""
     return factors.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def select_finite(x: HostArray) -> HostArray:
-    """The examples [n ...] that hold neither NaN nor infinity."""
-    kept: HostArray = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
-    return kept
+    """Return the examples [n ...] without NaN and infinity."""
+    finite: HostArray = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
+    return finite
 
 
 @contextmanager
@@ -139,9 +139,12 @@ def open_subject(
     batch_size: int,
     beside: Subject | None = None,
 ) -> Iterator[Subject]:
-    """The subject, while the model is in inference mode; raises `InputError` for unfit data.
+    """Put the model in inference mode, and yield it with its examples and labels.
 
-    `beside` is another network's, whose framework and place it shares.
+    `beside` is the subject of another network, whose framework and device this one shares.
+
+    Raises:
+        InputError: the examples, labels or bounds do not fit each other or the model.
     """
     if framework_of(x) is None:
         raise InputError(f"examples must be an array, got {type(x).__name__}: convert it first")
@@ -152,16 +155,16 @@ def open_subject(
     check_labels(y, x)
     if len(x) == 0:
         raise InputError("there is no example to evaluate on")
-    elsewhere = framework_of(x) == "numpy" and backend.name != "numpy"
-    like = beside.like if beside else model if elsewhere else x
+    foreign = framework_of(x) == "numpy" and backend.name != "numpy"
+    like = beside.like if beside else model if foreign else x
     host, labels = to_host(x), to_host(y)
     check_bounds(bounds)
     training = getattr(getattr(model, "__self__", model), "training", False) is True
     with backend.precise(), backend.inference(model) as network, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ProbabilityWarning)  # the check of logits tells it
+        warnings.simplefilter("ignore", ProbabilityWarning)  # `check_logit_values` reports it
         first = backend.asarray(host[:1], like)
         backend.epsilon(first)
-        host = host.astype(backend.to_numpy(first).dtype, copy=False)  # what the network sees
+        host = host.astype(backend.to_numpy(first).dtype, copy=False)
         if bounds is not None:
             bounds = _prepare_bounds(host, bounds)
         check_logits(call_model(network, first), first)
@@ -181,14 +184,18 @@ def open_subject(
         logits = subject.predict(host)
         whole = np.issubdtype(labels.dtype, np.integer)
         check_indices(whole, labels.dtype, labels, logits.shape[1])
-        usable = select_finite(logits).astype(np.float64)
-        spread = float(np.sqrt(np.mean(usable.var(1)))) if len(usable) else 0.0
-        scale = spread / LOGIT_SPREAD if 0 < spread < np.inf else 1.0
-        yield replace(subject, logits=logits, scale=scale)
+        yield replace(subject, logits=logits, scale=_logit_scale(logits))
+
+
+def _logit_scale(logits: HostArray) -> float:
+    """Return the divisor that gives logits [n k] the common spread."""
+    finite = select_finite(logits).astype(np.float64)
+    spread = float(np.sqrt(np.mean(finite.var(1)))) if len(finite) else 0.0
+    return spread / LOGIT_SPREAD if 0 < spread < np.inf else 1.0
 
 
 def _broadcast_bound(bound: Any, x: HostArray) -> HostArray:
-    """A bound for every input of an example, as the examples' own type."""
+    """Return a bound for every input of an example, in the examples' dtype."""
     try:
         return np.broadcast_to(np.asarray(bound, x.dtype), x.shape[1:])
     except ValueError as error:
@@ -199,7 +206,7 @@ def _broadcast_bound(bound: Any, x: HostArray) -> HostArray:
 
 
 def _prepare_bounds(x: HostArray, bounds: Sequence[Any]) -> tuple[Any, Any]:
-    """The bounds, in host memory; examples must lie within them, but for rounding."""
+    """Return the bounds in host memory; raise `InputError` if an example lies outside of them."""
     low, high = (to_host(b) if framework_of(b) else b for b in bounds)
     low, high = (
         _broadcast_bound(bound, x) if np.ndim(bound) else float(bound) for bound in (low, high)

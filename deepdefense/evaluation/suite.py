@@ -1,4 +1,4 @@
-"""Which attacks an evaluation runs, and with which settings; how much that costs."""
+"""The attacks of each preset, their settings, and an estimate of how long they take."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from deepdefense import attacks
 from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.errors import InputError
 from deepdefense.evaluation.subject import Subject
+from deepdefense.seam.frozen import FrozenDict
 
 __all__ = ["PRESETS", "PlannedAttack", "build_suite", "estimate_seconds"]
 
 SEEDED_ATTACKS = ("apgd", "square")
 PRESETS = ("quick", "standard", "thorough")
-TARGETED_CLASSES = 9  # of the targeted loss, as AutoAttack has it
+TARGETED_CLASSES = 9  # of the targeted loss, as in AutoAttack
 
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """One attack and its settings; about how many `gradients` and `queries` an example takes."""
+    """An attack with its settings.
+
+    `gradients` and `queries` are about how many of each an example takes.
+    """
 
     name: str
     kind: Literal["minimum-norm", "within eps"]
-    settings: tuple[tuple[str, Any], ...]
+    settings: FrozenDict[Any]
     gradients: int
     queries: int
 
     @property
     def eps(self) -> float | None:
-        """The radius, of an attack within one."""
-        return dict(self.settings).get("eps")
+        """The radius of a fixed-budget attack, None for a minimum-norm attack."""
+        return self.settings.get("eps")
 
     def __call__(self, subject: Subject, x: Any, y: Any, seed: int) -> Perturbation:
-        """The attack on a native batch."""
+        """Attack a batch of the framework's own arrays."""
         options = dict(self.settings)
         if self.name in SEEDED_ATTACKS:
             options["seed"] = seed
@@ -46,123 +50,144 @@ class PlannedAttack:
         return function(subject.scaled_logits, x, y, bounds=subject.native_bounds, **options)
 
     def __str__(self) -> str:
-        """The attack as it would be called."""
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in self.settings)})"
+        """The attack as a call, without the model and the examples."""
+        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        return f"{self.name}({settings})"
 
 
-def minimum_norm_attack(
+def _minimum_norm(
     name: str, p: float, *, gradients: int, queries: int = 10, **settings: Any
 ) -> PlannedAttack:
-    """An attack for the nearest point that fools; those for any norm are told which."""
+    """Plan a minimum-norm attack; `ddn` and `cw` have no p, because they know the 2-norm only."""
     order = {} if name in ("ddn", "cw") else {"p": p}
-    return PlannedAttack(
-        name, "minimum-norm", tuple({**order, **settings}.items()), gradients, queries
-    )
+    options = FrozenDict({**order, **settings})
+    return PlannedAttack(name, "minimum-norm", options, gradients, queries)
 
 
-def fixed_budget_attack(
+def _within(
     name: str, p: float, eps: float, *, gradients: int, queries: int, **settings: Any
 ) -> PlannedAttack:
-    """An attack within eps."""
-    options = {"eps": eps, "p": p, **settings}
-    return PlannedAttack(name, "within eps", tuple(options.items()), gradients, queries)
+    """Plan a fixed-budget attack."""
+    options = FrozenDict({"eps": eps, "p": p, **settings})
+    return PlannedAttack(name, "within eps", options, gradients, queries)
+
+
+@dataclass(frozen=True)
+class _Strength:
+    """The effort of a preset."""
+
+    steps: int
+    rounds: int  # of SuperDeepFool
+    squares: int  # queries of the random search
+    restarts: int  # of APGD
+
+
+STRENGTHS = {
+    "quick": _Strength(steps=30, rounds=3, squares=100, restarts=1),
+    "standard": _Strength(steps=100, rounds=10, squares=1000, restarts=1),
+    "thorough": _Strength(steps=500, rounds=20, squares=5000, restarts=5),
+}
 
 
 def build_suite(
     preset: str, p: float, eps: tuple[float, ...], classes: int
 ) -> tuple[PlannedAttack, ...]:
-    """The attacks of a preset in the norm p, those without an eps first.
+    """Return the attacks of a preset in the norm p: minimum-norm attacks first, then each eps.
 
-    quick: DeepFool, SuperDeepFool, FMN, and within each eps FGSM, APGD, and 100 random squares.
+    quick: DeepFool, FMN, SuperDeepFool, and within each eps APGD, 100 random squares, and FGSM.
     standard: more steps, DDN (p = 2), and APGD towards each of nine classes; 1,000 squares.
     thorough: five times the steps, CW (p = 2), restarts, and 5,000 squares.
+
+    Raises:
+        InputError: an unknown preset, or a norm other than 2 and inf.
     """
     if preset not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     if p not in (2, math.inf):
         raise InputError(f"the norm of an evaluation must be 2 or inf, got {p!r}")
-    steps = {"quick": 30, "standard": 100, "thorough": 500}[preset]
-    rounds = {"quick": 3, "standard": 10, "thorough": 20}[preset]
-    squares = {"quick": 100, "standard": 1000, "thorough": 5000}[preset]
-    restarts = 5 if preset == "thorough" else 1
-    compared = min(9, classes - 1)  # boundaries that each step of DeepFool looks at
-    found = [
-        minimum_norm_attack("deepfool", p, gradients=3 * compared, queries=4, steps=50),
-        minimum_norm_attack("fmn", p, gradients=steps + compared, steps=steps),
-        minimum_norm_attack(
+    suite = _minimum_norm_suite(preset, p, classes)
+    for radius in eps:
+        suite += _fixed_budget_suite(preset, p, radius, classes)
+    return suite
+
+
+def _minimum_norm_suite(preset: str, p: float, classes: int) -> tuple[PlannedAttack, ...]:
+    strength = STRENGTHS[preset]
+    steps, rounds = strength.steps, strength.rounds
+    rivals = min(9, classes - 1)  # boundaries that DeepFool compares in each step
+    suite = [
+        _minimum_norm("deepfool", p, gradients=3 * rivals, queries=4, steps=50),
+        _minimum_norm("fmn", p, gradients=steps + rivals, steps=steps),
+        _minimum_norm(
             "superdeepfool",
             p,
-            gradients=rounds * (2 * compared + 1),
+            gradients=rounds * (2 * rivals + 1),
             queries=4 * rounds,
             steps=rounds,
         ),
     ]
     if p == 2 and preset != "quick":
-        found.append(minimum_norm_attack("ddn", p, gradients=steps + compared, steps=steps))
+        suite.append(_minimum_norm("ddn", p, gradients=steps + rivals, steps=steps))
     if p == 2 and preset == "thorough":
-        found.append(minimum_norm_attack("cw", p, gradients=9 * 200, steps=200, searches=9))
-    for radius in eps:
-        found.append(
-            fixed_budget_attack(
+        suite.append(_minimum_norm("cw", p, gradients=9 * 200, steps=200, searches=9))
+    return tuple(suite)
+
+
+def _fixed_budget_suite(
+    preset: str, p: float, eps: float, classes: int
+) -> tuple[PlannedAttack, ...]:
+    strength = STRENGTHS[preset]
+    steps, restarts, squares = strength.steps, strength.restarts, strength.squares
+    gradients = steps * restarts
+    suite = [
+        _within("apgd", p, eps, gradients=gradients, queries=0, steps=steps, restarts=restarts)
+    ]
+    if preset != "quick":
+        targets = min(TARGETED_CLASSES, classes - 1)
+        suite.append(
+            _within(
                 "apgd",
                 p,
-                radius,
-                gradients=steps * restarts,
+                eps,
+                gradients=steps * targets,
                 queries=0,
                 steps=steps,
-                restarts=restarts,
+                loss="targeted-dlr",
+                targets=targets,
             )
         )
-        if preset != "quick":
-            targets = min(TARGETED_CLASSES, classes - 1)
-            found.append(
-                fixed_budget_attack(
-                    "apgd",
-                    p,
-                    radius,
-                    gradients=steps * targets,
-                    queries=0,
-                    steps=steps,
-                    loss="targeted-dlr",
-                    targets=targets,
-                )
-            )
-        found.append(
-            fixed_budget_attack("square", p, radius, gradients=0, queries=squares, steps=squares)
-        )
-        found.append(fixed_budget_attack("fgsm", p, radius, gradients=1, queries=1))
-    return tuple(found)
+    suite.append(_within("square", p, eps, gradients=0, queries=squares, steps=squares))
+    suite.append(_within("fgsm", p, eps, gradients=1, queries=1))
+    return tuple(suite)
 
 
 def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> float:
-    """About how long the attacks will take, by the time of a gradient and a query here.
+    """Estimate how long the attacks take, from the time of one gradient and one query.
 
-    A short walk is timed, its first run apart, as frameworks compile or warm up; and the one by one
-    that every claim is confirmed with.
+    It times two short attacks, and the confirmation of points one by one. The faster of two runs
+    counts, because frameworks compile or warm up in the first.
     """
-    right = np.flatnonzero(subject.correct)
-    rows = right[: subject.batch_size]
+    correct = np.flatnonzero(subject.correct)
+    rows = correct[: subject.batch_size]
     if not len(rows):
         return 0.0
     x, y = subject.load_examples(rows)
 
-    def timed(attack: Callable[[], Perturbation], units: int) -> float:
-        took = []
+    def time_unit(attack: Callable[[], Perturbation], units: int) -> float:
+        seconds = []
         for _ in range(2):
             start = time.perf_counter()
-            subject.backend.to_numpy(attack().success)  # waits for what is still running
-            took.append(time.perf_counter() - start)
-        return min(took) / units
+            # Reading a value waits until the framework has computed it.
+            subject.backend.to_numpy(attack().success)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds) / units
 
-    bounds, n = subject.native_bounds, len(right)
-    gradient = timed(
-        lambda: attacks.fmn(subject.scaled_logits, x, y, steps=5, bounds=bounds), 5 + 5
-    )
-    query = timed(
-        lambda: attacks.square(subject.scaled_logits, x, y, eps=0.0, steps=5, bounds=bounds), 5
-    )
+    f, bounds = subject.scaled_logits, subject.native_bounds
+    gradient = time_unit(lambda: attacks.fmn(f, x, y, steps=5, bounds=bounds), 5 + 5)
+    query = time_unit(lambda: attacks.square(f, x, y, eps=0.0, steps=5, bounds=bounds), 5)
     begun = time.perf_counter()
     subject.predict(subject.x[rows[:8]], batch_size=1)
-    alone = (time.perf_counter() - begun) / len(rows[:8])
-    each = sum(a.gradients * gradient + a.queries * query for a in planned)
-    return each * math.ceil(n / len(rows)) + alone * n * len(planned)
+    confirmation = (time.perf_counter() - begun) / len(rows[:8])
+    per_batch = sum(a.gradients * gradient + a.queries * query for a in planned)
+    n = len(correct)
+    return per_batch * math.ceil(n / len(rows)) + confirmation * n * len(planned)

@@ -1,4 +1,4 @@
-"""Values that frozen dataclasses can hold: immutable mappings."""
+"""An immutable, hashable mapping for the fields of frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ Value = TypeVar("Value")
 
 
 class FrozenDict(Mapping[str, Value], Generic[Value]):
-    """A mapping that cannot change; it is hashable if its values are.
+    """An immutable mapping that keeps the order of its entries.
+
+    It is equal to any mapping with the same entries, and hashable if its values are.
 
     >>> settings = FrozenDict({"steps": 10, "p": 2})
     >>> settings["steps"], settings == {"p": 2, "steps": 10}
     (10, True)
+    >>> hash(settings) == hash(FrozenDict(p=2, steps=10))
+    True
     """
 
     __slots__ = ("_entries",)
@@ -39,4 +43,5 @@ class FrozenDict(Mapping[str, Value], Generic[Value]):
         return f"FrozenDict({self._entries!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by the constructor; `dataclasses.asdict` copies fields this way."""
         return FrozenDict, (self._entries,)

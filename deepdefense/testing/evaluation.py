@@ -33,7 +33,7 @@ def collect_figures(report: Report) -> list[float]:
         report.rho_2,
         report.rho_2_median,
         distance.median or 0.0,
-        *(value or 0.0 for _, value in distance.quantiles),
+        *(value or 0.0 for value in distance.quantiles.values()),
         report.headline.robust_accuracy or 0.0,
         report.headline.eps or 0.0,
     ]
@@ -186,9 +186,10 @@ class EvaluationLaws(_EvaluationHarness):
         assert (result.points >= -1).all()
         assert (result.points <= 1).all()
         assert report.headline.eps == 0.1
-        assert {
-            dict(line.settings)["eps"] for line in report.attacks if line.kind != "minimum-norm"
-        } == {0.1, 0.2}
+        assert {line.settings["eps"] for line in report.attacks if line.kind != "minimum-norm"} == {
+            0.1,
+            0.2,
+        }
         assert report.rho_p is not None
         low = self.to_array(np.full(4, -1.0))
         again = self.evaluate_quickly(

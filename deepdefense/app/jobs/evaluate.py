@@ -8,8 +8,8 @@ from typing import Any
 
 from deepdefense.app.runs import REPORT, SETTINGS, RunFolder
 from deepdefense.evaluation.assessment import assess
-from deepdefense.evaluation.plan import EvaluationPlan, Provenance
-from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.evaluation.plan import EvaluationPlan
+from deepdefense.evaluation.provenance import NetworkInfo, Provenance
 from deepdefense.evaluation.report import Report
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.progress import Watcher
@@ -94,7 +94,7 @@ def evaluate(
         plan,
         bounds=bounds,
         reference=reference,
-        about=Provenance(_named(model), _named(reference), {}),
+        provenance=Provenance(_named(model), _named(reference), {}),
         storage=None if run is None else run.attack_storage,
         watcher=watcher or Watcher(),
     )

@@ -24,9 +24,9 @@ from deepdefense.app.runs import (
 from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset, fingerprint
-from deepdefense.evaluation.plan import EvaluationPlan, Provenance
+from deepdefense.evaluation.plan import EvaluationPlan
 from deepdefense.evaluation.protocol import RHO_ATTACK
-from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.evaluation.provenance import NetworkInfo, Provenance
 from deepdefense.evaluation.report import Report
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend, training_backend
@@ -140,7 +140,7 @@ def _run(
         plan,
         bounds=data.pixel_bounds() if settings["bounds"] == "pixels" else None,
         reference=reference,
-        about=Provenance(network, undefended, _described(data)),
+        provenance=Provenance(network, undefended, _described(data)),
         storage=run.attack_storage,
         watcher=watcher,
     )

@@ -57,7 +57,7 @@ def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) ->
         return {
             "examples": min(examples, len(data.x_test)),
             "median_l2": report.distance.median,
-            "interval": list(dict(report.intervals)["distance_median"]),
+            "interval": list(report.intervals["distance_median"]),
             "median_l2_deepfool": own.median,
             "failing_checks": [c.name for c in report.checks if c.status == "fail"],
         }

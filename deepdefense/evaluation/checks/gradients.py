@@ -1,0 +1,183 @@
+"""Checks of the input gradients that attacks use, by central differences of the margin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from einops import einsum, rearrange, reduce
+
+from deepdefense.attacks.common.losses import log_odds, loss_gradient, margin
+from deepdefense.evaluation.checks.check import Check, as_percent, grade, make_check
+from deepdefense.evaluation.subject import HostArray, Subject
+from deepdefense.geometry.arithmetic import divide
+from deepdefense.geometry.call import flatten_inputs
+from deepdefense.geometry.norms import norm, steepest_direction
+from deepdefense.seam.contract import Array
+
+__all__ = ["check_input_gradients", "check_second_derivative"]
+
+MOST_BAD_GRADIENTS = 0.05  # a larger share of the examples is a fault of the network
+DIFFERENCE_STEP = 0.02  # of the first-order distance to the boundary
+RANDOM_STEP = 5  # times that: slopes in random directions are small and need a longer step
+# A network bends between the two points of a difference, so slopes agree only about.
+MOST_ERROR = 0.1
+MOST_RANDOM_ERROR = 0.5  # of the usual slope in a random direction
+
+
+@dataclass(frozen=True, eq=False)
+class _InputGradients:
+    """The gradient of the margin max_{k != y} f_k - f_y at a few examples."""
+
+    subject: Subject
+    margin: Callable[[Array], Array]  # flat inputs [b d] -> [b]
+    x: Array  # [b d]
+    gap: Array  # the margin at x [b]
+    finite: Array  # whether the gradient is finite [b]
+    gradient: Array  # [b d], 0 where it is not finite
+    norm: Array  # of the gradient [b]
+    direction: Array  # of the gradient, a unit vector [b d]
+    random: Array  # random unit vectors [b d]
+
+    @property
+    def zero(self) -> Array:
+        """Whether the gradient is 0, or not finite: [b]."""
+        return self.norm == 0
+
+
+def check_input_gradients(few: Subject) -> tuple[Check, ...]:
+    """Check that the margin's input gradients are finite, nonzero and equal to its slopes."""
+    gradients = _compute_input_gradients(few)
+    to_numpy = few.backend.to_numpy
+    broken = 1 - float(to_numpy(gradients.finite).mean())
+    zero = float(to_numpy(gradients.zero & gradients.finite).mean())
+    return (
+        make_check(
+            "gradients finite",
+            grade(broken, 0, MOST_BAD_GRADIENTS),
+            f"{as_percent(broken)} of the input gradients are NaN or infinite",
+            "Look for a square root, a logarithm or a division at 0 in the model.",
+        ),
+        make_check(
+            "gradients present",
+            grade(zero, 0, MOST_BAD_GRADIENTS),
+            f"on {as_percent(zero)} of the examples the input gradient is exactly 0",
+            "Something in the model has no gradient (rounding, a threshold, a detached or "
+            "saturated part): attack it through a smooth stand-in, or by gradient-free attacks.",
+        ),
+        _check_slopes(gradients),
+    )
+
+
+def _compute_input_gradients(few: Subject) -> _InputGradients:
+    backend = few.backend
+    xp = backend.xp
+    x = few.to_native(few.x)
+    label = backend.index(few.y, few.logits.shape[1], x)
+    f, flat = flatten_inputs(backend, few.scaled_logits, x)
+
+    def measure_margin(point: Array) -> Array:
+        return margin(backend, backend.forward(f, point), label).value
+
+    _, gap, found = loss_gradient(backend, f, flat, lambda logits: margin(backend, logits, label))
+    finite = xp.all(xp.isfinite(found), 1)
+    gradient = xp.where(rearrange(finite, "b -> b 1"), found, xp.zeros_like(found))
+    size, direction = steepest_direction(backend, gradient, 2)
+    random = np.random.default_rng(0).normal(size=(len(few.x), flat.shape[1]))
+    random = few.to_native((random / np.linalg.norm(random, axis=1)[:, None]).astype(few.x.dtype))
+    return _InputGradients(
+        few, measure_margin, flat, gap, finite, gradient, size, direction, random
+    )
+
+
+def _check_slopes(gradients: _InputGradients) -> Check:
+    errors, length = _slope_errors(gradients)
+    wrong = float((errors > MOST_ERROR).mean())
+    median = float(np.median(errors))
+    at_random = _random_slope_error(gradients, length)
+    failed = median > MOST_ERROR or at_random > MOST_RANDOM_ERROR
+    return make_check(
+        "gradients right",
+        "fail" if failed else grade(wrong, 0.25, 0.5),
+        f"against central differences the median error of the slope is {as_percent(median)} "
+        f"along the gradient, where it is above {as_percent(MOST_ERROR)} on {as_percent(wrong)} of "
+        f"the examples, and {as_percent(at_random)} of what is usual in a direction at random",
+        "The gradient is not the function's: look for a hand-written backward pass, a detached "
+        "part, or an input that is quantised.",
+    )
+
+
+def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
+    """Return the relative error of the slope along the gradient [b], and the steps' length [b].
+
+    Where the gradient is 0 the direction is random: the function must be flat there too.
+    """
+    backend, zero = gradients.subject.backend, gradients.zero
+    xp = backend.xp
+    direction = xp.where(rearrange(zero, "b -> b 1"), gradients.random, gradients.direction)
+    input_norm = norm(backend, gradients.x, 2)
+    distance = divide(backend, xp.abs(gradients.gap), gradients.norm, where=~zero, keep=True)
+    limit = 0.1 * xp.where(input_norm > 0, input_norm, xp.ones_like(input_norm))
+    length = DIFFERENCE_STEP * xp.where(zero | (distance > limit), limit, distance)
+    step = rearrange(length, "b -> b 1") * direction
+    predicted, measured = _slopes(gradients, direction, step, backend.to_numpy(length))
+    largest = np.maximum(np.abs(predicted), np.abs(measured))
+    errors = np.abs(predicted - measured) / np.where(largest > 0, largest, 1)
+    return errors, backend.to_numpy(length)
+
+
+def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
+    """Return the median error of the slope along the random unit vectors.
+
+    The unit is the usual slope in such a direction, ||gradient|| / sqrt(d). A gradient that leaves
+    out some inputs has the right slope along itself, so only other directions show the fault.
+    """
+    subject, length = gradients.subject, RANDOM_STEP * length
+    step = subject.to_native(length[:, None].astype(subject.x.dtype)) * gradients.random
+    predicted, measured = _slopes(gradients, gradients.random, step, length)
+    gradient_norm = subject.backend.to_numpy(norm(subject.backend, gradients.gradient, 2))
+    usual = gradient_norm / np.sqrt(gradients.x.shape[1])
+    error = np.abs(measured - predicted)
+    return float(np.median(error / np.where(usual > 0, usual, 1)))
+
+
+def _slopes(
+    gradients: _InputGradients, direction: Array, step: Array, length: HostArray
+) -> tuple[HostArray, HostArray]:
+    """Return the slopes [b] along unit vectors, by the gradient and by central differences."""
+    backend, x = gradients.subject.backend, gradients.x
+    predicted = backend.to_numpy(einsum(gradients.gradient, direction, "b d, b d -> b"))
+    ahead, behind = (
+        backend.to_numpy(gradients.margin(x + sign * step)).astype(np.float64) for sign in (1, -1)
+    )
+    return predicted.astype(np.float64), (ahead - behind) / (2 * length)
+
+
+def check_second_derivative(few: Subject) -> Check:
+    """Check that the input gradient can be differentiated, as the unrolled penalty needs."""
+    backend, one = few.backend, few.restrict_to(np.arange(1))
+    x = one.to_native(one.x)
+    f, flat = flatten_inputs(backend, one.scaled_logits, x)
+    label = backend.index(one.y, one.logits.shape[1], x)
+
+    def squared_gradient_norm(point: Array) -> Array:
+        logits, pull = backend.vjp(f, point)
+        gradient = pull(log_odds(backend, logits, label).cotangent)
+        return reduce(gradient * gradient, "b d -> b 1", "sum")
+
+    try:
+        value, pull = backend.vjp(squared_gradient_norm, flat)
+        found = backend.to_numpy(pull(backend.xp.ones_like(value)))
+        problem = "" if np.isfinite(found).all() else "it is NaN or infinite"
+    except Exception as error:  # the type depends on the framework and on the operation
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return make_check(
+        "second derivative",
+        "warn" if problem else "pass",
+        f"the gradient cannot be differentiated again: {problem}"
+        if problem
+        else "the gradient can be differentiated again",
+        'It matters to hardening alone: use gradient="implicit" or "chord".',
+        severe=False,
+    )

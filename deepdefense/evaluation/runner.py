@@ -1,0 +1,96 @@
+"""Running attacks on a subject, with a cache and progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepdefense.evaluation.cache import AttackCache
+from deepdefense.evaluation.minima import (
+    ConfirmedPoints,
+    Minima,
+    add_outcome,
+    confirm_points,
+)
+from deepdefense.evaluation.statistics import is_robust
+from deepdefense.evaluation.subject import HostArray, Subject, expand_to
+from deepdefense.evaluation.suite import PlannedAttack
+from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.progress import Watcher
+
+__all__ = ["AttackRunner", "run_transfer"]
+
+TRANSFER_SIZES = 12  # tried along each perturbation of the other network
+
+
+@dataclass(frozen=True)
+class AttackRunner:
+    """Runs attacks with one seed; the cache keeps each batch, and the watcher hears of it."""
+
+    seed: int
+    cache: AttackCache
+    watcher: Watcher
+
+    def run_suite(
+        self, subject: Subject, minima: Minima, planned: Sequence[PlannedAttack]
+    ) -> Minima:
+        """Run every attack in turn, on the examples that it can still add to.
+
+        A minimum-norm attack runs on all examples that the network classifies correctly. A
+        fixed-budget attack runs on those that are still robust within its eps, except FGSM, which
+        runs on all correct examples because the checks compare other attacks with it.
+        """
+        for attack in planned:
+            rows = np.flatnonzero(subject.correct)
+            if attack.eps is not None and attack.name != "fgsm":
+                rows = np.flatnonzero(is_robust(minima.distance, attack.eps))
+            self.watcher.begin(str(attack), len(rows))
+            minima = self._run_attack(subject, minima, attack, rows)
+        return minima
+
+    def _run_attack(
+        self, subject: Subject, minima: Minima, attack: PlannedAttack, rows: HostArray
+    ) -> Minima:
+        to_numpy = subject.backend.to_numpy
+        parts, done = [], 0
+        for batch in subject.iterate_batches(rows):
+            saved = self.cache.get(attack, batch)
+            if saved is None:
+                begun = time.perf_counter()
+                result = attack(subject, *subject.load_examples(batch), self.seed)
+                fooled = np.flatnonzero(to_numpy(result.success))
+                points = to_numpy(result.x)[fooled]
+                part = confirm_points(
+                    subject, batch[fooled], points, eps=attack.eps, p=minima.p, begun=begun
+                )
+                self.cache.put(attack, batch, part._asdict())
+            else:
+                part = ConfirmedPoints(**saved)
+            parts.append(part)
+            done += len(batch)
+            self.watcher.advance(done)
+        return add_outcome(subject, minima, attack, rows, parts)
+
+
+def run_transfer(subject: Subject, minima: Minima, other: Minima) -> Minima:
+    """Try the perturbations that fool another network, at sizes below this network's distances."""
+    fooled = subject.correct & np.isfinite(other.distance) & (other.distance > 0)
+    left = rows = np.flatnonzero(fooled)
+    settings = FrozenDict(sizes=TRANSFER_SIZES)
+    attack = PlannedAttack("transfer", "minimum-norm", settings, 0, TRANSFER_SIZES)
+    limit = np.where(np.isfinite(minima.distance), minima.distance, 4 * other.distance)
+    parts = []
+    for share in np.linspace(0, 0.99, TRANSFER_SIZES + 1)[1:]:
+        begun = time.perf_counter()
+        delta = other.points[left] - subject.x[left]
+        factor = expand_to(share * limit[left] / other.distance[left], delta)
+        points = subject.displace(left, factor * delta)
+        hit = subject.predict(points).argmax(1) != subject.y[left]
+        parts.append(
+            confirm_points(subject, left[hit], points[hit], eps=None, p=minima.p, begun=begun)
+        )
+        left = left[~hit]
+    return add_outcome(subject, minima, attack, rows, parts)
