@@ -1,6 +1,6 @@
 """Measuring the accuracy and robustness of a network, and checking the figures."""
 
-from deepdefense.evaluation.checks.check import Check
+from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.doctor import Diagnosis, doctor
 from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
 from deepdefense.evaluation.report import Report

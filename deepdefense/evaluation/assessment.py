@@ -8,7 +8,7 @@ from typing import Any
 
 from deepdefense.errors import InputError
 from deepdefense.evaluation.cache import AttackCache, Storage
-from deepdefense.evaluation.checks.check import Check
+from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.checks.run import run_attack_checks, run_network_checks
 from deepdefense.evaluation.dataset import fingerprint
 from deepdefense.evaluation.manifest import (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from deepdefense.evaluation.checks.check import Check
+from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.checks.run import run_network_checks
 from deepdefense.evaluation.subject import open_subject
 from deepdefense.seam.contract import Array, Model

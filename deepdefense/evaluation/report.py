@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.evaluation.checks.check import Check, find_severe_failure
+from deepdefense.evaluation.checks import Check, find_severe_failure
 from deepdefense.evaluation.minima import Minima
 from deepdefense.evaluation.provenance import NetworkInfo, to_json
 from deepdefense.evaluation.rho import Measurement, Summary

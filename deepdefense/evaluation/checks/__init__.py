@@ -10,3 +10,7 @@ One file for each kind of check:
 A check is a function that returns a `Check`, made by `make_check`. To add one, write it in the file
 of its kind and list it in `run_network_checks` or `run_attack_checks` in `run`.
 """
+
+from deepdefense.evaluation.checks.check import Check, Status, find_severe_failure
+
+__all__ = ["Check", "Status", "find_severe_failure"]
