@@ -1,1 +1,1 @@
-"""The paper's study: networks trained by several methods, attacked, and set in tables."""
+"""The paper's study: train networks by several methods, attack them, and write tables."""

@@ -16,6 +16,7 @@ from deepdefense.app.networks import with_weights
 from deepdefense.app.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_weights
 from deepdefense.app.study.experiments import Experiment
 from deepdefense.app.study.methods import METHODS, NEAREST_POINT, Scale
+from deepdefense.app.study.run_report import RunReport, read_report
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
@@ -36,6 +37,7 @@ from deepdefense.zoo import NETWORKS, Network, initial_weights
 
 __all__ = [
     "Bench",
+    "HardenedNetwork",
     "StudyPlan",
     "TableContent",
     "TableRow",
@@ -58,8 +60,14 @@ class TrainedNetwork:
     method: str
     seed: int
     model: Any
-    report: Mapping[str, Any]  # the content of its report.json
     folder: Path
+
+
+@dataclass(frozen=True)
+class HardenedNetwork(TrainedNetwork):
+    """A network that was fine-tuned by a method, with the report of that run."""
+
+    report: RunReport
 
 
 class StudyPlan(NamedTuple):
@@ -169,7 +177,7 @@ class Bench:
         tag: str | None = None,
         objective: Objective | None = None,
         epochs: int | None = None,
-    ) -> TrainedNetwork:
+    ) -> HardenedNetwork:
         """The reference network fine-tuned by a method, unless the folder has it already.
 
         An `objective` of other settings instead of the method's own needs a `tag` for its folder.
@@ -203,8 +211,8 @@ class Bench:
                 watcher=self.watcher,
             )
         hardened = self.backend.load(self.blank(seed), load_weights(path / HARDENED))
-        report = json.loads((path / REPORT).read_text())
-        return TrainedNetwork(tag or name, seed, hardened, report, path)
+        report = read_report(path / REPORT)
+        return HardenedNetwork(tag or name, seed, hardened, path, report)
 
 
 def about(bench: Bench, cell: TrainedNetwork) -> TableRow:
@@ -228,7 +236,7 @@ def started(
     return (
         reference,
         bench.scale(reference[0]),
-        TrainedNetwork("reference", seed, reference[0], {}, folder),
+        TrainedNetwork("reference", seed, reference[0], folder),
     )
 
 

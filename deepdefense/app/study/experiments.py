@@ -1,4 +1,4 @@
-"""What is studied: a network and its data, and how it is trained and hardened there."""
+"""The study's experiments: a network on a data set, and how it is trained and hardened."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EXPERIMENTS", "Experiment"]
 
 @dataclass(frozen=True)
 class HardeningSettings:
-    """How a network is hardened: `steepness` is that of the fitted penalty (`calibrate`)."""
+    """How to harden a network: the recipe, and the `steepness` that `calibrate` fits c to."""
 
     recipe: Recipe
     steepness: float
@@ -24,34 +24,36 @@ class HardeningSettings:
 class Experiment:
     """A network on a data set.
 
-    `reference` trains the undefended network, where no file of it lies beside the data; `recipe`
-    and `defense` are for hardening it, chosen on training data that were set aside.
+    `reference` is the recipe of the undefended network, used unless a file of its weights is beside
+    the data. `recipe`, `steepness` and `defense` are for hardening; they were chosen on validation
+    examples. `defense` holds settings of the penalty other than c and d.
     """
 
     data: str
     network: str
     reference: Recipe
     recipe: Recipe
-    steepness: float  # of the fitted penalty: `deepdefense.calibrate`
-    defense: Mapping[str, Any]  # its settings besides c and d
-    image: HardeningSettings | None = None  # for the nearest image, if by other settings
+    steepness: float
+    defense: Mapping[str, Any]
+    image: HardeningSettings | None = None  # for the nearest image, if it needs other settings
 
     @property
     def name(self) -> str:
-        """Such as mnist-lenet."""
+        """The data and the network, such as mnist-lenet."""
         return f"{self.data}-{self.network}"
 
     def hardening(self, method: str) -> HardeningSettings:
-        """By what a method of that name is trained."""
-        own = HardeningSettings(self.recipe, self.steepness)
-        return self.image if method == "image" and self.image else own
+        """Return the settings for a method, by its name."""
+        if method == "image" and self.image is not None:
+            return self.image
+        return HardeningSettings(self.recipe, self.steepness)
 
 
 IMPLICIT = {"gradient": "implicit", "candidates": 3}
 
 
-# Photographs that were trained on as they are get learnt by heart, and what is won on them is not
-# won on others.
+# A network learns unaugmented photographs by heart. Robustness gained on them then does not carry
+# over to others.
 AUGMENTED: Mapping[str, Any] = {"flip": True, "shift": 4}
 
 

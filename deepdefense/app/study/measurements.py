@@ -1,4 +1,4 @@
-"""What is measured of a trained network, on held-out data, once and kept beside it."""
+"""Measurements of a trained network on held-out examples; most are stored in its folder."""
 
 from __future__ import annotations
 
@@ -16,34 +16,40 @@ from deepdefense.evaluation import fgs_accuracy
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.seam.training import TrainingBackend
 
-__all__ = ["CURVE_POINTS", "load_or_compute", "measure_attacks", "measure_distances", "measure_fgs"]
+__all__ = [
+    "FGS_CURVE_POINTS",
+    "load_or_compute",
+    "measure_attacks",
+    "measure_distances",
+    "measure_fgs",
+]
 
-CURVE_POINTS = 21  # points of the curve over eps
+FGS_CURVE_POINTS = 21
 
 
 Numbers = dict[str, Any]
 
 
 def load_or_compute(folder: Path, name: str, compute: Callable[[], Numbers]) -> Numbers:
-    """What `compute` gives, or gave before: it is kept in the folder as NAME.json."""
+    """Return what NAME.json in the folder holds; compute and write it if there is none."""
     path = folder / f"{name}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
-    found = compute()
-    RunFolder(folder).write(path.name, json.dumps(found, indent=1, allow_nan=False) + "\n")
-    return found
+    numbers = compute()
+    RunFolder(folder).write(path.name, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    return numbers
 
 
 def take_first_examples(
     data: Dataset, examples: int, backend: TrainingBackend, model: Any
 ) -> tuple[Any, Any]:
-    """The first held-out examples, in the framework's own arrays."""
+    """Return the first held-out examples and labels as arrays of the framework."""
     x = backend.asarray(data.x_test[:examples], model)
     return x, backend.index(data.y_test[:examples], data.classes, x)
 
 
 def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
-    """Median l2 distances by the quick evaluation's attacks, and by DeepFool alone among them."""
+    """Return the median l2 distances under a quick evaluation, and under its DeepFool alone."""
 
     def compute() -> Numbers:
         report = evaluate(
@@ -53,12 +59,12 @@ def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) ->
             bounds=data.pixel_bounds(),
             preset="quick",
         )
-        own = next(line for line in report.attacks if line.name.startswith("deepfool"))
+        deepfool = next(line for line in report.attacks if line.name.startswith("deepfool"))
         return {
             "examples": min(examples, len(data.x_test)),
             "median_l2": report.distance.median,
             "interval": list(report.intervals["distance_median"]),
-            "median_l2_deepfool": own.median,
+            "median_l2_deepfool": deepfool.median,
             "failing_checks": [c.name for c in report.checks if c.status == "fail"],
         }
 
@@ -66,7 +72,7 @@ def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) ->
 
 
 def measure_fgs(model: Any, data: Dataset, eps: Sequence[float], examples: int) -> list[float]:
-    """Accuracy under the fast gradient sign at each eps, without bounds, as in the paper."""
+    """Return accuracy under the fast gradient sign at each eps, without bounds as in the paper."""
     x, y = data.x_test[:examples], data.y_test[:examples]
     return list(fgs_accuracy(model, x, y, list(eps)))
 
@@ -79,16 +85,16 @@ def measure_attacks(
     examples: int,
     eps: dict[str, float],
 ) -> list[Numbers]:
-    """One line for each attack: a median distance, or accuracy within eps of that norm."""
+    """Run every attack; return a median distance each, or accuracy within the eps of its norm."""
     x, y = take_first_examples(data, examples, backend, model)
     bounds = data.pixel_bounds()
 
     def line(name: str, norm: str, attack: Callable[..., Any], **options: Any) -> Numbers:
         with backend.precise():
-            found = attack(model, x, y, bounds=bounds, **options)
+            result = attack(model, x, y, bounds=bounds, **options)
         order = {"l2": 2.0, "linf": np.inf}[norm]
-        success = backend.to_numpy(found.success)
-        delta = backend.to_numpy(found.delta).reshape(len(success), -1)
+        success = backend.to_numpy(result.success)
+        delta = backend.to_numpy(result.delta).reshape(len(success), -1)
         size = np.where(success, np.linalg.norm(delta, order, axis=1), np.inf)
         radius = options.get("eps")
         median = float(np.sort(size)[(len(size) - 1) // 2])

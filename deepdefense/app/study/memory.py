@@ -1,4 +1,4 @@
-"""What a step of training needs in memory, beyond a plain one."""
+"""The memory that a method's training takes beyond plain training."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from deepdefense.zoo import Network
 
 __all__ = ["MemoryTrial", "measure_extra_memory", "read_peak_memory", "run_in_new_process"]
 
-T = TypeVar("T")
+ResultT = TypeVar("ResultT")
 
 
 PROCESS_STATUS = Path("/proc/self/status")
 
 
 def read_peak_memory() -> float | None:
-    """The most memory this process has held so far, in MB; None where it is not told (Linux does).
+    """Return this process's peak memory so far, in MB; None on systems other than Linux.
 
-    Not `resource.getrusage`, whose peak a process inherits from the one that began it.
+    `resource.getrusage` would not do: a process inherits that peak from its parent.
     """
     if not PROCESS_STATUS.exists():
         return None
-    found = re.search(r"VmHWM:\s+(\d+) kB", PROCESS_STATUS.read_text())
-    return None if found is None else int(found[1]) / 1024
+    peak = re.search(r"VmHWM:\s+(\d+) kB", PROCESS_STATUS.read_text())
+    return None if peak is None else int(peak[1]) / 1024
 
 
 class MemoryTrial(NamedTuple):
-    """A few batches to train on, from some weights."""
+    """A few batches to train on, starting from these weights."""
 
     framework: str
     network: Network
@@ -49,17 +49,17 @@ class MemoryTrial(NamedTuple):
     objective: Objective
 
 
-def run_in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    """What a function gives in a process of its own, whose peak is its own."""
+def run_in_new_process(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
+    """Call a function in a new process, so that its peak memory is that of the call alone."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def measure_extra_memory(trial: MemoryTrial) -> float | None:
-    """How many MB training takes beyond plain training on the same batches.
+    """Return how many MB training takes beyond plain training on the same batches.
 
-    In a process of its own: what another method has held before does not count, and what a
-    framework compiles does.
+    It is measured in a new process, so memory that another method used does not count, and memory
+    that a framework needs for compilation does.
     """
     return run_in_new_process(_measure_growth, trial)
 
@@ -68,9 +68,9 @@ def _measure_growth(trial: MemoryTrial) -> float | None:
     backend = training_backend(trial.framework)
     recipe = Recipe(lr=0.0, batch_size=trial.batch_size)
     trainer = recipe.make_trainer(backend, backend.build(trial.network, trial.weights))
-    held = []
+    peaks = []
     for objective in (Objective(), trial.objective):
         train_epoch(backend, trainer, trial.x, trial.y, recipe=recipe, objective=objective, epoch=0)
-        held.append(read_peak_memory())
-    plain, own = held
-    return None if plain is None or own is None else own - plain
+        peaks.append(read_peak_memory())
+    plain, hardening = peaks
+    return None if plain is None or hardening is None else hardening - plain

@@ -1,4 +1,4 @@
-"""The methods that are compared, each with the settings that go with a network's own scale."""
+"""The methods that the study compares, with settings in proportion to the network's scale."""
 
 from __future__ import annotations
 
@@ -23,23 +23,18 @@ __all__ = ["METHODS", "NEAREST_POINT", "Method", "Scale"]
 
 @dataclass(frozen=True)
 class Scale:
-    """What is known of the reference network before training, from training data.
+    """The reference network's scale, measured on training examples before hardening."""
 
-    `fgs` is the length of the fast gradient step that half of the examples stand, or half of those
-    that a network gets right that is wrong on more than half; `distance` the median l2 distance by
-    DeepFool; `fitted` the penalty whose c and d fit, and `image` that on the nearest image: the
-    nearest point within the range of pixels.
-    """
-
+    # The FGS step that lowers accuracy to 50 %, or to half of it if it is not above 50 %.
     fgs: float
-    distance: float
-    fitted: DeepDefense
-    image: DeepDefense
+    distance: float  # the median l2 distance by DeepFool
+    fitted: DeepDefense  # with c and d fitted to the network
+    image: DeepDefense  # with the distance to the nearest image: a point in the range of pixels
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to fine-tune a network."""
+    """A way to fine-tune a network: its objective, and its change of the common recipe."""
 
     label: str
     objective: Callable[[Scale], Objective]
@@ -54,7 +49,7 @@ def _use_paper_recipe(recipe: Recipe) -> Recipe:
     return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
 
 
-# The search for the nearest point of a boundary, which DeepFool passes by.
+# The search for the nearest point of a decision boundary; DeepFool's point is farther away.
 NEAREST_POINT: Mapping[str, Any] = {**FAST, "steps": 3}
 
 

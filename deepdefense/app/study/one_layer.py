@@ -1,4 +1,4 @@
-"""The penalty acting on one layer at a time, as in the paper's figure."""
+"""The penalty differentiated in one layer's parameters alone, as in the paper's figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["OneLayer", "list_layers"]
 
 
 def list_layers(backend: TrainingBackend, model: Any) -> list[str]:
-    """The names of the layers that have a weight matrix or kernel, in their order."""
+    """Return the names of the layers that have a weight matrix or kernel, in their order."""
     weights = backend.weights(model).items()
     return [name.rpartition(".")[0] for name, value in weights if value.ndim > 1]
 
@@ -25,7 +25,7 @@ def list_layers(backend: TrainingBackend, model: Any) -> list[str]:
 class OneLayer(DeepDefense):
     """Deep Defense whose penalty is differentiated in the parameters of one layer alone.
 
-    The cross-entropy trains all of them as ever.
+    The cross-entropy trains all layers.
 
     Source: Yan, Guo and Zhang (2018), section 4.5.
     """
@@ -33,7 +33,7 @@ class OneLayer(DeepDefense):
     layer: str = setting("", "name of the layer, as in ``conv1.weight``", option=False)
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
-        """The penalty with all that it is made of, per example."""
+        """Return the per-example penalty and what it is computed from; see `DeepDefense.terms`."""
         backend = training_backend(backend_of(x, model=model).name)
         with backend.inference(model):
             return super().terms(backend.freeze_except(model, self.layer), x, y)

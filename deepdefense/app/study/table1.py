@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from deepdefense.app.study import measurements
 from deepdefense.app.study.cells import (
     Bench,
+    HardenedNetwork,
     StudyPlan,
     TableContent,
     TableRow,
@@ -22,74 +22,83 @@ from deepdefense.evaluation import eps_ref
 
 __all__ = ["make_table1"]
 
-EPS_FRACTIONS, ACCURACY_LEVELS = (0.2, 0.5, 1.0), (0.7, 0.5, 0.3)
+EPS_FRACTIONS = (0.2, 0.5, 1.0)  # of eps_ref
+ACCURACY_LEVELS = (0.7, 0.5, 0.3)
 
 
 def make_table1(bench: Bench, plan: StudyPlan) -> TableContent:
-    """Accuracy, rho_2, distances, and accuracy under FGS at common sizes of the step.
+    """Make the table of accuracy, rho_2, distances, and accuracy under FGS at common eps.
 
-    The sizes are fractions of eps_ref, the step that brings Deep Defense's network (or the last
-    method's, if it is not among them) to 50 %; and, side by side, of every method at three levels.
+    The eps are fractions of eps_ref, the FGS step that lowers the accuracy of one network to 50 %:
+    Deep Defense's, or the last method's if that is not among the methods. `fgs_at` has the same for
+    the eps_ref of every method at three levels of accuracy.
     """
     rows, curves = [], {}
     for seed in plan.seeds:
         cells = list(trained(bench, plan, seed))
         names = [cell.method for cell in cells]
-        named = "deepdefense" if "deepdefense" in names else names[-1]
-        sizes = {
+        base_method = "deepdefense" if "deepdefense" in names else names[-1]
+        eps_refs = {
             (cell.method, level): eps
             for cell in cells
             for level in ACCURACY_LEVELS
             if (eps := _find_eps_ref(bench, cell, plan.examples, level)) is not None
         }
-        base = sizes.get((named, 0.5))
-        grid = [] if base is None else np.linspace(0, 2 * base, measurements.CURVE_POINTS).tolist()
-        start = measurements.measure_distances(
-            cells[0].model, bench.data, cells[0].folder, plan.examples
-        )
+        base = eps_refs.get((base_method, 0.5))
+        points = measurements.FGS_CURVE_POINTS
+        grid = [] if base is None else np.linspace(0, 2 * base, points).tolist()
         for cell in cells:
-            own = cell if cell.report else cells[1]  # the reference is what another began with
-            accuracy = _measure_under_fgs(bench, cell, plan.examples, [base, *sizes.values()], grid)
+            accuracy = _measure_under_fgs(bench, cell, plan.examples, eps_refs.values(), grid)
             rows.append(
                 about(bench, cell)
-                | _robustness(bench, cell, own, start, plan.examples)
-                | {"eps_ref": base, "eps_ref_of": named}
+                | _measure_robustness(bench, cell, cells, plan.examples)
+                | {"eps_ref": base, "eps_ref_of": base_method}
                 | {
-                    f"fgs_{f:g}": None if base is None else accuracy[f * base]
-                    for f in EPS_FRACTIONS
+                    f"fgs_{fraction:g}": None if base is None else accuracy[fraction * base]
+                    for fraction in EPS_FRACTIONS
                 }
-                | {"fgs_at": _align_sizes(sizes, accuracy)}
+                | {"fgs_at": _tabulate_levels(eps_refs, accuracy)}
             )
             if seed == plan.seeds[0] and grid:
                 curves[cell.method] = {"eps": grid, "accuracy": [accuracy[eps] for eps in grid]}
     return TableContent(rows, {"fgs": curves})
 
 
-def _robustness(
-    bench: Bench, cell: TrainedNetwork, own: TrainedNetwork, start: Mapping[str, Any], examples: int
+def _measure_robustness(
+    bench: Bench, cell: TrainedNetwork, cells: Sequence[TrainedNetwork], examples: int
 ) -> TableRow:
-    """What the cell's own report and the attacks say, and how that grew from the reference."""
-    side = own.report["after" if cell.report else "before"]
-    far = measurements.measure_distances(cell.model, bench.data, cell.folder, examples)
+    """Return a network's accuracy, rho_2 and distances; `cells` has the reference first."""
+    reference, first_hardened, *_ = cells
+    assert isinstance(first_hardened, HardenedNetwork)
+    report = cell.report if isinstance(cell, HardenedNetwork) else None
+    # Every run of hardening begins with the reference, and measures it.
+    summary = first_hardened.report.before if report is None else report.after
+    before, after = (
+        measurements.measure_distances(network.model, bench.data, network.folder, examples)
+        for network in (reference, cell)
+    )
     return {
-        "epochs": len(cell.report["history"]) if cell.report else None,
-        "accuracy": side["accuracy"],
-        "rho_2": side["rho_2"],
-        "median_l2": far["median_l2"],
-        "median_l2_deepfool": far["median_l2_deepfool"],
-        "growth": _compute_growth(far["median_l2"], start["median_l2"]),
-        "growth_deepfool": _compute_growth(far["median_l2_deepfool"], start["median_l2_deepfool"]),
-        "failing_checks": far["failing_checks"],
-        "stopped": cell.report["stopped"] if cell.report else None,
+        "epochs": None if report is None else len(report.history),
+        "accuracy": summary.accuracy,
+        "rho_2": summary.rho_2,
+        "median_l2": after["median_l2"],
+        "median_l2_deepfool": after["median_l2_deepfool"],
+        "growth": _compute_growth(before["median_l2"], after["median_l2"]),
+        "growth_deepfool": _compute_growth(
+            before["median_l2_deepfool"], after["median_l2_deepfool"]
+        ),
+        "failing_checks": after["failing_checks"],
+        "stopped": None if report is None else report.stopped,
     }
 
 
-def _compute_growth(after: float | None, before: float | None) -> float | None:
+def _compute_growth(before: float | None, after: float | None) -> float | None:
+    """Return after / before; None if either is missing or `before` is 0."""
     return None if after is None or not before else after / before
 
 
 def _find_eps_ref(bench: Bench, cell: TrainedNetwork, examples: int, level: float) -> float | None:
-    """The step that brings the network to the level, or None if it is not above it to begin."""
+    """Return the FGS step that lowers accuracy to the level; None if it never is above that."""
     x, y = bench.data.x_test[:examples], bench.data.y_test[:examples]
     try:
         return float(f"{eps_ref(cell.model, x, y, level=level):.4g}")
@@ -101,23 +110,22 @@ def _measure_under_fgs(
     bench: Bench,
     cell: TrainedNetwork,
     examples: int,
-    sizes: Sequence[float | None],
+    eps_refs: Iterable[float],
     grid: Sequence[float],
 ) -> dict[float, float]:
-    """Accuracy under FGS by eps: each fraction of each size, and the grid, from one gradient."""
-    steps = [f * size for size in sizes if size is not None for f in EPS_FRACTIONS]
-    wanted = sorted({*steps, *grid})
-    return dict(
-        zip(wanted, measurements.measure_fgs(cell.model, bench.data, wanted, examples), strict=True)
-    )
+    """Return accuracy under FGS by eps: each fraction of each eps_ref, and the grid."""
+    fractions = [fraction * eps for eps in eps_refs for fraction in EPS_FRACTIONS]
+    sizes = sorted({*fractions, *grid})
+    accuracy = measurements.measure_fgs(cell.model, bench.data, sizes, examples)
+    return dict(zip(sizes, accuracy, strict=True))
 
 
-def _align_sizes(
-    sizes: Mapping[tuple[str, float], float], accuracy: Mapping[float, float]
+def _tabulate_levels(
+    eps_refs: Mapping[tuple[str, float], float], accuracy: Mapping[float, float]
 ) -> dict[str, dict[str, float]]:
-    """The same at fractions of each method's eps_ref at each level."""
+    """Return accuracy at fractions of each method's eps_ref at each level."""
     return {
         f"{method} at {level:.0%}": {"eps": eps}
         | {f"{fraction:g}": accuracy[fraction * eps] for fraction in EPS_FRACTIONS}
-        for (method, level), eps in sizes.items()
+        for (method, level), eps in eps_refs.items()
     }

@@ -1,4 +1,4 @@
-"""The study's tables: from trained cells to rows of figures."""
+"""The study's tables: rows of figures, and curves, of the trained networks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from deepdefense.app.study import measurements
 from deepdefense.app.study.cells import (
     Bench,
+    HardenedNetwork,
     StudyPlan,
     TableContent,
     TableRow,
@@ -24,19 +25,21 @@ from deepdefense.app.study.methods import METHODS, Scale
 from deepdefense.app.study.one_layer import OneLayer, list_layers
 from deepdefense.app.study.table1 import make_table1
 from deepdefense.attacks import fmn
+from deepdefense.training.loop import EpochRecord
 
 __all__ = ["TABLES", "VARIATIONS"]
 
+VARIED_SETTINGS = ("c", "d", "lam")
 VARIATION_FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
 def make_table2(bench: Bench, plan: StudyPlan) -> TableContent:
-    """The same networks under stronger attacks, within eps and for the nearest point."""
+    """Make the table of stronger attacks, within eps and of minimum norm."""
     rows = []
     for seed in plan.seeds:
         eps: dict[str, float] = {}
         for cell in trained(bench, plan, seed):
-            if not eps:
+            if not eps:  # the first is the reference
                 eps = _measure_median_distances(bench, cell, plan.examples)
             lines = measurements.measure_attacks(
                 cell.model, bench.backend, bench.data, cell.folder, plan.examples, eps
@@ -48,85 +51,91 @@ def make_table2(bench: Bench, plan: StudyPlan) -> TableContent:
 def _measure_median_distances(
     bench: Bench, reference: TrainedNetwork, examples: int
 ) -> dict[str, float]:
-    """The reference's median distances, in either norm: the eps of attacks within a ball."""
+    """Return the reference's median distance in l2 and linf, the eps of attacks within a ball."""
 
     def compute() -> dict[str, float]:
         x, y = measurements.take_first_examples(
             bench.data, examples, bench.backend, reference.model
         )
-        found = {}
+        medians = {}
         for norm, p in (("l2", 2.0), ("linf", np.inf)):
             delta = fmn(reference.model, x, y, p=p, bounds=bench.data.pixel_bounds()).delta
             rows = bench.backend.to_numpy(delta).reshape(len(x), -1)
-            found[norm] = float(f"{np.median(np.linalg.norm(rows, p, axis=1)):.3g}")
-        return found
+            medians[norm] = float(f"{np.median(np.linalg.norm(rows, p, axis=1)):.3g}")
+        return medians
 
     return measurements.load_or_compute(reference.folder, f"sizes-{examples}", compute)
 
 
 def make_epochs_table(bench: Bench, plan: StudyPlan) -> TableContent:
-    """Accuracy and rho_2 over the epochs of each method."""
+    """Make the table of accuracy and rho_2 over the epochs of each method."""
     rows: list[TableRow] = []
-    first: list[TrainedNetwork] = []
+    first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
-        cells = [cell for cell in trained(bench, plan, seed) if cell.report]
-        first = first or cells
+        cells = [cell for cell in trained(bench, plan, seed) if isinstance(cell, HardenedNetwork)]
+        first_seed = first_seed or cells
         rows += [
-            about(bench, cell) | {name: record[name] for name in ("epoch", "accuracy", "rho_2")}
+            about(bench, cell)
+            | {"epoch": record.epoch, "accuracy": record.accuracy, "rho_2": record.rho_2}
             for cell in cells
-            for record in cell.report["history"]
+            for record in cell.report.history
         ]
-    return TableContent(rows, _collect_curves(first, "accuracy", "rho_2"))
-
-
-def _collect_curves(cells: Sequence[TrainedNetwork], *names: str) -> dict[str, Any]:
-    """Curves of what the epochs' records hold, by the name of it and by method."""
-    return {
-        name: {
-            cell.method: {"epoch": [record["epoch"] for record in history], name: values}
-            for cell in cells
-            if (history := cell.report["history"])
-            and None not in (values := [record.get(name) for record in history])
-        }
-        for name in names
+    curves = {
+        "accuracy": _collect_curves(first_seed, "accuracy", lambda record: record.accuracy),
+        "rho_2": _collect_curves(first_seed, "rho_2", lambda record: record.rho_2),
     }
+    return TableContent(rows, curves)
+
+
+def _collect_curves(
+    cells: Sequence[HardenedNetwork], name: str, get: Callable[[EpochRecord], float | None]
+) -> dict[str, Any]:
+    """Return a figure over the epochs, by method; methods that lack it are left out."""
+    curves = {}
+    for cell in cells:
+        history = cell.report.history
+        values = [get(record) for record in history]
+        if values and None not in values:
+            curves[cell.method] = {"epoch": [record.epoch for record in history], name: values}
+    return curves
 
 
 def make_cost_table(bench: Bench, plan: StudyPlan) -> TableContent:
-    """What each method takes: time, memory, and the iterations of its searches as it trains."""
+    """Make the table of each method's cost: time, memory, and the steps of its searches."""
     rows: list[TableRow] = []
-    first: list[TrainedNetwork] = []
+    first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
         reference, scale, _ = started(bench, plan, seed)
-        trials = [bench.cell(name, seed, reference, scale) for name in plan.methods]
-        cells = [cell for cell in trials if cell.report["history"]]  # it got past its first epoch
-        first = first or [cell for cell in cells if cell.report["history"][0].get("iterations")]
+        hardened = [bench.cell(name, seed, reference, scale) for name in plan.methods]
+        cells = [cell for cell in hardened if cell.report.history]  # the first epoch was completed
+        first_seed = first_seed or [cell for cell in cells if cell.report.history[0].iterations]
         for cell in cells:
-            history = cell.report["history"]
-            before, after = cell.report["before"], cell.report["after"]
+            report, history = cell.report, cell.report.history
             rows.append(
                 about(bench, cell)
                 | {
-                    "seconds_per_epoch": float(
-                        np.median([record["seconds"] for record in history])
-                    ),
-                    "step_ratio": cell.report["cost"]["ratio"],
+                    "seconds_per_epoch": float(np.median([record.seconds for record in history])),
+                    "step_ratio": report.cost.ratio,
                     "mb_beyond_plain": _measure_memory(bench, cell, reference[0], scale),
-                    "iterations_first": history[0].get("iterations"),
-                    "iterations_last": history[-1].get("iterations"),
-                    "unfinished_first": history[0]["unfinished"],
-                    "unfinished_last": history[-1]["unfinished"],
-                    "iterations_before": before["iterations_mean"],
-                    "iterations_after": after["iterations_mean"],
+                    "iterations_first": history[0].iterations,
+                    "iterations_last": history[-1].iterations,
+                    "unfinished_first": history[0].unfinished,
+                    "unfinished_last": history[-1].unfinished,
+                    "iterations_before": report.before.iterations_mean,
+                    "iterations_after": report.after.iterations_mean,
                 }
             )
-    return TableContent(rows, _collect_curves(first, "iterations", "unfinished"))
+    curves = {
+        "iterations": _collect_curves(first_seed, "iterations", lambda record: record.iterations),
+        "unfinished": _collect_curves(first_seed, "unfinished", lambda record: record.unfinished),
+    }
+    return TableContent(rows, curves)
 
 
 def _measure_memory(
     bench: Bench, cell: TrainedNetwork, reference: Any, scale: Scale
 ) -> float | None:
-    """MB that a few batches take by the cell's method, beyond plain training on them."""
+    """Return how many MB the method takes on a few batches, beyond plain training."""
 
     def compute() -> dict[str, Any]:
         batch = bench.experiment.recipe.batch_size
@@ -141,53 +150,50 @@ def _measure_memory(
         )
         return {"mb_beyond_plain": measure_extra_memory(trial)}
 
-    found: float | None = measurements.load_or_compute(cell.folder, "memory", compute)[
-        "mb_beyond_plain"
-    ]
-    return found
+    stored = measurements.load_or_compute(cell.folder, "memory", compute)
+    megabytes: float | None = stored["mb_beyond_plain"]
+    return megabytes
 
 
 def make_ablation_table(bench: Bench, plan: StudyPlan) -> TableContent:
-    """Deep Defense with c, d and lambda a quarter to four times what they are."""
+    """Make the table of Deep Defense with c, d and lambda a quarter to four times as large."""
     rows = []
+    variations = [(name, factor) for name in VARIED_SETTINGS for factor in VARIATION_FACTORS]
     for seed in plan.seeds:
         reference, scale, _ = started(bench, plan, seed)
-        for name, factor in [("", 1.0)] + [
-            (n, f) for n in ("c", "d", "lam") for f in VARIATION_FACTORS
-        ]:
-            defense = scale.fitted
-            if name:
+        for name, factor in [("nothing", 1.0), *variations]:
+            defense, tag = scale.fitted, "deepdefense"
+            if name != "nothing":
                 defense = replace(defense, **{name: factor * getattr(defense, name)})
-            tag = f"deepdefense-{name}-{factor:g}" if name else "deepdefense"
+                tag = f"deepdefense-{name}-{factor:g}"
             cell = bench.cell("deepdefense", seed, reference, scale, tag=tag, objective=defense)
-            side = cell.report["after"]
+            report = cell.report
             rows.append(
                 about(bench, replace(cell, method="deepdefense"))
-                | {"changed": name or "nothing", "factor": factor}
-                | {n: getattr(defense, n) for n in ("c", "d", "lam")}
-                | {"accuracy": side["accuracy"], "rho_2": side["rho_2"]}
-                | {"stopped": cell.report["stopped"], "notes": cell.report["notes"]}
+                | {"changed": name, "factor": factor}
+                | {setting: getattr(defense, setting) for setting in VARIED_SETTINGS}
+                | {"accuracy": report.after.accuracy, "rho_2": report.after.rho_2}
+                | {"stopped": report.stopped, "notes": report.notes}
             )
     return TableContent(rows, {})
 
 
 def make_layers_table(bench: Bench, plan: StudyPlan) -> TableContent:
-    """The penalty differentiated in the parameters of one layer at a time, and of all."""
+    """Make the table of the penalty differentiated in one layer at a time, and in all."""
     rows = []
     for seed in plan.seeds:
         reference, scale, _ = started(bench, plan, seed)
-        names = list_layers(bench.backend, reference[0])
-        for name in ["all", *names]:
-            objective = scale.fitted
-            if name != "all":
-                objective = OneLayer(**asdict(scale.fitted), layer=name)
-            tag = "deepdefense" if name == "all" else f"deepdefense-{name}"
+        for layer in ["all", *list_layers(bench.backend, reference[0])]:
+            objective, tag = scale.fitted, "deepdefense"
+            if layer != "all":
+                objective = OneLayer(**asdict(scale.fitted), layer=layer)
+                tag = f"deepdefense-{layer}"
             cell = bench.cell("deepdefense", seed, reference, scale, tag=tag, objective=objective)
-            side = cell.report["after"]
+            report = cell.report
             rows.append(
                 about(bench, replace(cell, method="deepdefense"))
-                | {"layer": name, "accuracy": side["accuracy"], "rho_2": side["rho_2"]}
-                | {"before": cell.report["before"]["rho_2"]}
+                | {"layer": layer, "accuracy": report.after.accuracy, "rho_2": report.after.rho_2}
+                | {"before": report.before.rho_2}
             )
     return TableContent(rows, {})
 
@@ -202,4 +208,5 @@ TABLES: Mapping[str, Callable[[Bench, StudyPlan], TableContent]] = {
 }
 
 
-VARIATIONS = ("ablation", "layers")  # of Deep Defense, fitted; no other method is trained
+# Tables of fitted Deep Defense with other settings; they train no other method.
+VARIATIONS = ("ablation", "layers")

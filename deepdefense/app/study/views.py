@@ -1,4 +1,4 @@
-"""A study on disk: its rows as JSON, its tables in Markdown, and one page with the pictures."""
+"""How the study's tables are read: their columns and formats, in Markdown, JSON and a page."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ CellFormat = Callable[[list[Any]], str]
 
 
 def average_seeds(form: Callable[[float], str]) -> CellFormat:
-    """The mean over seeds, and their standard deviation where there are several."""
+    """Return a format of one figure of several seeds: their mean ± their standard deviation."""
 
-    def cell(values: list[Any]) -> str:
-        known = [float(value) for value in values if value is not None]
-        if not known:
+    def format_cell(values: list[Any]) -> str:
+        numbers = [float(value) for value in values if value is not None]
+        if not numbers:
             return ""
-        mean = form(float(np.mean(known)))
-        return mean if len(known) == 1 else f"{mean} ± {form(float(np.std(known, ddof=1)))}"
+        mean = form(float(np.mean(numbers)))
+        return mean if len(numbers) == 1 else f"{mean} ± {form(float(np.std(numbers, ddof=1)))}"
 
-    return cell
+    return format_cell
 
 
 PERCENT_CELL = average_seeds(lambda value: f"{100 * value:.2f} %")
@@ -44,13 +44,14 @@ WHOLE_CELL = average_seeds(lambda value: f"{value:.0f}")
 
 
 class TableView(NamedTuple):
-    """A table for reading: rows of equal values in `by` become one line, averaged over seeds.
+    """How a table is read: rows with equal values of the keys `by` become one line.
 
-    Its columns are the figures; or, `across` the values of another key, all figures of each.
+    Rows of one line differ in their seed. With `across`, there is one column for each value of that
+    key, which holds all figures; without it, one column for each figure.
     """
 
-    by: Mapping[str, str]
-    columns: Mapping[str, tuple[str, CellFormat]]
+    by: Mapping[str, str]  # the heading of each key
+    columns: Mapping[str, tuple[str, CellFormat]]  # the heading and the format of each figure
     across: str | None = None
 
 
@@ -122,7 +123,7 @@ VIEWS: Mapping[str, TableView] = {
 def format_table(
     table: str, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[list[str]]]:
-    """The head and the lines of a table for reading."""
+    """Return the headings and the lines of a table."""
     view = VIEWS[table]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -134,34 +135,40 @@ def format_table(
         names = list(dict.fromkeys(row[view.across] for row in rows))
         cells = [
             [
-                ", ".join(
-                    filter(None, _format_figures(view, [r for r in group if r[view.across] == n]))
-                )
-                for n in names
+                ", ".join(filter(None, _format_figures(view, _select(group, view.across, name))))
+                for name in names
             ]
             for group in groups.values()
         ]
-    known = [[_format_key(value) for value in key] for key in groups]
-    return [*view.by.values(), *names], [[*a, *b] for a, b in zip(known, cells, strict=True)]
+    keys = [[_format_key(value) for value in key] for key in groups]
+    return [*view.by.values(), *names], [[*a, *b] for a, b in zip(keys, cells, strict=True)]
+
+
+def _select(rows: Sequence[Mapping[str, Any]], key: str, value: Any) -> list[Mapping[str, Any]]:
+    """Return the rows that have a value under a key."""
+    return [row for row in rows if row[key] == value]
 
 
 def _format_figures(view: TableView, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [cell([row.get(key) for row in rows]) for key, (_, cell) in view.columns.items()]
+    """Return each figure of the rows, averaged over their seeds, as text."""
+    return [form([row.get(key) for row in rows]) for key, (_, form) in view.columns.items()]
 
 
 def _format_key(value: Any) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def format_markdown(table: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table in Markdown."""
+    """Return a table in Markdown."""
     head, body = format_table(table, rows)
-    written = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in written)
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write_study(run: RunFolder, content: Mapping[str, Any]) -> None:
-    """TABLE.json, TABLE.md and TABLE.html, the first of them last."""
+    """Write TABLE.html, TABLE.md and, last, TABLE.json."""
     from deepdefense.app.pages import render_study
 
     table, rows = content["table"], content["rows"]
