@@ -23,6 +23,7 @@ from deepdefense.evaluation.report import (
     Weakness,
 )
 from deepdefense.evaluation.statistics import Comparison, Curve, Distance
+from deepdefense.seam.frozen import FrozenDict
 
 Array = npt.NDArray[Any]
 N = 1000
@@ -72,7 +73,7 @@ def summarized(distances: Array) -> Distance:
     quantiles = np.percentile(distances, LEVELS, method="lower")
     return Distance(
         median=finite(np.percentile(distances, 50, method="lower")),
-        quantiles=tuple((str(k), finite(q)) for k, q in zip(LEVELS, quantiles, strict=True)),
+        quantiles=FrozenDict({str(k): finite(q) for k, q in zip(LEVELS, quantiles, strict=True)}),
         censored=int(np.isinf(distances).sum()),
         wrong=int((distances == 0).sum()),
     )
@@ -114,7 +115,7 @@ def attack(name: str, kind: str, best: float, **settings: Any) -> AttackLine:
     return AttackLine(
         name=name,
         kind=kind,
-        settings=tuple(settings.items()),
+        settings=FrozenDict(settings),
         ran=1000,
         success=0.61,
         median=1.6 if kind == "minimum-norm" else None,
@@ -162,7 +163,7 @@ def evaluation(
     report = Report(
         backend="torch",
         network=NetworkInfo("lenet", 431080, "hardened.safetensors"),
-        data=tuple(data.items()),
+        data=FrozenDict(data),
         threat=Threat(2.0, "0 to 1"),
         preset="standard",
         seed=0,
@@ -175,7 +176,7 @@ def evaluation(
         headline=Headline(None, median, eps, robust),
         distance=summarized(distances),
         curve=curve(distances),
-        intervals=tuple(intervals.items()),
+        intervals=FrozenDict(intervals),
         attacks=(
             attack("deepfool", "minimum-norm", 0.02, steps=50, overshoot=0.02, candidates=10),
             attack("ddn", "minimum-norm", 0.31, steps=200, gamma=0.05, init_eps=1.0),
@@ -190,7 +191,7 @@ def evaluation(
         comparison=None
         if before is None
         else Comparison(1.82, (1.74, 1.93), 0.968, -0.001, (-0.004, 0.002)),
-        manifest=tuple(manifest.items()),
+        manifest=FrozenDict(manifest),
         minima=minima(distances),
         reference_minima=None if before is None else minima(before),
         x=np.zeros(0),
@@ -354,9 +355,9 @@ def test_numbers_that_do_not_exist_are_left_out() -> None:
             **dict.fromkeys(("accuracy", "rho_2", "rho_2_median", "success"), nan),
             headline=Headline(None, None, None, None),
             attacks=attacks,
-            distance=replace(nothing.distance, median=None, quantiles=(("50", None),)),
+            distance=replace(nothing.distance, median=None, quantiles=FrozenDict({"50": None})),
             curve=Curve((), (), (), ()),
-            intervals=tuple((key, (None, None)) for key, _ in nothing.intervals),
+            intervals=FrozenDict(dict.fromkeys(nothing.intervals, (None, None))),
             comparison=Comparison(None, (None, None), nan, nan, (None, None)),
             minima=minima(np.full(N, nan)),
         )
@@ -383,9 +384,9 @@ def test_names_are_escaped() -> None:
         replace(
             content,
             network=NetworkInfo(bad, 1, "a&b"),
-            data=tuple((dict(content.data) | {"class_names": (bad,) * 10, "name": bad}).items()),
+            data=FrozenDict(content.data, class_names=(bad,) * 10, name=bad),
             attacks=(attack(bad, bad, 0.1, **{bad: bad}),),
-            manifest=((bad, {bad: bad}),),
+            manifest=FrozenDict({bad: {bad: bad}}),
         )
     )
     assert "<script>" not in html

@@ -13,10 +13,12 @@ from deepdefense.app.pages import Gallery, judge_hardening, render_hardening
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.evaluation.rho import Summary
+from deepdefense.seam.frozen import FrozenDict
+from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
 from deepdefense.training.loop import EpochRecord
 from deepdefense.training.recipe import Recipe
-from deepdefense.training.report import Cost, CurveSample, HardeningReport
+from deepdefense.training.report import CurveSample, HardeningReport
 
 DATA = {"name": "blobs", "train": 9, "test": 1000, "classes": 3, "input_shape": (4,)}
 BEFORE = Summary(
@@ -37,11 +39,11 @@ EPOCH = EpochRecord(
 REPORT = HardeningReport(
     backend="torch",
     network=NetworkInfo("mlp", 10, "given"),
-    data=tuple(DATA.items()),
+    data=FrozenDict(DATA),
     defense=DeepDefense(),
     recipe=Recipe(epochs=2),
     guard=Guard(),
-    environment=(("python", "3"),),
+    environment=FrozenDict(python="3"),
     before=BEFORE,
     after=replace(AFTER, rho_2_median=0.39),
     history=(EPOCH, replace(EPOCH, epoch=2, accuracy=0.98, rho_2=0.4)),

@@ -71,7 +71,7 @@ def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str
     networks = _list_networks(report)
     checks = sorted(report.checks, key=_rank_check)
     counts = report.weakness.counts
-    data = to_json(dict(report.data))
+    data = to_json(report.data)
     return fill_template(
         "evaluation.html.j2",
         report=report,
@@ -95,7 +95,7 @@ def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str
         network=asdict(report.network),
         data=data,
         run={"preset": report.preset, "seed": report.seed, "backend": report.backend},
-        manifest=group_manifest(to_json(dict(report.manifest))),
+        manifest=group_manifest(to_json(report.manifest)),
     )
 
 

@@ -87,7 +87,7 @@ def _refuse_verdict(report: Report, reason: str) -> Verdict:
 
 def _describe_accuracy(report: Report, robust: bool = True) -> str:
     """Describe accuracy, and accuracy under attack if `robust`, with their intervals."""
-    n, intervals, headline = report.n, dict(report.intervals), report.headline
+    n, intervals, headline = report.n, report.intervals, report.headline
 
     def describe(value: float, name: str, prefix: str = "") -> str:
         interval = format_interval(intervals.get(name), lambda end: format_percent(end, n))

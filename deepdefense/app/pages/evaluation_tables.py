@@ -83,7 +83,7 @@ class _LineMaker:
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._intervals = dict(report.intervals)
+        self._intervals = report.intervals
         self._withheld = explain_withholding(report) is not None
 
     def get_pair(self, get: Callable[[Figures], FigureT]) -> tuple[FigureT | None, FigureT]:
@@ -205,8 +205,8 @@ def _tabulate_rho(maker: _LineMaker) -> Iterator[TableLine]:
 def tabulate_quantiles(report: Report) -> list[TableLine]:
     """Return the distance that all but the most fragile examples reach."""
     reference = report.reference
-    quantiles = dict(report.distance.quantiles)
-    quantiles_before = {} if reference is None else dict(reference.distance.quantiles)
+    quantiles = report.distance.quantiles
+    quantiles_before = {} if reference is None else reference.distance.quantiles
     lines = []
     for level, after in sorted(quantiles.items(), key=lambda item: float(item[0])):
         before = quantiles_before.get(level)
@@ -221,7 +221,7 @@ def tabulate_quantiles(report: Report) -> list[TableLine]:
 
 def describe_attack_settings(attack: AttackLine) -> str:
     """Write the settings of an attack: steps 50, overshoot 0.02."""
-    settings = to_json(dict(attack.settings))
+    settings = to_json(attack.settings)
     return ", ".join(
         f"{name.replace('_', ' ')} {format_setting(value)}" for name, value in settings.items()
     )

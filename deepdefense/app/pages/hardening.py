@@ -102,8 +102,8 @@ def render_hardening(
         settings=to_json(report.config),
         meanings=MEANINGS,
         network=asdict(report.network),
-        data=to_json(dict(report.data)),
-        environment={**dict(report.environment), "backend": report.backend},
+        data=to_json(report.data),
+        environment={**report.environment, "backend": report.backend},
     )
 
 
