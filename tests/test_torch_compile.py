@@ -1,4 +1,4 @@
-"""`torch.compile` of the whole objective: one graph, and nothing differs from the plain call."""
+"""`torch.compile` of the whole objective: one graph, with the result of the plain call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Objective = Callable[[Any, Any], Any]
 
 
 @pytest.fixture(autouse=True)
-def no_graph_of_before() -> Iterator[None]:
+def reset_compiler() -> Iterator[None]:
     torch.compiler.reset()
     yield
     torch.compiler.reset()
@@ -28,7 +28,7 @@ def no_graph_of_before() -> Iterator[None]:
 
 @pytest.fixture
 def model() -> nn.Module:
-    """Batch norm and dropout, in training mode with one part frozen in evaluation."""
+    """A network with batch norm and dropout, in training mode but for one frozen layer."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(6, 8),
@@ -39,93 +39,94 @@ def model() -> nn.Module:
         nn.BatchNorm1d(8),
         nn.Linear(8, 4),
     ).double()
-    model(torch.randn(16, 6).double())  # statistics away from their start
+    model(torch.randn(16, 6).double())  # statistics other than the initial ones
     model[5].eval()
     return model
 
 
-def batch(model: nn.Module, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right and wrong examples by turns."""
+def draw_batch(model: nn.Module, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw examples, every other of them misclassified."""
     generator = torch.Generator().manual_seed(size)
     x = torch.randn(size, 6, generator=generator).double()
-    guess = copy.deepcopy(model).eval()(x).argmax(1)
-    return x, (guess + torch.arange(size) % 2) % 4
+    predicted = copy.deepcopy(model).eval()(x).argmax(1)
+    return x, (predicted + torch.arange(size) % 2) % 4
 
 
 def run(model: nn.Module, objective: Objective, x: Any, y: Any) -> tuple[Any, ...]:
-    """The value, every gradient, and every statistic afterwards, from one random state."""
+    """Return the value, all gradients, and all statistics afterwards, from a fixed random state."""
     torch.manual_seed(7)
     value = objective(x, y)
     gradients = torch.autograd.grad(value, list(model.parameters()))
     return value.detach(), gradients, {name: b.clone() for name, b in model.named_buffers()}
 
 
-def objective(defense: dd.DeepDefense, model: nn.Module) -> Objective:
+def make_objective(defense: dd.DeepDefense, model: nn.Module) -> Objective:
+    """Return the objective of a model as a function of the batch."""
     return lambda x, y: defense.objective(model, x, y)
 
 
 @pytest.mark.parametrize(
-    ("gradient", "p"),  # each takes half a minute to trace
+    ("gradient", "p"),  # few, because tracing is slow
     [("unrolled", 2.0), ("unrolled", math.inf), ("implicit", 2.0), ("chord", math.inf)],
 )
-def test_the_compiled_objective_is_the_plain_one(model: nn.Module, gradient: Any, p: float) -> None:
+def test_compiled_objective_equals_the_plain_one(model: nn.Module, gradient: Any, p: float) -> None:
     defense = dd.DeepDefense(c=2.0, steps=2, p=p, gradient=gradient)
-    x, y = batch(model, 6)
+    x, y = draw_batch(model, 6)
     terms = defense.terms(model, x, y)
     assert terms.correct.any()
     assert not terms.correct.all()
     twin = copy.deepcopy(model)
     modes = [module.training for module in model.modules()]
-    compiled = torch.compile(objective(defense, model), backend="aot_eager", fullgraph=True)
-    found, expected = run(model, compiled, x, y), run(twin, objective(defense, twin), x, y)
-    torch.testing.assert_close(found, expected)
-    assert all(gradient.any() for gradient in found[1])
+    compiled = torch.compile(make_objective(defense, model), backend="aot_eager", fullgraph=True)
+    result, expected = run(model, compiled, x, y), run(twin, make_objective(defense, twin), x, y)
+    torch.testing.assert_close(result, expected)
+    assert all(gradient.any() for gradient in result[1])
     assert [module.training for module in model.modules()] == modes
 
 
-def test_the_default_compiler(model: nn.Module) -> None:
-    """In training mode: the graph's backward pass must not see statistics overwritten since."""
-    model[3].p = 0.0  # a compiler draws random numbers of its own
+def test_default_compiler_equals_the_plain_call(model: nn.Module) -> None:
+    """The backward pass must use the batch-norm statistics from before the step updated them."""
+    model[3].p = 0.0  # a compiler draws other random numbers
     defense = dd.DeepDefense(c=2.0, steps=1)
-    x, y = batch(model, 6)
+    x, y = draw_batch(model, 6)
     twin = copy.deepcopy(model)
-    compiled = torch.compile(objective(defense, model), fullgraph=True)
-    found, expected = run(model, compiled, x, y), run(twin, objective(defense, twin), x, y)
-    torch.testing.assert_close(found, expected)
+    compiled = torch.compile(make_objective(defense, model), fullgraph=True)
+    result, expected = run(model, compiled, x, y), run(twin, make_objective(defense, twin), x, y)
+    torch.testing.assert_close(result, expected)
 
 
-def test_one_graph_and_one_more_for_all_other_batch_sizes(model: nn.Module) -> None:
+def test_all_other_batch_sizes_share_a_second_graph(model: nn.Module) -> None:
     graphs = []
 
-    def compiler(graph: torch.fx.GraphModule, _: Any) -> Any:
+    def count_graphs(graph: torch.fx.GraphModule, _: Any) -> Any:
         graphs.append(graph)
         return graph.forward
 
     defense = dd.DeepDefense(c=2.0, steps=1)
-    compiled = torch.compile(objective(defense, model.eval()), backend=compiler)
+    compiled = torch.compile(make_objective(defense, model.eval()), backend=count_graphs)
     for size, count in [(6, 1), (6, 1), (5, 2), (9, 2)]:
-        x, y = batch(model, size)
-        found, expected = (run(model, f, x, y) for f in (compiled, objective(defense, model)))
-        torch.testing.assert_close(found, expected)
+        x, y = draw_batch(model, size)
+        result, expected = (run(model, f, x, y) for f in (compiled, make_objective(defense, model)))
+        torch.testing.assert_close(result, expected)
         assert len(graphs) == count
 
 
-def test_without_gradients(model: nn.Module) -> None:
+def test_compiled_penalty_without_gradients(model: nn.Module) -> None:
     defense = dd.DeepDefense(c=2.0, steps=1)
-    x, y = batch(model, 6)
+    x, y = draw_batch(model, 6)
     compiled = torch.compile(lambda x, y: defense(model, x, y), backend="aot_eager", fullgraph=True)
     with torch.no_grad():
-        found = compiled(x, y)
-    assert not found.requires_grad
-    torch.testing.assert_close(found, defense(model, x, y).detach())
+        result = compiled(x, y)
+    assert not result.requires_grad
+    torch.testing.assert_close(result, defense(model, x, y).detach())
 
 
-def test_an_example_out_of_bounds_spoils_no_gradient(model: nn.Module) -> None:
-    """Examples that the plain search leaves out take part in the graph, behind a mask."""
+def test_an_unmeasurable_example_spoils_no_gradient(model: nn.Module) -> None:
+    """The compiled search masks examples that the plain search leaves out."""
     defense = dd.DeepDefense(c=2.0, steps=2)
-    x, y = batch(model.eval(), 6)
+    x, y = draw_batch(model.eval(), 6)
     x[0, 0], x[1] = math.nan, 0
-    found, expected = (
+    result, expected = (
         run(model, f, x, y)[:2]
         for f in (
             torch.compile(
@@ -134,12 +135,12 @@ def test_an_example_out_of_bounds_spoils_no_gradient(model: nn.Module) -> None:
             lambda x, y: defense(model, x, y).sum(),
         )
     )
-    torch.testing.assert_close(found, expected)
-    assert all(gradient.isfinite().all() for gradient in found[1])
+    torch.testing.assert_close(result, expected)
+    assert all(gradient.isfinite().all() for gradient in result[1])
 
 
-def test_the_attack_compiles_too(model: nn.Module) -> None:
-    x, y = batch(model, 6)
+def test_the_attack_compiles(model: nn.Module) -> None:
+    x, y = draw_batch(model, 6)
     x, attack = x.clamp(-2.5, 2.5), {"steps": 3, "bounds": (-2.5, 2.5)}
     compiled = torch.compile(
         lambda x, y: dd.deepfool(model, x, y, **attack), backend="aot_eager", fullgraph=True
