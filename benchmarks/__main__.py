@@ -22,7 +22,7 @@ from benchmarks.images import measure_images
 from benchmarks.step_parts import measure_activations, measure_approximation, measure_passes
 from benchmarks.strength import measure_fixed_budget, measure_minimum_norm
 from benchmarks.subjects import LARGE, load_or_train, make_large_subject, make_zoo_subject
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.provenance import describe_environment
 from deepdefense.seam.choosing import available_backends
@@ -49,7 +49,7 @@ def measure_all(
     out: Out = None,
 ) -> None:
     """Measure hardening steps, their passes and activations, and DeepFool, on MNIST."""
-    data = load("mnist", data_dir=data_dir)
+    data = load_data("mnist", data_dir=data_dir)
     weights = {k: load_or_train(k, data, path) for k, path in zip(KINDS, (mlp, lenet), strict=True)}
     results: dict[str, Rows] = {}
 
@@ -78,7 +78,7 @@ def attacks(
     *, data_dir: DataDir = None, mlp: Weights = None, rounds: Rounds = 7, out: Out = None
 ) -> None:
     """Compare DeepFool with other libraries: time, passes and norms."""
-    data = load("mnist", data_dir=data_dir)
+    data = load_data("mnist", data_dir=data_dir)
     rows = list(_measure_mlp(data, load_or_train("mlp", data, mlp), rounds))
     _print_rows("attacks", rows)
     _write(out, {"attacks": rows})
@@ -100,7 +100,7 @@ def strength(
     out: Out = None,
 ) -> None:
     """Compare the attacks of an evaluation with other libraries: how near, not how fast."""
-    data = load("mnist", data_dir=data_dir)
+    data = load_data("mnist", data_dir=data_dir)
     subjects = {"mlp": ("mlp", mlp), "lenet": ("lenet", lenet)}
     if hardened is not None:
         subjects["hardened lenet"] = ("lenet", hardened)
@@ -138,7 +138,7 @@ def gpu(
     *, data_dir: DataDir = None, lenet: Weights = None, rounds: Rounds = 5, out: Out = None
 ) -> None:
     """Measure steps on a GPU: LeNet, and ResNet-18's layers at 224 x 224 with 1,000 classes."""
-    data = load("mnist", data_dir=data_dir)
+    data = load_data("mnist", data_dir=data_dir)
     weights = load_or_train("lenet", data, lenet)
     _collect("steps", (measure_lenet(weights, data, rounds), measure_resnet18(rounds)), out)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.app.study.memory import read_peak_memory, run_in_new_process
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
@@ -47,7 +47,7 @@ def _measure_epoch(framework: str, kind: str, method: str) -> dict[str, Any]:
     backend = training_backend(framework)
     with tempfile.TemporaryDirectory() as folder:
         _draw_images(Path(folder))
-        data = load(folder)
+        data = load_data(folder)
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     weights = initial_weights(network, 0, float(data.x_train.std()))
     trainer = Recipe().make_trainer(backend, backend.build(network, weights))

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import deepdefense as dd
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.app.runs import RunFolder, load_weights
 from deepdefense.seam.training import training_backend
 from deepdefense.zoo import NETWORKS
@@ -25,7 +25,7 @@ def draw(folder: Path) -> Figure:
     """Draw the picture of a run with a network of the zoo."""
     settings = RunFolder(folder).settings
     data_dir = settings["data_dir"] and Path(settings["data_dir"])
-    data = load(settings["data"], data_dir=data_dir, seed=settings["seed"])
+    data = load_data(settings["data"], data_dir=data_dir, seed=settings["seed"])
     backend = training_backend(settings["backend"])
     reference = settings["weights"] or folder / "reference.safetensors"
     rows = [int(np.flatnonzero(data.y_test == label)[1]) for label in CLASSES]

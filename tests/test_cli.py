@@ -161,7 +161,7 @@ def test_interrupted_and_resumed(
             pass
 
     with monkeypatch.context() as patched:
-        patched.setattr("deepdefense.app.cli.harden.Bar", Bar)
+        patched.setattr("deepdefense.app.cli.harden.TerminalWatcher", Bar)
         assert run(*blobs(out="runs/cut")) == 130
     assert "--resume" in capsys.readouterr().err
     assert run(*blobs(out="runs/cut")) == 2
@@ -279,7 +279,7 @@ def test_data_that_changed_are_not_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("deepdefense.app.jobs.harden_job.harden_and_write", interrupted)
+        patched.setattr("deepdefense.app.jobs.harden.harden_in_folder", interrupted)
         assert run(*blobs(out="a")) == 130
     arrays = dict(np.load(folder / "blobs.npz"))
     np.savez(folder / "blobs.npz", **{**arrays, "x_test": arrays["x_test"] + 1})

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError, Dataset
 from files import (
     datasets,
@@ -31,7 +31,7 @@ SHARED = REPOSITORY.parent / "shared" / "data"
 
 
 def test_digits():
-    data = load("digits")
+    data = load_data("digits")
     assert data.name == "digits"
     assert data.x_train.shape[1:] == data.x_test.shape[1:] == data.mean.shape == (1, 8, 8)
     assert len(data.x_train) + len(data.x_test) == 1797
@@ -50,11 +50,11 @@ def test_digits():
 
 
 def test_digits_split_is_stratified_seeded_and_keeps_the_order():
-    data = load("digits", seed=3)
+    data = load_data("digits", seed=3)
     counts = np.bincount(np.concatenate([data.y_train, data.y_test]))
     np.testing.assert_array_equal(np.bincount(data.y_test), np.round(0.2 * counts))
-    assert load("digits", seed=3).fingerprint() == data.fingerprint()
-    assert load("digits", seed=4).fingerprint() != data.fingerprint()
+    assert load_data("digits", seed=3).fingerprint() == data.fingerprint()
+    assert load_data("digits", seed=4).fingerprint() != data.fingerprint()
     # The order of the file is kept, and no row is lost or in both sets.
     from sklearn.datasets import load_digits
 
@@ -69,7 +69,7 @@ def test_digits_split_is_stratified_seeded_and_keeps_the_order():
 
 def test_small_classes_are_held_out_once(tmp_path):
     y = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 2])
-    data = load(write_npz(tmp_path / "a.npz", x=np.arange(20.0).reshape(10, 2), y=y))
+    data = load_data(write_npz(tmp_path / "a.npz", x=np.arange(20.0).reshape(10, 2), y=y))
     np.testing.assert_array_equal(np.bincount(data.y_test), [1, 1])
     np.testing.assert_array_equal(np.bincount(data.y_train), [6, 1, 1])
     assert len({*data.x_train[:, 0], *data.x_test[:, 0]}) == 10
@@ -77,11 +77,11 @@ def test_small_classes_are_held_out_once(tmp_path):
 
 def test_unknown_sources(tmp_path):
     with pytest.raises(DataError) as error:
-        load("minst")
+        load_data("minst")
     says(error, "digits, mnist, cifar10, an .npz", "got 'minst', which does not exist")
     (tmp_path / "a.csv").write_text("1,2")
     with pytest.raises(DataError, match="a file of another kind"):
-        load(str(tmp_path / "a.csv"))
+        load_data(str(tmp_path / "a.csv"))
     assert issubclass(DataError, ValueError)
 
 
@@ -94,7 +94,7 @@ def test_missing_packages(tmp_path, monkeypatch, source, module):
         source = str(write_folder(tmp_path, {"a/1.png": grey(1)[0], "b/1.png": grey(1)[0]}))
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DataError) as error:
-        load(source)
+        load_data(source)
     says(error, 'pip install "deepdefense[cli]"', module)
 
 
@@ -141,10 +141,10 @@ def test_libraries_are_left_as_they_were(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", map(encoded, grey(4)), [0, 1, 0, 1])
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
     before = state()
-    load(str(path))
+    load_data(str(path))
     path.write_bytes(b"junk")
     with pytest.raises(DataError):
-        load(str(path))
+        load_data(str(path))
     assert state() == before
 
 
@@ -158,10 +158,10 @@ def test_local_files_need_no_network(tmp_path, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
-    load("mnist", data_dir=write_mnist(tmp_path / "mnist"))
+    load_data("mnist", data_dir=write_mnist(tmp_path / "mnist"))
     folder = write_folder(tmp_path / "f", {"a/1.png": grey(1)[0], "b/1.png": grey(1)[0]})
     with pytest.raises(DataError, match="got 2 and 0"):
-        load(str(folder))
+        load_data(str(folder))
     assert asked == []
 
 
@@ -173,9 +173,9 @@ def test_nothing_is_printed_or_left_on_the_disk(tmp_path):
     write_parquet(data / "a.parquet", map(encoded, grey(4)), [0, 1, 0, 1])
     listing = sorted(data.rglob("*"))
     program = (
-        "import sys; from deepdefense.app.data import load; "
+        "import sys; from deepdefense.app.data import load_data; "
         "assert not {'datasets', 'PIL', 'sklearn'} & set(sys.modules); "
-        f"load({str(data / 'a.parquet')!r}); load({str(data / 'folder')!r})"
+        f"load_data({str(data / 'a.parquet')!r}); load_data({str(data / 'folder')!r})"
     )
     keep = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
     kept = keep | {"HOME": str(home), "HF_HOME": str(home / "hf"), "TMPDIR": str(home)}
@@ -193,7 +193,7 @@ real_data = pytest.mark.skipif(
 
 @real_data
 def test_real_mnist():
-    data = load("mnist", data_dir=SHARED)
+    data = load_data("mnist", data_dir=SHARED)
     assert (data.x_train.shape, data.x_test.shape) == ((60000, 1, 28, 28), (10000, 1, 28, 28))
     np.testing.assert_array_equal(data.y_train[:8], [5, 0, 4, 1, 9, 2, 1, 3])
     np.testing.assert_array_equal(data.y_test[:8], [7, 2, 1, 0, 4, 1, 4, 9])
@@ -207,7 +207,7 @@ def test_real_mnist():
 
 @real_data
 def test_real_cifar10():
-    data = load("cifar10", data_dir=SHARED)
+    data = load_data("cifar10", data_dir=SHARED)
     assert (data.x_train.shape, data.x_test.shape) == ((50000, 3, 32, 32), (10000, 3, 32, 32))
     assert np.bincount(data.y_train).tolist() == [5000] * 10
     assert np.bincount(data.y_test).tolist() == [1000] * 10

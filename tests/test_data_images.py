@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError
 from files import Image, encoded, grey, says, write_folder, write_parquet
 
@@ -17,7 +17,7 @@ def test_folder_without_a_split(tmp_path):
     root = write_folder(tmp_path / "set[1]", files)  # and a path that it would take for a pattern
     (root / "a" / "notes.txt").write_text("not an image")
     write_folder(root, {"contact sheet.png": grey(1)[0]})  # of no class
-    data = load(str(root), seed=5)
+    data = load_data(str(root), seed=5)
     assert data.name == "set[1]"
     assert (data.x_train.shape, data.x_test.shape) == ((16, 1, 4, 5), (4, 1, 4, 5))
     assert (data.classes, data.class_names, data.scale) == (2, ("a", "b"), 255.0)
@@ -33,7 +33,7 @@ def test_folder_with_a_split(tmp_path, held):
     pixels = grey(6)
     names = ["train/cat/1", "train/cat/2", "train/dog/1", "train/eel/1", f"{held}/dog/1"]
     files = {f"{name}.png": image for name, image in zip(names, pixels, strict=False)}
-    data = load(str(write_folder(tmp_path, files)))
+    data = load_data(str(write_folder(tmp_path, files)))
     np.testing.assert_array_equal(data.y_train, [0, 0, 1, 2])
     np.testing.assert_array_equal(data.y_test, [1])
     assert data.class_names == ("cat", "dog", "eel")
@@ -52,7 +52,7 @@ def test_grey_and_colour_become_colour_in_either_order(tmp_path):
         "train/b/1.png": g[1],
         "test/b/1.png": colour[1],
     }
-    data = load(str(write_folder(tmp_path, files)))
+    data = load_data(str(write_folder(tmp_path, files)))
     assert data.x_train.shape == (3, 3, 4, 5)
     pixels = np.round(data.x_train + data.mean).astype(np.uint8)
     np.testing.assert_array_equal(pixels[0], np.stack([g[0]] * 3))
@@ -71,7 +71,7 @@ def test_other_modes_become_colour_without_warnings(tmp_path):
     palette.save(tmp_path / "b" / "2.png", transparency=bytes([100, 50]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        data = load(str(folder))
+        data = load_data(str(folder))
     pixels = np.concatenate([data.x_train, data.x_test]) + data.mean
     assert pixels.shape == (4, 3, 4, 5)
     assert set(np.round(pixels).ravel()) == {7, 8, 9}
@@ -84,8 +84,8 @@ def test_photographs_are_turned_upright(tmp_path):
     exif[0x0112] = 6  # turned by 90 degrees
     images = [encoded(pixels, "JPEG", exif=exif)] * 2 + [encoded(pixels, "JPEG")]
     with pytest.raises(DataError, match="one height and width"):
-        load(str(write_parquet(tmp_path / "a.parquet", images, [0, 1, 1])))
-    data = load(str(write_parquet(tmp_path / "a.parquet", images[:2] * 2, [0, 1, 0, 1])))
+        load_data(str(write_parquet(tmp_path / "a.parquet", images, [0, 1, 1])))
+    data = load_data(str(write_parquet(tmp_path / "a.parquet", images[:2] * 2, [0, 1, 0, 1])))
     assert data.x_train.shape[1:] == (1, 6, 4)
 
 
@@ -99,7 +99,7 @@ def test_folders_without_classes(tmp_path, files):
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "1.txt").write_text("nothing")
     with pytest.raises(DataError) as error:
-        load(str(tmp_path))
+        load_data(str(tmp_path))
     says(error, str(tmp_path), "a sub-folder of images for each class")
 
 
@@ -107,22 +107,22 @@ def test_folders_whose_sets_differ(tmp_path):
     image = grey(1)[0]
     files = ["train/a/1.png", "train/b/1.png", "test/c/1.png"]
     with pytest.raises(DataError) as error:
-        load(str(write_folder(tmp_path / "1", dict.fromkeys(files, image))))
+        load_data(str(write_folder(tmp_path / "1", dict.fromkeys(files, image))))
     says(error, "0..1 occur there, 2 (c) does not")
     (tmp_path / "2" / "test" / "a").mkdir(parents=True)
     with pytest.raises(DataError) as error:
-        load(str(write_folder(tmp_path / "2", dict.fromkeys(files[:2], image))))
+        load_data(str(write_folder(tmp_path / "2", dict.fromkeys(files[:2], image))))
     says(error, "2: expected examples", "got 2 and 0")
     (tmp_path / "2" / "test" / "a" / "1.txt").write_text("no image")
     with pytest.raises(DataError, match="got 2 and 0"):
-        load(str(tmp_path / "2"))
+        load_data(str(tmp_path / "2"))
 
 
 def test_first_image_of_another_size_is_named(tmp_path):
     files = {f"{c}/{i}.png": grey(1)[0] for c in "ab" for i in range(3)}
     files["a/2.png"] = files["b/0.png"] = grey(1, (4, 6))[0]
     with pytest.raises(DataError) as error:
-        load(str(write_folder(tmp_path, files)))
+        load_data(str(write_folder(tmp_path, files)))
     says(error, "0.png is (4, 5)", f"{tmp_path / 'a' / '2.png'} is (4, 6)")
     assert str(tmp_path / "b") not in str(error.value)
 
@@ -133,13 +133,13 @@ def test_broken_image_is_named(tmp_path, content):
     broken = tmp_path / "b" / "1.png"
     broken.write_bytes(broken.read_bytes()[:700] if content == "cut" else content)
     with pytest.raises(DataError) as error:
-        load(str(tmp_path))
+        load_data(str(tmp_path))
     says(error, f"image {broken} could not be read")
 
 
 def test_images_of_16_bits_are_not_clipped(tmp_path):
     image = np.full((4, 5), 40000, np.uint16)
     with pytest.raises(DataError) as error:
-        load(str(write_folder(tmp_path, {"a/1.png": image, "b/1.png": image})))
+        load_data(str(write_folder(tmp_path, {"a/1.png": image, "b/1.png": image})))
     says(error, "1.png has more (mode I;16)")
     assert str(error.value).startswith("images must have 8 bits a pixel")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError
 from files import says, write_npz
 
@@ -19,7 +19,7 @@ def four(n: int = 6, **changes):
 
 def test_npz_floats_are_taken_as_they_are(tmp_path):
     keys = four()
-    data = load(write_npz(tmp_path / "mine.npz", **keys))
+    data = load_data(write_npz(tmp_path / "mine.npz", **keys))
     assert data.name == "mine"
     np.testing.assert_array_equal(data.x_train, keys["x_train"].astype(np.float32))
     np.testing.assert_array_equal(data.x_test, keys["x_test"].astype(np.float32))
@@ -43,7 +43,7 @@ def test_npz_floats_are_taken_as_they_are(tmp_path):
 def test_npz_uint8_are_pixels(tmp_path, shape, expected, scale):
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     keys = four(x_train=x, x_test=x[:2], y_test=np.array([0, 1]))
-    data = load(write_npz(tmp_path / "a.npz", **keys))
+    data = load_data(write_npz(tmp_path / "a.npz", **keys))
     assert data.x_train.shape == (6, *expected)
     assert data.x_train.flags.c_contiguous
     assert data.scale == scale
@@ -57,7 +57,7 @@ def test_npz_uint8_are_pixels(tmp_path, shape, expected, scale):
 
 def test_npz_prefers_the_split_it_has(tmp_path):
     keys = four(x=np.zeros((3, 1)), y=np.zeros(3, int))
-    assert load(write_npz(tmp_path / "a.npz", **keys)).x_train.shape == (6, 3)
+    assert load_data(write_npz(tmp_path / "a.npz", **keys)).x_train.shape == (6, 3)
 
 
 X, Y = four()["x_train"], four()["y_train"]
@@ -91,7 +91,7 @@ X, Y = four()["x_train"], four()["y_train"]
 )
 def test_npz_that_cannot_be_used(tmp_path, keys, words):
     with pytest.raises(DataError) as error:
-        load(write_npz(tmp_path / "a.npz", **keys))
+        load_data(write_npz(tmp_path / "a.npz", **keys))
     says(error, "a", *words)
 
 
@@ -101,7 +101,7 @@ def test_values_that_are_not_finite(tmp_path, value):
     x[2, 1] = x[4, 0] = value
     for key, split in (("x_train", "train"), ("x_test", "test")):
         with pytest.raises(DataError) as error:
-            load(write_npz(tmp_path / "a.npz", **four(**{key: x})))
+            load_data(write_npz(tmp_path / "a.npz", **four(**{key: x})))
         says(error, f"a: {split} data must be finite", "2 NaN or infinite", "(2, 1)")
 
 
@@ -111,12 +111,12 @@ def test_files_that_are_no_archive(tmp_path):
     for content in (b"", b"junk", b"\x80\x04K\x01.", good[:-30], good[:200]):
         path.write_bytes(content)
         with pytest.raises(DataError) as error:
-            load(str(path))
+            load_data(str(path))
         says(error, "a.npz could not be read as an .npz archive")
     with path.open("wb") as file:
         np.save(file, X)  # an array where an archive is expected
     with pytest.raises(DataError, match="could not be read"):
-        load(str(path))
+        load_data(str(path))
 
 
 def test_pickles_are_never_run(tmp_path):
@@ -126,5 +126,5 @@ def test_pickles_are_never_run(tmp_path):
 
     source = write_npz(tmp_path / "a.npz", **four(x_train=np.array([Trap()] * 6, dtype=object)))
     with pytest.raises(DataError, match="allow_pickle"):
-        load(source)
+        load_data(source)
     assert not (tmp_path / "ran").exists()

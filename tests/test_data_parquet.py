@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError
 from files import datasets, encoded, grey, hub_schema, pa, pq, says, write_mnist, write_parquet
 
@@ -13,7 +13,7 @@ from files import datasets, encoded, grey, hub_schema, pa, pq, says, write_mnist
 def test_parquet_file_is_split(tmp_path):
     pixels = grey(10)
     path = write_parquet(tmp_path / "a[1].parquet", map(encoded, pixels), [0, 1] * 5)
-    data = load(str(path))
+    data = load_data(str(path))
     assert (data.name, data.classes, data.class_names) == ("a[1]", 2, ("0", "1"))
     assert (len(data.x_train), len(data.x_test)) == (8, 2)
 
@@ -25,7 +25,7 @@ def test_parquet_folder_of_shards(tmp_path):
         rows, labels = images[2 * i : 2 * i + 2], [i, 2 - i]
         write_parquet(tmp_path / f"train-{i}.parquet", rows, labels, "img", "fine_label")
     write_parquet(tmp_path / "test-0.parquet", images[6:], [2, 0, 1], "img", "fine_label")
-    data = load(str(tmp_path))
+    data = load_data(str(tmp_path))
     np.testing.assert_array_equal(data.y_train, [0, 2, 1, 1, 2, 0])
     np.testing.assert_array_equal(data.y_test, [2, 0, 1])
     np.testing.assert_allclose(data.x_train[:, 0] + data.mean, pixels[:6], atol=1e-4)
@@ -38,13 +38,13 @@ def test_parquet_with_features_of_the_hub(tmp_path):
     for name in ("train", "test"):
         pq.write_table(table, tmp_path / f"{name}.parquet")
     assert b"ClassLabel" in pq.read_schema(tmp_path / "test.parquet").metadata[b"huggingface"]
-    data = load(str(tmp_path))
+    data = load_data(str(tmp_path))
     assert data.class_names == ("class 0", "class 1", "class 2")
     expected = np.moveaxis(pixels, 3, 1)
     np.testing.assert_allclose(data.x_train + data.mean, expected, atol=1e-4)
     pq.write_table(table.slice(0, 2), tmp_path / "train.parquet")  # one class fewer than names
     pq.write_table(table.slice(0, 2), tmp_path / "test.parquet")
-    assert load(str(tmp_path)).class_names == ("class 0", "class 1")
+    assert load_data(str(tmp_path)).class_names == ("class 0", "class 1")
 
 
 def test_parquet_that_cannot_be_used(tmp_path):
@@ -53,7 +53,7 @@ def test_parquet_that_cannot_be_used(tmp_path):
 
     def fails(*words: str) -> None:
         with pytest.raises(DataError) as error:
-            load(str(path))
+            load_data(str(path))
         says(error, *words)
 
     write_parquet(path, good, [0, 1, 0, 1], image="photo")
@@ -82,25 +82,25 @@ def test_parquet_that_cannot_be_used(tmp_path):
 def test_parquet_folder_must_have_both(tmp_path):
     write_parquet(tmp_path / "train.parquet", [], [])
     with pytest.raises(DataError) as error:
-        load(str(tmp_path))
+        load_data(str(tmp_path))
     says(error, "train*.parquet and test*.parquet", "it has train.parquet")
 
 
 def test_named_set_from_a_local_copy(tmp_path):
-    inside = load("mnist", data_dir=write_mnist(tmp_path / "data" / "mnist"))
+    inside = load_data("mnist", data_dir=write_mnist(tmp_path / "data" / "mnist"))
     assert inside.name == "mnist"
     assert (inside.x_train.shape, inside.classes) == ((20, 1, 28, 28), 10)
     np.testing.assert_array_equal(inside.y_test, [7, 2, 1])
-    above = load("mnist", data_dir=str(tmp_path / "data"))
+    above = load_data("mnist", data_dir=str(tmp_path / "data"))
     assert above.fingerprint() == inside.fingerprint()
 
 
 def test_wrong_local_copies(tmp_path):
     with pytest.raises(DataError) as error:
-        load("mnist", data_dir=tmp_path / "nowhere")
+        load_data("mnist", data_dir=tmp_path / "nowhere")
     says(error, "nowhere must be a folder of train*.parquet", "does not exist")
     with pytest.raises(DataError) as error:
-        load("cifar10", data_dir=write_mnist(tmp_path))
+        load_data("cifar10", data_dir=write_mnist(tmp_path))
     says(error, "cifar10: expected images (3, 32, 32), the copy given has (1, 28, 28)")
 
 
@@ -116,7 +116,7 @@ def test_hub(monkeypatch):
         return datasets.DatasetDict({"train": train, "test": train.select(range(4))})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    data = load("mnist")
+    data = load_data("mnist")
     assert asked == ["ylecun/mnist"]
     np.testing.assert_allclose(data.x_train[:, 0] + data.mean, pixels, atol=1e-4)
     np.testing.assert_array_equal(data.y_test, [0, 1, 2, 3])
@@ -129,7 +129,7 @@ def test_hub_that_cannot_be_reached(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError) as error:
-        load("cifar10")
+        load_data("cifar10")
     says(
         error, "cifar10: the Hugging Face hub could not be reached", "uoft-cs/cifar10", "--data-dir"
     )

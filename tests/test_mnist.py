@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import deepdefense as dd
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.app.runs import load_weights
 from deepdefense.evaluation.rho import measure_rho, summarize_rho
 from deepdefense.seam.training import training_backend
@@ -31,7 +31,7 @@ def test_published_lenet_has_its_published_robustness(
     name: str, examples: int, accuracy: float, rho: float
 ) -> None:
     """99.02 % and rho_2 = 0.2056: the protocol, preprocessing and layout are the authors'."""
-    data = load("mnist", data_dir=MNIST)
+    data = load_data("mnist", data_dir=MNIST)
     weights = load_weights(MNIST / "lenet_reference.safetensors")
     model = training_backend(name).build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
     x, y = data.x_test[:examples], data.y_test[:examples]
@@ -48,7 +48,7 @@ def test_scale_of_real_logits_changes_no_figure_and_saturation_is_named() -> Non
     """Float32, as trained: at a thousandfold the cross-entropy has no gradient left."""
     import torch
 
-    data = load("mnist", data_dir=MNIST)
+    data = load_data("mnist", data_dir=MNIST)
     weights = load_weights(MNIST / "lenet_reference.safetensors")
     model = training_backend("torch").build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
     x, y = data.x_test[:40], data.y_test[:40]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deepdefense.app import cli
-from deepdefense.app.data import load
+from deepdefense.app.data import load_data
 from deepdefense.app.study import tables
 from deepdefense.app.study.cells import Bench
 from deepdefense.app.study.experiments import EXPERIMENTS
@@ -182,7 +182,7 @@ def test_interrupted(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("deepdefense.app.jobs.reproduce.run_study", interrupt)
+    monkeypatch.setattr("deepdefense.app.cli.reproduce.run_study", interrupt)
     assert run("table1", tmp_path) == 130
     assert "the same command" in capsys.readouterr().err
 
@@ -201,7 +201,7 @@ def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str])
 
 def test_scale_of_a_network_that_is_mostly_wrong(tmp_path: Path) -> None:
     """Its step takes away half of what it gets right: it never was right on half of all."""
-    backend, data = training_backend("torch"), load("digits")
+    backend, data = training_backend("torch"), load_data("digits")
     bench = Bench(EXPERIMENTS["digits-mlp"], backend, data, tmp_path, Watcher())
     untrained = bench.blank(0)
     rows = np.random.default_rng(3).permutation(len(data.x_train))[:1000]

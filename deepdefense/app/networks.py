@@ -18,7 +18,13 @@ from deepdefense.seam.choosing import available_backends, current_backend
 from deepdefense.seam.training import TrainingBackend, training_backend
 from deepdefense.zoo import COUNTER, NETWORKS, Network, initial_weights, weight_shapes
 
-__all__ = ["build", "check_weights", "first_installed", "network_named", "with_weights"]
+__all__ = [
+    "build",
+    "check_weights",
+    "find_installed_framework",
+    "load_network_weights",
+    "make_network",
+]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -51,8 +57,8 @@ def build(
     Traceback (most recent call last):
     deepdefense.errors.InputError: choose a framework first: deepdefense.use_backend("torch")
     """
-    chosen = current_backend()
-    if chosen is None:
+    backend = current_backend()
+    if backend is None:
         raise InputError('choose a framework first: deepdefense.use_backend("torch")')
     if weights is None:
         weights = initial_weights(network, seed, deviation)
@@ -60,40 +66,43 @@ def build(
     if isinstance(weights, str | Path):
         source, weights = str(weights), load_weights(Path(weights))
     check_weights(weights, weight_shapes(network), source)
-    return training_backend(chosen.name).build(network, weights)
+    return training_backend(backend.name).build(network, weights)
 
 
-def check_weights(given: Arrays, own: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Raise `InputError`, naming what differs, unless names and shapes are a network's own.
+def check_weights(weights: Arrays, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Raise `InputError`, naming what differs, unless weights have a network's names and shapes.
 
     Batch norm's counters may be there or not: only PyTorch keeps them.
     """
-    given = {name: value for name, value in given.items() if not name.endswith(COUNTER)}
-    own = {name: shape for name, shape in own.items() if not name.endswith(COUNTER)}
-    missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    weights = {name: value for name, value in weights.items() if not name.endswith(COUNTER)}
+    shapes = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
+    missing, unknown = (
+        sorted(shapes.keys() - weights.keys()),
+        sorted(weights.keys() - shapes.keys()),
+    )
     if missing or unknown:
         parts = [f"lacks {', '.join(missing)}"] * bool(missing)
         parts += [f"has {', '.join(unknown)}, which it does not"] * bool(unknown)
         raise InputError(f"{source} does not fit the network: it {' and '.join(parts)}")
-    for name, value in given.items():
-        if value.shape != own[name]:
+    for name, value in weights.items():
+        if value.shape != shapes[name]:
             raise InputError(
                 f"{source} does not fit the network: {name} must have shape "
-                f"{list(own[name])}, it has {list(value.shape)}"
+                f"{list(shapes[name])}, it has {list(value.shape)}"
             )
         if not np.isfinite(value).all():
             raise InputError(f"{source}: {name} holds NaN or infinite values")
 
 
-def first_installed() -> str:
-    """The first framework that is installed, in the order that people have them."""
+def find_installed_framework() -> str:
+    """Return the first framework that is installed: torch before the others."""
     available = available_backends()
-    order = ["torch", *sorted(available.keys() - {"numpy", "torch"})]
-    return str(next((name for name in order if available[name]), order[0]))
+    names = ["torch", *sorted(available.keys() - {"numpy", "torch"})]
+    return next((name for name in names if available[name]), names[0])
 
 
-def network_named(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
-    """A native model: one of the zoo with initial weights, or what the user's factory returns."""
+def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
+    """Make a native model: a network of the zoo with initial weights, or a user's factory's."""
     if name in NETWORKS:
         network = NETWORKS[name](data.x_train.shape[1:], data.classes)
         deviation = float(data.x_train.std()) or 1.0
@@ -103,7 +112,7 @@ def network_named(backend: TrainingBackend, name: str, data: Dataset, seed: int)
         raise InputError(
             f"network must be {', '.join(NETWORKS)} or package.module:factory, got {name!r}"
         )
-    sys.path.insert(0, "")  # as `python -m` does, for a module beside the user
+    sys.path.insert(0, "")  # as `python -m` does, so that a module in the working folder is found
     try:
         with backend.fixed_seed(seed):
             return getattr(importlib.import_module(place), factory)()
@@ -116,9 +125,9 @@ def network_named(backend: TrainingBackend, name: str, data: Dataset, seed: int)
         sys.path.remove("")
 
 
-def with_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
-    """The model with the weights of a file, whose names and shapes must be its own."""
-    given = load_weights(path)
-    own = {name: value.shape for name, value in backend.weights(model).items()}
-    check_weights(given, own, str(path))
-    return backend.load(model, given)
+def load_network_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
+    """Return the model with the weights of a file, whose names and shapes must be the model's."""
+    weights = load_weights(path)
+    shapes = {name: value.shape for name, value in backend.weights(model).items()}
+    check_weights(weights, shapes, str(path))
+    return backend.load(model, weights)

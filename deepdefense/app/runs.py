@@ -1,4 +1,4 @@
-"""A run's folder on disk: nothing in it is ever half-written, and nothing else is overwritten."""
+"""A run's folder on disk: no file in it is ever half-written, and no other run is overwritten."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ __all__ = [
     "HARDENED",
     "REFERENCE",
     "REPORT",
-    "SETTINGS",
     "RunFolder",
-    "latest",
+    "find_latest",
+    "find_unfinished",
     "load_weights",
-    "new_path",
-    "unfinished",
+    "name_new_folder",
 ]
 
-SETTINGS, CHECKPOINT, REPORT = "settings.json", "checkpoint.safetensors", "report.json"
+SETTINGS, REPORT = "settings.json", "report.json"
 
 
-PART = ".part.safetensors"
+CHECKPOINT, ATTACK_SUFFIX = "checkpoint.safetensors", ".part.safetensors"
+
+
 REFERENCE, HARDENED = "reference.safetensors", "hardened.safetensors"
 
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def _safetensors() -> Any:
+def _import_safetensors() -> Any:
     try:
         import safetensors.numpy as library
     except ModuleNotFoundError as error:
@@ -49,13 +50,13 @@ def _safetensors() -> Any:
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
-    """A run's checkpoint, as `deepdefense.training.loop.Checkpoint` describes it."""
+class RunCheckpoint:
+    """The last complete epoch of a run: `deepdefense.training.loop.Checkpoint` on disk."""
 
     run: RunFolder
 
     def load(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-        """What was saved last, or None."""
+        """Return what was saved last, or None."""
         return self.run.load(CHECKPOINT)
 
     def save(self, arrays: Arrays, about: Mapping[str, Any]) -> None:
@@ -64,56 +65,63 @@ class _Checkpoint:
 
 
 @dataclass(frozen=True)
-class _AttackStorage:
+class AttackStorage:
     """One file for each attack on each batch: `deepdefense.evaluation.cache.Storage` on disk."""
 
     run: RunFolder
 
     def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
-        """The arrays saved under that name, or None."""
-        saved = self.run.load(f"{name}{PART}")
+        """Return the arrays saved under that name, or None."""
+        saved = self.run.load(f"{name}{ATTACK_SUFFIX}")
         return None if saved is None else saved[0]
 
     def save(self, name: str, arrays: Arrays, attack: str) -> None:
-        """Save arrays under that name, with the attack that they are of."""
-        self.run.save(f"{name}{PART}", arrays, {"attack": attack})
+        """Save arrays under that name, and the attack that they come from."""
+        self.run.save(f"{name}{ATTACK_SUFFIX}", arrays, {"attack": attack})
 
     def clear(self) -> None:
-        """Remove every part: the results are written."""
-        for part in self.run.path.glob(f"*{PART}"):
+        """Remove every file; the report holds the results."""
+        for part in self.run.path.glob(f"*{ATTACK_SUFFIX}"):
             self.run.remove(part.name)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that holds one run: its settings, its last complete epoch, its results."""
+    """A folder that holds one run: its settings, its last complete epoch, its results.
+
+    A run is opened in one of three ways: `create` begins one, `resume` continues an unfinished one,
+    and `reuse` does either, and also returns a finished one. A run never continues with settings
+    other than those it began with; these include the command, and may include fingerprints of data
+    and weights.
+    """
 
     path: Path
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
-        """A new folder, or an empty one; raises `InputError` if it holds anything already."""
-        _safetensors()
-        if path.is_dir() and any(path.iterdir()):
-            doing = "go on with resume, or " if (path / SETTINGS).exists() else ""
-            raise InputError(f"{path} is not empty: {doing}choose another folder")
+        """Begin a run in a new or empty folder."""
+        _import_safetensors()
         run = cls(path)
+        if path.is_dir() and any(path.iterdir()):
+            doing = "go on with resume, or " if run.is_begun else ""
+            raise InputError(f"{path} is not empty: {doing}choose another folder")
         run.write(SETTINGS, json.dumps(settings, indent=2))
         return run
 
     @classmethod
-    def reopen(
-        cls, path: Path, settings: Mapping[str, Any] | None = None, command: str = "harden"
-    ) -> RunFolder:
-        """The folder of an unfinished run; `settings`, if given, must be those it began with."""
-        run = cls(path)
-        if not (path / SETTINGS).is_file():
+    def resume(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
+        """Return the unfinished run in a folder; it must have begun with these settings.
+
+        Settings that are left out may be any, but for the command.
+        """
+        run, command = cls(path), settings["command"]
+        if not run.is_begun:
             raise InputError(f"there is no run to resume in {path}")
         if run.command != command:
             raise InputError(f"the run in {path} is of {run.command}, not of {command}")
-        if (path / REPORT).exists():
+        if run.is_finished:
             raise InputError(f"the run in {path} is complete: there is nothing to resume")
-        for name, value in (settings or {}).items():
+        for name, value in settings.items():
             began = run.settings.get(name)
             if began != json.loads(json.dumps(value)):
                 raise InputError(
@@ -122,25 +130,49 @@ class RunFolder:
                 )
         return run
 
+    @classmethod
+    def reuse(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
+        """Begin a run, or return the run of the same settings that is there, finished or not."""
+        run = cls(path)
+        if not run.is_begun:
+            return cls.create(path, settings)
+        if not run.has_settings(settings):
+            raise InputError(f"{path} was made with other settings: choose another --out")
+        return run
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / SETTINGS).is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is complete: its report is written last."""
+        return (self.path / REPORT).exists()
+
     @property
     def settings(self) -> dict[str, Any]:
-        """What the run was started with."""
+        """The settings that the run began with."""
         return dict(self._read_json(SETTINGS))
 
     @property
     def command(self) -> str:
-        """Which command's run it is."""
-        return str(self.settings.get("command", "harden"))
+        """The command whose run it is."""
+        return str(self.settings.get("command"))
 
     @property
-    def checkpoint(self) -> _Checkpoint:
+    def checkpoint(self) -> RunCheckpoint:
         """Where training keeps its last complete epoch."""
-        return _Checkpoint(self)
+        return RunCheckpoint(self)
 
     @property
-    def attack_storage(self) -> _AttackStorage:
+    def attack_storage(self) -> AttackStorage:
         """Where an evaluation keeps the results of attacks until it is complete."""
-        return _AttackStorage(self)
+        return AttackStorage(self)
+
+    def has_settings(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the run began with exactly these settings."""
+        return bool(self.settings == json.loads(json.dumps(settings)))
 
     def _read_json(self, name: str) -> Any:
         try:
@@ -149,7 +181,7 @@ class RunFolder:
             raise InputError(f"{self.path / name} is not readable: {error}") from error
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write a file whole: under another name first, then moved to its place."""
+        """Write a file whole: under a temporary name first, then moved to its place."""
         data = content.encode() if isinstance(content, str) else content
         self.path.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.path)
@@ -165,14 +197,22 @@ class RunFolder:
                 os.unlink(temporary)
             raise
 
+    def write_results(
+        self, page: str, content: Mapping[str, Any], *, name: str = "report", indent: int = 2
+    ) -> None:
+        """Write NAME.html, then NAME.json: a folder that holds the latter is complete."""
+        self.write(f"{name}.html", page)
+        text = json.dumps(content, indent=indent, allow_nan=False)
+        self.write(f"{name}.json", f"{text}\n")
+
     def save(self, name: str, arrays: Arrays, about: Mapping[str, Any]) -> None:
-        """Write arrays, and what there is to say of them, as one safetensors file."""
+        """Write arrays, and facts about them, as one safetensors file."""
         contiguous = {key: np.array(value, order="C") for key, value in arrays.items()}
         metadata = {"deepdefense": json.dumps(about)}
-        self.write(name, _safetensors().save(contiguous, metadata=metadata))
+        self.write(name, _import_safetensors().save(contiguous, metadata=metadata))
 
     def load(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-        """What `save` wrote under that name, or None if there is no such file."""
+        """Return what `save` wrote under that name, or None if there is no such file."""
         if not (self.path / name).exists():
             return None
         arrays = load_weights(self.path / name)
@@ -187,37 +227,36 @@ class RunFolder:
         (self.path / name).unlink(missing_ok=True)
 
 
-def new_path(command: str, settings: Mapping[str, Any]) -> Path:
-    """runs/DATA-NETWORK-TIME, in the working directory; but for hardening after its command."""
+def name_new_folder(command: str, settings: Mapping[str, Any]) -> Path:
+    """Return runs/DATA-NETWORK-TIME, with the command before DATA unless it is `harden`."""
     names = [Path(str(settings["data"])).stem, str(settings["network"]).rpartition(":")[2]]
     prefix = [] if command == "harden" else [command]
     return Path("runs") / "-".join([*prefix, *names, f"{datetime.now():%Y%m%d-%H%M%S}"])
 
 
-def latest(command: str, *, finished: bool = False) -> Path | None:
-    """The newest run of a command in runs/ that is finished, or is not; if there is one."""
-    found = [
-        folder
-        for folder in Path("runs").glob("*")
-        if (folder / SETTINGS).exists()
-        and (folder / REPORT).exists() == finished
-        and RunFolder(folder).command == command
+def find_latest(command: str, *, finished: bool) -> Path | None:
+    """Return the newest run of a command in runs/ that is finished, or that is not, if any."""
+    runs = [
+        run
+        for run in map(RunFolder, Path("runs").glob("*"))
+        if run.is_begun and run.is_finished == finished and run.command == command
     ]
-    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
+    paths = [run.path for run in runs]
+    return max(paths, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def unfinished(command: str) -> Path:
-    """The newest run of a command in runs/ to go on with; raises `InputError` if there is none."""
-    if found := latest(command):
-        return found
+def find_unfinished(command: str) -> Path:
+    """Return the newest unfinished run of a command in runs/; raise `InputError` if none is."""
+    if path := find_latest(command, finished=False):
+        return path
     raise InputError(
         f"there is no unfinished run in runs/ of {command} to resume; name its folder with --out"
     )
 
 
 def load_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Arrays by name from a safetensors file; raises `InputError` if it is not one."""
-    library = _safetensors()
+    """Return arrays by name from a safetensors file; raise `InputError` if it is not one."""
+    library = _import_safetensors()
     if not path.is_file():
         raise InputError(f"there is no file of weights {path}")
     try:

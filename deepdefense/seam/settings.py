@@ -130,7 +130,12 @@ def list_settings(kind: type) -> tuple[Setting, ...]:
 
 def help_texts(*kinds: type) -> dict[str, str]:
     """Return the help text of every declared setting of some classes, by its name."""
-    return {declared.name: declared.help for kind in kinds for declared in list_settings(kind)}
+    return {
+        declared.name: declared.metadata["help"]
+        for kind in kinds
+        for declared in fields(kind)
+        if "help" in declared.metadata
+    }
 
 
 def document_settings(kind: type[T]) -> type[T]:

@@ -1,4 +1,4 @@
-"""The program: runs a command, and turns what went wrong into a line and an exit code."""
+"""The program: run a command, and turn an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from deepdefense.app.cli.evaluate import evaluate
-from deepdefense.app.cli.harden import harden
-from deepdefense.app.cli.reproduce import reproduce
+from deepdefense.app.cli.evaluate import evaluate_command
+from deepdefense.app.cli.harden import harden_command
+from deepdefense.app.cli.reproduce import reproduce_command
 from deepdefense.app.cli.shell import console
 from deepdefense.errors import InputError
 from deepdefense.seam.choosing import available_backends
 
-__all__ = ["app", "backends", "main"]
+__all__ = ["app", "main"]
 
 
-def backends() -> int:
+def backends_command() -> int:
     """List the known backends, and whether their framework is installed."""
     for name, installed in available_backends().items():
         print(f"{name}: {'available' if installed else 'not installed'}")
@@ -27,12 +27,12 @@ def backends() -> int:
 app = App(
     name="deepdefense",
     help="Make a trained classifier robust, and tell how robust it is.",
-    suppress_keyboard_interrupt=False,  # `main` says how to go on
+    suppress_keyboard_interrupt=False,  # `main` says how to continue
 )
-
-
-for command in (harden, evaluate, reproduce, backends):
-    app.command(command)
+app.command(harden_command, name="harden")
+app.command(evaluate_command, name="evaluate")
+app.command(reproduce_command, name="reproduce")
+app.command(backends_command, name="backends")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,10 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, InputError, ImportError) as error:
-        code = _fail(str(error))
+        code = _report_error(str(error))
     except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        code = _fail(f"{what}{error.strerror or error}")
+        file = f"{error.filename}: " if error.filename else ""
+        code = _report_error(f"{file}{error.strerror or error}")
     except KeyboardInterrupt:
         again = "the same command" if name == "reproduce" else f"deepdefense {name} --resume"
         console.print(f"interrupted; to go on from what is complete: {again}", markup=False)
@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _fail(message: str) -> int:
-    """Say what is wrong in one line; the exit code."""
+def _report_error(message: str) -> int:
+    """Print an error in one line, and return the exit code."""
     line = " ".join(message.split())
     console.print(f"error: {line}", markup=False, soft_wrap=True)
     return 2

@@ -2,107 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from deepdefense.app.cli.options import option, switch, with_options
+from deepdefense.app.cli.shell import TerminalWatcher
+from deepdefense.app.jobs.reproduce import run_study
+from deepdefense.app.jobs.settings import REPRODUCE
 
-from deepdefense.app.cli.shell import Backend, Bar, Device, chosen, option
-
-__all__ = ["reproduce"]
+__all__ = ["reproduce_command"]
 
 
-def reproduce(
+@with_options(REPRODUCE)
+def reproduce_command(
     table: Annotated[
         Literal["table1", "table2", "epochs", "ablation", "layers", "cost"],
-        option("table1: the paper's; table2: stronger attacks; the others as they say."),
+        option(
+            "table1: the paper's; table2: under stronger attacks; epochs: accuracy and rho_2 after "
+            "each epoch; ablation: other c, d and lambda; layers: the penalty on one layer at a "
+            "time; cost: time and memory.",
+            "Study",
+        ),
     ],
     /,
     *,
-    subjects: Annotated[
-        list[str] | None,
-        Parameter(
-            negative="",
-            consume_multiple=True,
-            help="Of digits-mlp, mnist-mlp, mnist-lenet, cifar10-convnet, cifar10-nin "
-            "(default: those of MNIST).",
-        ),
-    ] = None,
-    methods: Annotated[
-        list[str] | None,
-        Parameter(
-            negative="",
-            consume_multiple=True,
-            help="Of plain, parseval, fgs, deepfool, pgd, trades, mma, paper, deepdefense, "
-            "nearest, image (default: all).",
-        ),
-    ] = None,
-    seeds: Annotated[
-        list[int] | None, Parameter(negative="", consume_multiple=True, help="Default: 0.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        option(
-            "Folder with copies of mnist and cifar10; a file NETWORK_reference.safetensors beside "
-            "the data is the reference network."
-        ),
-    ] = None,
-    backend: Backend = None,
-    device: Device = None,
-    epochs: Annotated[
-        int | None, option("Of every method, instead of what fits each subject.")
-    ] = None,
-    train_examples: Annotated[
-        int | None, option("Only the first of the training set, for a shortened schedule.")
-    ] = None,
-    test_examples: Annotated[
-        int | None, option("Only the first of the held-out set, for a large network.")
-    ] = None,
-    examples: Annotated[
-        int | None, option("Held-out examples that are attacked (default: 500).")
-    ] = None,
-    quick: Annotated[
-        bool, Parameter(negative="", help="A smoke run of minutes, on scikit-learn's digits.")
-    ] = False,
-    out: Annotated[Path, option("Folder of the study; what is in it is not done again.")] = Path(
-        "runs/study"
-    ),
+    quick: Annotated[bool, switch("A smoke run of minutes, on scikit-learn's digits.")] = False,
+    out: Annotated[
+        Path, option("Folder of the study; what it holds already is not done again.")
+    ] = Path("runs/study"),
+    **options: Any,
 ) -> int:
     """Repeat the paper's study: train by every method, attack, and write a table.
 
-    Writes TABLE.json, TABLE.md and TABLE.html into the folder, where each network that was trained
-    has a folder of its own. Interrupted, the same command goes on.
+    Writes TABLE.json, TABLE.md and TABLE.html into the folder, where each network that is trained
+    has a folder of its own. After an interruption, the same command continues.
     """
-    from deepdefense.app.jobs.reproduce import run_study
-
-    given = chosen(
-        subjects=subjects,
-        methods=methods,
-        seeds=seeds,
-        data_dir=data_dir,
-        backend=backend,
-        device=device,
-        epochs=epochs,
-        train_examples=train_examples,
-        test_examples=test_examples,
-        examples=examples,
-    )
-    words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
-    for name, value in given.items():
-        if name == "data_dir":
-            continue  # where the data lie here says nothing elsewhere
-        words += [
-            f"--{name.replace('_', '-')}",
-            *map(str, value if isinstance(value, list) else [value]),
-        ]
-    with Bar() as bar:
+    with TerminalWatcher() as watcher:
         page = run_study(
             table,
-            given,
+            options,
             quick=quick,
             out=out,
-            command=" ".join(words),
-            watcher=bar,
+            command=_quote_command(table, quick, options),
+            watcher=watcher,
         )
     print(page)
     return 0
+
+
+def _quote_command(table: str, quick: bool, options: Mapping[str, Any]) -> str:
+    """Return the command as it was given, without the data's folder, which differs elsewhere."""
+    words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
+    for name, value in options.items():
+        if name != "data_dir":
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return " ".join(words)

@@ -1,5 +1,5 @@
 """Data sets by name, file or folder: read, decoded, checked, split and centred."""
 
-from deepdefense.app.data.load import load
+from deepdefense.app.data.load import load_data
 
-__all__ = ["load"]
+__all__ = ["load_data"]

@@ -18,12 +18,12 @@ from deepdefense.evaluation.dataset import (
     to_class_indices,
 )
 
-__all__ = ["load"]
+__all__ = ["load_data"]
 
 SPLIT_KEYS, WHOLE_KEYS = ("x_train", "y_train", "x_test", "y_test"), ("x", "y")
 
 
-def load(source: str | Path, *, data_dir: str | Path | None = None, seed: int = 0) -> Dataset:
+def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: int = 0) -> Dataset:
     """The data named by `source`, preprocessed.
 
     `source` is digits, mnist, cifar10, or the path of an .npz or .parquet file, of a folder with

@@ -1,20 +1,31 @@
-"""`evaluate`: accuracy and robustness that can be believed, or the reason why not."""
+"""`dd.evaluate`, and the command `deepdefense evaluate`: how robust a network is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepdefense.app.runs import REPORT, SETTINGS, RunFolder
+import numpy as np
+
+from deepdefense.app.galleries import ToPictures, choose_weakest
+from deepdefense.app.jobs.opening import Job, open_job
+from deepdefense.app.jobs.settings import EVALUATE, AttackOptions, choose_fields
+from deepdefense.app.runs import HARDENED, REFERENCE, RunFolder, find_latest
+from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
+from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.plan import EvaluationPlan
+from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo, Provenance
 from deepdefense.evaluation.report import Report
+from deepdefense.evaluation.subject import HostArray
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.progress import Watcher
+from deepdefense.training.hardening import check_network, count_weights
+from deepdefense.zoo import NETWORKS
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "find_hardened", "run_evaluate"]
 
 
 def evaluate(
@@ -86,7 +97,14 @@ def evaluate(
         batch_size=batch_size,
         rho={"steps": steps, "overshoot": overshoot, "candidates": candidates},
     )
-    run = None if out is None else _folder(Path(out))
+    run = None
+    if out is not None:
+        run = RunFolder(Path(out))
+        # An unfinished evaluation is continued: its attacks are stored by what they depend on.
+        unfinished = run.is_begun and not run.is_finished
+        run = (RunFolder.resume if unfinished else RunFolder.create)(
+            run.path, {"command": "evaluate"}
+        )
     report = assess(
         model,
         x,
@@ -94,24 +112,122 @@ def evaluate(
         plan,
         bounds=bounds,
         reference=reference,
-        provenance=Provenance(_named(model), _named(reference), {}),
+        provenance=Provenance(_describe_model(model), _describe_model(reference), {}),
         storage=None if run is None else run.attack_storage,
         watcher=watcher or Watcher(),
     )
     if run is not None:
-        from deepdefense.app.jobs.evaluate_results import write
-
-        write(run, report)
+        _write_report(run, report, None)
     return report
 
 
-def _named(model: Any) -> NetworkInfo:
+def run_evaluate(
+    options: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
+) -> tuple[Report, Path]:
+    """Run the command with the options given; return the report, and the folder of all files."""
+    with open_job("evaluate", EVALUATE, options, out=out, resume=resume, watcher=watcher) as job:
+        settings, attacks = job.settings, choose_fields(AttackOptions, job.settings)
+        plan = EvaluationPlan.from_arguments(
+            preset=attacks.preset,
+            p=float(attacks.p),
+            eps=attacks.eps or None,
+            seed=attacks.seed,
+            batch_size=attacks.batch_size,
+            rho=RHO_ATTACK,
+        )
+        data = job.load_data()
+        model, network = _load_network(job, data, settings["weights"])
+        reference, undefended = None, network
+        if settings["reference"] is not None:
+            reference, undefended = _load_network(job, data, settings["reference"])
+        rows = _draw_rows(len(data.x_test), attacks.examples, attacks.seed)
+        run = job.open_folder(
+            data,
+            [model] if reference is None else [model, reference],
+            "the data or the weights of the evaluation in PATH have changed: start another",
+        )
+        report = assess(
+            model,
+            data.x_test[rows],
+            data.y_test[rows],
+            plan,
+            bounds=data.pixel_bounds() if attacks.bounds == "pixels" else None,
+            reference=reference,
+            provenance=Provenance(network, undefended, _describe_source(data)),
+            storage=run.attack_storage,
+            watcher=watcher,
+        )
+        _write_report(run, report, data.to_pictures)
+        return report, run.path
+
+
+def find_hardened(folder: Path | None) -> dict[str, Any]:
+    """Return the options that evaluate what a run of `harden` made, beside what it began with.
+
+    Without a folder, the run is the newest finished one in runs/.
+    """
+    path = folder or find_latest("harden", finished=True)
+    if path is None:
+        raise InputError(
+            "there is nothing to evaluate: name the folder of a run of harden, or a network by "
+            "--network and --weights"
+        )
+    run = RunFolder(path)
+    if not run.is_begun:
+        raise InputError(f"there is no run of harden in {path}")
+    settings = run.settings
+    if run.command != "harden" or "network" not in settings:
+        raise InputError(
+            f"the run in {path} does not say which network and data it is of: name them by "
+            "--network, --weights and --data"
+        )
+    if not run.is_finished:
+        raise InputError(f"the run in {path} is not finished: resume it first")
+    names = ("data", "data_dir", "network", "backend", "device", "seed")
+    reference = path / REFERENCE
+    return {
+        **{name: settings[name] for name in names if settings[name] is not None},
+        "weights": str(path / HARDENED),
+        "reference": str(reference) if reference.is_file() else settings["weights"],
+    }
+
+
+def _load_network(job: Job, data: Dataset, weights: str | None) -> tuple[Any, NetworkInfo]:
+    """Return the network of the settings with these weights, and what a report says of it."""
+    name = job.settings["network"]
+    if weights is None and name in NETWORKS:
+        raise InputError(
+            f"network {name} has no weights of its own: name a file of them with --weights"
+        )
+    model = job.load_network(data, weights)
+    check_network(job.backend, model, data)
+    return model, NetworkInfo(name, count_weights(job.backend, model), weights or "the factory's")
+
+
+def _draw_rows(n: int, count: int, seed: int) -> HostArray:
+    """Draw `count` of n examples by the seed, or take all; return their rows in order."""
+    if count >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng((seed, 2)).permutation(n)[:count])
+
+
+def _describe_model(model: Any) -> NetworkInfo:
     return NetworkInfo(getattr(model, "__name__", type(model).__name__), None, "given")
 
 
-def _folder(path: Path) -> RunFolder:
-    """A new folder, or an interrupted one: what it holds is found again by what it is of."""
-    interrupted = (path / SETTINGS).is_file() and not (path / REPORT).exists()
-    if interrupted:
-        return RunFolder.reopen(path, command="evaluate")
-    return RunFolder.create(path, {"command": "evaluate"})
+def _describe_source(data: Dataset) -> dict[str, Any]:
+    """Return what the report says of the data besides what the arrays show."""
+    return {
+        "name": data.name,
+        "of": len(data.x_test),
+        "class_names": tuple(data.class_names),
+        "preprocessing": data.preprocessing,
+    }
+
+
+def _write_report(run: RunFolder, report: Report, to_pictures: ToPictures | None) -> None:
+    from deepdefense.app.pages import render_evaluation
+
+    page = render_evaluation(report, gallery=choose_weakest(report, to_pictures))
+    run.write_results(page, report.as_dict())
+    run.attack_storage.clear()

@@ -1,18 +1,22 @@
-"""`harden`: fine-tune a trained classifier, in a script or from the command line."""
+"""`dd.harden`, and the command `deepdefense harden`: fine-tune a trained classifier."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from deepdefense.app.jobs.harden_results import harden_and_write
-from deepdefense.app.runs import RunFolder
+from deepdefense.app.jobs.opening import Job, open_job
+from deepdefense.app.jobs.settings import FITTED, HARDEN, choose_fields
+from deepdefense.app.runs import REFERENCE, RunFolder
+from deepdefense.app.training import harden_in_folder, train_reference
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
-from deepdefense.evaluation.dataset import dataset_from_arrays, fingerprint
+from deepdefense.evaluation.dataset import Dataset, dataset_from_arrays, fingerprint
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.choosing import backend_for, current_backend, to_host
 from deepdefense.seam.progress import Watcher
@@ -23,7 +27,13 @@ from deepdefense.training.hardening import count_weights, prepare_monitor
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import HardeningReport, describe_objective
 
-__all__ = ["harden"]
+__all__ = ["harden", "run_harden"]
+
+# The reference network, if no weights are given: ten epochs, or more for a small data set.
+REFERENCE_EPOCHS, REFERENCE_STEPS = 10, 1000
+
+
+REFERENCE_LR, REFERENCE_DECAY = 1e-3, 0.1
 
 
 def harden(
@@ -64,38 +74,111 @@ def harden(
     check_kind("defense", defense, Objective)
     check_kind("recipe", recipe, Recipe)
     check_kind("guard", guard, Guard)
-    chosen = current_backend()
-    name = (chosen or backend_for(model, x_train)).name
-    backend = training_backend(name)
+    backend = training_backend((current_backend() or backend_for(model, x_train)).name)
     data = dataset_from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
     recipe, guard = recipe or Recipe(), guard or Guard()
     monitor = prepare_monitor(backend, model, data, recipe, guard)
     run = None
     if out is not None:
         settings = {
+            "command": "harden",
             "data": data.fingerprint(),
             "weights": fingerprint(backend.weights(model).values()),
             "defense": None if defense is None else describe_objective(defense),
             "recipe": asdict(recipe),
             "guard": asdict(guard),
         }
-        begin = RunFolder.reopen if resume else RunFolder.create
-        run = begin(Path(out), settings)
+        run = (RunFolder.resume if resume else RunFolder.create)(Path(out), settings)
     elif resume:
         raise InputError("resume needs the folder of the run: out")
     if defense is None:
         defense = fit_penalty(
             backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed
         )
-    network = NetworkInfo(type(model).__name__, count_weights(backend, model), "given")
-    return harden_and_write(
+    return harden_in_folder(
         backend,
         model,
         monitor,
-        network=network,
+        network=NetworkInfo(type(model).__name__, count_weights(backend, model), "given"),
         defense=defense,
         recipe=recipe,
         guard=guard,
         run=run,
         watcher=watcher or Watcher(),
     )
+
+
+def run_harden(
+    options: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
+) -> tuple[HardeningReport, Path]:
+    """Run the command with the options given; return the report, and the folder of all files."""
+    with open_job("harden", HARDEN, options, out=out, resume=resume, watcher=watcher) as job:
+        settings, backend = job.settings, job.backend
+        steepness = {name: settings[name] for name in FITTED if settings[name] is not None}
+        penalty = {name: value for name, value in settings.items() if name not in FITTED}
+        defense = choose_fields(DeepDefense, {**penalty, **steepness, "p": float(settings["p"])})
+        recipe, guard = choose_fields(Recipe, settings), choose_fields(Guard, settings)
+        data = job.load_data()
+        watcher.say(
+            f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples "
+            f"{list(data.x_train.shape[1:])}, {data.classes} classes"
+        )
+        if settings["bounded"]:
+            if data.pixel_bounds() is None:
+                raise InputError(
+                    f"{data.name} has no range of pixels to keep within: leave out bounded"
+                )
+            defense = replace(defense, bounds=data.pixel_bounds())
+        origin = settings["weights"]
+        model = job.load_network(data, origin)
+        monitor = prepare_monitor(backend, model, data, recipe, guard)
+        run = job.open_folder(
+            data,
+            [model],
+            "the data or the initial weights of the run in PATH have changed: start another run",
+        )
+        if origin is None:
+            model, origin = _train_reference(job, model, data, recipe, run)
+        if len(steepness) < len(FITTED):
+            fitted = fit_penalty(backend, model, data.x_train, data.y_train, defense, recipe.seed)
+            defense = replace(fitted, **steepness)
+            watcher.say(f"fitted to the network: c {defense.c:g}, d {defense.d:g}")
+        _, report = harden_in_folder(
+            backend,
+            model,
+            monitor,
+            network=NetworkInfo(settings["network"], count_weights(backend, model), origin),
+            defense=defense,
+            recipe=recipe,
+            guard=guard,
+            run=run,
+            watcher=watcher,
+        )
+        return report, run.path
+
+
+def _train_reference(
+    job: Job, model: Any, data: Dataset, recipe: Recipe, run: RunFolder
+) -> tuple[Any, str]:
+    """Return the network trained without a defense, and where its weights come from."""
+    steps = math.ceil(len(data.x_train) / recipe.batch_size)
+    epochs = max(REFERENCE_EPOCHS, math.ceil(REFERENCE_STEPS / steps))
+    reference = train_reference(
+        job.backend,
+        model,
+        data,
+        Recipe(
+            epochs=epochs,
+            lr=REFERENCE_LR,
+            decay=REFERENCE_DECAY,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            **recipe.augmentation,
+        ),
+        run=run,
+        file=REFERENCE,
+        about={"network": job.settings["network"]},
+        announcement=f"no weights given: training a reference network for {epochs} epochs",
+        watcher=job.watcher,
+    )
+    return reference, f"trained in this run, {epochs} epochs"

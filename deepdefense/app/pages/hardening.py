@@ -27,32 +27,12 @@ from deepdefense.app.pages.hardening_tables import (
 from deepdefense.app.pages.template import fill_template
 from deepdefense.app.pages.wording import MISSING, format_number, format_percent
 from deepdefense.evaluation.provenance import to_json
+from deepdefense.seam.settings import help_texts
+from deepdefense.training.guard import Guard
+from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import HARDENING_SCHEMA, HardeningReport
 
 __all__ = ["Gallery", "render_hardening"]
-
-MEANINGS = {
-    "lam": "weight of the penalty",
-    "c": "steepness for right examples",
-    "d": "steepness for wrong examples",
-    "p": "order of the norm",
-    "steps": "most DeepFool iterations in training",
-    "candidates": "classes considered",
-    "unfinished": "examples not across the boundary",
-    "bounds": "the range of perturbed examples in training",
-    "lr": "learning rate",
-    "decay": "what the learning rate ends at, as a share",
-    "anneal": "whether it falls along a cosine, not in one cut",
-    "clip": "the longest gradient of a step",
-    "flip": "whether images are mirrored at random",
-    "shift": "pixels that images are moved by at most, at random",
-    "channels_last": "whether images are [h w c], not [c h w], for flip and shift",
-    "warmup": "epochs in which the learning rate rises",
-    "max_accuracy_drop": "an epoch that costs more is taken back",
-    "patience": "epochs without a larger rho_2 that end training",
-    "validation": "share of training examples set aside, if either is given",
-    "retries": "how often an epoch is tried again at half the learning rate",
-}
 
 
 @dataclass(frozen=True)
@@ -100,7 +80,7 @@ def render_hardening(
         percentiles=tabulate_rho_percentiles(before, after),
         examples=[] if gallery is None else _show_gallery(gallery),
         settings=to_json(report.config),
-        meanings=MEANINGS,
+        meanings=help_texts(type(report.defense), Recipe, Guard),
         network=asdict(report.network),
         data=to_json(report.data),
         environment={**report.environment, "backend": report.backend},

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepdefense.app.jobs.harden_results import harden_and_write
-from deepdefense.app.networks import with_weights
-from deepdefense.app.runs import HARDENED, REPORT, SETTINGS, RunFolder, load_weights
+from deepdefense.app.networks import load_network_weights
+from deepdefense.app.runs import HARDENED, REPORT, RunFolder, load_weights
 from deepdefense.app.study.experiments import Experiment
 from deepdefense.app.study.methods import METHODS, NEAREST_POINT, Scale
 from deepdefense.app.study.run_report import RunReport, read_report
+from deepdefense.app.training import harden_in_folder, train_reference
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
-from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset, fingerprint
 from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
 from deepdefense.evaluation.protocol import RHO_ATTACK
@@ -30,8 +28,6 @@ from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend
 from deepdefense.training.guard import Guard
 from deepdefense.training.hardening import count_weights, prepare_monitor
-from deepdefense.training.loop import run_training
-from deepdefense.training.monitor import Monitor
 from deepdefense.training.report import describe_objective
 from deepdefense.zoo import NETWORKS, Network, initial_weights
 
@@ -120,31 +116,25 @@ class Bench:
         model, path = self.blank(seed), self.folder / f"reference-{seed}"
         settings = {"command": "reference", "data": self.data_fingerprint}
         if given is not None:
-            model = with_weights(self.backend, model, given)
-            _folder(path, {**settings, "weights": self._weights(model)})
+            model = load_network_weights(self.backend, model, given)
+            RunFolder.reuse(path, {**settings, "weights": self._weights(model)})
             return model, given.name
         recipe = replace(self.experiment.reference, seed=seed)
         if self.epochs is not None:
             recipe = replace(recipe, epochs=min(recipe.epochs, 4 * self.epochs))
-        run = _folder(path, {**settings, "recipe": repr(recipe)})
         origin = f"trained in this study, {recipe.epochs} epochs"
-        if (path / HARDENED).exists():
-            return with_weights(self.backend, model, path / HARDENED), origin
-        self.watcher.say(f"{self.experiment.name}: training the reference network, seed {seed}")
-        trainer = recipe.make_trainer(self.backend, model)
-        progress = run_training(
-            "reference",
-            trainer,
-            Monitor.draw(self.backend, self.data, seed, RHO_ATTACK),
-            recipe=recipe,
-            objective=Objective(),
-            checkpoint=run.checkpoint,
+        reference = train_reference(
+            self.backend,
+            model,
+            self.data,
+            recipe,
+            run=RunFolder.reuse(path, {**settings, "recipe": repr(recipe)}),
+            file=HARDENED,
+            about={"origin": origin},
+            announcement=f"{self.experiment.name}: training the reference network, seed {seed}",
             watcher=self.watcher,
         )
-        if progress.stopped:
-            raise InputError(f"the reference network could not be trained: {progress.stopped}")
-        run.save(HARDENED, self.backend.weights(trainer.model), {"origin": origin})
-        return trainer.model, origin
+        return reference, origin
 
     def scale(self, reference: Any) -> Scale:
         """The reference network's own scale, on training examples."""
@@ -195,11 +185,11 @@ class Bench:
             "weights": self._weights(model),
             "data": self.data_fingerprint,
         }
-        run = _folder(path, settings)
-        if not (path / REPORT).exists():
+        run = RunFolder.reuse(path, settings)
+        if not run.is_finished:
             self.watcher.say(f"{self.experiment.name}: {chosen.label}, seed {seed}: {path}")
             info = NetworkInfo(self.experiment.network, count_weights(self.backend, model), origin)
-            harden_and_write(
+            harden_in_folder(
                 self.backend,
                 model,
                 prepare_monitor(self.backend, model, self.data, recipe, guard),
@@ -246,13 +236,3 @@ def trained(bench: Bench, plan: StudyPlan, seed: int) -> Iterator[TrainedNetwork
     yield first
     for name in plan.methods:
         yield bench.cell(name, seed, reference, scale)
-
-
-def _folder(path: Path, settings: Mapping[str, Any]) -> RunFolder:
-    """A run's folder, new or gone on with; what is in it must have begun with the same settings."""
-    run = RunFolder(path)
-    if not (path / SETTINGS).is_file():
-        return RunFolder.create(path, settings)
-    if run.settings != json.loads(json.dumps(settings)):
-        raise InputError(f"{path} was made with other settings: choose another --out")
-    return run

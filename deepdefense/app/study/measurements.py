@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 
 from deepdefense import attacks
-from deepdefense.app.jobs.evaluate import evaluate
 from deepdefense.app.runs import RunFolder
 from deepdefense.evaluation import fgs_accuracy
+from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset
+from deepdefense.evaluation.plan import EvaluationPlan
+from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.provenance import NetworkInfo, Provenance
+from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import TrainingBackend
 
 __all__ = [
@@ -52,12 +56,19 @@ def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) ->
     """Return the median l2 distances under a quick evaluation, and under its DeepFool alone."""
 
     def compute() -> Numbers:
-        report = evaluate(
+        network = NetworkInfo(type(model).__name__, None, "given")
+        report = assess(
             model,
             data.x_test[:examples],
             data.y_test[:examples],
+            EvaluationPlan.from_arguments(
+                preset="quick", p=2, eps=None, seed=0, batch_size=500, rho=RHO_ATTACK
+            ),
             bounds=data.pixel_bounds(),
-            preset="quick",
+            reference=None,
+            provenance=Provenance(network, network, {}),
+            storage=None,
+            watcher=Watcher(),
         )
         deepfool = next(line for line in report.attacks if line.name.startswith("deepfool"))
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -173,6 +172,5 @@ def write_study(run: RunFolder, content: Mapping[str, Any]) -> None:
 
     table, rows = content["table"], content["rows"]
     head, body = format_table(table, rows)
-    run.write(f"{table}.html", render_study(content, head, body))
     run.write(f"{table}.md", f"`{content['command']}`\n\n{format_markdown(table, rows)}")
-    run.write(f"{table}.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    run.write_results(render_study(content, head, body), content, name=table, indent=1)

@@ -1,0 +1,113 @@
+"""Examples to show on pages, with the perturbations that fool the networks on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepdefense.attacks.deepfool import deepfool
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.report import Report
+from deepdefense.evaluation.subject import HostArray
+from deepdefense.seam.contract import Model
+from deepdefense.seam.training import TrainingBackend
+from deepdefense.training.hardening import HardeningOutcome
+
+if TYPE_CHECKING:
+    from deepdefense.app.pages import Gallery, WeakestExamples
+
+__all__ = ["ToPictures", "choose_gallery", "choose_weakest"]
+
+GALLERY_SIZE = 6
+
+
+# Examples [n ...] to pictures [n h w c] in 0..1, or None if the examples are no pictures.
+ToPictures = Callable[[HostArray], HostArray | None]
+
+
+def choose_gallery(
+    backend: TrainingBackend, model: Model, outcome: HardeningOutcome, data: Dataset
+) -> Gallery | None:
+    """Return the first example of each class, up to six, that both networks classify correctly.
+
+    With it come the perturbations of DeepFool that fool either network.
+    """
+    from deepdefense.app.pages import Gallery
+
+    before, after = outcome.before, outcome.after
+    usable = before.correct & after.correct & before.success & after.success
+    firsts = [np.flatnonzero(usable & (data.y_test == label))[:1] for label in range(data.classes)]
+    rows = np.concatenate(firsts)[:GALLERY_SIZE]
+    images = data.to_pictures(data.x_test[rows])
+    if images is None or not len(rows):
+        return None
+    batch = backend.asarray(data.x_test[rows], model)
+    deltas, names = [], []
+    for network in (model, outcome.model):
+        with backend.precise():
+            perturbation = deepfool(network, batch, **RHO_ATTACK)
+            with backend.inference(network) as f:
+                predicted = backend.to_numpy(backend.forward(f, perturbation.x)).argmax(1)
+        perturbed = data.to_pictures(backend.to_numpy(perturbation.x))
+        assert perturbed is not None
+        deltas.append(perturbed - images)
+        names.append(_name_classes(predicted, data.class_names))
+    return Gallery(
+        images=images,
+        delta_before=deltas[0],
+        delta_after=deltas[1],
+        labels=_name_classes(data.y_test[rows], data.class_names),
+        fooled_before=names[0],
+        fooled_after=names[1],
+        rho_before=before.rho[rows],
+        rho_after=after.rho[rows],
+    )
+
+
+def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExamples | None:
+    """Return the examples that the smallest perturbations fool, up to six, with these.
+
+    Without `to_pictures`, images within bounds of [0, 1] are shown as they are.
+    """
+    from deepdefense.app.pages import WeakestExamples
+
+    to_pictures = to_pictures or _convert_within_bounds(report)
+    minima = report.minima
+    fooled = np.flatnonzero(minima.by >= 0)
+    rows = fooled[np.argsort(minima.distance[fooled], kind="stable")][:GALLERY_SIZE]
+    if not len(rows):
+        return None
+    images, perturbed = to_pictures(report.x[rows]), to_pictures(minima.points[rows])
+    if images is None or perturbed is None:
+        return None
+    class_names = dict(report.data)["class_names"]
+    return WeakestExamples(
+        images=images,
+        deltas=perturbed - images,
+        labels=_name_classes(report.y[rows], class_names),
+        fooled=_name_classes(minima.predicted[rows], class_names),
+        distances=minima.distance[rows],
+        attacks=tuple(minima.outcomes[i].attack.name for i in minima.by[rows]),
+        rows=tuple(int(i) for i in rows),
+    )
+
+
+def _convert_within_bounds(report: Report) -> ToPictures:
+    """Convert images, channels first or last, if the bounds are those of pictures."""
+
+    def to_pictures(x: HostArray) -> HostArray | None:
+        if report.threat.bounds != "0 to 1" or x.ndim != 4:
+            return None
+        if x.shape[1] in (1, 3):
+            return np.moveaxis(x, 1, 3)
+        return x if x.shape[3] in (1, 3) else None
+
+    return to_pictures
+
+
+def _name_classes(classes: HostArray, names: Sequence[str]) -> tuple[str, ...]:
+    """Name classes; a class without a name, which a network may have, by its number."""
+    return tuple(str(names[i]) if i < len(names) else str(i) for i in map(int, classes))

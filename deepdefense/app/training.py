@@ -1,0 +1,109 @@
+"""Train networks in a run's folder: the reference, and the hardened one with its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deepdefense.app.galleries import choose_gallery
+from deepdefense.app.networks import load_network_weights
+from deepdefense.app.runs import CHECKPOINT, HARDENED, RunFolder
+from deepdefense.defenses.objective import Objective
+from deepdefense.errors import InputError
+from deepdefense.evaluation.dataset import Dataset
+from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.seam.progress import Watcher
+from deepdefense.seam.training import TrainingBackend
+from deepdefense.training.guard import Guard
+from deepdefense.training.hardening import HardeningOutcome, harden_network
+from deepdefense.training.loop import run_training
+from deepdefense.training.monitor import Monitor
+from deepdefense.training.recipe import Recipe
+from deepdefense.training.report import HardeningReport
+
+__all__ = ["harden_in_folder", "train_reference"]
+
+
+def train_reference(
+    backend: TrainingBackend,
+    model: Any,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    run: RunFolder,
+    file: str,
+    about: Mapping[str, Any],
+    announcement: str,
+    watcher: Watcher,
+) -> Any:
+    """Train the undefended network, unless the run's folder has its weights already.
+
+    `file` is where the folder keeps the weights, `about` facts to save with them, and
+    `announcement` what the watcher says before training. Raises `InputError` if training diverges.
+    """
+    path = run.path / file
+    if path.exists():
+        return load_network_weights(backend, model, path)
+    watcher.say(announcement)
+    trainer = recipe.make_trainer(backend, model)
+    progress = run_training(
+        "reference",
+        trainer,
+        Monitor.draw(backend, data, recipe.seed, RHO_ATTACK),
+        recipe=recipe,
+        objective=Objective(),
+        checkpoint=run.checkpoint,
+        watcher=watcher,
+    )
+    if progress.stopped:
+        raise InputError(f"the reference network could not be trained: {progress.stopped}")
+    run.save(file, backend.weights(trainer.model), about)
+    return trainer.model
+
+
+def harden_in_folder(
+    backend: TrainingBackend,
+    model: Any,
+    monitor: Monitor,
+    *,
+    network: NetworkInfo,
+    defense: Objective,
+    recipe: Recipe,
+    guard: Guard,
+    run: RunFolder | None,
+    watcher: Watcher,
+) -> tuple[Any, HardeningReport]:
+    """Harden a network; keep checkpoints in the run's folder, if any, and write the results."""
+    outcome = harden_network(
+        backend,
+        model,
+        monitor,
+        network=network,
+        defense=defense,
+        recipe=recipe,
+        guard=guard,
+        checkpoint=None if run is None else run.checkpoint,
+        watcher=watcher,
+    )
+    if run is not None:
+        _write_outcome(run, outcome, backend, model, monitor.data)
+    return outcome.model, outcome.report
+
+
+def _write_outcome(
+    run: RunFolder, outcome: HardeningOutcome, backend: TrainingBackend, model: Any, data: Dataset
+) -> None:
+    from deepdefense.app.pages import render_hardening
+
+    content = outcome.report.as_dict()
+    about = {"network": content["network"], "data": content["data"], "after": content["after"]}
+    run.save(HARDENED, backend.weights(outcome.model), about)
+    page = render_hardening(
+        outcome.report,
+        rho_before=outcome.before.rho,
+        rho_after=outcome.after.rho,
+        gallery=choose_gallery(backend, model, outcome, data),
+    )
+    run.write_results(page, content)
+    run.remove(CHECKPOINT)
