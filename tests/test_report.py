@@ -35,6 +35,7 @@ EPOCH = EpochRecord(
     rho_2=0.3,
     gradient=1.0,
     seconds=2.0,
+    iterations=1.5,
 )
 REPORT = HardeningReport(
     backend="torch",
