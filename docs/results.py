@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from markdown_tables import format_table
+from settings_tables import SETTINGS_TABLES
+
 from deepdefense.app.study.views import VIEWS, format_markdown
 
 ROOT = Path(__file__).parent.parent
@@ -29,13 +32,6 @@ SUMMARISED = ("accuracy", "rho_2", "growth", "growth_deepfool")
 LINK = re.compile(r"\]\(([^)#:]+)[^):]*\)")  # a relative link, without its anchor
 Row = Mapping[str, Any]
 Cell = Callable[[Row], str]
-
-
-def format_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [list(head), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "".join(f"| {' | '.join(line)} |\n".replace("| --- ", "|---") for line in lines)
 
 
 def read_results(schema: str) -> list[Row]:
@@ -181,6 +177,7 @@ def show_floor(row: Row) -> str:
 SUBJECT_AND_METHOD = {"": show_text("subject"), "method": show_text("way")}
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"results": format_hardening},
+    "docs/settings.md": SETTINGS_TABLES,
     "docs/cost.md": {
         "steps": lambda: format_side_by_side(
             read_benchmark("steps"), ["subject"], show_number("ratio")

@@ -31,7 +31,7 @@ class Parseval(Objective):
 
     beta: float = setting(
         1e-4,
-        "length of the step, which must be small against 1 / ||W||_2^2",
+        "length of the step, small against the inverse square of the largest singular value of W",
         real_number(0, below=1),
     )
 

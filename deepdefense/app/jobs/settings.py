@@ -35,6 +35,7 @@ __all__ = [
     "choose_fields",
     "describe_default",
     "find_defaults",
+    "format_default",
 ]
 
 T = TypeVar("T")
@@ -236,7 +237,7 @@ def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
 
 def describe_default(panels: Panels, declared: Setting) -> str:
     """Return the default of an option in words, with what it is for known data."""
-    texts = [_in_words(declared)]
+    texts = [format_default(declared)]
     if panels is HARDEN:
         texts = [FITTED.get(declared.name, texts[0])]
         texts += [
@@ -247,7 +248,8 @@ def describe_default(panels: Panels, declared: Setting) -> str:
     return "; ".join(texts)
 
 
-def _in_words(declared: Setting) -> str:
+def format_default(declared: Setting) -> str:
+    """Return the declared default in words."""
     value = declared.default
     if value is None:
         return declared.unset or "none"
@@ -255,7 +257,7 @@ def _in_words(declared: Setting) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def choose_fields(kind: type[T], settings: Mapping[str, Any]) -> T:
