@@ -1,8 +1,12 @@
 """Attacks: pure functions, one file each, named as the field names them.
 
-For the nearest point that fools (`deepfool`, `superdeepfool`, `ddn`, `fmn`, `cw`), and for any that
-fools within eps (`fgsm`, `pgd`, `apgd`, and `square`, which asks for no gradient). Each takes a
-model and a batch, and returns a `Perturbation`.
+Minimum-norm attacks look for the nearest point that fools the model: `deepfool`, `superdeepfool`,
+`ddn`, `fmn`, `cw`. Fixed-budget attacks look for any such point within eps: `fgsm`, `pgd`, `apgd`,
+and `square`, which needs no gradient. Each takes a model and a batch and returns a `Perturbation`.
+
+A new attack, say in the 1-norm, is one more file here with one function like `fgsm`, the shortest
+example. It opens with `open_problem` and takes what it can from `common`. A ball or a loss that
+other attacks could use too goes to `common/balls.py` or `common/losses.py`.
 """
 
 from deepdefense.attacks.apgd import apgd

@@ -1,4 +1,4 @@
-"""Auto-PGD (Croce and Hein, ICML 2020): projected gradient ascent that sets its own step."""
+"""Auto-PGD, APGD (Croce and Hein, ICML 2020): projected gradient ascent that adapts its step."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from deepdefense.errors import InputError
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
-from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.contract import Array, Backend, Model
 from deepdefense.seam.validation import check_choice, check_count, check_number
 
 __all__ = ["apgd"]
 
 LOSSES = ("cross-entropy", "dlr", "targeted-dlr")
-MOMENTUM = 0.75  # the share of a step that is new; section 3.1 of the paper
-FIRST, SHRINK, LEAST = 0.22, 0.03, 0.06  # of all steps: lengths of the windows between checkpoints
+MOMENTUM = 0.75  # the weight of the new step against the last one; section 3.1 of the paper
+# Steps between checkpoints, as shares of all steps: the first, the decrease, and the least.
+FIRST_WINDOW, WINDOW_DECREASE, LEAST_WINDOW = 0.22, 0.03, 0.06
 
 
 class _ApgdTask(NamedTuple):
@@ -37,19 +38,19 @@ class _ApgdTask(NamedTuple):
 
 
 class _ApgdState(NamedTuple):
-    point: Array  # [b d]
-    before: Array  # [b d], the point before it
-    value: Array  # [b], of the loss there
-    best: Array  # [b d], the point of the highest loss, and
-    best_gradient: Array  # [b d]
-    highest: Array  # [b]
+    point: Array  # [b d], to try next
+    previous: Array  # [b d], the point before it
+    value: Array  # [b], the loss at the point tried last
+    best: Array  # [b d], the point of the highest loss
+    best_gradient: Array  # [b d], of the loss there
+    highest: Array  # [b], the loss there
     length: Array  # [b], of a step
     window: Array  # [b], steps between the last checkpoint and the next
-    since: Array  # [b], steps since the last checkpoint, and among them
-    rises: Array  # [b], those that raised the loss
-    kept: Array  # [b], the length was not halved at the last checkpoint
-    mark: Array  # [b], the highest loss then
-    found: Array  # [b]
+    since: Array  # [b], steps since the last checkpoint
+    rises: Array  # [b], how many of those raised the loss
+    kept: Array  # [b], whether the last checkpoint kept the length
+    mark: Array  # [b], the highest loss at the last checkpoint
+    fooled: Array  # [b]
     steps: Array  # [b]
 
 
@@ -69,12 +70,13 @@ def apgd(
     bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Perturbation:
-    """Projected gradient ascent with momentum; the step is halved where progress has stalled.
+    """Take projected gradient steps with momentum; halve their length where progress has stalled.
 
     z = P(x_i + l u_i), x_{i+1} = P(x_i + a (z - x_i) + (1 - a)(x_i - x_{i-1})), a = 3/4, with P
-    onto the ball and the bounds and u_i the way the loss rises fastest. l = 2 eps at first. At a
-    checkpoint where fewer than 3/4 of the steps since the last raised the loss, or neither l nor
-    the highest loss has changed since, l is halved and the best point taken up again.
+    the projection onto the ball and the bounds and u_i the direction in which the loss rises
+    fastest. l = 2 eps at first. At a checkpoint where fewer than 3/4 of the steps since the last
+    raised the loss, or neither l nor the highest loss has changed since, l is halved and the ascent
+    returns to the best point.
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
@@ -82,19 +84,19 @@ def apgd(
         y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
         eps: radius of the ball, in the units of x.
         p: order of the norm, 2 or inf.
-        steps: the most gradients of one run.
-        restarts: runs, each from another point; an example that is fooled makes no more of them.
+        steps: largest number of gradients of one run.
+        restarts: runs, each from another point; an example that fools starts no other.
         loss: "cross-entropy", "dlr" (difference of logits ratio), or "targeted-dlr", which makes
             these runs towards each of the most likely `targets` other classes.
-        targets: of "targeted-dlr".
+        targets: classes of "targeted-dlr".
         targeted: reach the class y instead of leaving it.
         bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-        seed: of the random starts; what is drawn depends on it and on the example's own values.
+        seed: of the random starts, which depend on it and on the values of the example.
 
     Returns:
-        `Perturbation` (x, delta, success, steps). An example is done as soon as it is fooled.
+        `Perturbation` (x, delta, success, steps). An example stops as soon as it fools.
 
-    The cross-entropy is taken by its log-odds: the same ascent, and no saturation.
+    The cross-entropy is replaced by its log-odds: the same ascent, without saturation.
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -117,108 +119,132 @@ def apgd(
     if targeted and loss == "targeted-dlr":
         raise InputError('loss "targeted-dlr" picks its own targets: with targeted use "dlr"')
     with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
-        backend, (flat, label) = problem.backend, problem.example
+        backend, (x, label) = problem.backend, problem.example
         xp, depth = backend.xp, problem.clean.shape[1]
-        ascend = _step(problem, loss, eps, order, steps)
-        several = min(targets, depth - 1) if loss == "targeted-dlr" else 1
-        ranked = backend.rank(problem.clean, several + 1)
-        sources = make_generators(backend, flat, seed)
+        step = _make_step(problem, loss, eps, order, steps)
+        runs = min(targets, depth - 1) if loss == "targeted-dlr" else 1
+        ranked = backend.rank(problem.clean, runs + 1)
+        generators = make_generators(backend, x, seed)
         none = xp.zeros_like(label)
-        point, found, total = flat, none > 0, none
-        for run in range(several * restarts):
-            going = problem.is_open & ~found
-            if not backend.to_numpy(going).any():
+        point, fooled, total = x, none > 0, none
+        for run in range(runs * restarts):
+            active = problem.is_open & ~fooled
+            if not backend.to_numpy(active).any():
                 break
-            fixed = _ApgdTask(flat, label, ranked[:, 1 + run // restarts])
-            begun = problem.clip(flat + draw_start(backend, flat, sources, eps, order))
-            state = backend.iterate(
-                ascend, _begin(problem, begun, eps, steps), fixed, going, steps=steps
-            )
-            point = xp.where(rearrange(going, "b -> b 1"), state.point, point)
-            found, total = found | (going & state.found), total + state.steps
-        return problem.make_result(point, found, total)
+            task = _ApgdTask(x, label, ranked[:, 1 + run // restarts])
+            start = problem.clip(x + draw_start(backend, x, generators, eps, order))
+            state = _make_start(problem, start, eps, steps)
+            state = backend.iterate(step, state, task, active, steps=steps)
+            point = xp.where(rearrange(active, "b -> b 1"), state.point, point)
+            fooled, total = fooled | (active & state.fooled), total + state.steps
+        return problem.make_result(point, fooled, total)
 
 
-def _begin(problem: Problem, point: Array, eps: float, steps: int) -> _ApgdState:
+def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _ApgdState:
     xp = problem.backend.xp
     zero, none = xp.zeros_like(point[:, 0]), xp.zeros_like(problem.example.label)
     return _ApgdState(
         point=point,
-        before=point,
+        previous=point,
         value=zero - math.inf,
         best=point,
         best_gradient=xp.zeros_like(point),
         highest=zero - math.inf,
         length=zero + 2 * eps,
-        window=none + max(int(FIRST * steps), 1),
+        window=none + max(int(FIRST_WINDOW * steps), 1),
         since=none,
         rises=none,
         kept=none < 0,
         mark=zero - math.inf,
-        found=none > 0,
+        fooled=none > 0,
         steps=none,
     )
 
 
-def _step(
-    problem: Problem, name: str, eps: float, p: float, steps: int
+def _make_step(
+    problem: Problem, loss: str, eps: float, p: float, steps: int
 ) -> Callable[[_ApgdState, _ApgdTask], tuple[_ApgdState, Array]]:
-    """One gradient: look at the point, at a checkpoint think the step over, and move."""
+    """Make the function that tries a point, adapts the step at a checkpoint, and moves."""
     backend = problem.backend
     xp = backend.xp
-    shrink, least = max(int(SHRINK * steps), 1), max(int(LEAST * steps), 1)
 
-    def loss(logits: Array, fixed: _ApgdTask) -> losses.Loss:
-        if name == "targeted-dlr":
-            return losses.targeted_dlr(backend, logits, fixed.label, fixed.target)
-        known = losses.dlr if name == "dlr" else losses.log_odds
-        return known(backend, logits, fixed.label)
-
-    def into(x: Array, point: Array) -> Array:
+    def project(x: Array, point: Array) -> Array:
         radius = xp.zeros_like(x[:, 0]) + eps
         return problem.clip(x + project_ball(backend, point - x, radius, p))
 
-    def step(state: _ApgdState, fixed: _ApgdTask) -> tuple[_ApgdState, Array]:
-        logits, value, gradient = problem.find_ascent(state.point, lambda f: loss(f, fixed))
-        fooled = problem.is_fooled(logits, fixed.label)
-        higher = value > state.highest
-        row = rearrange(higher, "b -> b 1")
-        best = xp.where(row, state.point, state.best)
-        best_gradient = xp.where(row, gradient, state.best_gradient)
-        highest = xp.where(higher, value, state.highest)
-        rises = xp.where((value > state.value) & (state.steps > 0), state.rises + 1, state.rises)
-
-        due = state.since == state.window
-        stalled = (4 * rises < 3 * state.window) | (state.kept & (state.mark == highest))
-        halve = due & stalled
-        back = rearrange(halve, "b -> b 1")
-        length = xp.where(halve, state.length / 2, state.length)
-        point = xp.where(back, best, state.point)
-        before = xp.where(back, best, state.before)
-        _, direction = steepest_direction(backend, xp.where(back, best_gradient, gradient), p)
-
-        ahead = into(fixed.x, point + rearrange(length, "b -> b 1") * direction)
-        mixed = point + MOMENTUM * (ahead - point) + (1 - MOMENTUM) * (point - before)
+    def move(state: _ApgdState, x: Array, direction: Array) -> Array:
+        point = state.point
+        ahead = project(x, point + rearrange(state.length, "b -> b 1") * direction)
+        mixed = point + MOMENTUM * (ahead - point) + (1 - MOMENTUM) * (point - state.previous)
         first = rearrange(state.steps == 0, "b -> b 1")
-        moved = xp.where(first, ahead, into(fixed.x, mixed))
-        none = xp.zeros_like(state.since)
-        narrower = xp.maximum(state.window - shrink, none + least)
-        after = _ApgdState(
-            point=xp.where(rearrange(fooled, "b -> b 1"), state.point, moved),
-            before=point,
-            value=value,
-            best=best,
-            best_gradient=best_gradient,
-            highest=highest,
-            length=length,
-            window=xp.where(due, narrower, state.window),
-            since=xp.where(due, none + 1, state.since + 1),
-            rises=xp.where(due, none, rises),
-            kept=xp.where(due, ~halve, state.kept),
-            mark=xp.where(due, highest, state.mark),
-            found=fooled,
+        return xp.where(first, ahead, project(x, mixed))
+
+    def step(state: _ApgdState, task: _ApgdTask) -> tuple[_ApgdState, Array]:
+        tried = state.point
+        logits, value, gradient = problem.find_ascent(
+            tried, lambda logits: _compute_loss(backend, loss, logits, task)
+        )
+        fooled = problem.is_fooled(logits, task.label)
+        state, halved = _adapt_length(backend, _keep_best(backend, state, value, gradient), steps)
+        # The state that halved its length is back at the best point.
+        halved_row = rearrange(halved, "b -> b 1")
+        uphill = xp.where(halved_row, state.best_gradient, gradient)
+        _, direction = steepest_direction(backend, uphill, p)
+        moved = move(state, task.x, direction)
+        state = state._replace(
+            point=xp.where(rearrange(fooled, "b -> b 1"), tried, moved),
+            previous=state.point,
+            fooled=fooled,
             steps=state.steps + 1,
         )
-        return after, ~fooled
+        return state, ~fooled
 
     return step
+
+
+def _compute_loss(backend: Backend, name: str, logits: Array, task: _ApgdTask) -> losses.Loss:
+    if name == "targeted-dlr":
+        return losses.targeted_dlr(backend, logits, task.label, task.target)
+    loss = losses.dlr if name == "dlr" else losses.log_odds
+    return loss(backend, logits, task.label)
+
+
+def _keep_best(backend: Backend, state: _ApgdState, value: Array, gradient: Array) -> _ApgdState:
+    """Record the loss [b] and its gradient [b d] at the point, and the best point so far."""
+    xp = backend.xp
+    higher = value > state.highest
+    row = rearrange(higher, "b -> b 1")
+    rose = (value > state.value) & (state.steps > 0)
+    return state._replace(
+        value=value,
+        best=xp.where(row, state.point, state.best),
+        best_gradient=xp.where(row, gradient, state.best_gradient),
+        highest=xp.where(higher, value, state.highest),
+        rises=xp.where(rose, state.rises + 1, state.rises),
+    )
+
+
+def _adapt_length(backend: Backend, state: _ApgdState, steps: int) -> tuple[_ApgdState, Array]:
+    """At a checkpoint where progress has stalled, halve the length and return to the best point.
+
+    Also returns where that happened [b].
+    """
+    xp = backend.xp
+    due = state.since == state.window
+    unchanged = state.kept & (state.mark == state.highest)
+    halved = due & ((4 * state.rises < 3 * state.window) | unchanged)
+    row = rearrange(halved, "b -> b 1")
+    none = xp.zeros_like(state.since)
+    decrease, least = (max(int(each * steps), 1) for each in (WINDOW_DECREASE, LEAST_WINDOW))
+    shorter = xp.maximum(state.window - decrease, none + least)
+    state = state._replace(
+        point=xp.where(row, state.best, state.point),
+        previous=xp.where(row, state.best, state.previous),
+        length=xp.where(halved, state.length / 2, state.length),
+        window=xp.where(due, shorter, state.window),
+        since=xp.where(due, none + 1, state.since + 1),
+        rises=xp.where(due, none, state.rises),
+        kept=xp.where(due, ~halved, state.kept),
+        mark=xp.where(due, state.highest, state.mark),
+    )
+    return state, halved

@@ -1,40 +1,41 @@
-"""Carlini and Wagner's attack in the 2-norm (S&P 2017), without units of its own."""
+"""Carlini and Wagner's attack in the 2-norm (S&P 2017), independent of input units."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from einops import rearrange
 
 from deepdefense.attacks.common.losses import margin
-from deepdefense.attacks.common.problem import Perturbation, open_problem
+from deepdefense.attacks.common.problem import Perturbation, Problem, open_problem
 from deepdefense.attacks.common.refinement import finish
 from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.compilers import without_autograph
-from deepdefense.seam.contract import Array, Model
+from deepdefense.seam.contract import Array, Backend, Model
 from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["cw"]
 
-DECAY, SQUARE_DECAY = 0.9, 0.999  # of Adam's means
+MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # of Adam
 
 
 class _CwTask(NamedTuple):
     x: Array  # [b d]
     label: Array  # [b]
-    unit: Array  # [b], the first estimate of the distance
+    distance: Array  # [b], the estimated distance to the boundary
     c: Array  # [b]
 
 
 class _CwState(NamedTuple):
     point: Array  # [b d], to try next
-    mean: Array  # [b d], Adam's
-    square: Array  # [b d], Adam's
-    fade: Array  # [b], the power of Adam's first decay, and
-    square_fade: Array  # [b], of its second
+    mean: Array  # [b d], Adam's mean of the gradients
+    square: Array  # [b d], Adam's mean of their squares
+    mean_fade: Array  # [b], MEAN_DECAY to the power of the steps of this run
+    square_fade: Array  # [b], the same of SQUARE_DECAY
     hit: Array  # [b], some point of this run fooled
     best: Array  # [b d], the nearest point that fooled in any run
     nearest: Array  # [b], its distance
@@ -53,13 +54,13 @@ def cw(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Minimise the distance and, weighed by c, the margin that is left; search for the best c.
+    """Minimise the distance plus c times the margin, and search for the best c.
 
     min ||delta||_2^2 + c max(-m(x + delta), 0) by Adam, m the margin (positive where x + delta
     fools). c grows tenfold until a run fools; then the interval between the largest c that did not
-    and the smallest that did is halved. Runs set out from the nearest boundary of the network
-    linearised at x; d away, with the slope s, it gives the first c, 2 d / s (the paper sets out
-    from x, with a constant).
+    and the smallest that did is halved. Each run starts on the nearest boundary of the network
+    linearised at x. Its distance d and slope s give the first c, 2 d / s (the paper starts at x,
+    with a constant).
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
@@ -73,10 +74,10 @@ def cw(
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled,
-        brought to rest (`refinement.refine`).
+        refined (`common.refinement`).
 
-    Bounds are kept by projection, one of the three ways of the paper's section 5.2; its change of
-    variables would hold pixels at the edge of the range fast.
+    Points are projected onto the bounds, one of the three ways of the paper's section 5.2. With its
+    change of variables, pixels at the edge of the range would hardly move.
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -94,52 +95,65 @@ def cw(
     searches = check_count("searches", searches, least=1)
     rate = check_number("rate", rate, least=0)
     with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
-        backend = problem.backend
-        xp, d = backend.xp, problem.example.x.shape[1]
-
-        def step(state: _CwState, fixed: _CwTask) -> tuple[_CwState, Array]:
-            logits, value, gradient = problem.find_ascent(
-                state.point, lambda f: margin(backend, f, fixed.label)
-            )
-            delta = state.point - fixed.x
-            distance = norm(backend, delta, 2)
-            fooled = problem.is_fooled(logits, fixed.label)
-            best, nearest = problem.keep_nearest(
-                state.best, state.nearest, state.point, distance, fooled
-            )
-            pull = xp.where(value < 0, fixed.c, xp.zeros_like(value))
-            slope = 2 * delta - rearrange(pull, "b -> b 1") * gradient
-            mean = DECAY * state.mean + (1 - DECAY) * slope
-            square = SQUARE_DECAY * state.square + (1 - SQUARE_DECAY) * slope * slope
-            fade, square_fade = DECAY * state.fade, SQUARE_DECAY * state.square_fade
-            size = xp.sqrt(square / rearrange(1 - square_fade, "b -> b 1"))
-            mean_now = mean / rearrange(1 - fade, "b -> b 1")
-            way = divide(backend, mean_now, size, where=size > 0, keep=True)
-            length = rearrange(fixed.unit * (rate / math.sqrt(d)), "b -> b 1")
-            after = _CwState(
-                point=problem.clip(state.point - length * way),
-                mean=mean,
-                square=square,
-                fade=fade,
-                square_fade=square_fade,
-                hit=state.hit | fooled,
-                best=best,
-                nearest=nearest,
-                steps=state.steps + 1,
-            )
-            return after, xp.isfinite(fixed.c)
-
-        (start, label), (unit, slope, landed) = problem.example, problem.estimate_distance(2)
-        low, high = xp.zeros_like(unit), xp.zeros_like(unit) + math.inf
-        c = divide(backend, 2 * unit, slope, where=slope != 0, keep=True)
-        best, nearest, total, last = start, high, xp.zeros_like(label), start
-        zero, ones = xp.zeros_like(start), xp.ones_like(unit)
+        backend, (x, label) = problem.backend, problem.example
+        xp, step = backend.xp, _make_step(problem, rate)
+        distance, slope, start = problem.estimate_distance(2)
+        low, high = xp.zeros_like(distance), xp.zeros_like(distance) + math.inf
+        c = divide(backend, 2 * distance, slope, where=slope != 0, keep=True)
+        zero, one, none = xp.zeros_like(x), xp.ones_like(distance), xp.zeros_like(label)
+        best, nearest, total, last = x, high, none, x
         for _ in range(searches):
-            begun = _CwState(landed, zero, zero, ones, ones, total < 0, best, nearest, total)
-            fixed = _CwTask(start, label, unit, c)
-            state = backend.iterate(step, begun, fixed, problem.is_open, steps=steps)
+            state = _CwState(start, zero, zero, one, one, none < 0, best, nearest, total)
+            task = _CwTask(x, label, distance, c)
+            state = backend.iterate(step, state, task, problem.is_open, steps=steps)
             best, nearest, total, last = state.best, state.nearest, state.steps, state.point
             high = xp.where(state.hit, c, high)
             low = xp.where(state.hit, low, c)
             c = xp.where(xp.isfinite(high), (low + high) / 2, 10 * c)
         return finish(problem, best, nearest, last, total, 2)
+
+
+def _make_step(
+    problem: Problem, rate: float
+) -> Callable[[_CwState, _CwTask], tuple[_CwState, Array]]:
+    """Make the function that tries a point and takes one step of Adam."""
+    backend = problem.backend
+    xp = backend.xp
+
+    def step(state: _CwState, task: _CwTask) -> tuple[_CwState, Array]:
+        logits, value, gradient = problem.find_ascent(
+            state.point, lambda logits: margin(backend, logits, task.label)
+        )
+        delta = state.point - task.x
+        distance = norm(backend, delta, 2)
+        fooled = problem.is_fooled(logits, task.label)
+        best, nearest = problem.keep_nearest(
+            state.best, state.nearest, state.point, distance, fooled
+        )
+        weight = xp.where(value < 0, task.c, xp.zeros_like(value))
+        objective_gradient = 2 * delta - rearrange(weight, "b -> b 1") * gradient
+        state, direction = _update_adam(backend, state, objective_gradient)
+        length = rearrange(task.distance * (rate / math.sqrt(delta.shape[1])), "b -> b 1")
+        state = state._replace(
+            point=problem.clip(state.point - length * direction),
+            hit=state.hit | fooled,
+            best=best,
+            nearest=nearest,
+            steps=state.steps + 1,
+        )
+        return state, xp.isfinite(task.c)
+
+    return step
+
+
+def _update_adam(backend: Backend, state: _CwState, gradient: Array) -> tuple[_CwState, Array]:
+    """Update Adam's means; also return the direction of its step [b d]."""
+    state = state._replace(
+        mean=MEAN_DECAY * state.mean + (1 - MEAN_DECAY) * gradient,
+        square=SQUARE_DECAY * state.square + (1 - SQUARE_DECAY) * gradient * gradient,
+        mean_fade=MEAN_DECAY * state.mean_fade,
+        square_fade=SQUARE_DECAY * state.square_fade,
+    )
+    mean = state.mean / rearrange(1 - state.mean_fade, "b -> b 1")
+    size = backend.xp.sqrt(state.square / rearrange(1 - state.square_fade, "b -> b 1"))
+    return state, divide(backend, mean, size, where=size > 0, keep=True)

@@ -1,4 +1,4 @@
-"""Decoupling direction and norm (Rony et al., CVPR 2019), without units of its own."""
+"""Decoupling direction and norm, DDN (Rony et al., CVPR 2019), independent of input units."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from einops import rearrange
 
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Perturbation, open_problem
-from deepdefense.attacks.common.walk import WalkTask, WalkView, cosine_schedule, walk
+from deepdefense.attacks.common.walk import Iterate, WalkTask, cosine_schedule, walk
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.compilers import without_autograph
@@ -27,21 +27,22 @@ def ddn(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Gradient steps on a sphere that shrinks while the example is fooled and grows while not.
+    """Take gradient steps on a sphere that shrinks while the point fools and grows otherwise.
 
     delta_{i+1} = r_{i+1} v / ||v||, v = delta_i + alpha_i grad m / ||grad m||, with
-    r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i is fooled, else larger. The nearest fooled
-    point, brought to rest (`refinement.refine`), is the result. The walk sets out from the nearest
-    boundary of the network linearised at x, whose distance is the first radius and the first alpha
-    (the paper sets out from x, with 1 for both, for images in [0, 1]); alpha falls to a hundredth,
-    along a cosine. m is the margin: near a boundary the paper's cross-entropy rises the same way.
+    r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i fools, else larger. The result is the nearest
+    point that fooled, refined (`common.refinement`). The first point lies on the nearest boundary
+    of the network linearised at x, whose distance is the first radius and the first alpha (the
+    paper starts at x, with 1 for both, for images in [0, 1]). alpha falls to a hundredth, along a
+    cosine. m is the margin, which near a boundary rises in the same direction as the paper's
+    cross-entropy.
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
         x: examples [b ...], float32 or float64, in the units the model takes.
         y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
         steps: gradients to take.
-        gamma: by how much the radius changes in a step, relatively.
+        gamma: relative change of the radius in a step.
         targeted: reach the class y instead of leaving it.
         bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
@@ -64,15 +65,14 @@ def ddn(
     gamma = check_number("gamma", gamma, least=0, below=1)
     with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend = problem.backend
-        xp = backend.xp
 
-        def move(start: WalkTask, view: WalkView) -> tuple[Array, Array]:
-            alpha = start.unit * cosine_schedule(backend, view.time, 1, 0.01)
-            _, direction = steepest_direction(backend, view.gradient, 2)
-            _, way = steepest_direction(
-                backend, view.delta + rearrange(alpha, "b -> b 1") * direction, 2
-            )
-            radius = xp.where(view.fooled, (1 - gamma) * view.radius, (1 + gamma) * view.radius)
-            return rearrange(radius, "b -> b 1") * way, radius
+        def move(task: WalkTask, iterate: Iterate) -> tuple[Array, Array]:
+            alpha = task.distance * cosine_schedule(backend, iterate.time, 1, 0.01)
+            _, ascent = steepest_direction(backend, iterate.gradient, 2)
+            moved = iterate.delta + rearrange(alpha, "b -> b 1") * ascent
+            _, direction = steepest_direction(backend, moved, 2)
+            smaller, larger = (1 - gamma) * iterate.radius, (1 + gamma) * iterate.radius
+            radius = backend.xp.where(iterate.fooled, smaller, larger)
+            return rearrange(radius, "b -> b 1") * direction, radius
 
         return walk(problem, move, loss=margin, p=2, steps=steps)

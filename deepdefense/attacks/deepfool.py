@@ -27,7 +27,7 @@ def deepfool(
     candidates: int = 10,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """The small perturbation that takes each example just across its nearest decision boundary.
+    """Find a small perturbation that takes each example just across its nearest decision boundary.
 
     At each iterate x_i, with gaps g_j = f_j - f_k to the base class k and normals w_j = grad g_j,
 
@@ -38,25 +38,25 @@ def deepfool(
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
         x: examples [b ...] of any shape, float32 or float64, in the units the model takes.
-        y: labels [b]; an example that misses its label already is left as it is, a success in 0
-            steps. None: start from the predicted class.
-        p: order of the norm to be small in, from 1 to inf; q is its dual.
-        steps: the most linearisations for one example.
+        y: labels [b] to leave; None: the predicted class. An example that is already misclassified
+            is not moved, a success in 0 steps.
+        p: order of the norm that is kept small, from 1 to inf; q is its dual.
+        steps: largest number of linearisations for one example.
         overshoot: how far past the boundary to go, as a share of the perturbation.
-        candidates: how many of the highest clean logits to consider, the base class included. All
-            but the base class cost a gradient each step; a few of many often find the same.
-        bounds: (low, high), the range the perturbed example must stay in, if any: numbers, or
-            arrays of its shape. Every iterate is clipped to it. For p < 2, whose steps go along few
-            coordinates, w_j leaves out those at a bound that it leads out of. A step of at most a
-            tenth of the way so far that clipping leaves short of its plane goes on to it at once,
-            along the coordinates that are not at their bound.
+        candidates: classes of the highest clean logits to consider, the base class included. Each
+            but the base class costs a gradient per step; few candidates often find the same point.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+            Every iterate is clipped to it. For p < 2, whose steps move few coordinates, w_j omits
+            coordinates at a bound that it leads out of. If clipping leaves a small step (at most a
+            tenth of the path so far) short of its plane, it moves on at once, along the coordinates
+            that are not at their bound.
 
     Returns:
         `Perturbation` (x, delta, success, steps); delta includes the overshoot.
 
-    An example on the boundary is carried across by a step of 16 roundings. One whose gradients all
-    vanish (or are so small that a step overflows), or whose input or logits are not finite, ends
-    unsuccessful where it is.
+    A step of at least 16 machine epsilons of ||x||_p carries an example on the boundary across. An
+    example whose gradients all vanish (or are so small that a step overflows), or whose input or
+    logits are not finite, stops unsuccessfully where it is.
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -76,7 +76,7 @@ def deepfool(
     candidates = check_count("candidates", candidates, least=2)
     overshoot = check_number("overshoot", overshoot, least=0)
     with open_call(model, x, y, bounds=bounds) as call:
-        found, _, _ = search_boundary(
+        search, _, _ = search_boundary(
             call.backend,
             call.f,
             call.x,
@@ -87,11 +87,11 @@ def deepfool(
             candidates=candidates,
             box=call.box,
         )
-    perturbed = call.x + (1 + overshoot) * found.shift
+    perturbed = call.x + (1 + overshoot) * search.shift
     if call.box is not None:
-        moved = rearrange(found.steps > 0, "b -> b 1")
+        moved = rearrange(search.steps > 0, "b -> b 1")
         perturbed = call.backend.xp.where(moved, call.box.clip(perturbed), call.x)
     delta = perturbed - call.x
     return Perturbation(
-        call.unflatten(perturbed), call.unflatten(delta), found.success, found.steps
+        call.unflatten(perturbed), call.unflatten(delta), search.success, search.steps
     )

@@ -1,4 +1,4 @@
-"""The fast gradient (sign) method (Goodfellow, Shlens, Szegedy, ICLR 2015)."""
+"""The fast gradient (sign) method, FGSM (Goodfellow, Shlens, Szegedy, ICLR 2015)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fgsm(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """One step of length eps, the way the cross-entropy rises fastest.
+    """Take one step of length eps in the direction in which the cross-entropy rises fastest.
 
     x + eps u, with u = argmax { <grad_x CE, u> : ||u||_p <= 1 }; sign(grad_x CE) for p = inf.
 
@@ -34,16 +34,16 @@ def fgsm(
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
         x: examples [b ...], float32 or float64, in the units the model takes.
         y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        eps: the length of the step, in the units of x.
-        p: order of the norm that the length is in, 1 to inf.
+        eps: length of the step, in the units of x.
+        p: order of the norm of that length, 1 to inf.
         targeted: step towards the class y instead of away from it.
         bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
     Returns:
-        `Perturbation` (x, delta, success, steps); an example fooled as it is stays as it is.
+        `Perturbation` (x, delta, success, steps). An example that fools unperturbed is not moved.
 
-    The direction comes from the log-odds, which rise with the cross-entropy and whose gradient does
-    not vanish in float32 where the network is sure (`losses.log_odds`).
+    The direction is that of the log-odds, which rise with the cross-entropy; their gradient does
+    not vanish in float32 where the network is certain (`common.losses.log_odds`).
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -59,11 +59,10 @@ def fgsm(
     eps = check_number("eps", eps, least=0)
     order = check_order(p)
     with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
-        backend, (start, label) = problem.backend, problem.example
-        _, _, gradient = problem.find_ascent(start, lambda f: log_odds(backend, f, label))
+        backend, (x, label) = problem.backend, problem.example
+        _, _, gradient = problem.find_ascent(x, lambda logits: log_odds(backend, logits, label))
         _, direction = steepest_direction(backend, gradient, order)
-        point = problem.clip(start + eps * direction)
-        found = problem.is_fooled(backend.forward(problem.f, point), label)
-        return problem.make_result(
-            point, found, backend.xp.where(problem.is_open, label * 0 + 1, label * 0)
-        )
+        point = problem.clip(x + eps * direction)
+        fooled = problem.is_fooled(backend.forward(problem.f, point), label)
+        steps = backend.xp.where(problem.is_open, label * 0 + 1, label * 0)
+        return problem.make_result(point, fooled, steps)

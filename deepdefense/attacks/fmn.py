@@ -1,4 +1,4 @@
-"""The fast minimum-norm attack (Pintor et al., NeurIPS 2021), without units of its own."""
+"""The fast minimum-norm attack, FMN (Pintor et al., NeurIPS 2021), independent of input units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from einops import rearrange
 from deepdefense.attacks.common.balls import check_ball_order, project_ball
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Perturbation, open_problem
-from deepdefense.attacks.common.walk import WalkTask, WalkView, cosine_schedule, walk
+from deepdefense.attacks.common.walk import Iterate, WalkTask, cosine_schedule, walk
 from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
@@ -30,16 +30,17 @@ def fmn(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Gradient steps inside of a ball whose radius follows the distance to the boundary.
+    """Take gradient steps inside a ball whose radius follows the distance to the boundary.
 
-    delta_{i+1} = P(delta_i + alpha_i u_i), P onto ||delta||_p <= eps_i, with u_i the way the margin
-    m rises fastest. Until a point fools, eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a
-    little beyond the linearised boundary (the paper stops on it, which may approach it for ever);
-    from then on it grows by 1 + gamma_i while the point does not fool; while it does it shrinks by
-    1 - gamma_i, to the best distance at most. The nearest fooled point, brought to rest
-    (`refinement.refine`), is the result. The walk sets out from the nearest boundary of the network
-    linearised at x, whose distance is the first alpha (the paper sets out from x, with 1, for
-    images in [0, 1]); alpha falls to a hundredth and gamma to a fiftieth, along a cosine.
+    delta_{i+1} = P(delta_i + alpha_i u_i), P the projection onto ||delta||_p <= eps_i, and u_i the
+    direction in which the margin m rises fastest. Until a point fools,
+    eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a little beyond the linearised boundary
+    (the paper stops on it, and may approach it for ever). From then on eps grows by 1 + gamma_i
+    while the point does not fool, and shrinks by 1 - gamma_i while it does, to the best distance at
+    most. The result is the nearest point that fooled, refined (`common.refinement`). The first
+    point lies on the nearest boundary of the network linearised at x, whose distance is the first
+    alpha (the paper starts at x, with 1, for images in [0, 1]). alpha falls to a hundredth and
+    gamma to a fiftieth, along a cosine.
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
@@ -47,7 +48,7 @@ def fmn(
         y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
         p: order of the norm to be small in, 2 or inf.
         steps: gradients to take.
-        gamma: by how much the radius changes in a step at first, relatively.
+        gamma: relative change of the radius in the first step.
         targeted: reach the class y instead of leaving it.
         bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
@@ -73,17 +74,17 @@ def fmn(
         backend = problem.backend
         xp = backend.xp
 
-        def move(start: WalkTask, view: WalkView) -> tuple[Array, Array]:
-            alpha = start.unit * cosine_schedule(backend, view.time, 1, 0.01)
-            change = gamma * cosine_schedule(backend, view.time, 1, 0.02)
-            slope, direction = steepest_direction(backend, view.gradient, order)
-            ahead = divide(backend, xp.abs(view.value), slope, where=slope > 0, keep=True)
-            wider = view.radius * (1 + change)
-            across = (view.distance + ahead) * (1 + change)
-            outside = xp.where(xp.isfinite(view.nearest), wider, across)
-            inside = xp.minimum(view.radius * (1 - change), view.nearest)
-            radius = xp.where(view.fooled, inside, outside)
-            moved = view.delta + rearrange(alpha, "b -> b 1") * direction
+        def move(task: WalkTask, iterate: Iterate) -> tuple[Array, Array]:
+            alpha = task.distance * cosine_schedule(backend, iterate.time, 1, 0.01)
+            change = gamma * cosine_schedule(backend, iterate.time, 1, 0.02)
+            slope, direction = steepest_direction(backend, iterate.gradient, order)
+            rest = divide(backend, xp.abs(iterate.value), slope, where=slope > 0, keep=True)
+            larger = iterate.radius * (1 + change)
+            across = (iterate.distance + rest) * (1 + change)
+            outer = xp.where(xp.isfinite(iterate.nearest), larger, across)
+            inner = xp.minimum(iterate.radius * (1 - change), iterate.nearest)
+            radius = xp.where(iterate.fooled, inner, outer)
+            moved = iterate.delta + rearrange(alpha, "b -> b 1") * direction
             return project_ball(backend, moved, radius, order), radius
 
         return walk(problem, move, loss=margin, p=order, steps=steps)

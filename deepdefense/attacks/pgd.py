@@ -1,4 +1,4 @@
-"""Projected gradient descent (Madry et al., ICLR 2018), in the maximum norm and the 2-norm."""
+"""Projected gradient descent, PGD (Madry et al., ICLR 2018), in the maximum norm and 2-norm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["pgd"]
 
 class _PgdState(NamedTuple):
     point: Array  # [b d]
-    found: Array  # [b]
+    fooled: Array  # [b]
     steps: Array  # [b]
 
 
@@ -46,10 +46,10 @@ def pgd(
     bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Perturbation:
-    """Steps of length alpha the way the cross-entropy rises fastest, each projected onto the ball.
+    """Take steps along which the cross-entropy rises fastest, each projected onto a ball.
 
-    x_{i+1} = P(x_i + alpha u_i), u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }, and P onto
-    ||x_i - x||_p <= eps and the bounds. An example is done as soon as it is fooled.
+    x_{i+1} = P(x_i + alpha u_i), u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }, and P the
+    projection onto ||x_i - x||_p <= eps and the bounds. An example stops as soon as it fools.
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
@@ -59,11 +59,11 @@ def pgd(
         alpha: length of a step; None: 2.5 eps / steps.
         steps: the most steps of one run.
         p: order of the norm, 2 or inf.
-        restarts: runs, each from another point; an example that is fooled makes no more of them.
-        random_start: start from a point drawn evenly from the ball, instead of from x.
+        restarts: runs, each from another point; an example that fools starts no other.
+        random_start: start from a point drawn uniformly from the ball, instead of from x.
         targeted: reach the class y instead of leaving it.
         bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-        seed: of the random starts; what is drawn depends on it and on the example's own values.
+        seed: of the random starts, which depend on it and on the values of the example.
 
     Returns:
         `Perturbation` (x, delta, success, steps).
@@ -92,23 +92,26 @@ def pgd(
         xp = backend.xp
 
         def step(state: _PgdState, example: Example) -> tuple[_PgdState, Array]:
-            label = example.label
-            _, _, gradient = problem.find_ascent(state.point, lambda f: log_odds(backend, f, label))
+            x, label = example
+            _, _, gradient = problem.find_ascent(
+                state.point, lambda logits: log_odds(backend, logits, label)
+            )
             _, direction = steepest_direction(backend, gradient, order)
-            delta = state.point + length * direction - example.x
+            delta = state.point + length * direction - x
             radius = xp.zeros_like(delta[:, 0]) + eps
-            point = problem.clip(example.x + project_ball(backend, delta, radius, order))
-            found = problem.is_fooled(backend.forward(problem.f, point), label)
-            return _PgdState(point, found, state.steps + 1), ~found
+            point = problem.clip(x + project_ball(backend, delta, radius, order))
+            fooled = problem.is_fooled(backend.forward(problem.f, point), label)
+            return _PgdState(point, fooled, state.steps + 1), ~fooled
 
-        sources = make_generators(backend, example.x, seed) if random_start else []
+        generators = make_generators(backend, example.x, seed) if random_start else []
         none = xp.zeros_like(example.label)
         state = _PgdState(example.x, none > 0, none)
         for _ in range(restarts):
-            going = problem.is_open & ~state.found
-            point = example.x
+            active = problem.is_open & ~state.fooled
+            start = example.x
             if random_start:
-                point = problem.clip(point + draw_start(backend, point, sources, eps, order))
-            point = xp.where(rearrange(going, "b -> b 1"), point, state.point)
-            state = backend.iterate(step, state._replace(point=point), example, going, steps=steps)
-        return problem.make_result(state.point, state.found, state.steps)
+                start = problem.clip(start + draw_start(backend, start, generators, eps, order))
+            start = xp.where(rearrange(active, "b -> b 1"), start, state.point)
+            state = state._replace(point=start)
+            state = backend.iterate(step, state, example, active, steps=steps)
+        return problem.make_result(state.point, state.fooled, state.steps)

@@ -1,4 +1,4 @@
-"""SuperDeepFool (Abdollahpour, Moosavi-Dezfooli et al., 2024): DeepFool, then straighten."""
+"""SuperDeepFool (Abdollahpour, Moosavi-Dezfooli et al., 2024): DeepFool, then a projection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["superdeepfool"]
 
 
 class _SuperDeepFoolState(NamedTuple):
-    point: Array  # [b d], where the next search sets out
+    point: Array  # [b d], where the next search starts
     best: Array  # [b d], the nearest point that fooled
     nearest: Array  # [b], its distance
     steps: Array  # [b]
@@ -37,26 +37,26 @@ def superdeepfool(
     candidates: int = 10,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Search the boundary by DeepFool, then turn the perturbation along the boundary's normal.
+    """Alternate DeepFool with a projection onto the boundary's hyperplane.
 
     From x_i DeepFool leads to a boundary point b. With w the gradient of the margin there,
     x_{i+1} = x + <b - x, w> / ||w||_q u, u = argmax { <w, u> : ||u||_p <= 1 }: the nearest point to
-    x of the hyperplane through b. It repeats until x_{i+1} itself is fooled.
+    x of the hyperplane through b. This repeats until x_{i+1} itself fools.
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
         x: examples [b ...], float32 or float64, in the units the model takes.
         y: labels [b] to leave; None: the predicted class.
         p: order of the norm to be small in, from 1 to inf; q is its dual.
-        steps: the most rounds of search and turn.
-        search_steps: the most steps of DeepFool in each.
+        steps: largest number of rounds of search and projection.
+        search_steps: largest number of DeepFool's steps in a round.
         overshoot: of DeepFool, as a share of its perturbation.
-        candidates: how many of the highest logits DeepFool considers.
+        candidates: classes of the highest logits that DeepFool considers, the base class included.
         bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
 
     Returns:
-        `Perturbation` (x, delta, success, steps): the nearest point that fooled on the way,
-        brought to rest (`refinement.refine`); `steps` are rounds.
+        `Perturbation` (x, delta, success, steps): the nearest point that fooled, refined
+        (`common.refinement`); `steps` counts rounds.
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.
@@ -79,15 +79,16 @@ def superdeepfool(
         backend = problem.backend
         xp = backend.xp
 
-        def nearer(
-            state: _SuperDeepFoolState, example: Example, point: Array, fooled: Array
-        ) -> _SuperDeepFoolState:
+        def try_point(
+            state: _SuperDeepFoolState, example: Example, point: Array
+        ) -> tuple[_SuperDeepFoolState, Array]:
+            fooled = problem.is_fooled(backend.forward(problem.f, point), example.label)
             distance = norm(backend, point - example.x, order)
             best, nearest = problem.keep_nearest(state.best, state.nearest, point, distance, fooled)
-            return state._replace(best=best, nearest=nearest)
+            return state._replace(best=best, nearest=nearest), fooled
 
         def step(state: _SuperDeepFoolState, example: Example) -> tuple[_SuperDeepFoolState, Array]:
-            walked, _, _ = search_boundary(
+            search, _, _ = search_boundary(
                 backend,
                 problem.f,
                 state.point,
@@ -98,13 +99,11 @@ def superdeepfool(
                 candidates=candidates,
                 box=problem.call.box,
             )
-            landed = problem.clip(state.point + (1 + overshoot) * walked.shift)
-            fooled = problem.is_fooled(backend.forward(problem.f, landed), example.label)
-            state = nearer(state, example, landed, fooled)
-            point, there = project_on_hyperplane(problem, example, landed, order)
-            fooled = problem.is_fooled(backend.forward(problem.f, point), example.label)
-            state = nearer(state, example, point, fooled)
-            return state._replace(point=point, steps=state.steps + 1), there & ~fooled
+            crossing = problem.clip(state.point + (1 + overshoot) * search.shift)
+            state, _ = try_point(state, example, crossing)
+            point, exists = project_on_hyperplane(problem, example, crossing, order)
+            state, fooled = try_point(state, example, point)
+            return state._replace(point=point, steps=state.steps + 1), exists & ~fooled
 
         x, label = problem.example
         far = xp.zeros_like(x[:, 0]) + math.inf

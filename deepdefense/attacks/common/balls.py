@@ -1,4 +1,4 @@
-"""Balls of radius eps in the 2-norm and the maximum norm: projections, and points drawn in them."""
+"""Balls of radius eps in the 2-norm and the maximum norm: projections and random starts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["check_ball_order", "draw_start", "make_generators", "project_ball"]
 
 
 def check_ball_order(p: Any) -> float:
-    """The order of the norm, 2 or inf."""
+    """Return the order of the norm; raise `InputError` unless it is 2 or inf."""
     if p not in (2, math.inf) or isinstance(p, bool):
         raise InputError(f"p must be 2 or inf for an attack within eps, got {p!r}")
     return float(p)
 
 
 def project_ball(backend: Backend, delta: Array, radius: Array, p: float) -> Array:
-    """The nearest point of the ball: [b d], radius [b] -> [b d]."""
+    """Return the nearest point of the ball around 0: [b d], radius [b] -> [b d]."""
     xp = backend.xp
     edge = rearrange(radius, "b -> b 1")
     if p == math.inf:
@@ -37,10 +37,13 @@ def project_ball(backend: Backend, delta: Array, radius: Array, p: float) -> Arr
 
 
 def make_generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generator]:
-    """A source of random numbers for each example [b d], seeded by its values and by `seed`.
+    """Make a random number generator for each example [b d], from its values and `seed`.
 
     So what is drawn for an example depends neither on its place in a batch nor on the framework or
-    device. Raises `InputError` inside of a compiled function, where values are not known.
+    the device.
+
+    Raises:
+        InputError: inside a compiled function, where values are not concrete.
     """
     seed = check_count("seed", seed, least=0)
     if not backend.is_concrete(x):
@@ -56,15 +59,16 @@ def make_generators(backend: Backend, x: Array, seed: int) -> list[np.random.Gen
 
 
 def draw_start(
-    backend: Backend, x: Array, sources: list[np.random.Generator], eps: float, p: float
+    backend: Backend, x: Array, generators: list[np.random.Generator], eps: float, p: float
 ) -> Array:
-    """A point drawn evenly from the ball around zero for each example: [b d]."""
+    """Draw a point uniformly from the ball around 0 for each example: [b d]."""
     d = x.shape[1]
     if p == math.inf:
-        rows = [source.uniform(-eps, eps, d) for source in sources]
+        rows = [generator.uniform(-eps, eps, d) for generator in generators]
     else:
         rows = []
-        for source in sources:
-            way = source.normal(size=d)
-            rows.append(way / np.linalg.norm(way) * eps * source.uniform() ** (1 / d))
+        for generator in generators:
+            direction = generator.normal(size=d)
+            unit = direction / np.linalg.norm(direction)
+            rows.append(unit * eps * generator.uniform() ** (1 / d))
     return backend.asarray(np.reshape(rows, (-1, d)), x)

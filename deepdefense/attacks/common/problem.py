@@ -1,7 +1,8 @@
-"""What every attack is given and gives back, checked and laid out once.
+"""The problem that every attack opens, and the perturbation that it returns.
 
-An example is *fooled* where its prediction is not its label or, in a targeted attack, is the class
-asked for. Attacks run on flat examples [b d]; a point that fooled is returned as it was tried.
+A point *fools* the model if its prediction is not the label or, in a targeted attack, is the class
+to reach. Attacks run on flat examples [b d]. A point that fools is returned exactly as it was
+tried.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ from deepdefense.seam.validation import warn_if_probabilities
 
 __all__ = ["Example", "Perturbation", "Problem", "open_problem"]
 
-# What fools leads by this many roundings of the largest logit: a batch of another size rounds anew.
-CLEARANCE = 64
+# A point fools only if its logits lead by this many machine epsilons of the largest one: rounding
+# differs with the size of the batch.
+LEAST_LEAD_EPSILONS = 64
 
 
 class Perturbation(NamedTuple):
-    """Perturbed examples, what was added to each, and how its search went.
+    """Perturbed examples, their perturbations, and the outcome of the attack on each.
 
-    `x` and `delta` [b ...]: the perturbed example and its difference to the original; `success`
-    [b]: the example is fooled (one without a finite prediction never is); `steps` [b]: how often
-    the attack moved it, by its own count.
+    `x` and `delta` [b ...]: the perturbed example and its difference from the original; `success`
+    [b]: the perturbed example fools the model (never without a finite prediction); `steps` [b]: how
+    often the attack moved the example, as that attack counts steps.
     """
 
     x: Array
@@ -48,21 +50,18 @@ class Perturbation(NamedTuple):
 
 
 class Example(NamedTuple):
-    """What stays fixed for an example: itself [b d], and the class [b] it is to leave or reach."""
+    """The constants of an attack, per example."""
 
-    x: Array
-    label: Array
+    x: Array  # [b d]
+    label: Array  # [b], the class to leave or, in a targeted attack, to reach
 
 
 class Estimate(NamedTuple):
-    """Of the way to the boundary, by a linear model of the network at the example.
+    """The distance to the boundary, by linearising the network at the example."""
 
-    `unit` [b], the distance; `slope` [b], the dual norm of the normal; `point` [b d], on it.
-    """
-
-    unit: Array
-    slope: Array
-    point: Array
+    distance: Array  # [b]
+    slope: Array  # [b], the dual norm of the normal
+    point: Array  # [b d], the nearest point of the linearised boundary
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,12 @@ class Problem:
 
     call: Call
     example: Example
-    clean: Array  # logits [b k] of the examples themselves
+    clean: Array  # [b k], the logits of the unperturbed examples
     targeted: bool
 
     @property
     def backend(self) -> Backend:
-        """The backend of the call."""
+        """The backend of the model and the examples."""
         return self.call.backend
 
     @property
@@ -85,57 +84,60 @@ class Problem:
         return self.call.f
 
     def clip(self, point: Array) -> Array:
-        """The point [b d] itself, or the nearest one within the bounds if there are any."""
+        """Return the nearest point within the bounds, if there are any: [b d] -> [b d]."""
         box = self.call.box
         return point if box is None else box.clip(point)
 
     def is_fooled(self, logits: Array, label: Array) -> Array:
-        """Where finite logits [b k] decide as the attack wants, by more than rounding: [b].
+        """Return where logits [b k] are finite and fool the model by more than rounding: [b].
 
-        A point on the boundary would be fooled in one batch, and not in another.
+        Otherwise a point on the boundary would fool in one batch and not in another.
         """
         backend = self.backend
         lead = self.orient(margin(backend, logits, label)).value
         size = reduce(backend.xp.abs(logits), "b k -> b", "max")
-        clear = lead > CLEARANCE * backend.epsilon(logits) * size
+        clear = lead > LEAST_LEAD_EPSILONS * backend.epsilon(logits) * size
         return clear & backend.xp.all(backend.xp.isfinite(logits), 1)
 
     @cached_property
     def is_done(self) -> Array:
-        """Where there is nothing to do: [b]."""
+        """Where the unperturbed example already fools the model: [b]."""
         xp, label = self.backend.xp, self.example.label
         hit = xp.argmax(self.clean, 1) == label
         return (hit if self.targeted else ~hit) & xp.all(xp.isfinite(self.clean), 1)
 
     @cached_property
     def is_open(self) -> Array:
-        """Where there is something to do, and the example and its logits are finite: [b]."""
+        """Where the example must move, and it and its logits are finite: [b]."""
         xp = self.backend.xp
         finite = xp.all(xp.isfinite(self.example.x), 1) & xp.all(xp.isfinite(self.clean), 1)
         return finite & ~self.is_done
 
     def orient(self, loss: Loss) -> Loss:
-        """The loss as this attack drives it: up to leave the label, down to reach it."""
+        """Return the loss that this attack maximises: negative in a targeted attack."""
         return Loss(-loss.value, -loss.cotangent) if self.targeted else loss
 
     def find_ascent(
         self, point: Array, loss: Callable[[Array], Loss]
     ) -> tuple[Array, Array, Array]:
-        """Logits [b k], what is driven up [b], and its gradient at a point: [b d] -> [b d].
+        """Return logits [b k], the loss to maximise [b] and its gradient at a point [b d].
 
         The gradient is 0 where it is not finite. All are constants.
         """
         xp = self.backend.xp
-        logits, value, slope = loss_gradient(
+        logits, value, gradient = loss_gradient(
             self.backend, self.f, point, lambda logits: self.orient(loss(logits))
         )
-        finite = rearrange(xp.all(xp.isfinite(slope), 1), "b -> b 1")
-        return logits, value, xp.where(finite, slope, xp.zeros_like(slope))
+        finite = rearrange(xp.all(xp.isfinite(gradient), 1), "b -> b 1")
+        return logits, value, xp.where(finite, gradient, xp.zeros_like(gradient))
 
     def keep_nearest(
         self, best: Array, nearest: Array, point: Array, distance: Array, fooled: Array
     ) -> tuple[Array, Array]:
-        """The nearest point that fooled [b d] and its distance [b], now that one more is tried."""
+        """Return the best point [b d] and its distance [b], after one more point was tried.
+
+        The new point replaces the best one where it fools and is nearer.
+        """
         xp = self.backend.xp
         better = fooled & (distance < nearest)
         return (
@@ -144,46 +146,45 @@ class Problem:
         )
 
     def estimate_distance(self, p: float, candidates: int = 10) -> Estimate:
-        """Where the network, linearised at the examples, would cross: `Estimate`.
+        """Estimate the distance to the boundary by linearising the network at the examples.
 
-        Untargeted, it is the nearest boundary of those with the `candidates` highest logits; the
-        runner-up's need not be it, and a walk that sets out for the wrong class seldom comes back.
-        Targeted, it is the one with the highest other class. Its distance is the unit of length of
-        attacks that know nothing of the inputs' units. Where there is none: a tenth of ||x||_p,
-        or 0.1 for x = 0.
+        Untargeted, the boundary is the nearest of those with the `candidates` highest logits. The
+        nearest need not be the runner-up's, and an attack that starts towards the wrong class
+        seldom finds the right one. Targeted, it is the boundary with the highest other class.
+
+        Attacks take the distance as their unit of length, so that they do not depend on the units
+        of the inputs. Where no boundary exists, it is a tenth of ||x||_p, or 0.1 for x = 0.
         """
         backend, (x, label) = self.backend, self.example
         xp, depth = backend.xp, self.clean.shape[1]
         logits, fold = backend.class_gradients(self.f, x)
         if self.targeted:
-            contrasts = rearrange(
-                self.orient(margin(backend, logits, label)).cotangent, "b k -> b 1 k"
-            )
+            cotangent = self.orient(margin(backend, logits, label)).cotangent
+            contrasts = rearrange(cotangent, "b k -> b 1 k")
         else:
             ranked = backend.rank(logits, min(candidates, depth))
             contrasts = gap_cotangent(backend, ranked[:, 1:], rearrange(label, "b -> b 1"), logits)
-        near = find_nearest_boundary(backend, x, logits, fold, contrasts, p)
-        shortest = xp.zeros_like(near.gap)
-        move, slope = find_boundary_step(backend, near.gap, near.normal, p, shortest)
+        nearest = find_nearest_boundary(backend, x, logits, fold, contrasts, p)
+        no_least_step = xp.zeros_like(nearest.gap)
+        step, slope = find_boundary_step(backend, nearest.gap, nearest.normal, p, no_least_step)
         size = norm(backend, x, p)
         fallback = 0.1 * xp.where(size > 0, size, xp.ones_like(size))
-        distance = norm(backend, move, p)
+        distance = norm(backend, step, p)
         usable = (distance > 0) & xp.isfinite(distance)
         return Estimate(
-            unit=xp.where(usable, distance, fallback),
+            distance=xp.where(usable, distance, fallback),
             slope=slope,
-            point=self.clip(x + xp.where(rearrange(usable, "b -> b 1"), move, 0 * x)),
+            point=self.clip(x + xp.where(rearrange(usable, "b -> b 1"), step, 0 * x)),
         )
 
-    def make_result(self, point: Array, found: Array, steps: Array) -> Perturbation:
-        """The examples [b d], moved where there was something to do, in their own shape."""
+    def make_result(self, point: Array, fooled: Array, steps: Array) -> Perturbation:
+        """Return points [b d] as a `Perturbation`; examples that are not open stay as they are."""
         xp, x = self.backend.xp, self.example.x
-        moved = rearrange(self.is_open, "b -> b 1")
-        perturbed = xp.where(moved, point, x)
+        perturbed = xp.where(rearrange(self.is_open, "b -> b 1"), point, x)
         return Perturbation(
             self.call.unflatten(perturbed),
             self.call.unflatten(perturbed - x),
-            self.is_done | (found & self.is_open),
+            self.is_done | (fooled & self.is_open),
             steps,
         )
 
@@ -192,10 +193,13 @@ class Problem:
 def open_problem(
     model: Model, x: Array, y: Array | None, *, targeted: bool, bounds: Bounds | None
 ) -> Iterator[Problem]:
-    """The problem, while the model is in inference mode.
+    """Yield the `Problem`; the model is in inference mode until the context closes.
 
-    `y` None: leave the predicted class. Raises `InputError` for arguments of the wrong shape, type
-    or framework, and for a targeted attack without the class to reach.
+    Without y, the class to leave is the predicted one.
+
+    Raises:
+        InputError: an argument is of the wrong shape, type or framework, or a targeted attack has
+            no class to reach.
     """
     with open_call(model, x, y, bounds=bounds) as call:
         if targeted and y is None:

@@ -1,4 +1,8 @@
-"""How a point that fools is brought to rest: drawn in, and turned along the boundary's normal."""
+"""The last stage of minimum-norm attacks: bring a point that fools nearer to its example.
+
+It bisects the segment to the example, and projects the example onto the boundary's hyperplane at
+the point.
+"""
 
 from __future__ import annotations
 
@@ -14,104 +18,99 @@ from deepdefense.seam.contract import Array
 
 __all__ = ["finish", "project_on_hyperplane"]
 
-BISECTIONS = 10  # of the segment from the example to the point found
-
-
-TURNS = 4  # towards the normal, at most
-
-
-BEYOND = 1e-3  # how far a turned point is set beyond the linearised boundary, relatively
+BISECTIONS = 10  # of the segment; they bring the length within a thousandth of the crossing
+PROJECTIONS = 4  # at most
+PROJECTION_OVERSHOOT = 1e-3  # of a projection, so that it ends across the boundary
 
 
 class _Segment(NamedTuple):
-    low: Array  # [b], a share of the way that does not fool
-    high: Array  # [b], one that does
-    best: Array  # [b d], the point there, as it was tried
+    low: Array  # [b], a share of the segment that does not fool
+    high: Array  # [b], a share that does
+    best: Array  # [b d], the point at `high`, exactly as it was tried
 
 
-class _Ends(NamedTuple):
-    x: Array
-    label: Array
-    point: Array
+class _SegmentEnds(NamedTuple):
+    x: Array  # [b d]
+    label: Array  # [b]
+    point: Array  # [b d]
 
 
-def bisect(problem: Problem, point: Array, found: Array) -> Array:
-    """The points [b d] found, drawn in along the segment to their examples while they still fool.
+class _Refined(NamedTuple):
+    point: Array  # [b d]
 
-    Bisection: ten forward passes bring the length within a thousandth of the crossing.
-    """
+
+def bisect(problem: Problem, point: Array, active: Array) -> Array:
+    """Move points that fool [b d] towards their examples as far as they still fool."""
     backend = problem.backend
     xp = backend.xp
 
-    def halve(state: _Segment, ends: _Ends) -> tuple[_Segment, Array]:
+    def halve(state: _Segment, ends: _SegmentEnds) -> tuple[_Segment, Array]:
         middle = (state.low + state.high) / 2
-        tried = problem.clip(ends.x + rearrange(middle, "b -> b 1") * (ends.point - ends.x))
-        fooled = problem.is_fooled(backend.forward(problem.f, tried), ends.label)
-        return (
-            _Segment(
-                low=xp.where(fooled, state.low, middle),
-                high=xp.where(fooled, middle, state.high),
-                best=xp.where(rearrange(fooled, "b -> b 1"), tried, state.best),
-            ),
-            middle > 0,
+        trial = problem.clip(ends.x + rearrange(middle, "b -> b 1") * (ends.point - ends.x))
+        fooled = problem.is_fooled(backend.forward(problem.f, trial), ends.label)
+        state = _Segment(
+            low=xp.where(fooled, state.low, middle),
+            high=xp.where(fooled, middle, state.high),
+            best=xp.where(rearrange(fooled, "b -> b 1"), trial, state.best),
         )
+        return state, middle > 0
 
     x, label = problem.example
     zero = xp.zeros_like(x[:, 0])
-    state = _Segment(zero, zero + 1, point)
-    return backend.iterate(halve, state, _Ends(x, label, point), found, steps=BISECTIONS).best
+    state, ends = _Segment(zero, zero + 1, point), _SegmentEnds(x, label, point)
+    return backend.iterate(halve, state, ends, active, steps=BISECTIONS).best
 
 
 def project_on_hyperplane(
-    problem: Problem, example: Example, point: Array, p: float, beyond: float = 0.0
+    problem: Problem, example: Example, point: Array, p: float, overshoot: float = 0.0
 ) -> tuple[Array, Array]:
-    """The nearest point to the example of the hyperplane through `point`, and where there is one.
+    """Project the example onto the hyperplane through `point` along the boundary there.
 
     x + <b - x, w> / ||w||_q u at a point b, with w the gradient of the margin there and
-    u = argmax { <w, u> : ||u||_p <= 1 }; `beyond` lengthens it relatively.
+    u = argmax { <w, u> : ||u||_p <= 1 }; `overshoot` lengthens the step relatively.
 
-    Shapes: point [b d] -> [b d], [b].
+    Shapes: point [b d] -> the projection [b d], and where the gradient does not vanish [b].
     """
     backend = problem.backend
     x, label = example
     _, _, normal = problem.find_ascent(point, lambda logits: margin(backend, logits, label))
-    slope, way = steepest_direction(backend, normal, p)
-    there = slope > 0
-    reach = (1 + beyond) * einsum(point - x, normal, "b d, b d -> b")
-    length = divide(backend, reach, slope, where=there)
-    return problem.clip(x + rearrange(length, "b -> b 1") * way), there
+    slope, direction = steepest_direction(backend, normal, p)
+    exists = slope > 0
+    reach = (1 + overshoot) * einsum(point - x, normal, "b d, b d -> b")
+    length = divide(backend, reach, slope, where=exists)
+    return problem.clip(x + rearrange(length, "b -> b 1") * direction), exists
 
 
-class _Point(NamedTuple):
-    point: Array  # [b d]
+def refine(problem: Problem, point: Array, active: Array, p: float) -> Array:
+    """Bring points that fool [b d] nearer: bisect, project a few times, and bisect again.
 
-
-def refine(problem: Problem, point: Array, found: Array, p: float) -> Array:
-    """The points [b d] found, brought to rest: drawn in, turned a few times, and drawn in again.
-
-    A turned point is set a thousandth beyond the hyperplane, and taken where it fools and is
-    nearer. So walks that differ by a rounding, or a framework, end at the same point. It takes at
-    most four gradients and 24 forward passes.
+    A projection replaces the point where it fools and is nearer. So attacks whose paths differ by
+    rounding, or by framework, end at the same point. It takes at most four gradients and 24 forward
+    passes.
     """
     backend = problem.backend
     xp = backend.xp
 
-    def turn(state: _Point, example: Example) -> tuple[_Point, Array]:
-        tried, _ = project_on_hyperplane(problem, example, state.point, p, BEYOND)
-        fooled = problem.is_fooled(backend.forward(problem.f, tried), example.label)
-        size = norm(backend, state.point - example.x, p)
-        nearer = fooled & (norm(backend, tried - example.x, p) < size)
-        return _Point(xp.where(rearrange(nearer, "b -> b 1"), tried, state.point)), nearer
+    def project(state: _Refined, example: Example) -> tuple[_Refined, Array]:
+        trial, _ = project_on_hyperplane(problem, example, state.point, p, PROJECTION_OVERSHOOT)
+        fooled = problem.is_fooled(backend.forward(problem.f, trial), example.label)
+        distance = norm(backend, state.point - example.x, p)
+        nearer = fooled & (norm(backend, trial - example.x, p) < distance)
+        return _Refined(xp.where(rearrange(nearer, "b -> b 1"), trial, state.point)), nearer
 
-    state = _Point(bisect(problem, point, found))
-    state = backend.iterate(turn, state, problem.example, found, steps=TURNS)
-    return bisect(problem, state.point, found)
+    state = _Refined(bisect(problem, point, active))
+    state = backend.iterate(project, state, problem.example, active, steps=PROJECTIONS)
+    return bisect(problem, state.point, active)
 
 
 def finish(
     problem: Problem, best: Array, nearest: Array, last: Array, steps: Array, p: float
 ) -> Perturbation:
-    """The nearest point that fooled [b d], at rest; the last one tried where none did."""
-    found = problem.backend.xp.isfinite(nearest)
-    point = problem.backend.xp.where(rearrange(found, "b -> b 1"), best, last)
-    return problem.make_result(refine(problem, point, found & problem.is_open, p), found, steps)
+    """Return the best point [b d], refined; or the last one tried where none fooled.
+
+    `nearest` [b] is the distance of the best point, inf where none fooled.
+    """
+    fooled = problem.backend.xp.isfinite(nearest)
+    point = problem.backend.xp.where(rearrange(fooled, "b -> b 1"), best, last)
+    refined = refine(problem, point, fooled & problem.is_open, p)
+    return problem.make_result(refined, fooled, steps)

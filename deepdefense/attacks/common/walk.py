@@ -1,6 +1,6 @@
-"""What walks to the nearest fooled point share: they try, look, move, and remember it.
+"""The loop of minimum-norm attacks that move step by step and keep the nearest point that fools.
 
-Each attack says how it moves; lengths are measured in the first-order estimate of the distance, so
+Each attack supplies its own move. It measures lengths in the estimated distance to the boundary, so
 that nothing depends on the units of the inputs.
 """
 
@@ -16,33 +16,28 @@ from deepdefense.attacks.common.refinement import finish
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.contract import Array, Backend
 
-__all__ = ["WalkTask", "WalkView", "cosine_schedule", "walk"]
+__all__ = ["Iterate", "WalkTask", "cosine_schedule", "walk"]
 
 
 class WalkTask(NamedTuple):
-    """What stays fixed for an example: itself, its class, and the first-order distance `unit`."""
+    """The constants of a walk, per example."""
 
     x: Array  # [b d]
     label: Array  # [b]
-    unit: Array  # [b]
+    distance: Array  # [b], the estimated distance to the boundary
 
 
-class WalkView(NamedTuple):
-    """What a walk sees at a point x + delta that it has just tried.
+class Iterate(NamedTuple):
+    """The point x + delta that was just tried, as a move needs it."""
 
-    `delta` [b d] and its length `distance` [b]; whether it is `fooled` [b]; the `value` [b] that is
-    driven up and its `gradient` [b d]; the `radius` [b] that led here; the `nearest` distance [b]
-    that fooled so far, inf for none; the `time` [b] from 0 to 1.
-    """
-
-    delta: Array
-    distance: Array
-    fooled: Array
-    value: Array
-    gradient: Array
-    radius: Array
-    nearest: Array
-    time: Array
+    delta: Array  # [b d]
+    distance: Array  # [b], the norm of delta
+    fooled: Array  # [b]
+    value: Array  # [b], the loss to maximise
+    gradient: Array  # [b d], of the loss
+    radius: Array  # [b], as the last move returned it
+    nearest: Array  # [b], the distance of the nearest point that fooled so far; inf if none did
+    time: Array  # [b], from 0 at the first step to 1
 
 
 class _WalkState(NamedTuple):
@@ -54,13 +49,12 @@ class _WalkState(NamedTuple):
     steps: Array  # [b]
 
 
-Move = Callable[
-    [WalkTask, WalkView], tuple[Array, Array]
-]  # the next delta [b d], and its radius [b]
+# Returns the next delta [b d] and its radius [b].
+Move = Callable[[WalkTask, Iterate], tuple[Array, Array]]
 
 
 def cosine_schedule(backend: Backend, time: Array, first: float, last: float) -> Array:
-    """From `first` at time 0 to `last` at time 1, along half a cosine."""
+    """Interpolate along half a cosine from `first` at time 0 to `last` at time 1."""
     return last + (first - last) * (1 + backend.xp.cos(math.pi * time)) / 2
 
 
@@ -72,24 +66,29 @@ def walk(
     p: float,
     steps: int,
 ) -> Perturbation:
-    """Try a point, look, move, `steps` times; the nearest that fooled, at rest."""
+    """Try a point and move on, `steps` times; return the nearest point that fooled, refined.
+
+    The first point is the nearest one of the boundary as linearised at x.
+    """
     backend = problem.backend
     xp = backend.xp
 
-    def step(state: _WalkState, start: WalkTask) -> tuple[_WalkState, Array]:
+    def step(state: _WalkState, task: WalkTask) -> tuple[_WalkState, Array]:
         logits, value, gradient = problem.find_ascent(
-            state.point, lambda logits: loss(backend, logits, start.label)
+            state.point, lambda logits: loss(backend, logits, task.label)
         )
-        delta = state.point - start.x
+        delta = state.point - task.x
         distance = norm(backend, delta, p)
-        fooled = problem.is_fooled(logits, start.label)
+        fooled = problem.is_fooled(logits, task.label)
         best, nearest = problem.keep_nearest(
             state.best, state.nearest, state.point, distance, fooled
         )
-        view = WalkView(delta, distance, fooled, value, gradient, state.radius, nearest, state.time)
-        delta, radius = move(start, view)
+        delta, radius = move(
+            task,
+            Iterate(delta, distance, fooled, value, gradient, state.radius, nearest, state.time),
+        )
         state = _WalkState(
-            point=problem.clip(start.x + delta),
+            point=problem.clip(task.x + delta),
             radius=radius,
             time=state.time + 1 / steps,
             best=best,
@@ -99,15 +98,15 @@ def walk(
         return state, xp.isfinite(radius)
 
     (x, label), estimate = problem.example, problem.estimate_distance(p)
-    start = WalkTask(x, label, estimate.unit)
-    zero = xp.zeros_like(estimate.unit)
-    begun = _WalkState(
+    zero = xp.zeros_like(estimate.distance)
+    start = _WalkState(
         point=estimate.point,
-        radius=estimate.unit,
+        radius=estimate.distance,
         time=zero,
         best=x,
         nearest=zero + math.inf,
         steps=xp.zeros_like(label),
     )
-    state = backend.iterate(step, begun, start, problem.is_open, steps=steps)
+    task = WalkTask(x, label, estimate.distance)
+    state = backend.iterate(step, start, task, problem.is_open, steps=steps)
     return finish(problem, state.best, state.nearest, state.point, state.steps, p)
