@@ -71,8 +71,8 @@ def calibrate(
         raise InputError("there is no example to calibrate on")
     penalty = DeepDefense() if defense is None else defense
     if not isinstance(penalty, DeepDefense):
-        came = getattr(penalty, "__name__", type(penalty).__name__)
-        raise InputError(f"c and d are settings of a DeepDefense, {came} has none to calibrate")
+        kind = getattr(penalty, "__name__", type(penalty).__name__)
+        raise InputError(f"c and d are settings of a DeepDefense, {kind} has none to calibrate")
     like = x if framework_of(x) == backend.name else None
     return fit_penalty(backend, model, host, labels, penalty, seed, steepness, like)
 

@@ -92,7 +92,7 @@ class DeepDefense(Objective):
     Added to the cross-entropy, it moves boundaries away from correctly classified examples and
     towards misclassified ones. c rho should be of order 1 to 6, so data with a smaller typical rho
     need a larger c; `calibrate` measures it. The experiments on CIFAR-10, where the network
-    misclassifies up to a fifth of the examples, use 0.5 (docs/study.md).
+    misclassifies up to a fifth of the examples, start with c rho = 0.5 (docs/study.md).
 
     `gradient` is how the distance is differentiated.
 
@@ -101,11 +101,12 @@ class DeepDefense(Objective):
       d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. It needs no second derivatives and costs a
       fraction. Where one step reaches the boundary of a linear network, the two are equal.
     - "chord" is an approximation that costs a fraction of "implicit", with a search of its own.
-      Each of its `steps` goes from x to the nearest point of the last linearisation, without a
-      trial; the rest of the way to the boundary is extrapolated by the last slope. See `fast`.
+      Each of its `steps` goes from x to the nearest point of the boundary as linearised at the
+      last iterate, and no forward pass checks it. The last slope extrapolates the remaining
+      distance. See `fast`.
 
-    With `bounds`, the distance is that of the nearest point within them, where an attack on images
-    has to stay. Examples should lie within the bounds.
+    With `bounds`, the distance is that of the nearest boundary point within them, because attacks
+    on images have to stay within their range. Examples should lie within the bounds.
 
     Raises:
         InputError: a setting out of range.

@@ -1,1 +1,1 @@
-"""Framework-neutral training: recipe, epochs, the guarded loop, hardening and its report."""
+"""Training in any framework: the recipe, the loop and its guard, hardening and its report."""

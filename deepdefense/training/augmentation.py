@@ -42,10 +42,10 @@ def augment(
     channels_last: bool = False,
     mean: Images | None = None,
 ) -> Images:
-    """Return each image at random mirrored left to right, and moved by up to `shift` pixels.
+    """Mirror each image left to right at random, and move it at random by up to `shift` pixels.
 
     All moves along each axis are equally likely. Beyond its border an image continues as its own
-    mirror image, so no value is invented. With neither `flip` nor `shift`, examples of any shape
+    mirror image, which adds no new values. With neither `flip` nor `shift`, examples of any shape
     are returned unchanged.
 
     The mean image that was subtracted from the pixels does not move. For pixels v with mean m, the
@@ -53,7 +53,7 @@ def augment(
 
     Args:
         x: images [b c h w], or [b h w c] with `channels_last`.
-        random: draws the flips and moves.
+        random: the generator of the flips and moves.
         flip: whether to mirror half of the images.
         shift: the largest move along each axis, in pixels.
         channels_last: whether the layout is [b h w c].

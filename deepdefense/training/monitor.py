@@ -27,10 +27,12 @@ GUARD_EXAMPLES = 2000
 class Monitor:
     """The examples of per-epoch evaluation, and the measurements on them.
 
-    `training_rows` are the training examples to train on. On `guard_rows`, also training examples,
-    the guard judges an epoch, so that held-out data decide nothing: on those set aside, or, if none
-    are, on some of `training_rows`. `curve_rows` are the held-out examples whose mean rho_2 is
-    recorded for each epoch, found by `attack`, DeepFool's settings.
+    - `training_rows`: the training examples to train on.
+    - `guard_rows`: the training examples on which the guard judges an epoch. They are those set
+      aside, or some of `training_rows` if none are. Held-out examples therefore decide nothing.
+    - `curve_rows`: the held-out examples whose mean rho_2 is recorded after each epoch.
+
+    `attack` has the settings of DeepFool for rho_2.
     """
 
     backend: TrainingBackend
