@@ -79,7 +79,8 @@ def harden_network(
 
     The report's recipe has a number, or None, in place of clip "auto".
     """
-    data, p = monitor.data, float(getattr(defense, "p", 2))
+    data = monitor.data
+    p = float(getattr(defense, "p", 2))  # the report has rho in the norm of the defense, too
     warnings: list[str] = []
 
     def warn(line: str) -> None:
