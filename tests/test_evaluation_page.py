@@ -340,7 +340,7 @@ def test_examples_without_a_distance_are_told_in_words(
 def test_classes_are_mapped_while_there_are_few(classes: int, mapped: bool) -> None:
     html = page(evaluation(HARD, classes=classes))
     assert ('<table class="map' in html) == mapped
-    assert ("Most often taken for" in html) != mapped
+    assert ("Most often classified as" in html) != mapped
     rows = html[html.index('id="classes"') : html.index('id="reading"')].count('<th scope="row">')
     assert rows == (classes if mapped else 15)
 

@@ -33,7 +33,7 @@ def judge_evaluation(report: Report) -> Verdict:
     if wrong >= n:
         return Verdict("Every example is misclassified without an attack", sentence, "bad")
     if censored >= n:
-        doubt = "No attack worked even once: that speaks against the attacks, not for the network."
+        doubt = "No attack worked even once, which speaks against the attacks, not for the network."
         return Verdict("No attack fooled any example", f"{doubt} {sentence}", "bad")
     median = report.headline.distance_median
     tone: Tone = "good" if _all_checks_pass(report) else "mixed"
@@ -112,7 +112,7 @@ def _describe_comparison(report: Report) -> str:
         parts.append(f"{growth} ({interval})" if interval else growth)
     if math.isfinite(points):
         change = format_points_change(points, report.n)
-        parts.append("accuracy is the same" if change == "none" else f"accuracy moved by {change}")
+        parts.append("accuracy is the same" if change == "none" else f"accuracy changed by {change}")
     if not parts:
         return "It cannot be compared with the undefended network."
     return f"Against the undefended network {' and '.join(parts)}."

@@ -64,7 +64,7 @@ def _describe_accuracy_change(report: HardeningReport, points: float) -> str:
     )
     if points == 0:
         return f"accuracy stayed at {after}"
-    return f"accuracy {'fell' if points < 0 else 'went'} from {before} to {after}"
+    return f"accuracy {'fell' if points < 0 else 'rose'} from {before} to {after}"
 
 
 def _doubt_gain(report: HardeningReport) -> str:
@@ -77,5 +77,5 @@ def _doubt_gain(report: HardeningReport) -> str:
     )
     return (
         f" But DeepFool now fails on {failures_after} of the examples (before: {failures_before}),"
-        " so that part of any rise may be the attack failing, not the network holding."
+        " so part of any rise may come from the failing attack, not from a more robust network."
     )
