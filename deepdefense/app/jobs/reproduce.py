@@ -12,10 +12,10 @@ from deepdefense.app.jobs.settings import REPRODUCE, StudyOptions, choose_fields
 from deepdefense.app.runs import RunFolder
 from deepdefense.app.study.cells import Bench, StudyPlan
 from deepdefense.app.study.experiments import EXPERIMENTS
+from deepdefense.app.study.study_report import StudyReport, write_study
 from deepdefense.app.study.tables import TABLES, VARIATIONS
-from deepdefense.app.study.views import STUDY_SCHEMA, write_study
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.provenance import describe_data, describe_environment, to_json
+from deepdefense.evaluation.provenance import describe_data, describe_environment
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.validation import check_choice
 
@@ -60,19 +60,18 @@ def run_study(
             rows += content.rows
             curves[name] = content.curves
             descriptions[name] = describe_data(data)
-    report = {
-        "schema": STUDY_SCHEMA,
-        "table": table,
-        "command": command,
-        "environment": describe_environment(backend.name),
-        "settings": {
+    report = StudyReport(
+        table=table,
+        command=command,
+        environment=describe_environment(backend.name),
+        settings={
             key: value for key, value in settings.items() if value is not None and key != "data_dir"
         },
-        "data": descriptions,
-        "rows": rows,
-        "curves": curves,
-    }
-    write_study(RunFolder(out), to_json(report))
+        data=descriptions,
+        rows=rows,
+        curves=curves,
+    )
+    write_study(RunFolder(out), report)
     return out / f"{table}.html"
 
 

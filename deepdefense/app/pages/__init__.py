@@ -10,10 +10,11 @@ from deepdefense.app.pages.evaluation_headline import judge_evaluation
 from deepdefense.app.pages.hardening import Gallery, render_hardening
 from deepdefense.app.pages.hardening_headline import judge_hardening
 from deepdefense.app.pages.headline import Verdict
-from deepdefense.app.pages.study import render_study
+from deepdefense.app.pages.study import StudyPage, render_study
 
 __all__ = [
     "Gallery",
+    "StudyPage",
     "Verdict",
     "WeakestExamples",
     "judge_evaluation",

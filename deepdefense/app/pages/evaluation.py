@@ -18,10 +18,10 @@ from deepdefense.app.pages.drawing import (
     is_small,
 )
 from deepdefense.app.pages.evaluation_headline import explain_withholding, judge_evaluation
+from deepdefense.app.pages.evaluation_manifest import group_manifest
 from deepdefense.app.pages.evaluation_tables import (
     MOST_MAPPED_CLASSES,
     describe_attack_settings,
-    group_manifest,
     tabulate_classes,
     tabulate_main_figures,
     tabulate_quantiles,

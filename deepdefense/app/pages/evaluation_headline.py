@@ -112,7 +112,9 @@ def _describe_comparison(report: Report) -> str:
         parts.append(f"{growth} ({interval})" if interval else growth)
     if math.isfinite(points):
         change = format_points_change(points, report.n)
-        parts.append("accuracy is the same" if change == "none" else f"accuracy changed by {change}")
+        parts.append(
+            "accuracy is the same" if change == "none" else f"accuracy changed by {change}"
+        )
     if not parts:
         return "It cannot be compared with the undefended network."
     return f"Against the undefended network {' and '.join(parts)}."

@@ -1,10 +1,9 @@
-"""The tables of the evaluation's page: main figures, quantiles, attacks, classes, manifest."""
+"""The tables of the evaluation's page: main figures, quantiles, attacks, classes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -34,7 +33,6 @@ __all__ = [
     "TableCell",
     "TableLine",
     "describe_attack_settings",
-    "group_manifest",
     "tabulate_classes",
     "tabulate_main_figures",
     "tabulate_quantiles",
@@ -260,37 +258,3 @@ def tabulate_classes(weakness: Weakness, names: Sequence[str]) -> list[ClassLine
         )
         for median, i in ranking[:MOST_LISTED_CLASSES]
     ]
-
-
-def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the manifest as flat tables: nested names are joined by dots, numbers are exact."""
-    groups: dict[str, dict[str, str]] = {}
-    for key, value in manifest.items():
-        nested = isinstance(value, Mapping) and value
-        group = groups.setdefault(key if nested else "Manifest", {})
-        group.update(_flatten_manifest(value, "" if nested else key))
-    return groups
-
-
-def _flatten_manifest(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield the entries below a place in the manifest, with their paths."""
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    flat = listed and not any(isinstance(part, Mapping | list | tuple) for part in value)
-    if flat:
-        yield path, ", ".join(map(_format_exactly, value)) or "none"
-    elif isinstance(value, Mapping) or listed:
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for key, part in items:
-            yield from _flatten_manifest(part, f"{path}.{key}" if path else str(key))
-        if not value:
-            yield path, "none"
-    else:
-        yield path, _format_exactly(value)
-
-
-def _format_exactly(value: Any) -> str:
-    """Write a value as `format_setting` does, but a number with every digit."""
-    text = format_setting(value)
-    if isinstance(value, float) and math.isfinite(value) and float(text) != value:
-        return repr(value)
-    return text

@@ -1,10 +1,11 @@
-"""The page of a study: its table, and its curves by method."""
+"""The study's page: one table, and its curves by method. study.html.j2 is how it looks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from markupsafe import Markup
@@ -22,7 +23,7 @@ from deepdefense.app.pages.drawing import (
 )
 from deepdefense.app.pages.template import fill_template
 
-__all__ = ["render_study"]
+__all__ = ["StudyPage", "render_study"]
 
 TABLE_TITLES = {
     "table1": "Accuracy, robustness, and accuracy under the fast gradient sign",
@@ -30,57 +31,72 @@ TABLE_TITLES = {
     "epochs": "Over the epochs",
     "ablation": "The settings of Deep Defense varied",
     "layers": "The penalty on one layer at a time",
-    "cost": "What it costs",
+    "cost": "Cost",
 }
+TEXT_COLUMNS = ("data", "network", "method", "attack", "norm", "changed", "layer")
+
+
+class CurveAxes(NamedTuple):
+    """The axes of a chart."""
+
+    x_label: str
+    y_label: str
+    unit: float = 1.0  # times which values are drawn
 
 
 CURVE_AXES = {
-    "fgs": ("Length of the FGS step", "Accuracy under FGS [%]", 100.0),
-    "accuracy": ("Epoch", "Accuracy [%]", 100.0),
-    "rho_2": ("Epoch", "Mean ρ₂", 1.0),
-    "iterations": ("Epoch", "Steps of a search in training", 1.0),
-    "unfinished": ("Epoch", "Not across after them [%]", 100.0),
+    "fgs": CurveAxes("Length of the FGS step", "Accuracy under FGS [%]", 100.0),
+    "accuracy": CurveAxes("Epoch", "Accuracy [%]", 100.0),
+    "rho_2": CurveAxes("Epoch", "Mean ρ₂"),
+    "iterations": CurveAxes("Epoch", "Search steps in training"),
+    "unfinished": CurveAxes("Epoch", "Searches not across the boundary [%]", 100.0),
 }
-
-
 METHOD_COLORS, METHOD_DASHES = (AFTER, WARM, INK, MUTED), ("-", "--", ":")
 
 
-def render_study(
-    content: Mapping[str, Any], head: Sequence[str], body: Sequence[Sequence[str]]
-) -> str:
-    """The page of one table: the content of its JSON file, and the table for reading."""
+@dataclass(frozen=True)
+class StudyPage:
+    """What the page of one table shows; values are as in the table's JSON file."""
+
+    table: str
+    command: str
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    # By experiment, by the name of the chart, by method: the values of both axes.
+    curves: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    data: Mapping[str, Mapping[str, Any]]  # by experiment
+
+
+def render_study(page: StudyPage) -> str:
+    """Return the page as one HTML file; equal input gives equal bytes."""
     return fill_template(
         "study.html.j2",
-        title=TABLE_TITLES[content["table"]],
-        content=content,
-        head=head,
-        body=body,
-        text=sum(
-            name in ("data", "network", "method", "attack", "norm", "changed", "layer")
-            for name in head
-        ),
+        page=page,
+        title=TABLE_TITLES[page.table],
+        text_columns=sum(name in TEXT_COLUMNS for name in page.headings),
         figures=[
-            (subject, _draw_method_curves(f"{subject}-{name}", name, curves))
-            for subject, drawn in content["curves"].items()
-            for name, curves in drawn.items()
-            if curves
+            (experiment, _draw_methods(f"{experiment}-{name}", CURVE_AXES[name], methods))
+            for experiment, charts in page.curves.items()
+            for name, methods in charts.items()
+            if methods
         ],
     )
 
 
-def _draw_method_curves(
-    identity: str, name: str, curves: Mapping[str, Mapping[str, Any]]
+def _draw_methods(
+    identity: str, labels: CurveAxes, curves: Mapping[str, Mapping[str, Any]]
 ) -> Markup:
-    """One curve for each method, which differ by color and dashes."""
-    along, upward, unit = CURVE_AXES[name]
+    """Draw one curve for each method; methods differ in colour and dashes."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
-        figure, axes = create_axes(upward, along, (4.8, 3.4))
-        looks = cycle((color, dash) for dash in METHOD_DASHES for color in METHOD_COLORS)
+        figure, axes = create_axes(labels.y_label, labels.x_label, (4.8, 3.4))
+        styles = cycle((color, dash) for dash in METHOD_DASHES for color in METHOD_COLORS)
         for method, curve in curves.items():
-            color, dash = (BEFORE, "-") if method == "reference" else next(looks)
+            color, dash = (BEFORE, "-") if method == "reference" else next(styles)
             (key,) = set(curve) - {"eps", "epoch"}
-            x, y = curve.get("eps", curve.get("epoch")), [unit * v for v in curve[key]]
+            x, y = curve.get("eps", curve.get("epoch")), [labels.unit * v for v in curve[key]]
             axes.plot(x, y, dash, color=color, label=method)
         add_legend(axes, columns=3)
-        return render_svg(figure, identity, f"{upward} of {', '.join(curves)}, over: {along}.")
+        alt = f"{labels.y_label} of {', '.join(curves)}, over: {labels.x_label}."
+        return render_svg(figure, identity, alt)

@@ -1,4 +1,4 @@
-"""How the study's tables are read: their columns and formats, in Markdown, JSON and a page."""
+"""How the study's tables are read: their columns, and the formats of their figures."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepdefense.app.runs import RunFolder
-
-__all__ = ["STUDY_SCHEMA", "VIEWS", "format_markdown", "write_study"]
-
-STUDY_SCHEMA = "deepdefense.reproduce/1"
-
+__all__ = ["VIEWS", "format_markdown", "format_table"]
 
 CellFormat = Callable[[list[Any]], str]
 
@@ -85,7 +80,7 @@ VIEWS: Mapping[str, TableView] = {
         across="label",
     ),
     "ablation": TableView(
-        {**NETWORK_COLUMNS, "changed": "changed", "factor": "times"},
+        {**NETWORK_COLUMNS, "changed": "changed", "factor": "factor"},
         {
             "c": ("c", NUMBER_CELL),
             "d": ("d", NUMBER_CELL),
@@ -108,9 +103,12 @@ VIEWS: Mapping[str, TableView] = {
             "step_ratio": ("step / plain step", RATIO_CELL),
             "seconds_per_epoch": ("seconds an epoch", NUMBER_CELL),
             "mb_beyond_plain": ("MB beyond plain training", WHOLE_CELL),
-            "iterations_first": ("steps of a search in training, first epoch", RATIO_CELL),
+            "iterations_first": ("search steps in training, first epoch", RATIO_CELL),
             "iterations_last": ("last epoch", RATIO_CELL),
-            "unfinished_first": ("not across then, first epoch", PERCENT_CELL),
+            "unfinished_first": (
+                "searches not across the boundary, first epoch",
+                PERCENT_CELL,
+            ),
             "unfinished_last": ("last epoch", PERCENT_CELL),
             "iterations_before": ("DeepFool's iterations, held out, before", RATIO_CELL),
             "iterations_after": ("after", RATIO_CELL),
@@ -164,13 +162,3 @@ def format_markdown(table: str, rows: Sequence[Mapping[str, Any]]) -> str:
     head, body = format_table(table, rows)
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def write_study(run: RunFolder, content: Mapping[str, Any]) -> None:
-    """Write TABLE.html, TABLE.md and, last, TABLE.json."""
-    from deepdefense.app.pages import render_study
-
-    table, rows = content["table"], content["rows"]
-    head, body = format_table(table, rows)
-    run.write(f"{table}.md", f"`{content['command']}`\n\n{format_markdown(table, rows)}")
-    run.write_results(render_study(content, head, body), content, name=table, indent=1)
