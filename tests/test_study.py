@@ -12,7 +12,7 @@ import pytest
 from deepdefense.app import cli
 from deepdefense.app.data import load_data
 from deepdefense.app.study import tables
-from deepdefense.app.study.cells import Bench
+from deepdefense.app.study.bench import Bench
 from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.views import format_markdown
 from deepdefense.evaluation import fgs_accuracy
@@ -203,10 +203,10 @@ def test_scale_of_a_network_that_is_mostly_wrong(tmp_path: Path) -> None:
     """Its step takes away half of what it gets right: it never was right on half of all."""
     backend, data = training_backend("torch"), load_data("digits")
     bench = Bench(EXPERIMENTS["digits-mlp"], backend, data, tmp_path, Watcher())
-    untrained = bench.blank(0)
+    untrained = bench.build_network(0)
     rows = np.random.default_rng(3).permutation(len(data.x_train))[:1000]
     x, y = data.x_train[rows], data.y_train[rows]
-    found = bench.scale(untrained)
+    found = bench.measure_scale(untrained)
     clean, stepped = fgs_accuracy(untrained, x, y, [0.0, found.fgs])
     assert 0 < clean < 0.5
     assert stepped == pytest.approx(clean / 2, abs=0.02)

@@ -10,7 +10,7 @@ from deepdefense.app.data import load_data
 from deepdefense.app.jobs.opening import open_backend, to_plain_options
 from deepdefense.app.jobs.settings import REPRODUCE, StudyOptions, choose_fields, find_defaults
 from deepdefense.app.runs import RunFolder
-from deepdefense.app.study.cells import Bench, StudyPlan
+from deepdefense.app.study.bench import Bench, StudyPlan
 from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.study_report import StudyReport, write_study
 from deepdefense.app.study.tables import TABLES, VARIATIONS

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from deepdefense.app.study import measurements
-from deepdefense.app.study.cells import (
+from deepdefense.app.study.bench import (
     Bench,
     HardenedNetwork,
     StudyPlan,
     TableContent,
     TableRow,
     TrainedNetwork,
-    about,
-    trained,
+    describe_network,
+    train_networks,
 )
 from deepdefense.errors import InputError
 from deepdefense.evaluation import eps_ref
@@ -35,23 +35,23 @@ def make_table1(bench: Bench, plan: StudyPlan) -> TableContent:
     """
     rows, curves = [], {}
     for seed in plan.seeds:
-        cells = list(trained(bench, plan, seed))
-        names = [cell.method for cell in cells]
+        networks = list(train_networks(bench, plan, seed))
+        names = [network.method for network in networks]
         base_method = "deepdefense" if "deepdefense" in names else names[-1]
         eps_refs = {
-            (cell.method, level): eps
-            for cell in cells
+            (network.method, level): eps
+            for network in networks
             for level in ACCURACY_LEVELS
-            if (eps := _find_eps_ref(bench, cell, plan.examples, level)) is not None
+            if (eps := _find_eps_ref(bench, network, plan.examples, level)) is not None
         }
         base = eps_refs.get((base_method, 0.5))
         points = measurements.FGS_CURVE_POINTS
         grid = [] if base is None else np.linspace(0, 2 * base, points).tolist()
-        for cell in cells:
-            accuracy = _measure_under_fgs(bench, cell, plan.examples, eps_refs.values(), grid)
+        for network in networks:
+            accuracy = _measure_under_fgs(bench, network, plan.examples, eps_refs.values(), grid)
             rows.append(
-                about(bench, cell)
-                | _measure_robustness(bench, cell, cells, plan.examples)
+                describe_network(bench, network)
+                | _measure_robustness(bench, network, networks, plan.examples)
                 | {"eps_ref": base, "eps_ref_of": base_method}
                 | {
                     f"fgs_{fraction:g}": None if base is None else accuracy[fraction * base]
@@ -60,22 +60,22 @@ def make_table1(bench: Bench, plan: StudyPlan) -> TableContent:
                 | {"fgs_at": _tabulate_levels(eps_refs, accuracy)}
             )
             if seed == plan.seeds[0] and grid:
-                curves[cell.method] = {"eps": grid, "accuracy": [accuracy[eps] for eps in grid]}
+                curves[network.method] = {"eps": grid, "accuracy": [accuracy[eps] for eps in grid]}
     return TableContent(rows, {"fgs": curves})
 
 
 def _measure_robustness(
-    bench: Bench, cell: TrainedNetwork, cells: Sequence[TrainedNetwork], examples: int
+    bench: Bench, network: TrainedNetwork, networks: Sequence[TrainedNetwork], examples: int
 ) -> TableRow:
-    """Return a network's accuracy, rho_2 and distances; `cells` has the reference first."""
-    reference, first_hardened, *_ = cells
+    """Return a network's accuracy, rho_2 and distances; `networks` has the reference first."""
+    reference, first_hardened, *_ = networks
     assert isinstance(first_hardened, HardenedNetwork)
-    report = cell.report if isinstance(cell, HardenedNetwork) else None
+    report = network.report if isinstance(network, HardenedNetwork) else None
     # Every run of hardening begins with the reference, and measures it.
     summary = first_hardened.report.before if report is None else report.after
     before, after = (
-        measurements.measure_distances(network.model, bench.data, network.folder, examples)
-        for network in (reference, cell)
+        measurements.measure_distances(each.model, bench.data, each.folder, examples)
+        for each in (reference, network)
     )
     return {
         "epochs": None if report is None else len(report.history),
@@ -97,18 +97,20 @@ def _compute_growth(before: float | None, after: float | None) -> float | None:
     return None if after is None or not before else after / before
 
 
-def _find_eps_ref(bench: Bench, cell: TrainedNetwork, examples: int, level: float) -> float | None:
+def _find_eps_ref(
+    bench: Bench, network: TrainedNetwork, examples: int, level: float
+) -> float | None:
     """Return the FGS step that lowers accuracy to the level; None if it never is above that."""
     x, y = bench.data.x_test[:examples], bench.data.y_test[:examples]
     try:
-        return float(f"{eps_ref(cell.model, x, y, level=level):.4g}")
+        return float(f"{eps_ref(network.model, x, y, level=level):.4g}")
     except InputError:
         return None
 
 
 def _measure_under_fgs(
     bench: Bench,
-    cell: TrainedNetwork,
+    network: TrainedNetwork,
     examples: int,
     eps_refs: Iterable[float],
     grid: Sequence[float],
@@ -116,7 +118,7 @@ def _measure_under_fgs(
     """Return accuracy under FGS by eps: each fraction of each eps_ref, and the grid."""
     fractions = [fraction * eps for eps in eps_refs for fraction in EPS_FRACTIONS]
     sizes = sorted({*fractions, *grid})
-    accuracy = measurements.measure_fgs(cell.model, bench.data, sizes, examples)
+    accuracy = measurements.measure_fgs(network.model, bench.data, sizes, examples)
     return dict(zip(sizes, accuracy, strict=True))
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from deepdefense.app.study import measurements
-from deepdefense.app.study.cells import (
+from deepdefense.app.study.bench import (
     Bench,
     HardenedNetwork,
     StudyPlan,
     TableContent,
     TableRow,
     TrainedNetwork,
-    about,
-    started,
-    trained,
+    describe_network,
+    prepare_reference,
+    train_networks,
 )
 from deepdefense.app.study.memory import MemoryTrial, measure_extra_memory
 from deepdefense.app.study.methods import METHODS, Scale
@@ -38,13 +38,13 @@ def make_table2(bench: Bench, plan: StudyPlan) -> TableContent:
     rows = []
     for seed in plan.seeds:
         eps: dict[str, float] = {}
-        for cell in trained(bench, plan, seed):
+        for network in train_networks(bench, plan, seed):
             if not eps:  # the first is the reference
-                eps = _measure_median_distances(bench, cell, plan.examples)
+                eps = _measure_median_distances(bench, network, plan.examples)
             lines = measurements.measure_attacks(
-                cell.model, bench.backend, bench.data, cell.folder, plan.examples, eps
+                network.model, bench.backend, bench.data, network.folder, plan.examples, eps
             )
-            rows += [about(bench, cell) | line for line in lines]
+            rows += [describe_network(bench, network) | line for line in lines]
     return TableContent(rows, {})
 
 
@@ -72,13 +72,17 @@ def make_epochs_table(bench: Bench, plan: StudyPlan) -> TableContent:
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
-        cells = [cell for cell in trained(bench, plan, seed) if isinstance(cell, HardenedNetwork)]
-        first_seed = first_seed or cells
+        networks = [
+            network
+            for network in train_networks(bench, plan, seed)
+            if isinstance(network, HardenedNetwork)
+        ]
+        first_seed = first_seed or networks
         rows += [
-            about(bench, cell)
+            describe_network(bench, network)
             | {"epoch": record.epoch, "accuracy": record.accuracy, "rho_2": record.rho_2}
-            for cell in cells
-            for record in cell.report.history
+            for network in networks
+            for record in network.report.history
         ]
     curves = {
         "accuracy": _collect_curves(first_seed, "accuracy", lambda record: record.accuracy),
@@ -88,15 +92,15 @@ def make_epochs_table(bench: Bench, plan: StudyPlan) -> TableContent:
 
 
 def _collect_curves(
-    cells: Sequence[HardenedNetwork], name: str, get: Callable[[EpochRecord], float | None]
+    networks: Sequence[HardenedNetwork], name: str, get: Callable[[EpochRecord], float | None]
 ) -> dict[str, Any]:
     """Return a figure over the epochs, by method; methods that lack it are left out."""
     curves = {}
-    for cell in cells:
-        history = cell.report.history
+    for network in networks:
+        history = network.report.history
         values = [get(record) for record in history]
         if values and None not in values:
-            curves[cell.method] = {"epoch": [record.epoch for record in history], name: values}
+            curves[network.method] = {"epoch": [record.epoch for record in history], name: values}
     return curves
 
 
@@ -105,18 +109,22 @@ def make_cost_table(bench: Bench, plan: StudyPlan) -> TableContent:
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
-        reference, scale, _ = started(bench, plan, seed)
-        hardened = [bench.cell(name, seed, reference, scale) for name in plan.methods]
-        cells = [cell for cell in hardened if cell.report.history]  # the first epoch was completed
-        first_seed = first_seed or [cell for cell in cells if cell.report.history[0].iterations]
-        for cell in cells:
-            report, history = cell.report, cell.report.history
+        reference, scale = prepare_reference(bench, plan, seed)
+        hardened = [bench.fine_tune(name, seed, reference, scale) for name in plan.methods]
+        networks = [
+            network for network in hardened if network.report.history
+        ]  # the first epoch was completed
+        first_seed = first_seed or [
+            network for network in networks if network.report.history[0].iterations
+        ]
+        for network in networks:
+            report, history = network.report, network.report.history
             rows.append(
-                about(bench, cell)
+                describe_network(bench, network)
                 | {
                     "seconds_per_epoch": float(np.median([record.seconds for record in history])),
                     "step_ratio": report.cost.ratio,
-                    "mb_beyond_plain": _measure_memory(bench, cell, reference[0], scale),
+                    "mb_beyond_plain": _measure_memory(bench, network, reference.model, scale),
                     "iterations_first": history[0].iterations,
                     "iterations_last": history[-1].iterations,
                     "unfinished_first": history[0].unfinished,
@@ -133,7 +141,7 @@ def make_cost_table(bench: Bench, plan: StudyPlan) -> TableContent:
 
 
 def _measure_memory(
-    bench: Bench, cell: TrainedNetwork, reference: Any, scale: Scale
+    bench: Bench, network: TrainedNetwork, reference: Any, scale: Scale
 ) -> float | None:
     """Return how many MB the method takes on a few batches, beyond plain training."""
 
@@ -141,16 +149,16 @@ def _measure_memory(
         batch = bench.experiment.recipe.batch_size
         trial = MemoryTrial(
             framework=bench.backend.name,
-            network=bench.network,
+            network=bench.description,
             weights=bench.backend.weights(reference),
             x=bench.data.x_train[: 5 * batch],
             y=bench.data.y_train[: 5 * batch],
             batch_size=batch,
-            objective=METHODS[cell.method].objective(scale),
+            objective=METHODS[network.method].objective(scale),
         )
         return {"mb_beyond_plain": measure_extra_memory(trial)}
 
-    stored = measurements.load_or_compute(cell.folder, "memory", compute)
+    stored = measurements.load_or_compute(network.folder, "memory", compute)
     megabytes: float | None = stored["mb_beyond_plain"]
     return megabytes
 
@@ -160,16 +168,18 @@ def make_ablation_table(bench: Bench, plan: StudyPlan) -> TableContent:
     rows = []
     variations = [(name, factor) for name in VARIED_SETTINGS for factor in VARIATION_FACTORS]
     for seed in plan.seeds:
-        reference, scale, _ = started(bench, plan, seed)
+        reference, scale = prepare_reference(bench, plan, seed)
         for name, factor in [("nothing", 1.0), *variations]:
             defense, tag = scale.fitted, "deepdefense"
             if name != "nothing":
                 defense = replace(defense, **{name: factor * getattr(defense, name)})
                 tag = f"deepdefense-{name}-{factor:g}"
-            cell = bench.cell("deepdefense", seed, reference, scale, tag=tag, objective=defense)
-            report = cell.report
+            network = bench.fine_tune(
+                "deepdefense", seed, reference, scale, tag=tag, objective=defense
+            )
+            report = network.report
             rows.append(
-                about(bench, replace(cell, method="deepdefense"))
+                describe_network(bench, replace(network, method="deepdefense"))
                 | {"changed": name, "factor": factor}
                 | {setting: getattr(defense, setting) for setting in VARIED_SETTINGS}
                 | {"accuracy": report.after.accuracy, "rho_2": report.after.rho_2}
@@ -182,16 +192,18 @@ def make_layers_table(bench: Bench, plan: StudyPlan) -> TableContent:
     """Make the table of the penalty differentiated in one layer at a time, and in all."""
     rows = []
     for seed in plan.seeds:
-        reference, scale, _ = started(bench, plan, seed)
-        for layer in ["all", *list_layers(bench.backend, reference[0])]:
+        reference, scale = prepare_reference(bench, plan, seed)
+        for layer in ["all", *list_layers(bench.backend, reference.model)]:
             objective, tag = scale.fitted, "deepdefense"
             if layer != "all":
                 objective = OneLayer(**asdict(scale.fitted), layer=layer)
                 tag = f"deepdefense-{layer}"
-            cell = bench.cell("deepdefense", seed, reference, scale, tag=tag, objective=objective)
-            report = cell.report
+            network = bench.fine_tune(
+                "deepdefense", seed, reference, scale, tag=tag, objective=objective
+            )
+            report = network.report
             rows.append(
-                about(bench, replace(cell, method="deepdefense"))
+                describe_network(bench, replace(network, method="deepdefense"))
                 | {"layer": layer, "accuracy": report.after.accuracy, "rho_2": report.after.rho_2}
                 | {"before": report.before.rho_2}
             )

@@ -1,0 +1,253 @@
+"""Train the networks of an experiment once: the reference, and one by each method and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepdefense.app.networks import load_network_weights
+from deepdefense.app.runs import HARDENED, REPORT, RunFolder, load_weights
+from deepdefense.app.study.experiments import Experiment
+from deepdefense.app.study.methods import METHODS, NEAREST_POINT, Scale
+from deepdefense.app.study.run_report import RunReport, read_report
+from deepdefense.app.training import harden_in_folder, train_reference
+from deepdefense.attacks.deepfool import deepfool
+from deepdefense.defenses.calibration import fit_penalty
+from deepdefense.defenses.deep_defense import DeepDefense
+from deepdefense.defenses.objective import Objective
+from deepdefense.evaluation.dataset import Dataset, fingerprint
+from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
+from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.seam.progress import Watcher
+from deepdefense.seam.training import TrainingBackend
+from deepdefense.training.guard import Guard
+from deepdefense.training.hardening import count_weights, prepare_monitor
+from deepdefense.training.recipe import Recipe
+from deepdefense.training.report import describe_objective
+from deepdefense.zoo import NETWORKS, Network, initial_weights
+
+__all__ = [
+    "Bench",
+    "HardenedNetwork",
+    "ReferenceModel",
+    "StudyPlan",
+    "TableContent",
+    "TableRow",
+    "TrainedNetwork",
+    "describe_network",
+    "prepare_reference",
+    "train_networks",
+]
+
+TableRow = dict[str, Any]
+
+
+SCALE_EXAMPLES, SCALE_SEED = 1000, 3
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network of the study, and the folder of its run. Its method may be "reference"."""
+
+    method: str
+    seed: int
+    model: Any
+    folder: Path
+
+
+@dataclass(frozen=True)
+class HardenedNetwork(TrainedNetwork):
+    """A network that was fine-tuned by a method, with the report of that run."""
+
+    report: RunReport
+
+
+class ReferenceModel(NamedTuple):
+    """The model of the undefended network, and where its weights come from."""
+
+    model: Any
+    origin: str
+
+
+class StudyPlan(NamedTuple):
+    """The methods and seeds of a table, and the number of held-out examples to attack."""
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    examples: int
+    weights: Path | None  # of the reference network; None: train it
+
+
+class TableContent(NamedTuple):
+    """A table's rows, and its curves by the name of what they show."""
+
+    rows: list[TableRow]
+    curves: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """An experiment with its data in memory, and a folder for the runs of its networks.
+
+    `epochs` replaces the experiment's number of epochs.
+    """
+
+    experiment: Experiment
+    backend: TrainingBackend
+    data: Dataset
+    folder: Path
+    watcher: Watcher
+    epochs: int | None = None
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """The fingerprint of the data."""
+        return self.data.fingerprint()
+
+    @property
+    def description(self) -> Network:
+        """The network's description in the zoo."""
+        return NETWORKS[self.experiment.network](self.data.x_train.shape[1:], self.data.classes)
+
+    def build_network(self, seed: int) -> Any:
+        """Build the network with initial weights."""
+        deviation = float(self.data.x_train.std()) or 1.0
+        weights = initial_weights(self.description, seed, deviation)
+        return self.backend.build(self.description, weights)
+
+    def get_reference(self, weights: Path | None, seed: int) -> ReferenceModel:
+        """Return the undefended network: with the weights of a file, or trained here once."""
+        model, path = self.build_network(seed), self.folder / f"reference-{seed}"
+        settings = {"command": "reference", "data": self.data_fingerprint}
+        if weights is not None:
+            model = load_network_weights(self.backend, model, weights)
+            RunFolder.reuse(path, {**settings, "weights": self._fingerprint_weights(model)})
+            return ReferenceModel(model, weights.name)
+        recipe = replace(self.experiment.reference, seed=seed)
+        if self.epochs is not None:
+            recipe = replace(recipe, epochs=min(recipe.epochs, 4 * self.epochs))
+        origin = f"trained in this study, {recipe.epochs} epochs"
+        model = train_reference(
+            self.backend,
+            model,
+            self.data,
+            recipe,
+            run=RunFolder.reuse(path, {**settings, "recipe": repr(recipe)}),
+            file=HARDENED,
+            about={"origin": origin},
+            announcement=f"{self.experiment.name}: training the reference network, seed {seed}",
+            watcher=self.watcher,
+        )
+        return ReferenceModel(model, origin)
+
+    def measure_scale(self, model: Any) -> Scale:
+        """Measure the reference network's scale on training examples."""
+        rows = np.random.default_rng(SCALE_SEED).permutation(len(self.data.x_train))
+        rows = rows[:SCALE_EXAMPLES]
+        x, y = self.data.x_train[rows], self.data.y_train[rows]
+        perturbation = deepfool(model, self.backend.asarray(x, model), **RHO_ATTACK)
+        delta = self.backend.to_numpy(perturbation.delta).reshape(len(x), -1)
+        [accuracy] = fgs_accuracy(model, x, y, [0.0])
+        level = 0.5 if accuracy > 0.5 else accuracy / 2
+
+        def fit(method: str, **settings: Any) -> DeepDefense:
+            defense = DeepDefense(**{**self.experiment.defense, **settings})
+            steepness = self.experiment.hardening(method).steepness
+            return fit_penalty(self.backend, model, x, y, defense, seed=0, steepness=steepness)
+
+        return Scale(
+            fgs=float(f"{eps_ref(model, x, y, level=level):.3g}"),
+            distance=float(f"{np.median(np.linalg.norm(delta, axis=1)):.3g}"),
+            fitted=fit("deepdefense"),
+            image=fit("image", **NEAREST_POINT, bounds=self.data.pixel_bounds()),
+        )
+
+    def fine_tune(
+        self,
+        name: str,
+        seed: int,
+        reference: ReferenceModel,
+        scale: Scale,
+        *,
+        tag: str | None = None,
+        objective: Objective | None = None,
+    ) -> HardenedNetwork:
+        """Fine-tune the reference network by a method, unless its folder holds the result.
+
+        An `objective` with other settings than the method's needs a `tag` to name its folder.
+        """
+        method = METHODS[name]
+        recipe = replace(self.experiment.hardening(name).recipe, seed=seed)
+        if self.epochs is not None:
+            recipe = replace(recipe, epochs=self.epochs)
+        recipe = method.recipe(recipe)
+        objective = method.objective(scale) if objective is None else objective
+        settings = {
+            "command": "reproduce",
+            "method": {key: repr(value) for key, value in describe_objective(objective).items()},
+            "recipe": repr(recipe),
+            "weights": self._fingerprint_weights(reference.model),
+            "data": self.data_fingerprint,
+        }
+        run = RunFolder.reuse(self.folder / f"{tag or name}-{seed}", settings)
+        if not run.is_finished:
+            self.watcher.say(f"{self.experiment.name}: {method.label}, seed {seed}: {run.path}")
+            self._harden(reference, objective, recipe, run)
+        weights = load_weights(run.path / HARDENED)
+        model = self.backend.load(self.build_network(seed), weights)
+        report = read_report(run.path / REPORT)
+        return HardenedNetwork(tag or name, seed, model, run.path, report)
+
+    def _harden(
+        self, reference: ReferenceModel, objective: Objective, recipe: Recipe, run: RunFolder
+    ) -> None:
+        model, guard = reference.model, Guard()
+        harden_in_folder(
+            self.backend,
+            model,
+            prepare_monitor(self.backend, model, self.data, recipe, guard),
+            network=NetworkInfo(
+                self.experiment.network, count_weights(self.backend, model), reference.origin
+            ),
+            defense=objective,
+            recipe=recipe,
+            guard=guard,
+            run=run,
+            watcher=self.watcher,
+        )
+
+    def _fingerprint_weights(self, model: Any) -> str:
+        return fingerprint(self.backend.weights(model).values())
+
+
+def describe_network(bench: Bench, network: TrainedNetwork) -> TableRow:
+    """Return the part of a row that names the network; every table has it."""
+    is_reference = network.method == "reference"
+    return {
+        "network": bench.experiment.network,
+        "data": bench.experiment.data,
+        "method": network.method,
+        "label": "reference" if is_reference else METHODS[network.method].label,
+        "seed": network.seed,
+    }
+
+
+def prepare_reference(bench: Bench, plan: StudyPlan, seed: int) -> tuple[ReferenceModel, Scale]:
+    """Return the reference network, trained if it has to be, and its scale."""
+    reference = bench.get_reference(plan.weights, seed)
+    return reference, bench.measure_scale(reference.model)
+
+
+def train_networks(bench: Bench, plan: StudyPlan, seed: int) -> Iterator[TrainedNetwork]:
+    """Yield the reference, then the network of each method."""
+    reference, scale = prepare_reference(bench, plan, seed)
+    folder = bench.folder / f"reference-{seed}"
+    yield TrainedNetwork("reference", seed, reference.model, folder)
+    for name in plan.methods:
+        yield bench.fine_tune(name, seed, reference, scale)
