@@ -14,7 +14,7 @@ from keras import layers, ops
 import blobs
 import deepdefense as dd
 from deepdefense_keras import defended
-from deepdefense_keras.models import inferring
+from deepdefense_keras.models import open_inference
 
 # Keras 3.15's own `Variable.numpy()` under NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -258,7 +258,7 @@ def test_mixed_precision_does_not_reach_the_attack(policy: str, make: Any) -> No
         keras.config.set_dtype_policy("float32")
     model.set_weights(precise.get_weights())
     x = ops.convert_to_tensor(X)
-    with inferring(model) as f:
+    with open_inference(model) as f:
         found = ops.convert_to_numpy(f(x))
     expected = ops.convert_to_numpy(precise(x, training=False))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -148,10 +148,29 @@ def test_parseval_scales_a_convolution_by_its_windows() -> None:
     rows = 5 * kernel.reshape(2, -1)
     expected = (1.1 * rows - 0.1 * rows @ rows.T @ rows) / 5
     np.testing.assert_allclose(backend.to_numpy(found["k"]).reshape(2, -1), expected)
-    laid = {"conv.kernel": backend.asarray(kernel.transpose(2, 3, 1, 0), lambda x: x)}  # as Flax's
-    found = Parseval(beta=0.1).constrain(backend, laid)
-    laid_back = backend.to_numpy(found["conv.kernel"]).transpose(3, 2, 0, 1)
-    np.testing.assert_allclose(laid_back.reshape(2, -1), expected)
+
+
+@pytest.mark.only("jax")
+def test_parseval_takes_a_convolution_in_the_layout_of_flax() -> None:
+    """Flax has a kernel as [s t i o] and a matrix as [i o]; the trainer presents PyTorch's."""
+    import jax
+
+    backend, objective = training_backend("jax"), Parseval(beta=0.1)
+    rng = np.random.default_rng(2)
+    kernel, matrix = rng.normal(size=(2, 3, 5, 5)), rng.normal(size=(2, 3))
+    parameters = {
+        "conv": {"kernel": jax.numpy.asarray(kernel.transpose(2, 3, 1, 0))},
+        "dense": {"kernel": jax.numpy.asarray(matrix.T)},
+    }
+    model = jax.tree_util.Partial(lambda parameters, x: x, parameters)
+    trainer = dd.Recipe().make_trainer(backend, model)
+    trainer.update_weights(lambda weights: objective.constrain(backend, weights))
+    found = {name.split(".")[-2]: value for name, value in backend.weights(trainer.model).items()}
+    for name, rows in (("conv", 5 * kernel.reshape(2, -1)), ("dense", matrix)):
+        scale = 5 if name == "conv" else 1
+        expected = (1.1 * rows - 0.1 * rows @ rows.T @ rows) / scale
+        native = found[name].transpose(3, 2, 0, 1) if name == "conv" else found[name].T
+        np.testing.assert_allclose(native.reshape(2, -1), expected, rtol=1e-5)
 
 
 # Each is written once: all of them in one framework, one in each of the others.

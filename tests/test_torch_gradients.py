@@ -87,7 +87,7 @@ def test_class_gradients_at_once_equal_those_one_by_one(
     model = (lambda x: _Doubled.apply(dense(x))) if custom else dense
     x = torch.randn(5, 3, 4, dtype=torch.float64)
     at_once = dd.deepfool(model, x, p=p, steps=5)
-    monkeypatch.setattr("deepdefense_torch.adapter.GRADIENTS", 0)
+    monkeypatch.setattr("deepdefense_torch.adapter.MAX_CHUNK", 0)
     in_turn = dd.deepfool(model, x, p=p, steps=5)
     assert at_once.success.all()
     assert (at_once.steps == in_turn.steps).all()
@@ -99,11 +99,11 @@ def test_dense_networks_are_recognised() -> None:
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     dense = nn.Sequential(nn.Flatten(), nn.Linear(192, 9), nn.GELU(), nn.Dropout(), nn.Linear(9, 3))
     pooled = nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(48, 3))
-    adapter = importlib.import_module("deepdefense_torch.adapter")
-    assert adapter._dense(dense.eval()((x - 0.5) / 0.2))
-    assert adapter._dense(dense.requires_grad_(False)(x))
-    assert not adapter._dense(pooled(x))
-    assert not adapter._dense(_Doubled.apply(x))
+    autograd = importlib.import_module("deepdefense_torch.autograd")
+    assert autograd.is_dense(dense.eval()((x - 0.5) / 0.2))
+    assert autograd.is_dense(dense.requires_grad_(False)(x))
+    assert not autograd.is_dense(pooled(x))
+    assert not autograd.is_dense(_Doubled.apply(x))
 
 
 def compute_naive_objective(model, x, y, defense: dd.DeepDefense):

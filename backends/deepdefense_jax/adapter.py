@@ -1,14 +1,14 @@
-"""JAX behind the seam: no algorithm, only how JAX spells each operation.
+"""The operations of the contract in JAX, eagerly and inside every transformation.
 
-A model is any function closed over its parameters, which are reached by tracing. Outside of a
-transformation loops are Python's and end early; inside of one they are `lax` loops.
+A model is any function that closes over its parameters; tracing finds them. Outside a
+transformation loops are Python loops and end early; inside one they are `lax` loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import jax.core
@@ -16,39 +16,37 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepdefense.errors import InputError
-from deepdefense.seam.contract import Fold
+from deepdefense.seam.contract import Backend, Fixed, Fold, State
 from deepdefense.seam.validation import check_indices
-from deepdefense_jax.models import dtype_of, inferring
+from deepdefense_jax.models import dtype_of, open_inference
 
-__all__ = ["JaxSeam"]
+__all__ = ["JaxOperations"]
 
-State = TypeVar("State", bound=NamedTuple)
-Fixed = TypeVar("Fixed", bound=NamedTuple)
 Forward = Callable[[Array], Array]
 
 
-def _constant(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
-    """The same function, with all that it is closed over held constant under differentiation.
+def _close_over_constants(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
+    """Return the function with all that it closes over constant under differentiation.
 
-    So nothing of it enters the differentiated program, where a `lax.while_loop` has no transpose.
+    Then none of it enters the differentiated program, where `lax.while_loop` cannot be transposed.
     """
-    # In a function of our own, as a module that can be called need not be hashable.
-    converted, hoisted = jax.closure_convert(lambda *given: function(*given), *examples)
-    held = [lax.stop_gradient(value) for value in hoisted]
-    return lambda *arguments: converted(*arguments, *held)
+    # A lambda, because a callable module need not be hashable, as `closure_convert` requires.
+    converted, hoisted = jax.closure_convert(lambda *arguments: function(*arguments), *examples)
+    constants = [lax.stop_gradient(value) for value in hoisted]
+    return lambda *arguments: converted(*arguments, *constants)
 
 
-class JaxSeam:
-    """The seam in JAX."""
+class JaxOperations(Backend):
+    """The contract in JAX."""
 
     name = "jax"
     xp: Any = jnp
+    cast_hint = "x.astype(float)"
 
     def asarray(self, value: Any, like: Any) -> Array:
-        placed, dtype = jnp.asarray(value), dtype_of(like)
-        floating = jnp.issubdtype(placed.dtype, jnp.floating)
-        return placed.astype(dtype) if floating and dtype is not None else placed
+        array, dtype = jnp.asarray(value), dtype_of(like)
+        floating = jnp.issubdtype(array.dtype, jnp.floating)
+        return array.astype(dtype) if floating and dtype is not None else array
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return np.array(x)
@@ -57,17 +55,17 @@ class JaxSeam:
         return not isinstance(x, jax.core.Tracer)
 
     def index(self, labels: Any, depth: int, like: Array) -> Array:
-        known = np.asarray(labels) if self.is_concrete(labels) else None
-        dtype = labels.dtype if known is None else known.dtype
-        check_indices(jnp.issubdtype(dtype, jnp.integer), dtype, known, depth)
+        values = np.asarray(labels) if self.is_concrete(labels) else None
+        dtype = labels.dtype if values is None else values.dtype
+        check_indices(jnp.issubdtype(dtype, jnp.integer), dtype, values, depth)
         return jnp.asarray(labels).astype(int)
 
     def one_hot(self, index: Array, depth: int, like: Array) -> Array:
         return jax.nn.one_hot(index, depth, dtype=like.dtype)
 
     def take(self, values: Array, index: Array) -> Array:
-        place = jnp.reshape(index, (-1,) + (1,) * (values.ndim - 1))
-        return jnp.take_along_axis(values, place, axis=1)[:, 0]
+        places = jnp.reshape(index, (-1,) + (1,) * (values.ndim - 1))
+        return jnp.take_along_axis(values, places, axis=1)[:, 0]
 
     def rank(self, scores: Array, count: int) -> Array:
         return jnp.argsort(scores, axis=1, descending=True, stable=True)[:, :count]
@@ -76,64 +74,47 @@ class JaxSeam:
         norms: Array = jnp.linalg.norm(v, axis=-1)
         return norms
 
-    def epsilon(self, x: Array) -> float:
-        if x.dtype not in (jnp.float32, jnp.float64):
-            raise InputError(
-                f"examples must be float32 or float64, got {x.dtype}: use x.astype(float)"
-            )
-        return float(np.finfo(x.dtype).eps)
-
     def stop_gradient(self, x: Array) -> Array:
         return lax.stop_gradient(x)
 
-    @contextmanager
-    def precise(self) -> Iterator[None]:
-        with jax.default_matmul_precision("highest"):
-            yield
+    def precise(self) -> AbstractContextManager[None]:
+        context: AbstractContextManager[None] = jax.default_matmul_precision("highest")
+        return context
+
+    def inference(self, model: Any) -> AbstractContextManager[Forward]:
+        return open_inference(model)
+
+    def compiled(self, f: Forward) -> Forward:
+        return jax.jit(lambda x: f(x))
 
     def forward(self, f: Forward, x: Array) -> Array:
         x = lax.stop_gradient(x)
-        return lax.stop_gradient(self._held(f, x)(x))
+        return lax.stop_gradient(self._hold_constants(f, x)(x))
 
-    def _held(self, f: Forward, x: Array) -> Forward:
-        """The network for results that are constants, so that loops of it need no transpose.
-
-        Outside of a transformation there is no program for it to enter, and to convert a small
-        network at every call took several times as long as to call it.
-        """
-        return f if self.is_concrete(x) else _constant(f, x)
-
-    @contextmanager
-    def inference(self, model: Any) -> Iterator[Forward]:
-        with inferring(model) as f:
-            yield f
-
-    def compiled(self, f: Forward) -> Forward:
-        # Operation by operation an evaluation of LeNet took more than twice as long.
-        return jax.jit(lambda x: f(x))
+    def _hold_constants(self, f: Forward, x: Array) -> Forward:
+        """Make constant what `f` closes over, unless x is concrete: then no loop is transposed."""
+        return f if self.is_concrete(x) else _close_over_constants(f, x)
 
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
         x = lax.stop_gradient(x)
-        logits, pull = jax.vjp(self._held(f, x), x)
+        logits, pull = jax.vjp(self._hold_constants(f, x), x)
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Array) -> Any:
-            # One by one: all at once takes several times as long on CPUs, and the memory of all.
-            def taken(state: Any, contrast: Array) -> tuple[Any, None]:
+            # One contrast at a time: a batch of them is slower on CPUs and needs more memory.
+            def take_step(state: Any, contrast: Array) -> tuple[Any, None]:
                 gradient = lax.stop_gradient(pull(contrast)[0])
                 return step(state, contrast[:, None], gradient[:, None]), None
 
-            each = jnp.swapaxes(contrasts, 0, 1)
+            chunks = jnp.swapaxes(contrasts, 0, 1)
             if not self.is_concrete(contrasts):
-                return lax.scan(taken, state, each)[0]
-            for contrast in each:
-                state, _ = taken(state, contrast)
+                return lax.scan(take_step, state, chunks)[0]
+            for contrast in chunks:
+                state, _ = take_step(state, contrast)
             return state
 
         return lax.stop_gradient(logits), fold
 
-    def vjp(
-        self, f: Forward, x: Array, *, twice: bool = True
-    ) -> tuple[Array, Callable[[Array], Array]]:
+    def vjp(self, f: Forward, x: Array, *, twice: bool = True) -> tuple[Array, Forward]:
         logits, pull = jax.vjp(f, x)
 
         def gradient(cotangent: Array) -> Array:
@@ -152,29 +133,21 @@ class JaxSeam:
         steps: int,
         differentiable: bool = False,
     ) -> State:
+        if self.is_concrete(active):
+            return super().iterate(body, state, fixed, active, steps=steps)
+
         def masked(carry: tuple[State, Array]) -> tuple[State, Array]:
-            old, active = carry
-            new, going = body(old, fixed)
-            kept = old._make(
-                jnp.where(jnp.reshape(active, (-1,) + (1,) * (b.ndim - 1)), b, a)
-                for a, b in zip(old, new, strict=True)
-            )
-            return kept, active & going
+            return self.step_active(body, carry[0], fixed, carry[1])
 
         carry = (state, active)
-        if self.is_concrete(active):
-            for _ in range(steps):
-                if not bool(carry[1].any()):
-                    break
-                carry = masked(carry)
-        elif differentiable:
+        if differentiable:
             carry, _ = lax.scan(
                 lambda carry, _: (lax.cond(carry[1].any(), masked, lambda c: c, carry), None),
                 carry,
                 length=steps,
             )
         else:
-            step = _constant(masked, carry)
+            step = _close_over_constants(masked, carry)
             _, carry = lax.while_loop(
                 lambda count: (count[0] < steps) & count[1][1].any(),
                 lambda count: (count[0] + 1, step(count[1])),
@@ -183,5 +156,4 @@ class JaxSeam:
         return carry[0]
 
     def softmax_cross_entropy(self, logits: Array, labels: Array) -> Array:
-        own = jnp.expand_dims(labels, 1)
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), own, axis=1)[:, 0]
+        return -self.take(jax.nn.log_softmax(logits), labels)

@@ -1,4 +1,4 @@
-"""The models that JAX knows: functions and pytrees of parameters; nothing is imported for them."""
+"""The models that JAX users have: functions, pytrees, and modules of equinox, flax and Keras."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["dtype_of", "inferring", "is_parameter"]
+__all__ = ["dtype_of", "is_parameter", "open_inference"]
 
 
 def is_parameter(leaf: Any) -> bool:
-    """Whether a leaf of a model that is a pytree can be trained: an inexact array."""
+    """Return whether a leaf of a pytree can be trained: whether it is an inexact array."""
     return isinstance(leaf, jax.Array) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def dtype_of(model: Any) -> Any:
-    """The dtype of an array or a model's first parameter; None for a function, which shows none."""
+    """Return the dtype of an array or of a model's first parameter; None for a plain function."""
     keras = sys.modules.get("keras")
     if keras and isinstance(model, keras.Layer):
         return jnp.dtype(model.variable_dtype)
@@ -29,8 +29,8 @@ def dtype_of(model: Any) -> Any:
 
 
 @contextmanager
-def inferring(model: Any) -> Iterator[Callable[[Array], Array]]:
-    """The model in inference mode, where its library has modes; a function stays as it is."""
+def open_inference(model: Any) -> Iterator[Callable[[Array], Array]]:
+    """Open the model in inference mode, if its library has modes; a function stays as it is."""
     equinox, nnx, keras = map(sys.modules.get, ("equinox", "flax.nnx", "keras"))
     if equinox and isinstance(model, equinox.Module):
         yield equinox.nn.inference_mode(model)
@@ -39,9 +39,9 @@ def inferring(model: Any) -> Iterator[Callable[[Array], Array]]:
         twin.eval()
         yield twin
     elif keras and isinstance(model, keras.Layer):
-        from deepdefense_keras.models import inferring as keras_inferring
+        from deepdefense_keras.models import open_inference as open_keras
 
-        with keras_inferring(model) as f:
+        with open_keras(model) as f:
             yield f
     else:
         yield model

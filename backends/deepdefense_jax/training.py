@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
+from einops import rearrange
 from jax import Array, lax
 
-from deepdefense.seam.training import Losses, LossFunction, StepResult
+from deepdefense.seam.training import Losses, LossFunction, StepResult, TrainingBackend
 from deepdefense.seam.validation import find_device
 from deepdefense.zoo import COUNTER, Network
 from deepdefense_jax.models import is_parameter
@@ -34,6 +35,21 @@ def _parameters(model: Any) -> dict[str, Array]:
     """The inexact arrays of a pytree by the names of their paths."""
     paths, _ = jax.tree_util.tree_flatten_with_path(model)
     return {_name(path): leaf for path, leaf in paths if is_parameter(leaf)}
+
+
+def _is_flax_kernel(name: str, value: Array) -> bool:
+    """Return whether flax lays out this parameter: it has [... i o] for PyTorch's [o i ...]."""
+    return value.ndim > 1 and "kernel" in name.split(".")
+
+
+def _to_torch(name: str, value: Array) -> Array:
+    """Return a parameter in PyTorch's layout."""
+    return rearrange(value, "... i o -> o i ...") if _is_flax_kernel(name, value) else value
+
+
+def _from_torch(name: str, value: Array) -> Array:
+    """Return a parameter in its library's layout, from PyTorch's."""
+    return rearrange(value, "o i ... -> ... i o") if _is_flax_kernel(name, value) else value
 
 
 def _with(model: Any, parameters: Mapping[str, Array]) -> Any:
@@ -133,7 +149,9 @@ class _Trainer:
 
     def update_weights(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
         parameters = self._state.parameters
-        self._state = self._state._replace(parameters={**parameters, **to(parameters)})
+        updated = to({name: _to_torch(name, value) for name, value in parameters.items()})
+        own = {name: _from_torch(name, value) for name, value in updated.items()}
+        self._state = self._state._replace(parameters=parameters | own)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         parameters, momentum, statistics, steps = self._state
@@ -158,7 +176,14 @@ class _Trainer:
         self._state = _State(parameters, momentum, statistics, parts["random"]["steps"])
 
 
-class JaxTraining:
+def _list_devices(kind: str) -> list[jax.Device]:
+    try:
+        return jax.devices(kind)
+    except RuntimeError:  # there is no platform of this name
+        return []
+
+
+class JaxTraining(TrainingBackend):
     """The training side of the JAX backend.
 
     A model is a pytree that can be called: one of the zoo, an equinox module, or
@@ -168,7 +193,7 @@ class JaxTraining:
 
     @contextmanager
     def on_device(self, device: str | None) -> Iterator[None]:
-        chosen = device and jax.default_device(find_device(device, jax.devices))
+        chosen = device and jax.default_device(find_device(device, _list_devices))
         with chosen or nullcontext():
             yield
 

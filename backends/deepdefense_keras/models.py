@@ -10,7 +10,7 @@ import keras
 
 from deepdefense.errors import InputError
 
-__all__ = ["inferring", "layers"]
+__all__ = ["layers", "open_inference"]
 
 
 def layers(model: keras.Layer) -> list[keras.Layer]:
@@ -25,7 +25,7 @@ def layers(model: keras.Layer) -> list[keras.Layer]:
 
 
 @contextmanager
-def inferring(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
+def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
     """The model as it predicts: dropout and statistics at rest, in the dtype of its variables.
 
     A mixed precision policy computes in 16 bits, too coarse for the distance to a boundary. What a

@@ -1,13 +1,13 @@
-"""The TensorFlow backend: the seam of `deepdefense`, eagerly, in graphs and under XLA."""
+"""The TensorFlow backend: operations, training and networks, eagerly, in graphs and under XLA."""
 
-from deepdefense_tensorflow.adapter import TensorFlowSeam
+from deepdefense_tensorflow.adapter import TensorFlowOperations
 from deepdefense_tensorflow.training import TensorFlowTraining
 
 __all__ = ["BACKEND"]
 
 
-class _TensorFlow(TensorFlowSeam, TensorFlowTraining):
-    """The seam, and training."""
+class _TensorFlow(TensorFlowOperations, TensorFlowTraining):
+    """All operations, and training."""
 
 
 BACKEND = _TensorFlow()

@@ -1,6 +1,6 @@
-"""TensorFlow behind the seam: no algorithm, only how TensorFlow spells each operation.
+"""The operations of the contract in TensorFlow.
 
-The same code runs eagerly, in a `tf.function` (the batch may have any size) and under XLA.
+The same code runs eagerly, in a `tf.function` (where the batch may have any size) and under XLA.
 """
 
 from __future__ import annotations
@@ -8,43 +8,42 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from deepdefense.errors import InputError
-from deepdefense.seam.contract import Fold
+from deepdefense.seam.contract import Backend, Fixed, State
 from deepdefense.seam.validation import check_indices
 
-__all__ = ["TensorFlowSeam"]
+__all__ = ["TensorFlowOperations"]
 
-State = TypeVar("State", bound=NamedTuple)
-Fixed = TypeVar("Fixed", bound=NamedTuple)
 Forward = Callable[[tf.Tensor], tf.Tensor]
 
 
-def _of_one_dtype(f: Forward) -> Forward:
-    """The model; logits of another dtype than its examples', which Keras may make, are told."""
+def _check_dtype(f: Forward) -> Forward:
+    """Return the model with a check: Keras may compute in another dtype than its input's."""
 
     def forward(x: tf.Tensor) -> tf.Tensor:
         logits = f(x)
         if tf.is_tensor(logits) and logits.dtype != x.dtype:
-            given, made = x.dtype.name, logits.dtype.name
+            examples, made = x.dtype.name, logits.dtype.name
             raise InputError(
-                f"the model made {made} logits of {given} examples, and TensorFlow does not mix "
-                f"the two: use tf.cast(x, tf.{made}), or a model that computes in {given}"
+                f"the model made {made} logits of {examples} examples, and TensorFlow does not mix "
+                f"the two: use tf.cast(x, tf.{made}), or a model that computes in {examples}"
             )
         return logits
 
     return forward
 
 
-class TensorFlowSeam:
-    """The seam in TensorFlow."""
+class TensorFlowOperations(Backend):
+    """The contract in TensorFlow."""
 
     name = "tensorflow"
     xp: Any = tf.experimental.numpy
+    cast_hint = "tf.cast(x, tf.float32)"
 
     def asarray(self, value: Any, like: Any) -> tf.Tensor:
         candidates = [like] if tf.is_tensor(like) else getattr(like, "variables", ())
@@ -58,12 +57,12 @@ class TensorFlowSeam:
         return np.array(x)
 
     def is_concrete(self, x: tf.Tensor) -> bool:
-        return hasattr(x, "numpy")  # a node of a graph has no value
+        return hasattr(x, "numpy")  # a symbolic tensor of a graph has none
 
     def index(self, labels: Any, depth: int, like: tf.Tensor) -> tf.Tensor:
         index = tf.convert_to_tensor(labels)
-        known = index.numpy() if self.is_concrete(index) else None
-        check_indices(index.dtype.is_integer, index.dtype.name, known, depth)
+        values = index.numpy() if self.is_concrete(index) else None
+        check_indices(index.dtype.is_integer, index.dtype.name, values, depth)
         return tf.cast(index, tf.int64)
 
     def one_hot(self, index: tf.Tensor, depth: int, like: tf.Tensor) -> tf.Tensor:
@@ -75,16 +74,8 @@ class TensorFlowSeam:
     def rank(self, scores: tf.Tensor, count: int) -> tf.Tensor:
         return tf.cast(tf.math.top_k(scores, count).indices, tf.int64)
 
-    def euclidean(self, v: tf.Tensor) -> tf.Tensor:
-        return tf.norm(v, axis=-1)
-
-    def epsilon(self, x: tf.Tensor) -> float:
-        if x.dtype not in (tf.float32, tf.float64):
-            raise InputError(
-                f"examples must be float32 or float64, got {x.dtype.name}: "
-                "use tf.cast(x, tf.float32)"
-            )
-        return float(np.finfo(x.dtype.name).eps)
+    def device_of(self, x: tf.Tensor) -> str:
+        return str(x.device).rpartition("device:")[2]  # what precedes it is the machine's address
 
     def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(x)
@@ -98,39 +89,21 @@ class TensorFlowSeam:
         finally:
             tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
-    def forward(self, f: Forward, x: tf.Tensor) -> tf.Tensor:
-        return tf.stop_gradient(f(tf.stop_gradient(x)))
-
     @contextmanager
     def inference(self, model: Any) -> Iterator[Forward]:
         keras = sys.modules.get("keras")
         if keras and isinstance(model, keras.Layer):
-            from deepdefense_keras.models import inferring
+            from deepdefense_keras.models import open_inference as open_keras
 
-            with inferring(model) as f:
-                yield _of_one_dtype(f)
+            with open_keras(model) as f:
+                yield _check_dtype(f)
         else:
-            # Of what the penalty calls, AutoGraph rewrites only this, if it is at work: the core is
-            # left as it is written, but the user's function may have an `if` of tensors.
+            # The core is marked so that AutoGraph does not rewrite it. A user's function may need
+            # rewriting, for an `if` on tensors, so convert it explicitly if AutoGraph is active.
             autograph: Any = tf.__internal__.autograph
-            yield _of_one_dtype(autograph.tf_convert(model, autograph.control_status_ctx(), False))
+            yield _check_dtype(autograph.tf_convert(model, autograph.control_status_ctx(), False))
 
-    def compiled(self, f: Forward) -> Forward:
-        return f
-
-    def class_gradients(self, f: Forward, x: tf.Tensor) -> tuple[tf.Tensor, Fold]:
-        logits, pull = self.vjp(f, tf.stop_gradient(x), twice=False)
-
-        def fold(step: Callable[..., Any], state: Any, contrasts: tf.Tensor) -> Any:
-            for contrast in tf.unstack(contrasts, axis=1):
-                state = step(state, contrast[:, None], pull(contrast)[:, None])
-            return state
-
-        return tf.stop_gradient(logits), fold
-
-    def vjp(
-        self, f: Forward, x: tf.Tensor, *, twice: bool = True
-    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    def vjp(self, f: Forward, x: tf.Tensor, *, twice: bool = True) -> tuple[tf.Tensor, Forward]:
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(x)
             logits = f(x)
@@ -158,12 +131,9 @@ class TensorFlowSeam:
         differentiable: bool = False,
     ) -> State:
         def masked(state: State, active: tf.Tensor) -> tuple[State, tf.Tensor]:
-            new, going = body(state, fixed)
-            kept = []
-            for a, b in zip(state, new, strict=True):
-                mask = tf.reshape(active, (-1,) + (1,) * (len(b.shape) - 1))
-                kept.append(tf.ensure_shape(tf.where(mask, b, a), a.shape))
-            return state._make(kept), tf.ensure_shape(active & going, active.shape)
+            new, going = self.step_active(body, state, fixed, active)
+            shaped = (tf.ensure_shape(b, a.shape) for a, b in zip(state, new, strict=True))
+            return state._make(shaped), tf.ensure_shape(going, active.shape)
 
         state, _ = tf.while_loop(
             lambda state, active: tf.reduce_any(active),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training import LossFunction, StepResult
+from deepdefense.seam.training import LossFunction, StepResult, TrainingBackend
 from deepdefense.seam.validation import find_device
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_tensorflow.networks import graph
@@ -93,7 +93,7 @@ class _Trainer:
             variable.assign(state[name])
 
 
-class TensorFlowTraining:
+class TensorFlowTraining(TrainingBackend):
     """The training side of the TensorFlow backend. A model is Keras's."""
 
     @contextmanager

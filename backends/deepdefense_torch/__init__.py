@@ -1,13 +1,13 @@
-"""The PyTorch backend: the seam of `deepdefense`, on the CPU or wherever the arrays are."""
+"""The PyTorch backend: operations, training and networks, on the device of the arrays."""
 
-from deepdefense_torch.adapter import TorchSeam
+from deepdefense_torch.adapter import TorchOperations
 from deepdefense_torch.training import TorchTraining
 
 __all__ = ["BACKEND"]
 
 
-class _Torch(TorchSeam, TorchTraining):
-    """The seam, and training."""
+class _Torch(TorchOperations, TorchTraining):
+    """All operations, and training."""
 
 
 BACKEND = _Torch()

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training import Losses, LossFunction, StepResult
+from deepdefense.seam.training import Losses, LossFunction, StepResult, TrainingBackend
 from deepdefense.zoo import Network, weight_shapes
-from deepdefense_torch.adapter import full_precision
 from deepdefense_torch.networks import chain
+from deepdefense_torch.precision import without_autocast
 
 __all__ = ["TorchTraining"]
 
@@ -67,7 +67,7 @@ class _Trainer:
             self._optimizer.zero_grad()
             # In full precision, or second derivatives, of an exact penalty, would not be. Left to
             # itself the pass goes on to the points where gradients were taken, which nobody asks.
-            with full_precision():
+            with without_autocast():
                 found.total.backward(inputs=list(self._parameters.values()))
         taken = self._taken(found, clip)
         self._optimizer.zero_grad()
@@ -110,7 +110,7 @@ class _Trainer:
             self._optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter)
 
 
-class TorchTraining:
+class TorchTraining(TrainingBackend):
     """The training side of the PyTorch backend."""
 
     @contextmanager

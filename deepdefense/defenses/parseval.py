@@ -38,17 +38,10 @@ class Parseval(Objective):
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return every matrix and kernel after one step towards orthonormal rows."""
         return {
-            name: self._kernel_step(backend, weight)
-            if len(weight.shape) == 4 and "kernel" in name.split(".")
-            else self._step(backend, weight)
+            name: self._step(backend, weight)
             for name, weight in weights.items()
             if len(weight.shape) in (2, 4)
         }
-
-    def _kernel_step(self, backend: Backend, kernel: Array) -> Array:
-        """Take the step for a convolution in Flax's layout, whose parameter is named kernel."""
-        moved = self._step(backend, rearrange(kernel, "s t i o -> o i s t"))
-        return rearrange(moved, "o i s t -> s t i o")
 
     def _step(self, backend: Backend, weight: Array) -> Array:
         shape = tuple(weight.shape)

@@ -12,6 +12,7 @@ from typing import Any
 
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.geometry.bounds import FrozenArray
+from deepdefense.seam.choosing import get_backend
 from deepdefense.seam.contract import Array
 
 __all__ = ["NetworkInfo", "Provenance", "describe_data", "describe_environment", "to_json"]
@@ -57,15 +58,13 @@ def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
     """
     # The distribution may have another name than the framework, as TensorFlow's for CPUs has.
     installed = packages_distributions().get(framework, [framework])[0]
-    # TensorFlow writes the address of the machine before the name of the device.
-    device = str(getattr(array, "device", "cpu")).rpartition("device:")[2]
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("deepdefense", "numpy", "einops")},
         framework: version(installed),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        **({} if array is None else {"device": device}),
+        **({} if array is None else {"device": get_backend(framework).device_of(array)}),
     }
 
 

@@ -81,9 +81,10 @@ def _load(name: str) -> None:
             name=name,
         ) from error
     if not isinstance(backend, Backend):
-        members = (name for name in vars(Backend) if not name.startswith("_"))
-        missing = sorted(member for member in members if not hasattr(backend, member))
-        raise TypeError(f"the entry point {name!r} is no backend: it lacks {', '.join(missing)}")
+        required = Backend.__abstractmethods__ | {"name", "xp"}
+        missing = sorted(member for member in required if not hasattr(backend, member))
+        lack = ", ".join(missing) or "the base class deepdefense.Backend"
+        raise TypeError(f"the entry point {name!r} is no backend: it lacks {lack}")
     _loaded[name] = backend
 
 

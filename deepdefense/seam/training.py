@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy.typing as npt
 
@@ -15,11 +16,29 @@ from deepdefense.zoo import Network
 
 __all__ = ["LossFunction", "Losses", "StepResult", "Trainer", "TrainingBackend", "training_backend"]
 
-Weights = dict[str, npt.NDArray[Any]]
+Weights: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class Losses(NamedTuple):
+    """The terms of one step's loss, each a scalar: total = cross_entropy + penalty."""
+
+    total: Array
+    cross_entropy: Array
+    penalty: Array
+    unfinished: Array  # the share of examples whose search did not succeed
+    iterations: Array  # the mean number of steps of their searches
+
+
+LossFunction: TypeAlias = Callable[..., Losses]
+"""``loss(forward, model, x, y, *points)``
+
+`forward` is the model in training mode (with dropout), `model` the model itself, and `points` are
+the arrays that the objective prepared for the batch.
+"""
 
 
 class StepResult(NamedTuple):
-    """One step that was taken: its losses, and the 2-norm of its gradient before clipping."""
+    """The losses of one optimizer step, and the 2-norm of its gradient before clipping."""
 
     total: float
     cross_entropy: float
@@ -34,97 +53,84 @@ class Trainer(Protocol):
 
     @property
     def model(self) -> Any:
-        """The model as it stands."""
+        """The model with its current weights."""
         ...
 
     def step(
         self, loss: LossFunction, x: Array, y: Array, *points: Array, lr: float, clip: float
     ) -> StepResult | None:
-        """One update; what it came to, or None, with no parameter changed, if that is not finite.
+        """Update the parameters once; return None, and change none, if the loss is not finite.
 
-        A gradient longer than `clip` (2-norm, before weight decay) is scaled down to it.
+        The same holds for the gradient. If its 2-norm, before weight decay, exceeds `clip`, it is
+        scaled down to it.
         """
         ...
 
     def update_weights(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
-        """Set the parameters that `to` gives, of all of them: the framework's arrays by name.
+        """Set the parameters that `to` returns; it is given all of them.
 
-        Names and layout are PyTorch's.
+        Both map names to native arrays in PyTorch's layout.
         """
         ...
 
     def state(self) -> Weights:
-        """Everything that training goes on from: weights, statistics, momentum; a copy."""
+        """Return a copy of all that training continues from: weights, statistics, momentum."""
         ...
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go back to such a state."""
+        """Return to a state that `state` returned."""
         ...
 
 
-@runtime_checkable
-class TrainingBackend(Backend, Protocol):
+class TrainingBackend(Backend):
     """A backend that can also train: the native side of `deepdefense.harden`."""
 
-    def __hash__(self) -> int: ...
-
+    @abc.abstractmethod
     def on_device(self, device: str | None) -> AbstractContextManager[None]:
-        """New models and arrays lie on that device, in the framework's name, inside.
+        """Open a context in which new models and arrays are on that device, by its native name.
 
-        None for where the framework puts them itself; raises `InputError` if there is none such.
+        None leaves the choice to the framework. Raises `InputError` if there is no such device.
         """
-        ...
 
+    @abc.abstractmethod
     def build(self, network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """A native model of that description with those weights, in their dtype."""
-        ...
+        """Build a native model of that description with those weights, in their dtype."""
 
+    @abc.abstractmethod
     def copy(self, model: Any) -> Any:
-        """An independent copy."""
-        ...
+        """Return an independent copy."""
 
+    @abc.abstractmethod
     def weights(self, model: Any) -> Weights:
-        """Parameters and statistics by name, in PyTorch's names and layout; copies."""
-        ...
+        """Copy parameters and statistics, with PyTorch's names and layout."""
 
+    @abc.abstractmethod
     def load(self, model: Any, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """The model with all of them set, in place if it can be; names and shapes fit."""
-        ...
+        """Return the model with all these weights set, in place if possible.
+
+        Names and shapes must fit.
+        """
+
+    @abc.abstractmethod
+    def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> Trainer:
+        """Return the model with its own SGD optimizer; `seed` is that of its dropout."""
+
+    @abc.abstractmethod
+    def fixed_seed(self, *seed: int) -> AbstractContextManager[None]:
+        """Open a context in which global randomness (dropout) is seeded; restore it on exit."""
 
     def freeze_except(self, model: Any, layer: str) -> Forward:
-        """The model in inference mode, all parameters constant but those of the layer `layer`.
+        """Return the model in inference mode, with only the parameters of `layer` differentiable.
 
-        To be called inside of `inference(model)`; a layer's parameters are named LAYER.weight, ...
+        Call the result inside ``inference(model)``. A layer's parameters have names such as
+        LAYER.weight. Raises `InputError` in a backend that does not override it.
         """
-        ...
-
-    def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> Trainer:
-        """The model with an SGD optimizer of its own; `seed` is that of its dropout."""
-        ...
-
-    def fixed_seed(self, *seed: int) -> AbstractContextManager[None]:
-        """Global randomness (dropout) fixed inside, and as before outside."""
-        ...
+        raise InputError(f"the {self.name} backend cannot hold layers constant: use another")
 
 
 def training_backend(name: str) -> TrainingBackend:
-    """The backend of that name; raises `InputError` if it cannot train."""
+    """Return the backend of that name; raise `InputError` if it cannot train."""
     backend = get_backend(name)
     if not isinstance(backend, TrainingBackend):
         raise InputError(f"the {name} backend evaluates but does not train: use another, say torch")
     return backend
-
-
-class Losses(NamedTuple):
-    """The terms of one step, each a scalar: total = cross_entropy + penalty."""
-
-    total: Array
-    cross_entropy: Array
-    penalty: Array
-    unfinished: Array  # share of the examples whose search did not succeed
-    iterations: Array  # the mean number of steps of their searches
-
-
-# The model as it trains (dropout at work), the model itself, examples, labels, and whatever points
-# were prepared -> the losses.
-LossFunction = Callable[..., Losses]

@@ -1,4 +1,4 @@
-"""Adapters that are wrong in one thing each, which the kit must find."""
+"""Adapters with one fault each, which the conformance kit must find."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from deepdefense_autograd import Adapter, Tensor
 
 
 class Long(Adapter):
-    """Gradients are too long, by one part in a hundred."""
+    """Gradients are one per cent too long."""
 
     def vjp(self, f, x, *, twice=True):
         logits, pull = super().vjp(f, x, twice=twice)
@@ -23,14 +23,14 @@ class Once(Adapter):
 
 
 class Ties(Adapter):
-    """Of equal scores the last comes first."""
+    """Among equal scores, the last ranks first."""
 
     def rank(self, scores, count):
         return Tensor(np.argsort(scores.data, axis=1, kind="stable")[:, ::-1][:, :count])
 
 
 class Thaw(Adapter):
-    """Examples that are done go on as long as any other does."""
+    """Finished examples continue as long as any other example does."""
 
     def iterate(self, body, state, fixed, active, *, steps, differentiable=False):
         for _ in range(steps):
@@ -42,7 +42,7 @@ class Thaw(Adapter):
 
 
 class Overflow(Adapter):
-    """The cross-entropy takes exp of whatever logits there are."""
+    """The cross-entropy overflows, since it takes exp of unshifted logits."""
 
     def softmax_cross_entropy(self, logits, labels):
         own = self.one_hot(labels, logits.shape[1], logits).data
