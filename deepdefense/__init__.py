@@ -5,6 +5,8 @@
 'unrolled'
 """
 
+from inspect import isfunction
+
 from deepdefense import zoo
 from deepdefense.app.jobs.evaluate import evaluate
 from deepdefense.app.jobs.harden import harden
@@ -28,7 +30,15 @@ from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError, ProbabilityWarning
 from deepdefense.evaluation import Check, Diagnosis, Report, doctor, eps_ref, fgs_accuracy
 from deepdefense.geometry.rho import rho
-from deepdefense.seam.choosing import available_backends, current_backend, get_backend, use_backend
+from deepdefense.seam.choosing import (
+    available_backends,
+    backend_of,
+    current_backend,
+    framework_of,
+    get_backend,
+    use_backend,
+)
+from deepdefense.seam.compilers import exempt_from_autograph
 from deepdefense.seam.contract import Backend
 from deepdefense.seam.progress import Watcher
 from deepdefense.training.guard import Guard
@@ -76,3 +86,13 @@ __all__ = [
     "use_backend",
     "zoo",
 ]
+
+# `Objective.objective` and `losses` are not exempt: they call the user's model, which AutoGraph may
+# have to rewrite. What else they call is.
+exempt_from_autograph(
+    *filter(isfunction, map(globals().get, __all__)),
+    DeepDefense,
+    DeepDefense.terms,
+    backend_of,
+    framework_of,
+)

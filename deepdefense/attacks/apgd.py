@@ -19,7 +19,6 @@ from deepdefense.attacks.common.problem import Perturbation, Problem, open_probl
 from deepdefense.errors import InputError
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Model
 from deepdefense.seam.validation import check_choice, check_count, check_number
 
@@ -54,7 +53,6 @@ class _ApgdState(NamedTuple):
     steps: Array  # [b]
 
 
-@without_autograph
 def apgd(
     model: Model,
     x: Array,

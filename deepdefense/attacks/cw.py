@@ -14,7 +14,6 @@ from deepdefense.attacks.common.refinement import finish
 from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Model
 from deepdefense.seam.validation import check_count, check_number
 
@@ -42,7 +41,6 @@ class _CwState(NamedTuple):
     steps: Array  # [b]
 
 
-@without_autograph
 def cw(
     model: Model,
     x: Array,

@@ -9,14 +9,12 @@ from deepdefense.attacks.common.problem import Perturbation, open_problem
 from deepdefense.attacks.common.walk import Iterate, WalkTask, cosine_schedule, walk
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["ddn"]
 
 
-@without_autograph
 def ddn(
     model: Model,
     x: Array,

@@ -8,14 +8,12 @@ from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.call import open_call
 from deepdefense.geometry.search import search_boundary
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
 
 __all__ = ["deepfool"]
 
 
-@without_autograph
 def deepfool(
     model: Model,
     x: Array,

@@ -8,14 +8,12 @@ from deepdefense.attacks.common.losses import log_odds
 from deepdefense.attacks.common.problem import Perturbation, open_problem
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_number, check_order
 
 __all__ = ["fgsm"]
 
 
-@without_autograph
 def fgsm(
     model: Model,
     x: Array,

@@ -11,14 +11,12 @@ from deepdefense.attacks.common.walk import Iterate, WalkTask, cosine_schedule, 
 from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["fmn"]
 
 
-@without_autograph
 def fmn(
     model: Model,
     x: Array,

@@ -17,7 +17,6 @@ from deepdefense.attacks.common.losses import log_odds
 from deepdefense.attacks.common.problem import Example, Perturbation, open_problem
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number
 
@@ -30,7 +29,6 @@ class _PgdState(NamedTuple):
     steps: Array  # [b]
 
 
-@without_autograph
 def pgd(
     model: Model,
     x: Array,

@@ -14,7 +14,6 @@ from deepdefense.attacks.common.balls import check_ball_order, make_generators, 
 from deepdefense.attacks.common.losses import margin
 from deepdefense.attacks.common.problem import Perturbation, Problem, open_problem
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Model
 from deepdefense.seam.validation import check_count, check_number
 
@@ -85,7 +84,6 @@ class _Grid(NamedTuple):
         return rearrange(down, "b h -> b 1 h 1") & rearrange(across, "b w -> b 1 1 w"), corner
 
 
-@without_autograph
 def square(
     model: Model,
     x: Array,

@@ -10,7 +10,6 @@ from deepdefense.attacks.common.refinement import finish, project_on_hyperplane
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
 from deepdefense.geometry.search import search_boundary
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
 
@@ -24,7 +23,6 @@ class _SuperDeepFoolState(NamedTuple):
     steps: Array  # [b]
 
 
-@without_autograph
 def superdeepfool(
     model: Model,
     x: Array,

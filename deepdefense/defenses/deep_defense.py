@@ -18,7 +18,6 @@ from deepdefense.geometry.distance import chord_distance, implicit_distance, unr
 from deepdefense.geometry.nearest_point import find_nearest_point
 from deepdefense.geometry.norms import norm
 from deepdefense.geometry.search import SearchResult, search_boundary
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.settings import (
     document_settings,
@@ -78,7 +77,6 @@ def penalty_from_rho(
     return lam * xp.exp(exponent - excess) * (1 + excess)
 
 
-@without_autograph
 @document_settings
 @dataclass(frozen=True)
 class DeepDefense(Objective):
@@ -199,7 +197,6 @@ class DeepDefense(Objective):
             entropy + penalty, entropy, penalty, unfinished, reduce(iterations, "b ->", "mean")
         )
 
-    @without_autograph
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """Return the penalty of each example, and what it is computed from: [b ...], [b]."""
         # Rounding may move augmented examples out of the bounds, so their range is not checked.

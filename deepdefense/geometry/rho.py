@@ -8,14 +8,12 @@ from deepdefense.errors import InputError
 from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.choosing import backend_of
-from deepdefense.seam.compilers import without_autograph
 from deepdefense.seam.contract import Array
 from deepdefense.seam.validation import check_order
 
 __all__ = ["rho"]
 
 
-@without_autograph
 def rho(delta: Array, x: Array, p: float = 2) -> Array:
     """Return the size of each perturbation relative to its example.
 

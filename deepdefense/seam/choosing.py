@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepdefense.errors import InputError
-from deepdefense.seam.compilers import traced_as_constant, without_autograph
+from deepdefense.seam.compilers import traced_as_constant
 from deepdefense.seam.contract import Backend
 
 __all__ = [
@@ -133,7 +133,6 @@ def _home(root: str) -> str | None:
     return _homes().get(root)
 
 
-@without_autograph
 def framework_of(value: object) -> str | None:
     """The backend whose framework defines the type of `value`, by the type's own ancestry.
 
@@ -144,7 +143,6 @@ def framework_of(value: object) -> str | None:
     return next((home for root in roots if (home := _home(root))), None)
 
 
-@without_autograph
 def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
     """The one backend that the arrays belong to, and the model and the labels too.
 
