@@ -1,4 +1,4 @@
-"""The evaluation from Python: figures by hand, what is written, and what is gone on with."""
+"""`dd.evaluate` from Python: statistics checked by hand, the files written, resuming, errors."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ X = np.random.default_rng(4).normal(size=(12, 4))
 Y = NETWORK(X).argmax(1)
 
 
-def test_failures_count_as_beyond_and_mistakes_as_zero() -> None:
+def test_failed_attacks_count_as_infinity_and_mistakes_as_zero() -> None:
     values = np.array([0.0, 0.0, 1.0, 2.0, 3.0, math.inf, math.inf, math.inf])
-    found = summarize_distances(values)
-    assert (found.median, found.wrong, found.censored) == (2.0, 2, 3)
-    assert dict(found.quantiles) == {
+    summary = summarize_distances(values)
+    assert (summary.median, summary.wrong, summary.censored) == (2.0, 2, 3)
+    assert summary.quantiles == {
         "5": 0.0, "10": 0.0, "25": 0.0, "50": 2.0, "75": None, "90": None
     }  # fmt: skip
     assert robust_accuracy(values, 0.0) == 6 / 8
     assert robust_accuracy(values, 2.0) == 4 / 8
-    line = security_curve(values)
-    assert line.robust_accuracy[0] == 6 / 8
-    assert line.robust_accuracy[-1] == 3 / 8
-    assert all(a >= b for a, b in pairwise(line.robust_accuracy))
+    curve = security_curve(values)
+    assert curve.robust_accuracy[0] == 6 / 8
+    assert curve.robust_accuracy[-1] == 3 / 8
+    assert all(a >= b for a, b in pairwise(curve.robust_accuracy))
     assert security_curve(np.zeros(3)).eps == ()
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_contain_the_truth_as_often_as_they_claim() -> None:
     rng = np.random.default_rng(0)
     hits = []
     for seed in range(100):
@@ -54,7 +54,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         assert low is not None
         assert high is not None
         hits.append(low <= 1.0 <= high)
-    assert 88 <= sum(hits) <= 100  # 95, give or take three standard deviations of 2.2
+    assert 88 <= sum(hits) <= 100  # 95, plus or minus three standard deviations of 2.2
     low, high = wilson_interval(0.5, 100)
     assert low == pytest.approx(0.4, abs=0.02)
     assert high == pytest.approx(0.6, abs=0.02)
@@ -65,11 +65,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 def test_networks_are_compared_pair_by_pair() -> None:
     before = np.random.default_rng(1).uniform(1, 2, 101)
     before[0] = 0
-    found = compare_distances(before, 2 * before)
-    assert found.median_ratio == pytest.approx(2)
-    assert found.interval == pytest.approx((2, 2))  # pairs: no spread, though each side has some
-    assert found.better == 100 / 101
-    assert found.accuracy_change == 0
+    comparison = compare_distances(before, 2 * before)
+    assert comparison.median_ratio == pytest.approx(2)
+    assert comparison.interval == pytest.approx(
+        (2, 2)
+    )  # the pairs have no spread, though each side has
+    assert comparison.better == 100 / 101
+    assert comparison.accuracy_change == 0
     unknown = compare_distances(before, np.full(101, math.inf))
     assert unknown.median_ratio is None
 
@@ -84,14 +86,14 @@ def test_eps_ref_is_where_accuracy_falls_to_the_level() -> None:
         dd.eps_ref(lambda x: 0 * NETWORK(x) + np.eye(3)[0], X, np.zeros(12, int))
 
 
-def test_an_evaluation_is_written_and_gone_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_is_resumed(tmp_path: Path) -> None:
     whole = dd.evaluate(NETWORK, X, Y, bounds=(-4.0, 4.0), batch_size=4, out=tmp_path / "whole")
     cut = tmp_path / "cut"
     options: dict[str, Any] = {"bounds": (-4.0, 4.0), "batch_size": 4, "out": cut}
     with pytest.raises(KeyboardInterrupt):
         dd.evaluate(NETWORK, X, Y, watcher=Interrupt("fmn(p=2.0, steps=30)", 8), **options)
     parts = sorted(path.name for path in cut.glob("*.part.safetensors"))
-    assert len(parts) >= 4  # DeepFool whole, and the first batch of FMN
+    assert len(parts) >= 4  # all batches of DeepFool, and the first of FMN
     again = dd.evaluate(NETWORK, X, Y, **options)
     assert {path.name for path in cut.iterdir()} == {"report.json", "report.html", "settings.json"}
     old, new = (
@@ -142,23 +144,23 @@ def test_a_report_is_printable_and_hashable() -> None:
     report = dd.evaluate(NETWORK, X, Y)
     assert isinstance(hash(report), int)
     assert "accuracy=1.0" in repr(report)
-    text, found = str(report), report.headline
+    text, headline = str(report), report.headline
     assert text.startswith("accuracy 100.00 % of 12 examples; rho_2 ")
-    assert f"median l2 distance, best attack: {found.distance_median:.4g}\n" in text
-    assert f"within {found.eps:.4g}: {100 * found.robust_accuracy:.2f} %" in text
+    assert f"median l2 distance, best attack: {headline.distance_median:.4g}\n" in text
+    assert f"within {headline.eps:.4g}: {100 * headline.robust_accuracy:.2f} %" in text
     assert "times the reference's" in str(dd.evaluate(NETWORK, X, Y, reference=NETWORK))
     text = str(dd.doctor(NETWORK, X, Y))
     assert "pass  logits" in text
 
 
-def test_a_network_that_is_always_wrong_is_told() -> None:
+def test_a_network_that_is_always_wrong_is_not_trusted() -> None:
     report = dd.evaluate(NETWORK, X, (Y + 1) % 3)
     assert report.accuracy == 0
     assert report.distance.median == 0
     assert not report.trusted
 
 
-def test_unfit_data_are_told() -> None:
+def test_unfit_data_raise() -> None:
     with pytest.raises(dd.InputError, match=r"labels must lie in 0\.\.2"):
         dd.evaluate(NETWORK, X, Y + 1)
     with pytest.raises(dd.InputError, match="must be float32 or float64"):
@@ -173,7 +175,7 @@ def test_unfit_data_are_told() -> None:
         dd.evaluate(NETWORK, X[:0], Y[:0])
 
 
-def test_examples_that_are_not_finite_are_wrong_and_nothing_more() -> None:
+def test_an_example_that_is_not_finite_counts_as_misclassified() -> None:
     x = X.copy()
     x[0] = np.nan
     report = dd.evaluate(NETWORK, x, Y)
@@ -182,8 +184,8 @@ def test_examples_that_are_not_finite_are_wrong_and_nothing_more() -> None:
     assert np.isfinite(report.distances).all()
 
 
-def test_rounding_is_no_fault_of_an_attack_in_the_maximum_norm() -> None:
-    """In float32 x + eps is off by a rounding of x, which may be more than a millionth of eps."""
+def test_rounding_in_the_maximum_norm_rejects_no_point() -> None:
+    """In float32 the rounding of x + eps may exceed a millionth of eps."""
     rng = np.random.default_rng(5)
     network = TinyNetwork.draw(rng, [40, 8, 3], "tanh")
     x = (128 + 60 * rng.uniform(-1, 1, (10, 40))).astype(np.float32)
@@ -192,18 +194,18 @@ def test_rounding_is_no_fault_of_an_attack_in_the_maximum_norm() -> None:
         return network((x.astype(np.float64) - 128) / 60).astype(x.dtype)
 
     y = model(x).argmax(1)
-    low, high = np.full(40, 1 / 3), np.full(40, 255 + 1 / 3)  # not numbers of float32
+    low, high = np.full(40, 1 / 3), np.full(40, 255 + 1 / 3)  # float32 cannot represent these
     report = dd.evaluate(model, x, y, p=np.inf, eps=[8.0, 20.0], bounds=(low, high))
     assert sum(line.rejected for line in report.attacks) == 0
     assert (report.minima.points >= low.astype(np.float32)).all()
     assert any(line.success for line in report.attacks if line.kind == "within eps")
 
 
-def test_a_folder_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
+def test_results_of_other_settings_are_not_reused(tmp_path: Path) -> None:
     out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         dd.evaluate(NETWORK, X, Y, watcher=Interrupt("fmn(p=2.0, steps=30)", 1), out=out)
-    # Other bounds: what was found without them does not count.
+    # The saved results were found without bounds, so they must not be reused with bounds.
     report = dd.evaluate(NETWORK, np.clip(X, -1, 1), Y, bounds=(-1.0, 1.0), out=out)
     assert (np.abs(report.minima.points) <= 1).all()
     (tmp_path / "harden").mkdir()
@@ -212,7 +214,7 @@ def test_a_folder_of_something_else_is_not_taken_up(tmp_path: Path) -> None:
         dd.evaluate(NETWORK, X, Y, out=tmp_path / "harden")
 
 
-def test_a_rounding_of_the_examples_is_no_fault_of_an_attack() -> None:
+def test_rounding_of_large_inputs_rejects_no_point() -> None:
     weight = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
 
     def network(x: np.ndarray) -> np.ndarray:
@@ -224,7 +226,7 @@ def test_a_rounding_of_the_examples_is_no_fault_of_an_attack() -> None:
     assert claims.status == "pass", claims.evidence
 
 
-def test_examples_without_numbers_are_wrong_ones() -> None:
+def test_fgs_accuracy_counts_examples_that_are_not_finite_as_wrong() -> None:
     x = X.copy()
     x[3, 1] = np.nan
     assert dd.eps_ref(NETWORK, x, Y) == pytest.approx(dd.eps_ref(NETWORK, X, Y), rel=0.5)

@@ -1,4 +1,4 @@
-"""Real data: the reference LeNet that DeepFool's authors published, on all of MNIST's test set."""
+"""The reference LeNet that DeepFool's authors published, on the MNIST test set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 def test_published_lenet_has_its_published_robustness(
     name: str, examples: int, accuracy: float, rho: float
 ) -> None:
-    """99.02 % and rho_2 = 0.2056: the protocol, preprocessing and layout are the authors'."""
+    """Accuracy is 99.02 % and rho_2 is 0.2056, with the authors' protocol and preprocessing."""
     data = load_data("mnist", data_dir=MNIST)
     weights = load_weights(MNIST / "lenet_reference.safetensors")
     model = training_backend(name).build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
@@ -44,8 +44,8 @@ def test_published_lenet_has_its_published_robustness(
 
 
 @pytest.mark.only("torch")
-def test_scale_of_real_logits_changes_no_figure_and_saturation_is_named() -> None:
-    """Float32, as trained: at a thousandfold the cross-entropy has no gradient left."""
+def test_scale_of_real_logits_changes_no_figure_and_saturation_is_reported() -> None:
+    """In float32 the cross-entropy of logits a thousand times as large has no gradient left."""
     import torch
 
     data = load_data("mnist", data_dir=MNIST)
@@ -54,7 +54,7 @@ def test_scale_of_real_logits_changes_no_figure_and_saturation_is_named() -> Non
     x, y = data.x_test[:40], data.y_test[:40]
     bounds = (-data.mean, 255 - data.mean)
 
-    class Loud(torch.nn.Module):
+    class Scaled(torch.nn.Module):
         def __init__(self, factor: float) -> None:
             super().__init__()
             self.model, self.factor = model, factor
@@ -62,12 +62,12 @@ def test_scale_of_real_logits_changes_no_figure_and_saturation_is_named() -> Non
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.factor * self.model(x)
 
-    plain, *loud = (dd.evaluate(Loud(f), x, y, bounds=bounds) for f in (1.0, 10.0, 1000.0))
+    plain, *scaled = (dd.evaluate(Scaled(f), x, y, bounds=bounds) for f in (1.0, 10.0, 1000.0))
     assert [str(c) for c in plain.checks if c.status == "fail"] == []
-    for report in loud:
+    for report in scaled:
         assert report.trusted
         assert report.distances == pytest.approx(plain.distances, rel=1e-2)
         assert report.distance.median == pytest.approx(plain.distance.median, rel=1e-3)
         assert report.rho_2 == pytest.approx(plain.rho_2, rel=1e-3)
         assert report.headline.robust_accuracy == plain.headline.robust_accuracy
-    assert "saturation" in {c.name for c in loud[1].checks if c.status == "fail"}
+    assert "saturation" in {c.name for c in scaled[1].checks if c.status == "fail"}
