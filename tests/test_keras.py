@@ -1,4 +1,4 @@
-"""Keras on each of its backends, in a process of its own: which one is fixed at Keras's import."""
+"""Keras on each of its backends, each in its own process, because the import of Keras fixes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKS = Path(__file__).with_name("keras_checks.py")
+CHECKS = sorted(Path(__file__).parent.glob("keras_*checks.py"))
 BACKENDS = [
     pytest.param(name, marks=pytest.mark.only(name)) for name in ("tensorflow", "jax", "torch")
 ]
@@ -17,17 +17,17 @@ BACKENDS = [
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_keras(backend: str) -> None:
-    # Without `conftest`, whose strictness about JAX's types Keras itself does not pass.
+    # Without `conftest`, because Keras fails under its strict setting of JAX's types.
     command = [sys.executable, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider"]
     environment = {name: value for name, value in os.environ.items() if name[:4] != "JAX_"} | {
         "KERAS_BACKEND": backend,
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiled once, run once
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes longer than running
         "OMP_NUM_THREADS": "1",
     }
     run = subprocess.run(
-        [*command, str(CHECKS)],
-        cwd=CHECKS.parents[1],
+        [*command, *map(str, CHECKS)],
+        cwd=CHECKS[0].parents[1],
         env=environment,
         capture_output=True,
         text=True,
