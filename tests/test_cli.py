@@ -7,17 +7,20 @@ import os
 import resource
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cyclopts import App
 
 from blobs import TEST, TRAIN, Interrupt
-from deepdefense import DeepDefense, Recipe
 from deepdefense.app import cli
+from deepdefense.app.cli.options import with_options
+from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE, Panels, find_defaults
 from deepdefense.app.runs import load_weights
+from deepdefense.seam.settings import setting
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -319,15 +322,52 @@ def test_backends_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"numpy: available", "torch: available"} <= set(lines)
 
 
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("harden", "--help") == 0
+@pytest.mark.parametrize(
+    ("command", "panels"), [("harden", HARDEN), ("evaluate", EVALUATE), ("reproduce", REPRODUCE)]
+)
+def test_help_names_every_option(
+    capsys: pytest.CaptureFixture[str], command: str, panels: Panels
+) -> None:
+    assert run(command, "--help") == 0
     shown = capsys.readouterr().out
-    for option in fields(DeepDefense) + fields(Recipe):
-        name = option.name.replace("_", "-")
-        if name not in ("overshoot", "unfinished", "bounds", "momentum", "weight-decay", "decay"):
-            assert f"--{name}" in shown
-    for name in ("bounded", "data", "data-dir", "network", "weights", "backend", "out", "resume"):
-        assert f"--{name}" in shown
+    for name in (*find_defaults(panels), "out"):
+        assert f"--{name.replace('_', '-')}" in shown
+
+
+def test_help_tells_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("harden", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for text in (
+        "--epochs INT Passes over the training examples. [default: 5; digits: 90]",
+        "[default: fitted to the network's own rho; digits: 2.5]",
+        "[default: no limit]",
+        "gradient chord, candidates 2, steps 1",
+    ):
+        assert text in shown
+    assert "--momentum" not in shown  # for the library alone
+
+
+def test_a_declared_setting_becomes_an_option() -> None:
+    """The command receives the options that were given, and no defaults."""
+
+    @dataclass(frozen=True)
+    class Extra:
+        lr: float = setting(0.1, "learning rate")
+        layers: tuple[int, ...] = setting((1,), "layers")
+        dry: bool = setting(False, "only look")
+
+    received: list[dict[str, Any]] = []
+
+    @with_options({"Training": (Extra,)})
+    def command(*, out: Path = Path(), **options: Any) -> int:
+        received.append(options)
+        return 0
+
+    app = App(result_action="return_value")
+    app.default(command)
+    app(["--layers", "3", "4", "--dry"], exit_on_error=False)
+    app(["--out", "a"], exit_on_error=False)
+    assert received == [{"layers": (3, 4), "dry": True}, {}]
 
 
 def test_evaluates_and_gives_an_exit_code(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

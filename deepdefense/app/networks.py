@@ -36,17 +36,17 @@ def build(
     seed: int = 0,
     deviation: float = 1.0,
 ) -> Any:
-    """A network of the zoo as the chosen framework's own model.
+    """Build a network of the zoo as a native model of the framework chosen by `use_backend`.
 
-    A `torch.nn.Sequential`, a `keras.Model`, or in JAX a pytree of weights that is called on a
-    batch: `jax.grad` and `jax.jit` take it as an argument.
+    The model is a `torch.nn.Sequential`, a `keras.Model`, or in JAX a callable pytree of weights,
+    which `jax.grad` and `jax.jit` take as an argument.
 
     Args:
-        network: a description, say ``zoo.lenet((1, 28, 28), 10)``.
-        weights: a file of safetensors that any framework wrote, or arrays by name, in PyTorch's
-            names and layout; the model takes their dtype. None: initial ones, in float32. Batch
-            norm's ``num_batches_tracked``, which only PyTorch has, may be there or not.
-        seed: of the initial weights.
+        network: a description, such as ``zoo.lenet((1, 28, 28), 10)``.
+        weights: a safetensors file that any framework wrote, or arrays by name, in PyTorch's names
+            and layout; the model takes their dtype. None: initial weights, in float32. Batch norm's
+            ``num_batches_tracked``, which only PyTorch has, may be missing.
+        seed: the seed of the initial weights.
         deviation: the standard deviation of the inputs, for the initial weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Data sets by name, file or folder: read, decoded, checked, split and centred."""
+"""Load data sets by name, file or folder: read, decode, check, split and centre."""
 
 from deepdefense.app.data.load import load_data
 

@@ -1,1 +1,1 @@
-"""The jobs behind `dd.harden`, `dd.evaluate` and the three commands."""
+"""`dd.harden`, `dd.evaluate`, and the jobs of the commands."""

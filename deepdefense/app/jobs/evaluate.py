@@ -46,31 +46,33 @@ def evaluate(
     out: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Accuracy, rho, and the smallest perturbations that several attacks find, with checks.
+    """Measure accuracy, rho, and the smallest perturbations that several attacks find; check them.
 
-    The distance of an example is the length of the smallest perturbation found by any attack, each
-    verified on the example alone: 0 where the network is wrong of itself, and beyond all that was
-    tried where every attack failed. Accuracy under attack within eps is the share of examples whose
-    distance is larger. Checks look for what would make these figures wrong; while a severe one
-    fails, the headline is withheld.
+    The distance of an example is the length of the smallest perturbation that any attack finds;
+    each is verified on the example alone. The distance is 0 if the example is misclassified without
+    a perturbation, and infinite if every attack fails. Accuracy under attack within eps is the
+    share of examples whose distance is larger than eps. Checks look for faults that would make
+    these figures wrong. While a severe check fails, the headline is withheld.
 
     Args:
-        model: a batch [b ...] -> logits [b k].
-        x: examples [n ...], of the model's framework, or NumPy's for a native model.
+        model: maps a batch [b ...] to logits [b k].
+        x: examples [n ...] of the model's framework, or of NumPy for a native model.
         y: labels [n].
-        preset: "quick", "standard" or "thorough": which attacks, with how many steps; `suite`.
-        p: the norm of the attacker, 2 or inf; with inf, rho_inf is given besides rho_2.
-        eps: sizes to give accuracy under attack at, the first in the headline; None: the median
-            distance of the examples that are right.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        preset: "quick", "standard" or "thorough": which attacks, and with how many steps.
+        p: the norm of the attacker, 2 or inf. With inf, the report has rho_inf besides rho_2.
+        eps: the radii of accuracy under attack; the first is in the headline. None: the median
+            distance of the correctly classified examples.
+        bounds: (low, high), the range of perturbed examples: numbers, or arrays of an example's
+            shape.
         reference: the undefended network, to compare with on the same examples.
-        seed: of everything random; what is drawn for an example depends on it and on its values.
-        steps: of the DeepFool of rho.
-        overshoot: of the DeepFool of rho.
-        candidates: of the DeepFool of rho.
-        batch_size: how many examples are attacked at a time; it changes no figure.
-        out: a new folder for report.json and report.html; one that was interrupted is gone on with.
-        watcher: hears of the progress.
+        seed: of everything random. Random numbers for an example depend on the seed and its values.
+        steps: the largest number of iterations of the DeepFool that measures rho.
+        overshoot: the overshoot of that DeepFool.
+        candidates: the number of classes that it considers.
+        batch_size: the number of examples attacked at a time. It changes no figure.
+        out: a new folder for report.json and report.html, or that of an interrupted evaluation,
+            which is then continued.
+        watcher: receives the progress.
 
     Returns:
         `Report`: `accuracy`, `rho_2`, `headline`, `distance`, `curve`, `attacks`, `checks`, ...

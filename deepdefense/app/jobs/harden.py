@@ -48,27 +48,28 @@ def harden(
     resume: bool = False,
     watcher: Watcher | None = None,
 ) -> tuple[Any, HardeningReport]:
-    """Fine-tune a trained classifier to be robust; a hardened copy, and a report on both.
+    """Fine-tune a trained classifier to be robust; return a hardened copy, and a report on both.
+
+    An epoch is rejected if its loss or gradient is not finite, or if it costs more accuracy than
+    the guard allows. Training then goes back to the last good epoch and tries again at half the
+    learning rate (`report.notes`). If that does not help, training ends at the last good epoch, and
+    `report.stopped` says why.
 
     Args:
-        model: a native model of a framework (say `torch.nn.Module`), trained; it is left as it is.
-        train: examples [n ...] and labels [n] to fine-tune on, NumPy's or the framework's.
-        test: examples and labels held out, for the report alone: nothing is chosen by them.
-        defense: what to train against: a `DeepDefense`, or one of `deepdefense.baselines`. Unless
-            given, `calibrate` fits the penalty to the network.
-        recipe: how to train; `Recipe()`, the paper's, unless given.
-        guard: how far accuracy may fall, and when to end; `Guard()` unless given.
-        out: a new folder for report.json, report.html and hardened.safetensors (needs the extra
-            ``deepdefense[cli]``). A run that is interrupted keeps its last complete epoch there.
-        resume: go on with the run in `out`, to the result it would have had.
-        watcher: hears of the progress.
-
-    An epoch whose loss or gradient is not finite, or that costs more accuracy than the guard
-    allows, is taken back and tried again at half the learning rate (`report.notes`). Where that
-    does not help, training ends at the last good epoch; `report.stopped` then says why.
+        model: a trained model of a framework, such as a `torch.nn.Module`. It is not changed.
+        train: examples [n ...] and labels [n] to fine-tune on, of NumPy or the framework.
+        test: held-out examples and labels. They are for the report; nothing is chosen by them.
+        defense: the objective of training: a `DeepDefense`, or one of `deepdefense.baselines`.
+            None: a `DeepDefense` that `calibrate` fits to the network.
+        recipe: how to train. None: `Recipe()`, the paper's.
+        guard: the limits that reject an epoch or end training. None: `Guard()`.
+        out: a new folder for report.json, report.html and hardened.safetensors; this needs the
+            extra ``deepdefense[cli]``. An interrupted run keeps its last complete epoch there.
+        resume: continue the interrupted run in `out`. The result is that of an uninterrupted run.
+        watcher: receives the progress.
 
     Raises:
-        InputError: the data or settings cannot be used, or `out` is taken.
+        InputError: the data or settings cannot be used, or `out` is not empty.
     """
     (x_train, y_train), (x_test, y_test) = check_pair("train", train), check_pair("test", test)
     check_kind("defense", defense, Objective)
