@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from deepdefense.app.runs import load_weights
+from deepdefense.app.runs import WeightArrays, load_weights
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.seam.choosing import available_backends, current_backend
@@ -26,12 +25,10 @@ __all__ = [
     "make_network",
 ]
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-
 
 def build(
     network: Network,
-    weights: str | Path | Arrays | None = None,
+    weights: str | Path | WeightArrays | None = None,
     *,
     seed: int = 0,
     deviation: float = 1.0,
@@ -69,7 +66,9 @@ def build(
     return training_backend(backend.name).build(network, weights)
 
 
-def check_weights(weights: Arrays, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+def check_weights(
+    weights: WeightArrays, shapes: Mapping[str, tuple[int, ...]], source: str
+) -> None:
     """Raise `InputError`, naming what differs, unless weights have a network's names and shapes.
 
     Batch norm's counters may be there or not: only PyTorch keeps them.

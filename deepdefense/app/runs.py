@@ -23,6 +23,7 @@ __all__ = [
     "REFERENCE",
     "REPORT",
     "RunFolder",
+    "WeightArrays",
     "find_latest",
     "find_unfinished",
     "load_weights",
@@ -38,7 +39,7 @@ CHECKPOINT, ATTACK_SUFFIX = "checkpoint.safetensors", ".part.safetensors"
 REFERENCE, HARDENED = "reference.safetensors", "hardened.safetensors"
 
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+WeightArrays = Mapping[str, npt.NDArray[Any]]
 
 
 def _import_safetensors() -> Any:
@@ -59,7 +60,7 @@ class RunCheckpoint:
         """Return what was saved last, or None."""
         return self.run.load(CHECKPOINT)
 
-    def save(self, arrays: Arrays, about: Mapping[str, Any]) -> None:
+    def save(self, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
         """Replace what was saved."""
         self.run.save(CHECKPOINT, arrays, about)
 
@@ -75,7 +76,7 @@ class AttackStorage:
         saved = self.run.load(f"{name}{ATTACK_SUFFIX}")
         return None if saved is None else saved[0]
 
-    def save(self, name: str, arrays: Arrays, attack: str) -> None:
+    def save(self, name: str, arrays: WeightArrays, attack: str) -> None:
         """Save arrays under that name, and the attack that they come from."""
         self.run.save(f"{name}{ATTACK_SUFFIX}", arrays, {"attack": attack})
 
@@ -205,7 +206,7 @@ class RunFolder:
         text = json.dumps(content, indent=indent, allow_nan=False)
         self.write(f"{name}.json", f"{text}\n")
 
-    def save(self, name: str, arrays: Arrays, about: Mapping[str, Any]) -> None:
+    def save(self, name: str, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
         """Write arrays, and facts about them, as one safetensors file."""
         contiguous = {key: np.array(value, order="C") for key, value in arrays.items()}
         metadata = {"deepdefense": json.dumps(about)}

@@ -34,7 +34,8 @@ __all__ = [
     "whole_number",
 ]
 
-T = TypeVar("T")
+ClassT = TypeVar("ClassT")
+ValueT = TypeVar("ValueT")
 
 
 # Takes a setting's name and value. Returns the value to store, or raises `InputError`.
@@ -53,13 +54,13 @@ class Setting(NamedTuple):
 
 
 def setting(
-    default: T,
+    default: ValueT,
     help: str,
     check: SettingCheck | None = None,
     *,
     unset: str | None = None,
     option: bool = True,
-) -> T:
+) -> ValueT:
     """Declare a field of a settings class.
 
     The class's documentation, the options of the command line, and the tables of settings on pages
@@ -94,7 +95,7 @@ def setting(
     metadata = {"help": help, "check": check, "unset": unset, "option": option}
     # `dataclass` replaces the field by its default; type checkers see the type of the default.
     declared: Any = field(default=default, metadata=metadata)
-    value: T = declared
+    value: ValueT = declared
     return value
 
 
@@ -138,7 +139,7 @@ def help_texts(*kinds: type) -> dict[str, str]:
     }
 
 
-def document_settings(kind: type[T]) -> type[T]:
+def document_settings(kind: type[ClassT]) -> type[ClassT]:
     """Add an "Args:" section, made from the declared settings, to the docstring of a dataclass."""
     lines = []
     for declared in fields(kind):  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from typing import Any
 from deepdefense.app.jobs.opening import Job, open_job
 from deepdefense.app.jobs.settings import FITTED, HARDEN, choose_fields
 from deepdefense.app.runs import REFERENCE, RunFolder
-from deepdefense.app.training import harden_in_folder, train_reference
+from deepdefense.app.training_runs import harden_in_folder, train_reference
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective

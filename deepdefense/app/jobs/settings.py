@@ -38,7 +38,7 @@ __all__ = [
     "format_default",
 ]
 
-T = TypeVar("T")
+SettingsT = TypeVar("SettingsT")
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def format_default(declared: Setting) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def choose_fields(kind: type[T], settings: Mapping[str, Any]) -> T:
+def choose_fields(kind: type[SettingsT], settings: Mapping[str, Any]) -> SettingsT:
     """Make a settings class from those of the `settings` that are its fields."""
     names = [declared.name for declared in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: settings[name] for name in names if name in settings})

@@ -15,7 +15,7 @@ from deepdefense.app.runs import HARDENED, REPORT, RunFolder, load_weights
 from deepdefense.app.study.experiments import Experiment
 from deepdefense.app.study.methods import METHODS, NEAREST_POINT, Scale
 from deepdefense.app.study.run_report import RunReport, read_report
-from deepdefense.app.training import harden_in_folder, train_reference
+from deepdefense.app.training_runs import harden_in_folder, train_reference
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
