@@ -1,4 +1,4 @@
-"""The page of an evaluation: what it says, when it says nothing, and that it stands alone."""
+"""The evaluation's page: verdict, contents, withheld figures; it needs no other file."""
 
 from __future__ import annotations
 
@@ -268,14 +268,14 @@ def test_verdict_is_honest(content: Report, headline: str, tone: str) -> None:
     assert verdict.tone == tone
 
 
-def test_fall_of_accuracy_is_said_first() -> None:
+def test_large_fall_of_accuracy_is_the_headline() -> None:
     verdict = judge_evaluation(accuracies(0.99, 0.93))
     assert verdict.headline == "Accuracy fell by 6.0 points"
     assert verdict.tone == "bad"
     assert "fooled within 1.58" in verdict.sentence
 
 
-def test_withheld_figures_are_nowhere_and_the_reason_is_first() -> None:
+def test_withheld_figures_are_not_shown_and_the_reason_comes_first() -> None:
     content = withheld(distance_median=1.2345, robust_accuracy=0.4321)
     html = page(content)
     verdict = html[: html.index("</header>")]
@@ -289,7 +289,7 @@ def test_withheld_figures_are_nowhere_and_the_reason_is_first() -> None:
     assert "reached by" not in html
 
 
-def test_checks_begin_with_what_fails() -> None:
+def test_failing_checks_come_first() -> None:
     html = page(evaluation(HARD, checks=WARNED))
     marks = [html.index(text) for text in ("<b>Fails:", "<b>Warns:", "<b>Passes:")]
     assert marks == sorted(marks)
@@ -298,7 +298,7 @@ def test_checks_begin_with_what_fails() -> None:
 
 
 def test_comparison_is_shown_where_there_is_a_reference() -> None:
-    # As between the figures beside it: 0.1 less, where what they round differs by 0.06.
+    # The change is that of the printed figures: 0.1 points, though accuracy differs by 0.06.
     html = page(accuracies(0.98809, 0.98749))
     for text in (
         "98.7",
@@ -326,7 +326,7 @@ def test_robust_accuracy_of_the_reference_is_at_the_same_eps() -> None:
 
 @pytest.mark.parametrize("distances", [HARD, NO_ATTACK_WORKED, ALL_WRONG])
 @pytest.mark.parametrize("before", [None, PLAIN, NO_ATTACK_WORKED, ALL_WRONG])
-def test_examples_without_a_distance_are_told_in_words(
+def test_examples_without_a_distance_are_counted_in_words(
     distances: Array, before: Array | None
 ) -> None:
     html = page(evaluation(distances, before))
@@ -345,7 +345,7 @@ def test_classes_are_mapped_while_there_are_few(classes: int, mapped: bool) -> N
     assert rows == (classes if mapped else 15)
 
 
-def test_numbers_that_do_not_exist_are_left_out() -> None:
+def test_missing_numbers_are_shown_as_missing() -> None:
     nothing = evaluation(HARD, PLAIN)
     nan = float("nan")
     attacks = (replace(attack("apgd", "within eps", nan), success=None, median=None),)

@@ -1,4 +1,4 @@
-"""The report page: what it says, and that it stands alone."""
+"""The hardening's page: its verdict and contents, and that it needs no other file."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_gallery_is_shown_with_its_classes(channels: int) -> None:
     assert html.count("<img") == html.count("alt=")
 
 
-def test_curve_begins_with_its_own_sample() -> None:
+def test_curve_begins_with_rho_of_its_sample() -> None:
     html = page(report(sample=CurveSample(500, 0.123)))
     assert "0.123" in html
     assert "500 of the held-out examples" in html

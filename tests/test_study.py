@@ -1,4 +1,4 @@
-"""`deepdefense reproduce`: what it trains once, what it writes, and what it refuses."""
+"""`deepdefense reproduce`: it trains each network once, writes tables, rejects bad studies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHODS = ("plain", "deepdefense")
 
 
 def run(table: str, out: Path, *options: str) -> int:
-    """The exit code."""
+    """Run the command on the digits; return its exit code."""
     with pytest.raises(SystemExit) as left:
         cli.main(["reproduce", table, "--quick", "--examples", "20", "--out", str(out), *options])
     return int(left.value.code or 0)
@@ -34,7 +34,7 @@ def run(table: str, out: Path, *options: str) -> int:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two seeds, its first table made."""
+    """The folder of a study of two seeds, which has its first table."""
     out = tmp_path_factory.mktemp("study")
     assert run("table1", out, "--methods", *METHODS, "--seeds", "0", "1") == 0
     return out
@@ -45,19 +45,19 @@ def content(study: Path, table: str) -> dict[str, Any]:
 
 
 def test_table1_has_a_row_for_each_method_and_seed(study: Path) -> None:
-    found = content(study, "table1")
-    assert found["command"] == (
+    report = content(study, "table1")
+    assert report["command"] == (
         "deepdefense reproduce table1 --quick --methods plain deepdefense --seeds 0 1 --examples 20"
     )
-    assert "torch" in found["environment"]
-    rows = found["rows"]
+    assert "torch" in report["environment"]
+    rows = report["rows"]
     assert [(row["method"], row["seed"]) for row in rows] == [
         (method, seed) for seed in (0, 1) for method in ("reference", *METHODS)
     ]
     for row in rows:
         assert {"network", "data", "accuracy", "rho_2", "median_l2", "growth"} <= set(row)
         assert 0.9 < row["accuracy"] <= 1
-        # The named network stands eps_ref half of the time, all stand a fifth of it more often.
+        # A longer step fools more examples.
         assert row["fgs_0.2"] >= row["fgs_0.5"] >= row["fgs_1"]
         assert set(row["fgs_at"]["reference at 50%"]) == {"0.2", "0.5", "1", "eps"}
     reference, plain, defended = rows[:3]
@@ -65,9 +65,9 @@ def test_table1_has_a_row_for_each_method_and_seed(study: Path) -> None:
     assert defended["fgs_1"] == pytest.approx(0.5, abs=0.051)
     assert defended["rho_2"] > 1.1 * plain["rho_2"]
     assert defended["growth"] > 1.05
-    report = json.loads((study / "digits-mlp" / "deepdefense-0" / "report.json").read_text())
-    assert report["after"]["rho_2"] == defended["rho_2"]
-    curve = found["curves"]["digits-mlp"]["fgs"]["deepdefense"]
+    hardening = json.loads((study / "digits-mlp" / "deepdefense-0" / "report.json").read_text())
+    assert hardening["after"]["rho_2"] == defended["rho_2"]
+    curve = report["curves"]["digits-mlp"]["fgs"]["deepdefense"]
     assert curve["accuracy"][0] >= curve["accuracy"][-1]
     np.testing.assert_allclose(curve["eps"][-1], 2 * defended["eps_ref"])
 
@@ -114,7 +114,7 @@ def test_other_tables_train_nothing_again(study: Path) -> None:
 
 
 def test_methods_stand_side_by_side() -> None:
-    """A line for each epoch; what a method has no figure for stays blank."""
+    """There is a line for each epoch; a method that lacks an epoch has a blank cell."""
     rows = [
         {"label": label, "seed": seed, "epoch": epoch, "accuracy": accuracy, "rho_2": 0.125}
         for label, seed, epoch, accuracy in (
@@ -160,14 +160,14 @@ def test_penalty_acts_on_one_layer(study: Path) -> None:
 def test_shortened_schedule(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fewer examples, in the JSON and its command; never in a folder made with more."""
+    """The JSON and its command name the numbers of examples; fewer need another folder."""
     options = ("--methods", "plain", "--epochs", "1", "--test-examples", "40")
     options += ("--train-examples", "300")
     assert run("epochs", tmp_path, *options) == 0
-    found = content(tmp_path, "epochs")
-    assert found["data"]["digits-mlp"]["train"] == 300
-    assert found["data"]["digits-mlp"]["test"] == 40
-    assert "--train-examples 300 --test-examples 40" in found["command"]
+    report = content(tmp_path, "epochs")
+    assert report["data"]["digits-mlp"]["train"] == 300
+    assert report["data"]["digits-mlp"]["test"] == 40
+    assert "--train-examples 300 --test-examples 40" in report["command"]
     assert run("epochs", study, *options) != 0
     assert "made with other settings" in capsys.readouterr().err
     assert run("epochs", tmp_path, *options[:-1], "5") != 0
@@ -177,7 +177,7 @@ def test_shortened_schedule(
 def test_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It has no --resume to name: what is done is in the folder."""
+    """The message names no --resume: the same command continues from the folder."""
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -187,7 +187,7 @@ def test_interrupted(
     assert "the same command" in capsys.readouterr().err
 
 
-def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_studies_are_rejected(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options, message in (
         (("--methods", "magic"), "method must be one of plain, parseval"),
         (("--subjects", "mnist"), "subject must be one of digits-mlp"),
@@ -200,13 +200,13 @@ def test_unfit_studies_are_told(study: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_scale_of_a_network_that_is_mostly_wrong(tmp_path: Path) -> None:
-    """Its step takes away half of what it gets right: it never was right on half of all."""
+    """If accuracy is below 50 % before the FGS step, the step halves it."""
     backend, data = training_backend("torch"), load_data("digits")
     bench = Bench(EXPERIMENTS["digits-mlp"], backend, data, tmp_path, Watcher())
     untrained = bench.build_network(0)
     rows = np.random.default_rng(3).permutation(len(data.x_train))[:1000]
     x, y = data.x_train[rows], data.y_train[rows]
-    found = bench.measure_scale(untrained)
-    clean, stepped = fgs_accuracy(untrained, x, y, [0.0, found.fgs])
+    scale = bench.measure_scale(untrained)
+    clean, stepped = fgs_accuracy(untrained, x, y, [0.0, scale.fgs])
     assert 0 < clean < 0.5
     assert stepped == pytest.approx(clean / 2, abs=0.02)

@@ -136,7 +136,7 @@ def encode_image(image: NumpyArray) -> str:
 def encode_perturbation(delta: NumpyArray, factor: float) -> str:
     """Return a data URI of a perturbation [h w c] times a factor.
 
-    With one channel, red is positive, blue negative and white 0; with three, 0 is mid-gray.
+    With one channel, red is positive, blue negative and white 0; with three, 0 is mid-grey.
     """
     shown = np.clip(0.5 + factor * np.nan_to_num(delta), 0, 1)
     if shown.shape[-1] == 1:

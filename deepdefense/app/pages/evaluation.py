@@ -189,7 +189,7 @@ def _show_weakest(gallery: WeakestExamples) -> list[dict[str, Any]]:
                 "distance": float(gallery.distances[i]),
                 "attack": gallery.attacks[i],
                 "row": gallery.rows[i],
-                "gray": image.shape[-1] == 1,
+                "grey": image.shape[-1] == 1,
                 "crisp": is_small(image),
             }
         )

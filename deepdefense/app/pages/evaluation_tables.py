@@ -66,14 +66,14 @@ class TableLine(NamedTuple):
 
 
 class ClassLine(NamedTuple):
-    """A class: `entries` of its row of the map, or its most frequent `neighbor` in the table."""
+    """A class: `entries` of its row of the map, or its most frequent `neighbour` in the table."""
 
     name: str
     total: int  # examples counted
     median: float | None  # distance
     entries: tuple[tuple[int, float], ...] = ()  # examples, and their shade in percent
-    neighbor: str = MISSING
-    share: float | None = None  # of the neighbor
+    neighbour: str = MISSING
+    share: float | None = None  # of the neighbour
 
 
 class _LineMaker:
@@ -253,7 +253,7 @@ def tabulate_classes(weakness: Weakness, names: Sequence[str]) -> list[ClassLine
             names[i],
             int(totals[i]),
             median,
-            neighbor=names[int(counts[i].argmax())] if totals[i] else MISSING,
+            neighbour=names[int(counts[i].argmax())] if totals[i] else MISSING,
             share=float(shares[i].max()) if totals[i] else None,
         )
         for median, i in ranking[:MOST_LISTED_CLASSES]

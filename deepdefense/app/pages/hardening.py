@@ -160,7 +160,7 @@ def _show_gallery(gallery: Gallery) -> list[dict[str, Any]]:
                 "image": encode_image(image),
                 "label": gallery.labels[i],
                 "amplification": format_number(factor, 2),
-                "gray": image.shape[-1] == 1,
+                "grey": image.shape[-1] == 1,
                 "crisp": is_small(image),
                 "sides": sides,
             }

@@ -26,6 +26,7 @@ __all__ = [
     "measure_attacks",
     "measure_distances",
     "measure_fgs",
+    "take_first_examples",
 ]
 
 FGS_CURVE_POINTS = 21
@@ -100,15 +101,15 @@ def measure_attacks(
     x, y = take_first_examples(data, examples, backend, model)
     bounds = data.pixel_bounds()
 
-    def line(name: str, norm: str, attack: Callable[..., Any], **options: Any) -> Numbers:
+    def measure(name: str, norm: str, attack: Callable[..., Any], **options: Any) -> Numbers:
         with backend.precise():
             result = attack(model, x, y, bounds=bounds, **options)
         order = {"l2": 2.0, "linf": np.inf}[norm]
         success = backend.to_numpy(result.success)
         delta = backend.to_numpy(result.delta).reshape(len(success), -1)
-        size = np.where(success, np.linalg.norm(delta, order, axis=1), np.inf)
+        distances = np.where(success, np.linalg.norm(delta, order, axis=1), np.inf)
         radius = options.get("eps")
-        median = float(np.sort(size)[(len(size) - 1) // 2])
+        median = float(np.sort(distances)[(len(distances) - 1) // 2])
         return {
             "attack": name,
             "norm": norm,
@@ -120,20 +121,20 @@ def measure_attacks(
 
     def compute() -> Numbers:
         lines = [
-            line("DeepFool", "l2", attacks.deepfool),
-            line("SuperDeepFool", "l2", attacks.superdeepfool),
-            line("DDN", "l2", attacks.ddn, steps=100),
-            line("FMN", "l2", attacks.fmn, steps=100),
-            line("C&W", "l2", attacks.cw, steps=100),
-            line("FMN", "linf", attacks.fmn, steps=100, p=np.inf),
+            measure("DeepFool", "l2", attacks.deepfool),
+            measure("SuperDeepFool", "l2", attacks.superdeepfool),
+            measure("DDN", "l2", attacks.ddn, steps=100),
+            measure("FMN", "l2", attacks.fmn, steps=100),
+            measure("C&W", "l2", attacks.cw, steps=100),
+            measure("FMN", "linf", attacks.fmn, steps=100, p=np.inf),
         ]
         for norm, p in (("l2", 2.0), ("linf", np.inf)):
             within: dict[str, Any] = {"eps": eps[norm], "p": p}
             lines += [
-                line("PGD", norm, attacks.pgd, **within),
-                line("APGD", norm, attacks.apgd, **within),
-                line("APGD, targeted", norm, attacks.apgd, loss="targeted-dlr", **within),
-                line("Square", norm, attacks.square, steps=500, **within),
+                measure("PGD", norm, attacks.pgd, **within),
+                measure("APGD", norm, attacks.apgd, **within),
+                measure("APGD, targeted", norm, attacks.apgd, loss="targeted-dlr", **within),
+                measure("Square", norm, attacks.square, steps=500, **within),
             ]
         return {"examples": len(x), "lines": lines}
 
