@@ -27,7 +27,7 @@ __all__ = ["DeepFoolLaws", "DeepFoolTests", "SinglePrecisionTests"]
 
 def find_expected_walk(
     case: Case, x: np.ndarray, y: int | None = None, **options: Any
-) -> oracle.Walk:
+) -> oracle.SearchResult:
     """Return the oracle's search from x, and discard the drawn case if that is ill-conditioned.
 
     A search that moves far away is chaotic: where activations are saturated, slopes consist of

@@ -86,13 +86,13 @@ def _trace_search(
     keywords: Any = {"p": case.p, "steps": defense.steps}
     if defense.gradient == "chord":
         keywords["bounds"] = defense.bounds
-        landing = oracle.approach(network, x, y, candidates=case.candidates, **keywords)
+        landing = oracle.approach_boundary(network, x, y, candidates=case.candidates, **keywords)
         return landing.path, landing.shift
     keywords["overshoot"] = defense.overshoot
     walk = (
         oracle.deepfool(network, x, y, candidates=case.candidates, **keywords)
         if int(network(x[None]).argmax()) == y
-        else oracle.reach(network, x, y, **keywords)
+        else oracle.reach_label(network, x, y, **keywords)
     )
     return (walk.path, walk.success), walk.shift
 

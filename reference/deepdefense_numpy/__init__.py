@@ -1,4 +1,4 @@
-"""The NumPy reference: the seam by finite differences, and an independent textbook oracle."""
+"""The NumPy backend by finite differences, and an independent textbook oracle."""
 
 from deepdefense_numpy.adapter import BACKEND
 

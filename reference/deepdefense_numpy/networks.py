@@ -17,7 +17,7 @@ DIFFERENCE = float(np.finfo(np.float64).eps) ** (1.0 / 3.0)
 
 
 def activate(z: Array, activation: Activation) -> Array:
-    """The activation a = h(z), entry by entry."""
+    """Apply the activation h to each entry of z."""
     if activation == "tanh":
         return np.tanh(z)
     if activation == "relu":
@@ -30,7 +30,7 @@ def activate(z: Array, activation: Activation) -> Array:
 
 
 def slope(z: Array, activation: Activation) -> Array:
-    """The derivative h'(z), entry by entry; relu has slope 0 at 0."""
+    """Return h'(z) for each entry of z; the slope of relu at 0 is 0."""
     if activation == "tanh":
         return 1.0 - np.tanh(z) ** 2
     if activation == "relu":
@@ -46,8 +46,8 @@ def slope(z: Array, activation: Activation) -> Array:
 class TinyNetwork:
     """f(x) = W_L h(... h(W_1 x + b_1) ...) + b_L, for an input x of any shape, flattened.
 
-    W_i has shape [out, in] and b_i [out]; nothing is applied after the last layer, so that one
-    layer alone is a linear model.
+    W_i has shape [out, in] and b_i [out]. The last layer has no activation, so a network of one
+    layer is linear.
     """
 
     weights: tuple[Array, ...]
@@ -58,7 +58,7 @@ class TinyNetwork:
     def draw(
         cls, rng: np.random.Generator, sizes: Sequence[int], activation: Activation
     ) -> TinyNetwork:
-        """Random W_i ~ N(0, gain / in) and b_i ~ N(0, 0.1^2), for the layer sizes [in, ..., k].
+        """Draw W_i ~ N(0, gain / in) and b_i ~ N(0, 0.1^2), for the layer sizes [in, ..., k].
 
         The gain is 2 for relu (He et al., 2015) and 1 otherwise (LeCun et al., 1998).
         """
@@ -71,16 +71,16 @@ class TinyNetwork:
         return cls(tuple(weights), tuple(biases), activation)
 
     def __call__(self, batch: Array) -> Array:
-        """The logits [b k] of a batch [b ...], one example after another."""
+        """Return the logits [b k] of a batch [b ...], one example after another."""
         rows = [self.logits(x) for x in batch]
         return np.array(rows, dtype=np.float64).reshape(len(rows), self.biases[-1].size)
 
     def logits(self, x: Array) -> Array:
-        """The logits f(x) [k] of one example."""
+        """Return the logits f(x) [k] of one example."""
         return self._preactivations(x)[-1]
 
     def class_gradients(self, x: Array) -> Array:
-        """The gradients grad_x f_j(x), stacked over the classes j: [k, *x.shape].
+        """Return the gradients grad_x f_j(x), stacked over the classes j: [k, *x.shape].
 
         Chain rule, from the last layer: J_L = W_L and J_i = J_{i+1} diag(h'(z_i)) W_i.
         """
@@ -91,7 +91,7 @@ class TinyNetwork:
         return jacobian.reshape(-1, *np.shape(x)).copy()
 
     def parameters(self) -> Array:
-        """All parameters as one vector: W_1 by rows, b_1, W_2, b_2, ..."""
+        """Return all parameters as one vector: W_1 by rows, b_1, W_2, b_2, ..."""
         parts: list[Array] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
             parts.append(weight.ravel())
@@ -99,7 +99,7 @@ class TinyNetwork:
         return np.concatenate(parts).astype(np.float64)
 
     def with_parameters(self, vector: Array) -> TinyNetwork:
-        """The same network with the parameters in `vector`, ordered as in `parameters`."""
+        """Return the network with the parameters in `vector`, in the order of `parameters`."""
         expected = sum(w.size + b.size for w, b in zip(self.weights, self.biases, strict=True))
         if vector.shape != (expected,):
             raise ValueError(f"expected {expected} parameters, got shape {vector.shape}")
@@ -114,7 +114,7 @@ class TinyNetwork:
         return TinyNetwork(tuple(weights), tuple(biases), self.activation)
 
     def with_logits(self, scale: float, shift: float) -> TinyNetwork:
-        """The same network, its logits shifted by one number and then scaled."""
+        """Return the network with its logits first shifted and then scaled."""
         return TinyNetwork(
             (*self.weights[:-1], scale * self.weights[-1]),
             (*self.biases[:-1], scale * (self.biases[-1] + shift)),
@@ -122,7 +122,7 @@ class TinyNetwork:
         )
 
     def _preactivations(self, x: Array) -> list[Array]:
-        """z_1 = W_1 x + b_1 and z_i = W_i h(z_{i-1}) + b_i; the last are the logits."""
+        """Return z_1 = W_1 x + b_1 and z_i = W_i h(z_{i-1}) + b_i; the last are the logits."""
         a = np.asarray(x, dtype=np.float64).reshape(-1)
         z: list[Array] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -132,7 +132,7 @@ class TinyNetwork:
 
 
 def central_differences(network: TinyNetwork, value: Callable[[TinyNetwork], float]) -> Array:
-    """(v(W + h e_i) - v(W - h e_i)) / 2h over i, with h = epsilon^(1/3) max(1, |W_i|)."""
+    """Return (v(W + h e_i) - v(W - h e_i)) / 2h over i, with h = epsilon^(1/3) max(1, |W_i|)."""
     start = network.parameters()
     gradient = np.zeros_like(start)
     for i in range(start.size):

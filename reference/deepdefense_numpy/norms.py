@@ -1,4 +1,4 @@
-"""The geometry of p-norms: the distance to a hyperplane and the shortest way there."""
+"""The geometry of p-norms: the distance to a hyperplane, and the direction of the nearest point."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepdefense_numpy.networks import Array
 
 
 def norm(v: Array, p: float) -> float:
-    """||v||_p = (sum_i |v_i|^p)^(1/p) of the flattened v, scaled by its largest entry."""
+    """Return ||v||_p = (sum_i |v_i|^p)^(1/p) of the flattened v, scaled by its largest entry."""
     sizes = [abs(float(t)) for t in v.flat]
     if any(math.isnan(t) for t in sizes):
         return math.nan
@@ -22,7 +22,7 @@ def norm(v: Array, p: float) -> float:
 
 
 def dual(p: float) -> float:
-    """The dual exponent q = p / (p - 1), so that 1/p + 1/q = 1."""
+    """Return the dual exponent q = p / (p - 1), so that 1/p + 1/q = 1."""
     if not p >= 1.0:
         raise ValueError(f"p must be at least 1, got {p}")
     if p == 1.0:
@@ -33,9 +33,9 @@ def dual(p: float) -> float:
 
 
 def steepest(w: Array, p: float) -> Array:
-    """The direction u with ||u||_p = 1 and <w, u> = ||w||_q: (|w| / ||w||_q)^(q-1) sign(w).
+    """Return u with ||u||_p = 1 and <w, u> = ||w||_q: (|w| / ||w||_q)^(q-1) sign(w).
 
-    For p = 1 it is one coordinate, that of the largest |w| (first on ties).
+    For p = 1 it has one nonzero coordinate, that of the largest |w| (the first among equals).
     """
     q = dual(p)
     length = norm(w, q)
@@ -50,7 +50,7 @@ def steepest(w: Array, p: float) -> Array:
 
 
 def distance(g: float, w: Array, p: float) -> float:
-    """|g| / ||w||_q, the p-distance to the boundary of g + <w, r>; infinite where w = 0."""
+    """Return |g| / ||w||_q, the p-distance to the hyperplane g + <w, r> = 0; infinite if w = 0."""
     length = norm(w, dual(p))
     if length == 0.0 or not math.isfinite(length):
         return math.inf

@@ -1,0 +1,155 @@
+"""The search for the nearest decision boundary, one example at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from deepdefense_numpy.networks import Array, TinyNetwork
+from deepdefense_numpy.norms import distance, norm, steepest
+
+__all__ = [
+    "MIN_STEP",
+    "SearchResult",
+    "argmax",
+    "deepfool",
+    "is_blocked",
+    "is_finite",
+    "reach_label",
+]
+
+MIN_STEP = 16.0 * float(np.finfo(np.float64).eps)  # relative to ||x||_p
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The end of a search: `shift` = sum_i r_i, `delta` = (1 + overshoot) shift (see `deepfool`).
+
+    `path` holds the pair of base and target class of every step.
+    """
+
+    delta: Array
+    shift: Array
+    success: bool
+    steps: int
+    path: tuple[tuple[int, int], ...]
+
+
+def is_finite(v: Array) -> bool:
+    """Return whether every entry of v is finite."""
+    return all(math.isfinite(float(t)) for t in v.flat)
+
+
+def argmax(scores: Array) -> int:
+    """Return the class with the highest score, the first among equals."""
+    best = 0
+    for j in range(1, len(scores)):
+        if scores[j] > scores[best]:
+            best = j
+    return best
+
+
+def is_blocked(point: Array, w: Array, bounds: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """Return, for each coordinate, whether the point is at a bound and w points out of bounds."""
+    return (point <= bounds[0]) & (w < 0) | (point >= bounds[1]) & (w > 0)
+
+
+def deepfool(
+    network: TinyNetwork,
+    x: Array,
+    y: int | None = None,
+    *,
+    p: float = 2.0,
+    steps: int = 50,
+    overshoot: float = 0.02,
+    candidates: int = 10,
+    bounds: tuple[float, float] | None = None,
+) -> SearchResult:
+    """Run DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016) on one example x of any shape.
+
+    r_i = |g_l| / ||w_l||_q^q |w_l|^(q-1) sign(w_l), where l = argmin_j |g_j| / ||w_j||_q,
+    g_j = f_j - f_base and w_j = grad_x g_j at x + shift; the base class is y, or the prediction.
+    A step is at least 16 machine epsilons times ||x||_p long. With bounds and p < 2, w_j is zero at
+    the coordinates where x + shift is at a bound and w_j points out of it. If a step is at most a
+    tenth of the shift, and clipping leaves its end short of the hyperplane even with 0.9 of the
+    overshoot, it is corrected once: by the missing distance, along the coordinates that are not at
+    a bound there.
+    """
+    zero = np.zeros(x.shape, dtype=np.float64)
+    if not is_finite(x) or not is_finite(network.logits(x)):
+        return SearchResult(zero, zero, False, 0, ())
+    clean = network.logits(x)
+    if y is not None and argmax(clean) != y:
+        return SearchResult(zero, zero, True, 0, ())
+    base = argmax(clean)
+    ranked = sorted(range(len(clean)), key=lambda j: (-float(clean[j]), j))[:candidates]
+    shortest = MIN_STEP * norm(x, p)
+
+    delta, shift, path = zero, zero, list[tuple[int, int]]()
+    while len(path) < steps:
+        scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
+        if bounds is not None and p < 2:
+            normals = gradients - gradients[base]
+            gradients = np.where(is_blocked(x + shift, normals, bounds), gradients[base], gradients)
+        nearest, target = math.inf, None
+        for j in ranked:
+            if j != base:
+                away = distance(float(scores[j] - scores[base]), gradients[j] - gradients[base], p)
+                if away < nearest:
+                    nearest, target = away, j
+        if target is None:
+            break
+        r = max(nearest, shortest) * steepest(gradients[target] - gradients[base], p)
+        path.append((base, target))
+        before, shift = shift, shift + r
+        delta = (1.0 + overshoot) * shift
+        if bounds is not None:
+            shift = np.clip(x + shift, bounds[0], bounds[1]) - x
+            delta = np.clip(x + (1.0 + overshoot) * shift, bounds[0], bounds[1]) - x
+            end = np.clip(x + (1.0 + 0.9 * overshoot) * shift, bounds[0], bounds[1])
+            w = gradients[target] - gradients[base]
+            gap = float(scores[target] - scores[base]) + float(np.sum(w * (end - x - before)))
+            w = np.where(is_blocked(end, w, bounds), 0.0, w)
+            away = distance(gap, w, p)
+            if norm(r, p) <= 0.1 * norm(before, p) and gap < 0.0 and math.isfinite(away):
+                shift = np.clip(x + shift + away * steepest(w, p), bounds[0], bounds[1]) - x
+                delta = np.clip(x + (1.0 + overshoot) * shift, bounds[0], bounds[1]) - x
+        scores = network.logits(x + delta)
+        if is_finite(scores) and argmax(scores) != base:
+            return SearchResult(delta, shift, True, len(path), tuple(path))
+    return SearchResult(delta, shift, False, len(path), tuple(path))
+
+
+def reach_label(
+    network: TinyNetwork, x: Array, y: int, *, p: float, steps: int, overshoot: float
+) -> SearchResult:
+    """Search from a misclassified x towards its label (Yan, Guo and Zhang, 2018).
+
+    As `deepfool`, but y is the only target, and the base class is the best class other than y at
+    each iterate x + shift. The search ends once x + (1 + overshoot) shift is classified as y.
+    """
+    zero = np.zeros(x.shape, dtype=np.float64)
+    if not is_finite(x) or not is_finite(network.logits(x)):
+        return SearchResult(zero, zero, False, 0, ())
+    if argmax(network.logits(x)) == y:
+        return SearchResult(zero, zero, True, 0, ())
+    shortest = MIN_STEP * norm(x, p)
+
+    delta, shift, path = zero, zero, list[tuple[int, int]]()
+    while len(path) < steps:
+        scores, gradients = network.logits(x + shift), network.class_gradients(x + shift)
+        base = argmax(np.where(np.arange(len(scores)) == y, -math.inf, scores))
+        w = gradients[y] - gradients[base]
+        away = distance(float(scores[y] - scores[base]), w, p)
+        if not math.isfinite(away):
+            break
+        path.append((base, int(y)))
+        shift = shift + max(away, shortest) * steepest(w, p)
+        delta = (1.0 + overshoot) * shift
+        scores = network.logits(x + delta)
+        if is_finite(scores) and argmax(scores) == y:
+            return SearchResult(delta, shift, True, len(path), tuple(path))
+    return SearchResult(delta, shift, False, len(path), tuple(path))
