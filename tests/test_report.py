@@ -16,7 +16,7 @@ from deepdefense.evaluation.rho import Summary
 from deepdefense.seam.frozen import FrozenDict
 from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
-from deepdefense.training.loop import EpochRecord
+from deepdefense.training.history import EpochRecord
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import CurveSample, HardeningReport
 

@@ -18,8 +18,8 @@ from deepdefense.training.augmentation import augment
 from deepdefense.training.recipe import Recipe
 
 __all__ = [
-    "DivergedError",
     "EpochResult",
+    "RejectedEpochError",
     "count_steps",
     "draw_batches",
     "take_step",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class DivergedError(RuntimeError):
+class RejectedEpochError(RuntimeError):
     """An epoch that must not be kept; the message says why."""
 
 
@@ -109,7 +109,7 @@ def train_epoch(
         progress: called with the number of steps done, after each step.
 
     Raises:
-        DivergedError: the loss or the gradient of a step is not finite.
+        RejectedEpochError: the loss or the gradient of a step is not finite.
     """
     start, results = time.perf_counter(), []
     steps = count_steps(len(x), recipe.batch_size)
@@ -122,7 +122,7 @@ def train_epoch(
             batch = augment(x[rows], random, mean=mean, **recipe.augmentation)
             result = take_step(backend, trainer, objective, batch, y[rows], lr=rate, clip=clip)
             if result is None:
-                raise DivergedError(
+                raise RejectedEpochError(
                     f"the loss or its gradient was no longer finite in step {step} of "
                     f"epoch {epoch + 1}"
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy.typing as npt
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training import Trainer, Weights
-from deepdefense.training.epoch import DivergedError, EpochResult, count_steps, train_epoch
+from deepdefense.training.epoch import EpochResult, RejectedEpochError, count_steps, train_epoch
 from deepdefense.training.guard import Guard
+from deepdefense.training.history import EpochRecord, Progress
 from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import Recipe
 
-__all__ = ["Checkpoint", "EpochRecord", "Progress", "run_training"]
+__all__ = ["Checkpoint", "run_training"]
 
 # Without `max_accuracy_drop`, training accuracy has collapsed once it has lost half of its lead
 # over guessing. The limits, in accuracy: a smaller loss than the first is accepted, because an
@@ -37,87 +38,6 @@ class Checkpoint(Protocol):
     def save(self, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> None:
         """Replace what was saved."""
         ...
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One complete epoch: means over its steps, and figures of the network after it.
-
-    `accuracy` is that of all held-out examples, `rho_2` the mean of a sample of them.
-    """
-
-    epoch: int
-    loss: float
-    cross_entropy: float
-    penalty: float
-    unfinished: float  # the share of examples whose search ended before the boundary
-    accuracy: float
-    rho_2: float | None
-    gradient: float  # the mean 2-norm of a step's gradient, before clipping
-    seconds: float
-    iterations: float  # the mean number of steps of the searches
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The complete epochs of a training, and what decides how it continues.
-
-    `stopped` says why training ended early with an epoch rejected; None if it did not. `notes` are
-    the other events. The learning rate is halved `halvings` times, `rejections` of them for the
-    current epoch. `guard_rho` is the mean rho_2 of the examples set aside, by epoch.
-    """
-
-    history: tuple[EpochRecord, ...] = ()
-    stopped: str | None = None
-    notes: tuple[str, ...] = ()
-    halvings: int = 0
-    rejections: int = 0
-    guard_rho: tuple[float, ...] = ()
-    has_plateaued: bool = False
-
-    @classmethod
-    def from_saved(cls, saved: Mapping[str, Any]) -> Progress:
-        """Return the progress that was saved as JSON of `asdict`."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
-        }
-        values["history"] = tuple(EpochRecord(**record) for record in saved["history"])
-        return cls(**values)
-
-    def is_finished(self, epochs: int) -> bool:
-        """Return whether no epoch remains to be trained."""
-        return len(self.history) >= epochs or bool(self.stopped) or self.has_plateaued
-
-    def reject_epoch(self, why: str, retries: int) -> Progress:
-        """Halve the learning rate for another attempt, or stop after `retries` of them."""
-        if self.rejections < retries:
-            halvings = self.halvings + 1
-            note = f"{why}: taken back, and tried again at {0.5**halvings:g} of the learning rate"
-            return replace(
-                self,
-                notes=(*self.notes, note),
-                halvings=halvings,
-                rejections=self.rejections + 1,
-            )
-        done = len(self.history)
-        kept = f"the weights of epoch {done} are kept" if done else "nothing was changed"
-        advice = "Try a lower learning rate, lam or c."
-        return replace(self, stopped=f"{why}; {kept}. {advice}")
-
-    def accept_epoch(self, record: EpochRecord) -> Progress:
-        """Append the record of an epoch."""
-        return replace(self, history=(*self.history, record), rejections=0)
-
-    def watch_plateau(self, rho: float, patience: int) -> Progress:
-        """Append the rho_2 of the examples set aside; end if it has not grown for `patience`."""
-        guard_rho = (*self.guard_rho, rho)
-        since_best = len(guard_rho) - 1 - int(np.argmax(guard_rho))
-        if since_best < patience:
-            return replace(self, guard_rho=guard_rho)
-        note = (
-            f"ended after epoch {len(self.history)}: rho_2 on the examples set aside no longer grew"
-        )
-        return replace(self, guard_rho=guard_rho, notes=(*self.notes, note), has_plateaued=True)
 
 
 def run_training(
@@ -173,7 +93,7 @@ def run_training(
             _check_finite(state, done + 1)
             if guard:
                 _check_accuracy(monitor, trainer.model, initial_accuracy, guard, done + 1)
-        except DivergedError as error:
+        except RejectedEpochError as error:
             trainer.restore(good_state)
             progress = progress.reject_epoch(str(error), guard.retries if guard else 0)
             watcher.say(f"stopped: {progress.stopped}" if progress.stopped else progress.notes[-1])
@@ -191,15 +111,15 @@ def run_training(
 
 
 def _check_finite(state: Mapping[str, npt.NDArray[Any]], epoch: int) -> None:
-    """Raise `DivergedError` unless every number of the trainer's state is finite."""
+    """Raise `RejectedEpochError` unless every number of the trainer's state is finite."""
     if not all(np.isfinite(value).all() for value in state.values()):
-        raise DivergedError(f"the weights were no longer finite after epoch {epoch}")
+        raise RejectedEpochError(f"the weights were no longer finite after epoch {epoch}")
 
 
 def _check_accuracy(
     monitor: Monitor, model: Any, initial_accuracy: float, guard: Guard, epoch: int
 ) -> None:
-    """Raise `DivergedError` if accuracy has fallen further than the guard allows."""
+    """Raise `RejectedEpochError` if accuracy has fallen further than the guard allows."""
     accuracy = monitor.measure_guard_accuracy(model)
     drop = guard.max_accuracy_drop
     if drop is None:
@@ -212,7 +132,7 @@ def _check_accuracy(
             f"accuracy on the examples set aside fell by more than {drop:.1%} in epoch {epoch}"
         )
     if accuracy < initial_accuracy - allowed:
-        raise DivergedError(f"{failure}: {accuracy:.1%}, from {initial_accuracy:.1%}")
+        raise RejectedEpochError(f"{failure}: {accuracy:.1%}, from {initial_accuracy:.1%}")
 
 
 def _make_record(

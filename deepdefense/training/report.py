@@ -12,7 +12,7 @@ from deepdefense.evaluation.rho import Summary
 from deepdefense.seam.frozen import FrozenDict
 from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
-from deepdefense.training.loop import EpochRecord
+from deepdefense.training.history import EpochRecord
 from deepdefense.training.recipe import Recipe
 
 __all__ = ["CurveSample", "HardeningReport", "describe_objective"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from deepdefense.evaluation.rho import Summary
 from deepdefense.training.cost import Cost
-from deepdefense.training.loop import EpochRecord
+from deepdefense.training.history import EpochRecord
 
 __all__ = ["RunReport", "read_report"]
 

@@ -25,7 +25,7 @@ from deepdefense.app.study.methods import METHODS, Scale
 from deepdefense.app.study.one_layer import OneLayer, list_layers
 from deepdefense.app.study.table1 import make_table1
 from deepdefense.attacks import fmn
-from deepdefense.training.loop import EpochRecord
+from deepdefense.training.history import EpochRecord
 
 __all__ = ["TABLES", "VARIATIONS"]
 
