@@ -93,7 +93,7 @@ def test_missing_framework_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 def test_code_without_its_entry_points_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seam, "_entries", dict)
-    monkeypatch.setattr(seam, "_home", {}.get)  # which would remember it
+    monkeypatch.setattr(seam, "_framework_of_root", {}.get)  # which would remember it
     told = r"none \(is deepdefense installed\?\)"
     with pytest.raises(dd.InputError, match=f"known: {told}"):
         dd.get_backend("torch-of-a-copied-folder")

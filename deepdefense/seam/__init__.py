@@ -1,1 +1,1 @@
-"""The seam between algorithms and frameworks: the contract, choosing a backend, checks of input."""
+"""The seam between algorithms and frameworks: contract, choice of backend, checks, settings."""

@@ -1,4 +1,4 @@
-"""How the backend of a call is found: by the arrays, the model, or `use_backend`."""
+"""Choice of the backend of a call: by its arrays, its model, or `use_backend`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ __all__ = [
 
 GROUP = "deepdefense.backends"
 
-
 _default: ContextVar[Backend | None] = ContextVar("deepdefense_backend", default=None)
-
-
 _loaded: dict[str, Backend] = {}
 
 
@@ -40,12 +37,14 @@ def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _known(between: str) -> str:
-    return between.join(sorted(_entries())) or "none (is deepdefense installed?)"
+def _join_names(separator: str) -> str:
+    return separator.join(sorted(_entries())) or "none (is deepdefense installed?)"
 
 
 def available_backends() -> dict[str, bool]:
-    """Every known backend, and whether its framework is installed; imports none of them.
+    """Return all registered backends, and whether the framework of each is installed.
+
+    No framework is imported.
 
     >>> available_backends()["numpy"]
     True
@@ -54,9 +53,9 @@ def available_backends() -> dict[str, bool]:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name, importing its framework.
+    """Return the backend of that name; import its framework.
 
-    Raises `InputError` if no such backend is known, `ImportError` if its framework is missing.
+    Raises `InputError` if there is no such backend, `ImportError` if its framework is missing.
     """
     _load(name)
     return _loaded[name]
@@ -67,17 +66,17 @@ def _load(name: str) -> None:
     if name in _loaded:
         return
     if name not in _entries():
-        raise InputError(f"no backend is called {name!r}; known: {_known(', ')}")
+        raise InputError(f"no backend is called {name!r}; known: {_join_names(', ')}")
     try:
         backend = _entries()[name].load()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != name:
             raise
-        of = _entries()[name].dist  # a third party's backend has no extra here
-        extra = of is None or of.name == "deepdefense"
-        wanted = f'"deepdefense[{name}]"' if extra else name
+        distribution = _entries()[name].dist
+        is_ours = distribution is None or distribution.name == "deepdefense"
+        requirement = f'"deepdefense[{name}]"' if is_ours else name
         raise ImportError(
-            f"the {name} backend needs {name}, which is not installed: pip install {wanted}",
+            f"the {name} backend needs {name}, which is not installed: pip install {requirement}",
             name=name,
         ) from error
     if not isinstance(backend, Backend):
@@ -89,9 +88,10 @@ def _load(name: str) -> None:
 
 
 class use_backend:  # noqa: N801 - reads as a verb, as contextlib's own classes do
-    """Choose the backend of whatever takes no array; an array of another one is then an error.
+    """Set the backend for functions that take no arrays; arrays of other frameworks then raise.
 
-    Called, it holds from then on in this thread or task; as a context manager, until its end.
+    A plain call lasts for the rest of the thread or task. As a context manager it lasts to the end
+    of the block.
 
     >>> with use_backend("numpy"):
     ...     current_backend().name
@@ -111,43 +111,45 @@ class use_backend:  # noqa: N801 - reads as a verb, as contextlib's own classes 
 
 
 @traced_as_constant
-def _chosen() -> str | None:
+def _default_name() -> str | None:
     backend = _default.get()
     return None if backend is None else backend.name
 
 
 def current_backend() -> Backend | None:
-    """The backend that `use_backend` chose, or None."""
+    """Return the backend set by `use_backend`, or None."""
     return _default.get()
 
 
 @cache
-def _homes() -> dict[str, str]:
-    """Root modules and the backend they belong to: each framework's, and each backend's own."""
-    own = {entry.module.partition(".")[0]: name for name, entry in _entries().items()}
-    return own | {name: name for name in _entries()}
+def _roots() -> dict[str, str]:
+    """Map root modules, those of frameworks and of backend packages, to the names of backends."""
+    packages = {entry.module.partition(".")[0]: name for name, entry in _entries().items()}
+    return packages | {name: name for name in _entries()}
 
 
 @traced_as_constant
-def _home(root: str) -> str | None:
-    return _homes().get(root)
+def _framework_of_root(root: str) -> str | None:
+    return _roots().get(root)
 
 
 def framework_of(value: object) -> str | None:
-    """The backend whose framework defines the type of `value`, by the type's own ancestry.
+    """Return the name of the backend whose framework defines the type of `value`, or None.
+
+    A base class of the type may be the one that the framework defines.
 
     >>> framework_of(np.zeros(2)), framework_of([0.0, 0.0])
     ('numpy', None)
     """
     roots = (cls.__module__.partition(".")[0] for cls in type(value).__mro__)
-    return next((home for root in roots if (home := _home(root))), None)
+    return next((name for root in roots if (name := _framework_of_root(root))), None)
 
 
 def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
-    """The one backend that the arrays belong to, and the model and the labels too.
+    """Return the one backend to which the arrays, the model and the labels belong.
 
-    A model may be of no framework (a function), labels a plain sequence. Raises `InputError` for
-    any other value of no framework, for two frameworks, and for one not chosen by `use_backend`.
+    The model may be a plain function, and the labels a plain sequence. Raises `InputError` for any
+    other value without a framework, for two frameworks, and for one that `use_backend` excludes.
 
     >>> backend_of(np.zeros((2, 3))).name
     'numpy'
@@ -157,7 +159,7 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
         name = framework_of(array)
         if name is None:
             raise InputError(
-                f"expected an array of {_known(' or ')}, got "
+                f"expected an array of {_join_names(' or ')}, got "
                 f"{type(array).__module__}.{type(array).__qualname__}: convert it first"
             )
         names.append(name)
@@ -168,35 +170,35 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
             f"arrays of two frameworks in one call: {' and '.join(sorted(set(names)))}; "
             "convert them to one"
         )
-    home = framework_of(model)
-    if home not in (None, names[0]):
+    model_name = framework_of(model)
+    if model_name not in (None, names[0]):
         raise InputError(
-            f"the model is of {home}, but the examples are of {names[0]}: convert them first"
+            f"the model is of {model_name}, but the examples are of {names[0]}: convert them first"
         )
-    chosen = _chosen()
-    if chosen not in (None, names[0]):
+    default_name = _default_name()
+    if default_name not in (None, names[0]):
         raise InputError(
-            f'use_backend("{chosen}") is in force, but this array is of {names[0]}: '
+            f'use_backend("{default_name}") is in force, but this array is of {names[0]}: '
             f'convert it, or call use_backend("{names[0]}")'
         )
     return get_backend(names[0])
 
 
 def backend_for(model: Any, *arrays: Any) -> Backend:
-    """The backend for data that may be the host's: of the model, else the chosen one.
+    """Return the backend for data that may be NumPy arrays.
 
-    So NumPy's data may be given along with a native model (`nn.Module`), or with any function
-    once `use_backend` has said whose it is; they are then moved batch by batch.
+    For NumPy arrays it is the backend of a native model (`nn.Module`), or for a plain function the
+    one set by `use_backend`. The caller moves the data to it batch by batch.
     """
     if all(framework_of(array) in (None, "numpy") for array in arrays):
         if (name := framework_of(model)) is not None:
             return get_backend(name)
-        if (chosen := _default.get()) is not None:
-            return chosen
+        if (default := _default.get()) is not None:
+            return default
     return backend_of(*arrays)
 
 
 def to_host(value: Any) -> np.ndarray:
-    """Any framework's array, or a sequence of numbers, as NumPy's."""
+    """Return an array of any framework, or a sequence of numbers, as a NumPy array."""
     name = framework_of(value)
     return np.asarray(value) if name in (None, "numpy") else get_backend(name).to_numpy(value)

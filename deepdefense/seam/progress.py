@@ -1,4 +1,4 @@
-"""How a long job tells of its progress."""
+"""Progress reports of long jobs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ __all__ = ["Watcher"]
 
 
 class Watcher:
-    """What hears of a job's progress; this one keeps it to itself."""
+    """A receiver of progress reports; this one ignores them."""
 
     def begin(self, task: str, total: int) -> None:
-        """A task of `total` units begins."""
+        """Announce a task of `total` units."""
 
     def advance(self, done: int) -> None:
-        """So many units of it are done."""
+        """Report that `done` more units of the task are finished."""
 
     def say(self, line: str) -> None:
-        """Something a person would want to read."""
+        """Report one line of text for a person."""

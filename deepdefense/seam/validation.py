@@ -1,6 +1,6 @@
-"""Checks of settings, shapes and types, most of which look at no values.
+"""Checks of settings, shapes and types; most do not read the values of arrays.
 
-Each raises `InputError`, saying what was expected and what came; of probabilities it warns.
+A failed check raises `InputError`, which says what was expected and what came.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ __all__ = [
 
 
 def has_constant_sum(outputs: np.ndarray) -> bool:
-    """Whether the outputs [n k] of a network, two rows or more, are a softmax's, or in proportion.
+    """Return whether outputs [n k], n > 1, are not negative and their rows have the same sum.
+
+    Then they are probabilities, perhaps scaled.
 
     >>> has_constant_sum(np.array([[0.3, 0.7], [0.5, 0.5]]))
     True
@@ -52,17 +54,19 @@ def has_constant_sum(outputs: np.ndarray) -> bool:
 
 
 def is_softmax(outputs: np.ndarray) -> bool:
-    """Whether they are a softmax's itself, whose rows sum to 1.
+    """Return whether outputs [n k], n > 1, are probabilities: their rows sum to 1.
 
     >>> is_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), is_softmax(np.array([[3, 7], [5, 5]]))
     (True, False)
     """
-    within = ((outputs >= 0) & (outputs <= 1.001)).all()  # so that nothing overflows in a sum
-    return bool(within and has_constant_sum(outputs) and np.allclose(outputs.sum(1), 1, atol=1e-3))
+    in_range = ((outputs >= 0) & (outputs <= 1.001)).all()  # else a sum might overflow
+    return bool(
+        in_range and has_constant_sum(outputs) and np.allclose(outputs.sum(1), 1, atol=1e-3)
+    )
 
 
 def warn_if_probabilities(backend: Backend, outputs: Array) -> None:
-    """Warn of outputs [b k] that are a softmax's, where values are known."""
+    """Warn if the outputs [b k] are concrete and are probabilities."""
     if backend.is_concrete(outputs) and is_softmax(backend.to_numpy(outputs)):
         warnings.warn(
             "the model returned probabilities (no output is negative, and they sum to 1), of which "
@@ -74,7 +78,7 @@ def warn_if_probabilities(backend: Backend, outputs: Array) -> None:
 
 
 def to_python_number(value: Any) -> Any:
-    """NumPy's scalar as Python's number, which compilers and JSON take; else the value.
+    """Convert a NumPy scalar to a Python number, for compilers and JSON; return others unchanged.
 
     >>> to_python_number(np.float32(0.5))
     0.5
@@ -83,13 +87,13 @@ def to_python_number(value: Any) -> Any:
 
 
 def to_python_numbers(settings: Any) -> None:
-    """The same for every field of a frozen dataclass, while it comes to be."""
+    """Convert the NumPy scalars among the fields of a frozen dataclass, in its `__post_init__`."""
     for field in fields(settings):
         object.__setattr__(settings, field.name, to_python_number(getattr(settings, field.name)))
 
 
 def check_order(p: Any) -> float:
-    """The order p of a norm, as a float from 1 to inf."""
+    """Return the order p of a norm as a float; raise unless it is a number from 1 to inf."""
     p = to_python_number(p)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not p >= 1:
         raise InputError(f"p must be a number from 1 to inf, got {p!r}")
@@ -97,7 +101,7 @@ def check_order(p: Any) -> float:
 
 
 def check_count(name: str, value: Any, *, least: int) -> int:
-    """A whole number, at least `least`."""
+    """Return the value as an int; raise unless it is a whole number, at least `least`."""
     value = to_python_number(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
@@ -105,13 +109,13 @@ def check_count(name: str, value: Any, *, least: int) -> int:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """True or False."""
+    """Raise unless the value is True or False."""
     if not isinstance(value, bool):
         raise InputError(f"{name} must be True or False, got {value!r}")
 
 
 def check_number(name: str, value: Any, *, least: float, below: float = math.inf) -> float:
-    """A finite number with least <= value < below."""
+    """Return the value as a Python number; raise unless least <= value < below."""
     value = to_python_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{name} must be a number, got {value!r}")
@@ -122,13 +126,13 @@ def check_number(name: str, value: Any, *, least: float, below: float = math.inf
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:
-    """An object of that class, or None."""
+    """Raise unless the value is None or an instance of the class."""
     if value is not None and not isinstance(value, kind):
         raise InputError(f"{name} must be of the class {kind.__name__}, got {value!r}")
 
 
 def check_pair(name: str, value: Any) -> tuple[Any, Any]:
-    """Examples and their labels."""
+    """Return examples and labels; raise unless the value is a pair."""
     if isinstance(value, Sequence) and len(value) == 2:
         return value[0], value[1]
     raise InputError(
@@ -138,13 +142,16 @@ def check_pair(name: str, value: Any) -> tuple[Any, Any]:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """One of the named choices."""
+    """Raise unless the value is one of the choices."""
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_bounds(bounds: Any) -> None:
-    """A pair (low, high) of numbers with low < high, or of which some are arrays; or None."""
+    """Raise unless bounds are None or a pair (low, high).
+
+    Two numbers must satisfy low < high; this check does not compare arrays.
+    """
     if bounds is None:
         return
     if not isinstance(bounds, Sequence) or len(bounds) != 2:
@@ -155,85 +162,86 @@ def check_bounds(bounds: Any) -> None:
         raise InputError(f"bounds must be a pair (low, high) with low < high, got {bounds!r}")
 
 
-def find_device(device: str, of: Callable[[str], Sequence[Any]]) -> Any:
-    """The device of a name such as gpu or gpu:1, of those that a framework has of each kind."""
+def find_device(device: str, list_devices: Callable[[str], Sequence[Any]]) -> Any:
+    """Return the device with a name such as gpu or gpu:1.
+
+    `list_devices` maps a kind, such as gpu, to the devices of that kind.
+    """
     kind, _, number = device.partition(":")
-    try:
-        found = of(kind)
-    except RuntimeError:  # JAX's, of a kind that it has not
-        found = ()
-    if not (number or "0").isdecimal() or int(number or 0) >= len(found):
+    devices = list_devices(kind)
+    if not (number or "0").isdecimal() or int(number or 0) >= len(devices):
         raise InputError(
             f"device must be a kind and perhaps a number, such as cpu or gpu:1, got {device!r}; "
-            f"of {kind!r} there are {len(found)} here"
+            f"of {kind!r} there are {len(devices)} here"
         )
-    return found[int(number or 0)]
+    return devices[int(number or 0)]
 
 
-def _agree(size: int | None, other: int | None) -> bool:
-    """Whether two sizes are equal, as far as is known: a graph's batch may have any size."""
+def _may_be_equal(size: int | None, other: int | None) -> bool:
+    """Return whether two sizes may be equal; in a graph a batch size may be None, for unknown."""
     return size is None or other is None or size == other
 
 
 def check_labels(y: Any, x: Array) -> None:
-    """One class index per example."""
+    """Raise unless there is one label per example."""
     shape = tuple(y.shape) if hasattr(y, "shape") else (len(y),)
-    if len(shape) != 1 or not _agree(shape[0], x.shape[0]):
+    if len(shape) != 1 or not _may_be_equal(shape[0], x.shape[0]):
         raise InputError(
             f"labels must be class indices [b] with b = {x.shape[0]} examples, got shape {shape}"
         )
 
 
-def check_indices(integer: bool, dtype: Any, known: Any, depth: int) -> None:
-    """Class indices in [0, depth): by their type, and by their values [b] unless those are None.
+def check_indices(is_integer: bool, dtype: Any, values: np.ndarray | None, depth: int) -> None:
+    """Raise unless labels have an integer dtype, and values in [0, depth).
 
-    For a backend's `index`, which alone knows its types and when values are at hand.
+    A backend's `index` calls this: only the backend knows its dtypes, and whether the values [b]
+    are concrete. If not, it passes None.
     """
-    if not integer:
+    if not is_integer:
         raise InputError(f"labels must be integers, got {dtype}")
-    if known is not None and known.size and not (known.min() >= 0 and known.max() < depth):
+    if values is not None and values.size and not (values.min() >= 0 and values.max() < depth):
         raise InputError(
             f"labels must lie in 0..{depth - 1} for {depth} logits, "
-            f"got {known.min()}..{known.max()}"
+            f"got {values.min()}..{values.max()}"
         )
 
 
 def call_model(f: Callable[[Array], Array], x: Array) -> Array:
-    """What a network returns for a batch, an array; where it fails, an error of one line."""
+    """Call a network on a batch; raise `InputError` if it fails or returns no array."""
     try:
-        found = f(x)
+        outputs = f(x)
     except InputError:
         raise
-    except Exception as error:  # whatever a framework raises for shapes or types that do not fit
+    except Exception as error:  # frameworks raise many types for shapes and dtypes that do not fit
         kind = getattr(x.dtype, "name", x.dtype)
         raise InputError(
             f"the network does not take examples of shape {list(x.shape[1:])} and type {kind}, "
             f"or has an error of its own ({type(error).__name__}): {flatten_message(error)}"
         ) from error
-    _check_returned(found, x)
-    return found
+    _check_framework(outputs, x)
+    return outputs
 
 
-def _check_returned(value: Any, x: Array) -> None:
-    """An array, alone, of the framework of the batch that the model was called on."""
-    found, expected = framework_of(value), framework_of(x)
-    if found is None:
+def _check_framework(value: Any, x: Array) -> None:
+    """Raise unless a model returned one array, of the framework of its input."""
+    actual, expected = framework_of(value), framework_of(x)
+    if actual is None:
         raise InputError(
             "the model must return its logits [b k] and nothing else, it returned "
             f"{type(value).__name__}: wrap it in one that picks them out, say output.logits"
         )
-    if found != expected:
+    if actual != expected:
         raise InputError(
-            f"the examples are of {expected}, but the model returned logits of {found}: "
+            f"the examples are of {expected}, but the model returned logits of {actual}: "
             "convert the examples first"
         )
 
 
 def check_logits(logits: Any, x: Array) -> None:
-    """Logits [b k] of two classes or more for a batch of b, of the framework of the batch."""
-    _check_returned(logits, x)
+    """Raise unless the model returned logits [b k], k > 1, for a batch of b examples."""
+    _check_framework(logits, x)
     shape = tuple(logits.shape)
-    if len(shape) != 2 or not _agree(shape[0], x.shape[0]):
+    if len(shape) != 2 or not _may_be_equal(shape[0], x.shape[0]):
         raise InputError(
             f"the model must map a batch of {x.shape[0]} to logits [{x.shape[0]} k], "
             f"it returned shape {list(shape)}"
