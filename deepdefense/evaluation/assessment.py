@@ -20,12 +20,11 @@ from deepdefense.evaluation.manifest import (
 )
 from deepdefense.evaluation.minima import Minima, initial_minima
 from deepdefense.evaluation.plan import EvaluationPlan
-from deepdefense.evaluation.provenance import NetworkInfo, Provenance
-from deepdefense.evaluation.report import (
-    ReferenceFigures,
-    Report,
-    Threat,
+from deepdefense.evaluation.provenance import Provenance
+from deepdefense.evaluation.report import Report, Threat
+from deepdefense.evaluation.report_parts import (
     make_headline,
+    make_reference_figures,
     measure_intervals,
     measure_weakness,
     tabulate_attacks,
@@ -34,7 +33,6 @@ from deepdefense.evaluation.rho import Measurement, Summary, measure_rho, summar
 from deepdefense.evaluation.runner import AttackRunner, run_transfer
 from deepdefense.evaluation.statistics import (
     compare_distances,
-    percentile_99,
     security_curve,
     summarize_distances,
     typical_distance,
@@ -70,11 +68,15 @@ def assess(
         summary, by_rho = _measure_paper_figures(subject, plan, plan.p, watcher)
         checks = run_network_checks(subject)
         watcher.say(_summarize_checks(checks))
-        minima, planned = _attack(subject, plan, runner, networks=1 if reference is None else 2)
-        side = reference_minima = None
+        networks = 1 if reference is None else 2
+        minima, planned = _attack_subject(subject, plan, runner, networks)
+        reference_figures = reference_minima = None
         if reference is not None:
-            side, reference_minima = _attack_reference(
-                reference, subject, plan, planned, minima, provenance.reference, runner
+            reference_summary, reference_minima = _attack_reference(
+                reference, subject, plan, planned, runner
+            )
+            reference_figures = make_reference_figures(
+                provenance.reference, reference_summary, reference_minima, beside=minima
             )
             minima = run_transfer(subject, minima, reference_minima)
         watcher.begin("checks of the attacks", 1)
@@ -95,7 +97,7 @@ def assess(
             attacks=tabulate_attacks(minima),
             checks=checks,
             weakness=measure_weakness(minima, subject.y, subject.logits.shape[1]),
-            reference=side,
+            reference=reference_figures,
             comparison=None
             if reference_minima is None
             else compare_distances(reference_minima.distance, minima.distance, plan.seed),
@@ -129,13 +131,13 @@ def _measure_paper_figures(
     return summarize_in_norm(p, measure)
 
 
-def _attack(
-    subject: Subject, plan: EvaluationPlan, runner: AttackRunner, *, networks: int
+def _attack_subject(
+    subject: Subject, plan: EvaluationPlan, runner: AttackRunner, networks: int
 ) -> tuple[Minima, tuple[PlannedAttack, ...]]:
-    """Run the suite of the preset, and return the attacks that it consisted of.
+    """Run the suite of the preset, and return the minima and the attacks of the suite.
 
     If the plan has no eps, the fixed-budget attacks use the median distance of the minimum-norm
-    attacks. The suite is announced with the time that it takes on that many networks.
+    attacks. The watcher first hears how long the suite is expected to take on all networks.
     """
     classes = subject.logits.shape[1]
     announced = build_suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
@@ -156,11 +158,9 @@ def _attack_reference(
     subject: Subject,
     plan: EvaluationPlan,
     planned: tuple[PlannedAttack, ...],
-    minima: Minima,
-    network: NetworkInfo,
     runner: AttackRunner,
-) -> tuple[ReferenceFigures, Minima]:
-    """Measure the reference network by the same attacks on the same examples."""
+) -> tuple[Summary, Minima]:
+    """Measure and attack the reference network in the same way, on the same examples."""
     with open_subject(
         reference,
         subject.x,
@@ -178,18 +178,7 @@ def _attack_reference(
         summary, _ = _measure_paper_figures(other, plan, 2, runner.watcher)
         prefix = f"{runner.cache.prefix} reference {fingerprint([other.logits])}"
         other_runner = replace(runner, cache=replace(runner.cache, prefix=prefix))
-        other_minima = other_runner.run_suite(other, initial_minima(other, plan.p), planned)
-    figures = ReferenceFigures(
-        network=network,
-        accuracy=summary.accuracy,
-        rho_2=summary.rho_2,
-        rho_2_median=summary.rho_2_median,
-        success=summary.success,
-        iterations_mean=summary.iterations_mean,
-        distance=summarize_distances(other_minima.distance),
-        curve=security_curve(other_minima.distance, top=percentile_99(minima.distance)),
-    )
-    return figures, other_minima
+        return summary, other_runner.run_suite(other, initial_minima(other, plan.p), planned)
 
 
 def _summarize_checks(checks: Sequence[Check]) -> str:

@@ -1,4 +1,4 @@
-"""A data set in memory: its arrays are checked, split and centred here."""
+"""A data set in memory, and how its arrays are checked, split and centred."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from deepdefense.seam.validation import (
 
 __all__ = ["HostArray", "Subject", "expand_to", "open_subject", "pick_evenly", "select_finite"]
 
-HostArray = npt.NDArray[Any]
+HostArray = npt.NDArray[Any]  # an array in host memory
 
 # Attacks see the logits divided by one number, which gives them this standard deviation over the
 # classes. It is typical of trained networks. No prediction changes, and a network whose logits are

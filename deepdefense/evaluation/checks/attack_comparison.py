@@ -61,7 +61,7 @@ def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, see
     eps = max(2 * spread, 4 * (typical_distance(minima.distance[few]) or 1.0))
     distance = np.minimum(
         minima.distance[few],
-        _attack(subject, few, attacks.apgd, minima.p, eps=eps, steps=50, seed=seed),
+        _measure_distances(subject, few, attacks.apgd, minima.p, eps=eps, steps=50, seed=seed),
     )
     share = float(np.isinf(distance).mean())
     return make_check(
@@ -77,7 +77,9 @@ def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int
     distance = typical_distance(minima.distance[few]) or 1.0
     radii = [distance * factor for factor in (0.5, 1.0, 2.0, 4.0)]
     fooled = [
-        np.isfinite(_attack(subject, few, attacks.apgd, minima.p, eps=eps, steps=20, seed=seed))
+        np.isfinite(
+            _measure_distances(subject, few, attacks.apgd, minima.p, eps=eps, steps=20, seed=seed)
+        )
         for eps in radii
     ]
     lost = max(float((a & ~b).mean()) for a, b in pairwise(fooled))
@@ -94,7 +96,7 @@ def check_more_steps(subject: Subject, minima: Minima, few: HostArray) -> Check:
     """Check that FMN with twice the steps does not reduce the median distance by much."""
     runs = [o for o in minima.outcomes if o.attack.name == "fmn"]
     steps = runs[-1].attack.settings["steps"] if runs else 100
-    repeated = _attack(subject, few, attacks.fmn, minima.p, steps=2 * steps)
+    repeated = _measure_distances(subject, few, attacks.fmn, minima.p, steps=2 * steps)
     nearest = np.minimum(minima.distance[few], repeated)
     before, after = quantile(minima.distance[few], 0.5), quantile(nearest, 0.5)
     gain = 1 - after / before if math.isfinite(before) else math.nan
@@ -213,7 +215,7 @@ def check_deepfool_distance(minima: Minima, rows: HostArray) -> Check:
     )
 
 
-def _attack(
+def _measure_distances(
     subject: Subject,
     rows: HostArray,
     attack: Callable[..., attacks.Perturbation],
