@@ -46,7 +46,9 @@ def run_study(
             data, folder = _load_data(experiment.data, study.data_dir)
             data = data.shorten(study.train_examples, study.test_examples)
             bench = Bench(experiment, backend, data, out / name, watcher, study.epochs)
-            longest = max(experiment.hardening(method).recipe.epochs for method in study.methods)
+            longest = max(
+                experiment.get_hardening(method).recipe.epochs for method in study.methods
+            )
             networks = _count(len(study.methods), "method")
             watcher.say(
                 f"{name}: {'variations' if table in VARIATIONS else networks}, "

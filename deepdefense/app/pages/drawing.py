@@ -156,6 +156,7 @@ def is_small(image: NumpyArray) -> bool:
 
 
 def _encode_png(image: NumpyArray) -> str:
+    """Return a data URI of an image [h w 3] in 0..1."""
     file = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}
     imsave(file, np.round(255 * image).astype(np.uint8), format="png", metadata=metadata)

@@ -119,6 +119,7 @@ def _draw_epochs(report: HardeningReport) -> list[Markup]:
 
 
 def _describe_ends(values: Sequence[float | None]) -> str:
+    """Write the first and the last value."""
     return f"{format_number(values[0])} to {format_number(values[-1])}"
 
 

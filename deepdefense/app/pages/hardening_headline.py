@@ -48,6 +48,7 @@ def judge_hardening(report: HardeningReport) -> Verdict:
 
 
 def _describe_rho_change(measure: RhoMeasure) -> str:
+    """Say how mean rho changed: rho_2 rose from 0.2 to 0.4 (2.0 times)."""
     before, after = format_number(measure.before), format_number(measure.after)
     ratio = compute_ratio(measure.before, measure.after)
     if not math.isfinite(ratio):
@@ -59,6 +60,7 @@ def _describe_rho_change(measure: RhoMeasure) -> str:
 
 
 def _describe_accuracy_change(report: HardeningReport, points: float) -> str:
+    """Say how accuracy changed; `points` is the change in percentage points."""
     before, after = (
         format_percent(summary.accuracy, summary.n) for summary in (report.before, report.after)
     )

@@ -158,7 +158,7 @@ class Bench:
 
         def fit(method: str, **settings: Any) -> DeepDefense:
             defense = DeepDefense(**{**self.experiment.defense, **settings})
-            steepness = self.experiment.hardening(method).steepness
+            steepness = self.experiment.get_hardening(method).steepness
             return fit_penalty(self.backend, model, x, y, defense, seed=0, steepness=steepness)
 
         return Scale(
@@ -183,11 +183,11 @@ class Bench:
         An `objective` with other settings than the method's needs a `tag` to name its folder.
         """
         method = METHODS[name]
-        recipe = replace(self.experiment.hardening(name).recipe, seed=seed)
+        recipe = replace(self.experiment.get_hardening(name).recipe, seed=seed)
         if self.epochs is not None:
             recipe = replace(recipe, epochs=self.epochs)
-        recipe = method.recipe(recipe)
-        objective = method.objective(scale) if objective is None else objective
+        recipe = method.adapt_recipe(recipe)
+        objective = method.make_objective(scale) if objective is None else objective
         settings = {
             "command": "reproduce",
             "method": {key: repr(value) for key, value in describe_objective(objective).items()},

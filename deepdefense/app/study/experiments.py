@@ -42,7 +42,7 @@ class Experiment:
         """The data and the network, such as mnist-lenet."""
         return f"{self.data}-{self.network}"
 
-    def hardening(self, method: str) -> HardeningSettings:
+    def get_hardening(self, method: str) -> HardeningSettings:
         """Return the settings for a method, by its name."""
         if method == "image" and self.image is not None:
             return self.image

@@ -65,6 +65,7 @@ def measure_extra_memory(trial: MemoryTrial) -> float | None:
 
 
 def _measure_growth(trial: MemoryTrial) -> float | None:
+    """Train plainly, then by the objective; return how much the second raises the peak, in MB."""
     backend = training_backend(trial.framework)
     recipe = Recipe(lr=0.0, batch_size=trial.batch_size)
     trainer = recipe.make_trainer(backend, backend.build(trial.network, trial.weights))

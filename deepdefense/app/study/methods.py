@@ -25,8 +25,7 @@ __all__ = ["METHODS", "NEAREST_POINT", "Method", "Scale"]
 class Scale:
     """The reference network's scale, measured on training examples before hardening."""
 
-    # The FGS step that lowers accuracy to 50 %, or to half of it if it is not above 50 %.
-    fgs: float
+    fgs: float  # the FGS step that lowers accuracy to 50 %, or halves it if it is lower already
     distance: float  # the median l2 distance by DeepFool
     fitted: DeepDefense  # with c and d fitted to the network
     image: DeepDefense  # with the distance to the nearest image: a point in the range of pixels
@@ -34,18 +33,20 @@ class Scale:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to fine-tune a network: its objective, and its change of the common recipe."""
+    """A way to fine-tune a network: an objective, and a change of the common recipe."""
 
     label: str
-    objective: Callable[[Scale], Objective]
-    recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
+    make_objective: Callable[[Scale], Objective]
+    adapt_recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
 
 
 def _halve_rate(recipe: Recipe) -> Recipe:
+    """Return the recipe with half the learning rate."""
     return replace(recipe, lr=recipe.lr / 2)
 
 
 def _use_paper_recipe(recipe: Recipe) -> Recipe:
+    """Return the paper's recipe with this seed, and no more epochs than the recipe has."""
     return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
 
 

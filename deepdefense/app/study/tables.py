@@ -154,7 +154,7 @@ def _measure_memory(
             x=bench.data.x_train[: 5 * batch],
             y=bench.data.y_train[: 5 * batch],
             batch_size=batch,
-            objective=METHODS[network.method].objective(scale),
+            objective=METHODS[network.method].make_objective(scale),
         )
         return {"mb_beyond_plain": measure_extra_memory(trial)}
 

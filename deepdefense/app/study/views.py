@@ -152,6 +152,7 @@ def _format_figures(view: TableView, rows: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _format_key(value: Any) -> str:
+    """Write the value of a key, such as an epoch or a name."""
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
