@@ -1,4 +1,4 @@
-"""Which backends are tested, how strictly, and how Hypothesis draws."""
+"""The tested backends, the strictness of the frameworks, and the profiles of Hypothesis."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, settings
 
 from deepdefense.seam.choosing import available_backends
 
-# Double precision for the oracle's sake, and no silent promotion of types or ranks.
+# The oracle needs double precision. Silent promotion of types or ranks is an error.
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# A landing never depends on luck: derandomised unless asked otherwise. No deadline, as these
-# machines are noisy and a timing proves nothing. JAX and TensorFlow take their time over each new
-# shape, and compilers a second or two over each new function, so they are shown fewer.
+# Derandomised by default, so that no result depends on luck. No deadline, because timings on shared
+# machines prove nothing. Slow frameworks and compilers get fewer examples, because each new shape
+# and function costs them time.
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **common)
 settings.register_profile("eager", max_examples=6, derandomize=True, database=None, **common)
@@ -40,18 +40,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one framework's own matters run where that backend is tested."""
+    """Deselect tests of frameworks that are not tested, and thorough tests unless asked for."""
     chosen = config.getoption("--backend") or [
         name for name, installed in available_backends().items() if installed
     ]
 
     thorough = config.getoption("--thorough")
 
-    def about(item: pytest.Item) -> bool:
+    def is_selected(item: pytest.Item) -> bool:
         if item.get_closest_marker("thorough") and not thorough:
             return False
         return all(mark.args[0] in chosen for mark in item.iter_markers("only"))
 
-    kept = [item for item in items if about(item)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    selected = [item for item in items if is_selected(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in selected])
+    items[:] = selected

@@ -28,10 +28,12 @@ def main(frameworks: list[str]) -> None:
     for file in (*pages.glob("*.j2"), *pages.glob("*.css")):
         assert file.relative_to(ROOT).as_posix() in shipped, f"{file.name} is not shipped"
 
-    known = {"numpy": True, "torch": False, "jax": False, "tensorflow": False}
-    assert dd.available_backends() == known, dd.available_backends()
-    found = dd.deepfool(lambda x: x @ np.array([[3.0, 0.0], [4.0, 0.0]]), np.array([[1.0, 0.5]]))
-    np.testing.assert_allclose(found.delta, [[-0.612, -0.816]])
+    expected = {"numpy": True, "torch": False, "jax": False, "tensorflow": False}
+    assert dd.available_backends() == expected, dd.available_backends()
+    perturbation = dd.deepfool(
+        lambda x: x @ np.array([[3.0, 0.0], [4.0, 0.0]]), np.array([[1.0, 0.5]])
+    )
+    np.testing.assert_allclose(perturbation.delta, [[-0.612, -0.816]])
     for name in ("torch", "jax", "tensorflow"):
         message = ""
         try:

@@ -1,4 +1,4 @@
-"""A small network of every kind of layer, and what the tests of the zoo ask of one."""
+"""A small network with every kind of layer, and helpers for the tests of the zoo."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from deepdefense.zoo import (
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 Weights = dict[str, np.ndarray]
 
-# In float64. The largest errors seen: 4e-15 in one pass, 2e-15 after training.
+# In float64. The largest errors so far: 4e-15 in one pass, 2e-15 after training.
 EXACT = {"rtol": 0, "atol": 1e-10}
 
-# All kinds of layers: negative numbers in the padding of a maximum, a stride that leaves a rest,
-# padding that counts in a mean, windows that overlap because there are more of them than pixels.
+# Every kind of layer, with the cases in which frameworks may differ: a maximum over padding and
+# negative values, a stride that does not divide the side, a mean that includes padding, and windows
+# that overlap because there are more of them than pixels.
 SMALL = Network(
     "small",
     (2, 13, 12),
@@ -65,8 +66,8 @@ SMALL = Network(
 PLAIN = dd.Recipe(momentum=0.0, weight_decay=0.0)
 
 
-def drawn(network: Network) -> Weights:
-    """Initial weights with everything moved that begins at 0 or 1."""
+def draw_weights(network: Network) -> Weights:
+    """Draw initial weights, and move those that would begin at 0 or 1."""
     rng, weights = np.random.default_rng(0), {}
     for name, value in initial_weights(network, 0, 1.0).items():
         moved = rng.uniform(0, 0.3, value.shape) if value.ndim == 1 else 0
@@ -74,34 +75,36 @@ def drawn(network: Network) -> Weights:
     return weights
 
 
-def examples(network: Network, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def draw_examples(network: Network, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Draw n examples and labels for a network."""
     rng = np.random.default_rng(1)
     return rng.normal(size=(n, *network.input_shape)), rng.integers(0, network.classes, n)
 
 
-def logits(backend: TrainingBackend, model: Any, x: np.ndarray) -> np.ndarray:
+def compute_logits(backend: TrainingBackend, model: Any, x: np.ndarray) -> np.ndarray:
+    """Return the logits [b k] of a model in inference mode."""
     with backend.inference(model) as f:
         return backend.to_numpy(backend.forward(f, backend.asarray(x, model)))
 
 
-class Penalty(Objective):
-    """The penalty alone: nothing is asked of the model as it trains."""
+class PenaltyAlone(Objective):
+    """The penalty without the cross-entropy: the model is not called in training mode."""
 
     def losses(self, backend: Any, forward: Any, model: Any, x: Any, y: Any, *_: Any) -> Losses:
         mean = reduce(DEFENSE(model, x, y), "b ->", "mean")
         return Losses(mean, mean * 0, mean, mean * 0, mean * 0)
 
 
-def penalty_of(backend: TrainingBackend, trainer: Trainer, lr: float) -> float:
-    """The mean penalty of the small network as it stands, and one step against its gradient."""
-    taken = take_step(backend, trainer, Penalty(), *examples(SMALL), lr=lr)
+def step_on_penalty(backend: TrainingBackend, trainer: Trainer, lr: float) -> float:
+    """Return the mean penalty of the small network, and take one step against its gradient."""
+    taken = take_step(backend, trainer, PenaltyAlone(), *draw_examples(SMALL), lr=lr)
     assert taken is not None
     return taken.total
 
 
-def penalty_gradient(backend: TrainingBackend, trainer: Trainer) -> Weights:
-    """Found by a step of length 1."""
+def find_penalty_gradient(backend: TrainingBackend, trainer: Trainer) -> Weights:
+    """Return the gradient of the mean penalty: the step at learning rate 1."""
     before = backend.weights(trainer.model)
-    assert penalty_of(backend, trainer, lr=1.0) > 0
+    assert step_on_penalty(backend, trainer, lr=1.0) > 0
     after = backend.weights(trainer.model)
     return {name: before[name] - after[name] for name in before}

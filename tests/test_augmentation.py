@@ -1,4 +1,4 @@
-"""Images mirrored and moved at random: what may come out, how often, and where it is asked for."""
+"""Random flips and shifts of images: the possible results, and how often they occur."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import initial_weights, mlp
 
 
-def moves(image: Any, *, flip: bool, shift: int) -> set[bytes]:
-    """Every image [c h w] that may come of one, written out pixel by pixel."""
+def list_moves(image: Any, *, flip: bool, shift: int) -> set[bytes]:
+    """Return all flipped and shifted versions of an image [c h w], computed pixel by pixel."""
     _, height, width = image.shape
 
-    def inside(at: int, size: int) -> int:
-        """Where a mirror at the border shows that place."""
+    def reflect(at: int, size: int) -> int:
+        """Reflect an index at the borders of the image."""
         return abs(at) if at < size else 2 * (size - 1) - at
 
-    found = set()
+    versions = set()
     for source in (image, image[:, :, ::-1]) if flip else (image,):
         for down in range(-shift, shift + 1):
             for right in range(-shift, shift + 1):
-                rows = [inside(row + down, height) for row in range(height)]
-                columns = [inside(column + right, width) for column in range(width)]
-                found.add(source[:, rows][:, :, columns].tobytes())
-    return found
+                rows = [reflect(row + down, height) for row in range(height)]
+                columns = [reflect(column + right, width) for column in range(width)]
+                versions.add(source[:, rows][:, :, columns].tobytes())
+    return versions
 
 
-drawn = given(
+draw_cases = given(
     size=st.tuples(*(st.integers(1, top) for top in (4, 3, 5, 5))),
     flip=st.booleans(),
     shift=st.integers(0, 3),
@@ -49,25 +49,25 @@ drawn = given(
 )
 
 
-@drawn
-def test_each_image_is_one_of_its_moves(
+@draw_cases
+def test_each_result_is_a_possible_move(
     size: tuple[int, ...], flip: bool, shift: int, channels_last: bool, seed: int
 ) -> None:
     shift = min(shift, *(side - 1 for side in size[2:]))
     x = np.arange(np.prod(size), dtype=np.float32).reshape(size)
     before = x.copy()
-    given_x = np.moveaxis(x, 1, 3) if channels_last else x
+    batch = np.moveaxis(x, 1, 3) if channels_last else x
     random = np.random.default_rng(seed)
-    found = augment(given_x, random, flip=flip, shift=shift, channels_last=channels_last)
-    assert found.shape == given_x.shape
-    assert found.dtype == x.dtype
+    result = augment(batch, random, flip=flip, shift=shift, channels_last=channels_last)
+    assert result.shape == batch.shape
+    assert result.dtype == x.dtype
     np.testing.assert_array_equal(x, before)
-    for image, moved in zip(x, np.moveaxis(found, 3, 1) if channels_last else found, strict=True):
-        assert moved.tobytes() in moves(image, flip=flip, shift=shift)
+    for image, moved in zip(x, np.moveaxis(result, 3, 1) if channels_last else result, strict=True):
+        assert moved.tobytes() in list_moves(image, flip=flip, shift=shift)
 
 
-@drawn
-def test_pixels_are_moved_and_their_mean_is_not(
+@draw_cases
+def test_pixels_move_and_the_subtracted_mean_does_not(
     size: tuple[int, ...], flip: bool, shift: int, channels_last: bool, seed: int
 ) -> None:
     shift = min(shift, *(side - 1 for side in size[2:]))
@@ -77,29 +77,29 @@ def test_pixels_are_moved_and_their_mean_is_not(
     x = pixels - mean
     if channels_last:
         x, mean = np.moveaxis(x, 1, 3), np.moveaxis(mean, 0, 2)
-    how: dict[str, Any] = {"flip": flip, "shift": shift, "channels_last": channels_last}
-    found = augment(x, np.random.default_rng(seed), mean=mean, **how)
-    assert found.dtype == np.float32
-    whole = np.moveaxis(found + mean, 3, 1) if channels_last else found + mean
+    settings: dict[str, Any] = {"flip": flip, "shift": shift, "channels_last": channels_last}
+    result = augment(x, np.random.default_rng(seed), mean=mean, **settings)
+    assert result.dtype == np.float32
+    whole = np.moveaxis(result + mean, 3, 1) if channels_last else result + mean
     for image, moved in zip(pixels, whole, strict=True):
-        assert moved.tobytes() in moves(image, flip=flip, shift=shift)
-    # One that is the same everywhere changes nothing, to the last bit.
-    wild = (x * np.float32(np.pi)).astype(np.float32)
+        assert moved.tobytes() in list_moves(image, flip=flip, shift=shift)
+    # A uniform mean changes no bit of the result.
+    irrational = (x * np.float32(np.pi)).astype(np.float32)
     uniform = np.full_like(mean, 0.1)
-    expected = augment(wild, np.random.default_rng(seed), **how)
-    alike = augment(wild, np.random.default_rng(seed), mean=uniform, **how)
-    assert alike.tobytes() == expected.tobytes()
+    expected = augment(irrational, np.random.default_rng(seed), **settings)
+    result = augment(irrational, np.random.default_rng(seed), mean=uniform, **settings)
+    assert result.tobytes() == expected.tobytes()
 
 
 @pytest.mark.only("torch")
-def test_training_sees_whole_images_moved() -> None:
+def test_training_examples_are_moved_images() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, 1, 5, 5), dtype=np.uint8)
     labels = np.arange(6) % 2
     data = preprocess("pixels", RawData(pixels, labels, pixels, labels), ())
     seen: list[Any] = []
 
-    class Watching(Objective):
+    class RecordingObjective(Objective):
         def points(self, model: Any, x: Any, y: Any) -> tuple[Any, ...]:
             seen.extend(np.asarray(x) + data.mean)
             return ()
@@ -113,22 +113,22 @@ def test_training_sees_whole_images_moved() -> None:
         recipe.make_trainer(backend, model),
         Monitor.draw(backend, data, 0, {}),
         recipe=recipe,
-        objective=Watching(),
+        objective=RecordingObjective(),
         checkpoint=None,
         watcher=Watcher(),
     )
-    expected = set().union(*(moves(image, flip=True, shift=2) for image in pixels))
-    found = {np.rint(image).astype(np.uint8).tobytes() for image in seen}
-    assert found <= expected
-    assert len(found) > len(pixels)
+    expected = set().union(*(list_moves(image, flip=True, shift=2) for image in pixels))
+    recorded = {np.rint(image).astype(np.uint8).tobytes() for image in seen}
+    assert recorded <= expected
+    assert len(recorded) > len(pixels)
 
 
-def test_every_move_is_as_likely() -> None:
+def test_all_moves_are_equally_likely() -> None:
     x = np.broadcast_to(np.arange(16.0).reshape(1, 1, 4, 4), (9000, 1, 4, 4))
-    found = Counter(map(bytes, augment(x, np.random.default_rng(0), flip=True, shift=1)))
-    assert len(found) == 18
-    assert min(found.values()) > 400  # of 500 expected, with a standard deviation of 22
-    assert max(found.values()) < 600
+    counts = Counter(map(bytes, augment(x, np.random.default_rng(0), flip=True, shift=1)))
+    assert len(counts) == 18
+    assert min(counts.values()) > 400  # the mean is 500, the standard deviation 22
+    assert max(counts.values()) < 600
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_every_move_is_as_likely() -> None:
         ((9, 3, 4), {"shift": 3, "channels_last": True}, r"sides of the images \[h w c\], got 3"),
     ],
 )
-def test_what_cannot_be_moved_is_told(
+def test_examples_that_cannot_be_moved_raise(
     shape: tuple[int, ...], changes: dict[str, Any], message: str
 ) -> None:
     recipe = Recipe(**changes)
@@ -152,6 +152,6 @@ def test_what_cannot_be_moved_is_told(
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (9, 2, 3), (9, 1, 4, 4), (0, 5)])
-def test_examples_of_any_shape_stay_as_they_are_unless_it_is_asked(shape: tuple[int, ...]) -> None:
+def test_default_settings_return_the_examples_unchanged(shape: tuple[int, ...]) -> None:
     x = np.ones(shape)
     assert augment(x, np.random.default_rng(0), **Recipe().augmentation) is x

@@ -1,4 +1,4 @@
-"""How a backend is found and chosen."""
+"""How the library finds and chooses a backend."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FRAMEWORKS = {"torch", "jax", "tensorflow", "keras", "flax", "optax"}
 EXTRAS = {"matplotlib", "jinja2", "datasets", "sklearn", "hypothesis", "pytest"}
 
 
-def imported(code: str) -> set[str]:
-    """The root modules in a fresh interpreter that has run the code."""
+def list_imports(code: str) -> set[str]:
+    """Run code in a new interpreter, and return the root modules that it has imported."""
     code += "\nimport sys; print('|'.join(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -27,12 +27,12 @@ def imported(code: str) -> set[str]:
 
 def test_import_imports_no_framework() -> None:
     assert dd.available_backends()["numpy"] is True
-    found = imported("import deepdefense as dd; dd.available_backends()")
-    assert not found & (FRAMEWORKS | EXTRAS)
-    assert not {name for name in found if name.startswith("deepdefense_")}
+    modules = list_imports("import deepdefense as dd; dd.available_backends()")
+    assert not modules & (FRAMEWORKS | EXTRAS)
+    assert not {name for name in modules if name.startswith("deepdefense_")}
 
 
-# What a user imports before Deep Defense. TensorFlow brings Keras, and JAX where that is installed.
+# What a user imports before Deep Defense. TensorFlow imports Keras, and JAX if it is installed.
 IMPORTS = {
     "numpy": "numpy",
     "torch": "torch",
@@ -47,7 +47,8 @@ dd.deepfool(lambda x: x * 2.0, x)
 dd.DeepDefense()(lambda x: x * 2.0, x, y)
 """
 TRAIN = """
-from deepdefense.training import Recipe, take_step
+from deepdefense.training.epoch import take_step
+from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import initial_weights, mlp
 network = mlp((2,), 3)
 model = backend.build(network, initial_weights(network, 0, 1.0))
@@ -58,7 +59,7 @@ take_step(backend, trainer, dd.DeepDefense(), x, np.array([0]), lr=0.1)
 
 
 ALL = ("torch", "jax", "tensorflow")
-# Where no other framework is installed none could be imported.
+# The test needs the other frameworks: where they are missing, nothing could import them.
 BESIDE_OTHERS = [
     pytest.param("numpy", marks=pytest.mark.only("numpy")),
     *(pytest.param(name, marks=[pytest.mark.only(each) for each in ALL]) for name in ALL),
@@ -67,19 +68,19 @@ BESIDE_OTHERS = [
 
 @pytest.mark.parametrize("name", BESIDE_OTHERS)
 def test_using_a_backend_imports_no_other_framework(name: str) -> None:
-    """An attack, a penalty, a network of the zoo and a step of training: no other framework."""
-    own = imported(f"import {IMPORTS[name]}")
+    """An attack, a penalty, building a network, and a training step import no other framework."""
+    expected = list_imports(f"import {IMPORTS[name]}")
     training = "" if name == "numpy" else TRAIN
     code = f"import numpy as np, deepdefense as dd\n{ATTACK.format(name=name)}{training}"
-    found = imported(code)
-    assert f"deepdefense_{name}" in found
-    assert not (found & FRAMEWORKS) - own
-    assert not {f"deepdefense_{other}" for other in IMPORTS if other != name} & found
+    modules = list_imports(code)
+    assert f"deepdefense_{name}" in modules
+    assert not (modules & FRAMEWORKS) - expected
+    assert not {f"deepdefense_{other}" for other in IMPORTS if other != name} & modules
 
 
-def test_unknown_backend_is_told() -> None:
-    known = ", ".join(sorted(dd.available_backends()))
-    with pytest.raises(dd.InputError, match=f"no backend is called 'caffe'; known: {known}"):
+def test_unknown_backend_raises() -> None:
+    names = ", ".join(sorted(dd.available_backends()))
+    with pytest.raises(dd.InputError, match=f"no backend is called 'caffe'; known: {names}"):
         dd.use_backend("caffe")
     assert dd.current_backend() is None
 
@@ -91,30 +92,32 @@ def test_missing_framework_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         dd.get_backend("nosuchframework")
 
 
-def test_code_without_its_entry_points_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_entry_points_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seam, "_entries", dict)
-    monkeypatch.setattr(seam, "_framework_of_root", {}.get)  # which would remember it
-    told = r"none \(is deepdefense installed\?\)"
-    with pytest.raises(dd.InputError, match=f"known: {told}"):
+    monkeypatch.setattr(seam, "_framework_of_root", {}.get)  # the original caches
+    message = r"none \(is deepdefense installed\?\)"
+    with pytest.raises(dd.InputError, match=f"known: {message}"):
         dd.get_backend("torch-of-a-copied-folder")
-    with pytest.raises(dd.InputError, match=f"expected an array of {told}, got builtins"):
+    with pytest.raises(dd.InputError, match=f"expected an array of {message}, got builtins"):
         seam.backend_of(object())
 
 
-def test_incomplete_backend_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_backend_raises_with_the_missing_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     entry = EntryPoint("json", "json:decoder", seam.GROUP)
     monkeypatch.setattr(seam, "_entries", lambda: {"json": entry})
     with pytest.raises(TypeError, match=r"the entry point 'json' is no backend: it lacks asarray"):
         dd.get_backend("json")
 
 
-def test_values_of_no_framework_are_told() -> None:
+def test_values_of_no_framework_raise() -> None:
     with pytest.raises(dd.InputError, match=r"expected an array of .*, got builtins\.list"):
         dd.rho([[1.0]], [[2.0]])
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.only(n)) for n in ALL])
-def test_arrays_of_two_frameworks_are_told(name: str) -> None:
+def test_arrays_of_two_frameworks_raise(name: str) -> None:
     backend, x = dd.get_backend(name), np.ones((2, 3))
     native = backend.asarray(x, lambda x: x)
     both = f"{' and '.join(sorted(['numpy', name]))}"
@@ -135,7 +138,7 @@ def test_arrays_of_two_frameworks_are_told(name: str) -> None:
 
 @pytest.mark.only("torch")
 @pytest.mark.only("jax")
-def test_arrays_of_torch_and_jax_are_told() -> None:
+def test_arrays_of_torch_and_jax_raise() -> None:
     import jax.numpy as jnp
     import torch
 

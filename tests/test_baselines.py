@@ -1,4 +1,4 @@
-"""Other defences: what each minimises, by hand; that they train; and on every backend alike."""
+"""The other defences: their objectives against closed forms, and that they train."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ OBJECTIVES = {
     "trades": TRADES(eps=0.2, steps=3, beta=2.0),
     "mma": MMA(d_max=0.5, steps=8),
 }
-# A linear network of two classes, whose attacks have closed forms; the last row is missed.
+# A linear network of two classes, whose attacks have closed forms; the last example is
+# misclassified.
 WEIGHT, BIAS = np.array([[0.6, -0.2, 0.3, 0.1], [-0.4, 0.5, 0.1, 0.2]]), np.array([0.1, -0.1])
 X = np.random.default_rng(0).normal(size=(7, 4))
 Y = (X @ WEIGHT.T + BIAS).argmax(1)
@@ -44,85 +45,93 @@ def backend(request: pytest.FixtureRequest) -> TrainingBackend:
     return training_backend(request.param)
 
 
-def logits(x: np.ndarray) -> np.ndarray:
+def compute_logits(x: np.ndarray) -> np.ndarray:
     return x @ WEIGHT.T + BIAS
 
 
-def entropy(x: np.ndarray, y: np.ndarray) -> float:
-    found = logits(x)
-    return float(np.mean(np.log(np.exp(found).sum(1)) - found[np.arange(len(x)), y]))
+def compute_cross_entropy(x: np.ndarray, y: np.ndarray) -> float:
+    z = compute_logits(x)
+    return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(x)), y]))
 
 
-def divergence(x: np.ndarray, other: np.ndarray) -> float:
-    p, q = (np.exp(logits(v)) / np.exp(logits(v)).sum(1, keepdims=True) for v in (x, other))
+def compute_divergence(x: np.ndarray, other: np.ndarray) -> float:
+    p, q = (
+        np.exp(compute_logits(v)) / np.exp(compute_logits(v)).sum(1, keepdims=True)
+        for v in (x, other)
+    )
     return float((p * np.log(p / q)).sum(1).mean())
 
 
-def moved(eps: float, p: float, label: np.ndarray, reach: np.ndarray | None = None) -> np.ndarray:
-    """The examples, by eps (no further than `reach` [b]) against the label; those missed stay."""
-    way = (WEIGHT[1] - WEIGHT[0]) * np.where(label == 0, 1, -1)[:, None]
-    unit = np.sign(way) if p == math.inf else way / np.linalg.norm(way, axis=1, keepdims=True)
+def move(eps: float, p: float, label: np.ndarray, reach: np.ndarray | None = None) -> np.ndarray:
+    """Move correct examples by eps, but no further than `reach` [b], away from their label."""
+    direction = (WEIGHT[1] - WEIGHT[0]) * np.where(label == 0, 1, -1)[:, None]
+    unit = (
+        np.sign(direction)
+        if p == math.inf
+        else direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    )
     length = np.full(len(X), eps) if reach is None else np.minimum(eps, reach)
-    missed = logits(X).argmax(1) != label
-    return X + np.where(missed, 0, length)[:, None] * unit
+    misclassified = compute_logits(X).argmax(1) != label
+    return X + np.where(misclassified, 0, length)[:, None] * unit
 
 
-def expected() -> dict[str, tuple[float, float]]:
-    """For each objective: its total, and the cross-entropy of the examples themselves."""
-    clean, predicted = entropy(X, Y), logits(X).argmax(1)
-    gap = np.abs(logits(X)[:, 0] - logits(X)[:, 1])
+def compute_expected() -> dict[str, tuple[float, float]]:
+    """Return each objective's total, and the cross-entropy of the unperturbed examples."""
+    clean, predicted = compute_cross_entropy(X, Y), compute_logits(X).argmax(1)
+    gap = np.abs(compute_logits(X)[:, 0] - compute_logits(X)[:, 1])
     distance = gap / np.linalg.norm(WEIGHT[0] - WEIGHT[1])
-    # Of two linear classes a step of the sign is PGD's whole way, until it fools.
-    sign = moved(0.2, math.inf, Y)
-    across = moved(math.inf, 2, predicted, 1.02 * distance)
-    margin = moved(0.5, 2, Y, distance)
+    sign = move(0.2, math.inf, Y)
+    across = move(math.inf, 2, predicted, 1.02 * distance)
+    margin = move(0.5, 2, Y, distance)
     return {
-        "fgs": (0.5 * clean + 0.5 * entropy(sign, Y), clean),
-        "deepfool": (entropy(across, Y), clean),
-        "mma": (clean / 3 + 2 / 3 * entropy(margin, Y), clean),
+        "fgs": (0.5 * clean + 0.5 * compute_cross_entropy(sign, Y), clean),
+        "deepfool": (compute_cross_entropy(across, Y), clean),
+        "mma": (clean / 3 + 2 / 3 * compute_cross_entropy(margin, Y), clean),
     }
 
 
-def step(backend: TrainingBackend, objective: Objective) -> Any:
+def take_one_step(backend: TrainingBackend, objective: Objective) -> Any:
     network = dd.zoo.mlp((4,), 2, hidden=())
     model = backend.build(network, {"fc1.weight": WEIGHT, "fc1.bias": BIAS})
     return take_step(backend, dd.Recipe().make_trainer(backend, model), objective, X, Y, lr=0.0)
 
 
-@pytest.mark.parametrize("name", expected())
-def test_minimises_what_it_says(backend: TrainingBackend, name: str) -> None:
-    total, clean = expected()[name]
-    taken = step(backend, OBJECTIVES[name])
-    # DDN ends within 1 % of the boundary; all else has a closed form.
+@pytest.mark.parametrize("name", compute_expected())
+def test_objective_equals_its_closed_form(backend: TrainingBackend, name: str) -> None:
+    total, clean = compute_expected()[name]
+    taken = take_one_step(backend, OBJECTIVES[name])
+    # MMA's attack, DDN, ends within 1 % of the boundary; the others are exact.
     assert taken.total == pytest.approx(total, rel=2e-3 if name == "mma" else 1e-6)
     assert taken.cross_entropy == pytest.approx(clean)
     assert taken.total == pytest.approx(taken.cross_entropy + taken.penalty)
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_serves_a_loop_of_ones_own(backend: TrainingBackend, name: str) -> None:
-    """As in the job's own step, whether the points come from outside or not."""
-    method, taken = OBJECTIVES[name], step(backend, OBJECTIVES[name])
+def test_objective_works_in_a_users_own_loop(backend: TrainingBackend, name: str) -> None:
+    """It equals the value of a training step, with the points given or computed inside."""
+    method, taken = OBJECTIVES[name], take_one_step(backend, OBJECTIVES[name])
     network = dd.zoo.mlp((4,), 2, hidden=())
     model = backend.build(network, {"fc1.weight": WEIGHT, "fc1.bias": BIAS})
     x, y = (backend.asarray(value, model) for value in (X, Y))
     for points in ((), method.points(model, x, y)):
-        found = float(backend.to_numpy(method.objective(model, x, y, *points)))
-        assert found == pytest.approx(taken.total, rel=1e-5)
+        value = float(backend.to_numpy(method.objective(model, x, y, *points)))
+        assert value == pytest.approx(taken.total, rel=1e-5)
 
 
-def test_points_within_eps_do_what_the_descent_is_for(backend: TrainingBackend) -> None:
-    """PGD stops at the first point that fools, so its loss lies between that and the whole way."""
-    clean, whole = entropy(X, Y), entropy(moved(0.2, math.inf, Y), Y)
-    assert clean < step(backend, OBJECTIVES["pgd"]).total <= whole + 1e-9
-    far = divergence(X, moved(0.2, math.inf, logits(X).argmax(1)))
-    taken = step(backend, OBJECTIVES["trades"])
+def test_attacks_within_eps_raise_the_loss_up_to_the_worst_case(backend: TrainingBackend) -> None:
+    """PGD stops at its first adversarial point, so its loss is at most that of the full step."""
+    clean, worst = compute_cross_entropy(X, Y), compute_cross_entropy(move(0.2, math.inf, Y), Y)
+    assert clean < take_one_step(backend, OBJECTIVES["pgd"]).total <= worst + 1e-9
+    largest = compute_divergence(X, move(0.2, math.inf, compute_logits(X).argmax(1)))
+    taken = take_one_step(backend, OBJECTIVES["trades"])
     assert taken.cross_entropy == pytest.approx(clean)
-    assert 0 < taken.penalty <= 2 * far + 1e-9
+    assert 0 < taken.penalty <= 2 * largest + 1e-9
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
-def test_parseval_makes_rows_orthonormal(backend: TrainingBackend, shape: tuple[int, int]) -> None:
+def test_parseval_makes_weights_orthonormal(
+    backend: TrainingBackend, shape: tuple[int, int]
+) -> None:
     rng = np.random.default_rng(1)
     outputs, inputs = shape
     network = dd.zoo.mlp((inputs,), outputs, hidden=())
@@ -135,13 +144,13 @@ def test_parseval_makes_rows_orthonormal(backend: TrainingBackend, shape: tuple[
     np.testing.assert_allclose(backend.weights(trainer.model)["fc1.weight"], once, rtol=1e-6)
     for _ in range(200):
         take_step(backend, trainer, Parseval(beta=0.1), x, y, lr=0.0)
-    found = backend.weights(trainer.model)["fc1.weight"]
-    gram = found @ found.T if outputs < inputs else found.T @ found
+    final = backend.weights(trainer.model)["fc1.weight"]
+    gram = final @ final.T if outputs < inputs else final.T @ final
     np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-6)
 
 
 @pytest.mark.only("torch")
-def test_parseval_scales_a_convolution_by_its_windows() -> None:
+def test_parseval_scales_a_convolution_by_its_kernel_size() -> None:
     backend = training_backend("torch")
     kernel = np.random.default_rng(2).normal(size=(2, 3, 5, 5))
     found = Parseval(beta=0.1).constrain(backend, {"k": backend.asarray(kernel, lambda x: x)})
@@ -173,7 +182,7 @@ def test_parseval_takes_a_convolution_in_the_layout_of_flax() -> None:
         np.testing.assert_allclose(native.reshape(2, -1), expected, rtol=1e-5)
 
 
-# Each is written once: all of them in one framework, one in each of the others.
+# The objectives are the same code for all backends, so the other frameworks run one each.
 TRAINED = [*(("torch", name) for name in OBJECTIVES), ("jax", "mma"), ("tensorflow", "trades")]
 
 
@@ -199,7 +208,7 @@ def test_trains_a_network_to_be_more_robust(framework: str, name: str) -> None:
 
 
 @pytest.mark.only("torch")
-def test_unfit_settings_are_told() -> None:
+def test_bad_settings_raise() -> None:
     for make, message in (
         (lambda: AdversarialTraining(alpha=1.0), "alpha must be finite, 0 or more and less than 1"),
         (lambda: PGDTraining(eps=-1.0), "eps must be finite, 0 or more"),

@@ -1,10 +1,10 @@
-"""The paper's decoder, written by hand, against automatic differentiation: LeNet and ConvNet.
+"""The paper's decoder, written by hand, against automatic differentiation.
 
-Yan, Guo and Zhang (2018), section 3.2, build the gradient of a logit towards the input as a second
-network that shares the classifier's weights: transposed layers, ReLUs that pass what passed on the
-way up, and unpooling by the switches of the pooling. So the gradient of the penalty towards the
-weights takes nothing but ordinary backpropagation through both. Here no second derivative is taken
-on the decoder's side either.
+Yan, Guo and Zhang (2018), section 3.2, compute the gradient of a logit in the input by a second
+network that shares the classifier's weights. It has transposed layers, ReLUs that pass the entries
+that were positive in the forward pass, and unpooling to the positions of the maxima. The gradient
+of the penalty in the weights is then ordinary backpropagation through both networks. These tests
+take no second derivative of the decoder either.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ pytestmark = pytest.mark.only("torch")
 SHAPES = {"lenet": (1, 28, 28), "convnet": (3, 32, 32)}
 
 
-def encoded(model: Any, x: Any) -> tuple[Any, list[Any]]:
-    """Logits [b k], and what the decoder must know of each layer: shapes, masks and switches."""
-    known = []
+def encode(model: Any, x: Any) -> tuple[Any, list[Any]]:
+    """Return logits [b k] and, for the decoder, each layer's input shape and mask or maxima."""
+    records = []
     for layer in model:
-        came = x
+        layer_input = x
         if isinstance(layer, torch.nn.MaxPool2d):
             x, switches = torch.nn.functional.max_pool2d(x, 2, return_indices=True)
-            known.append((came.shape, switches))
+            records.append((layer_input.shape, switches))
         else:
             x = layer(x)
-            known.append((came.shape, came > 0))
-    return x, known
+            records.append((layer_input.shape, layer_input > 0))
+    return x, records
 
 
-def decoded(model: Any, known: list[Any], contrast: Any) -> Any:
-    """From a contrast of logits [b k] down to the input, by the transposed network."""
+def decode(model: Any, records: list[Any], contrast: Any) -> Any:
+    """Map a contrast of logits [b k] to its gradient in the input, by the transposed network."""
     functional, z = torch.nn.functional, contrast
-    for layer, (shape, kept) in zip(reversed(list(model)), reversed(known), strict=True):
+    for layer, (shape, mask) in zip(reversed(list(model)), reversed(records), strict=True):
         match layer:
             case torch.nn.Linear():
                 z = z @ layer.weight
             case torch.nn.ReLU():
-                z = z * kept
+                z = z * mask
             case torch.nn.Flatten():
                 z = z.reshape(shape)
             case torch.nn.MaxPool2d():
-                z = functional.max_unpool2d(z, kept, 2, output_size=shape)
+                z = functional.max_unpool2d(z, mask, 2, output_size=shape)
             case torch.nn.AvgPool2d():
                 z = z.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4
             case torch.nn.Conv2d():
@@ -59,65 +59,67 @@ def decoded(model: Any, known: list[Any], contrast: Any) -> Any:
     return z
 
 
-def subject(name: str) -> tuple[Any, Any]:
-    """A network in float64 and four examples of it."""
+def draw_subject(name: str) -> tuple[Any, Any]:
+    """Draw a network in float64 and four examples."""
     network = NETWORKS[name](SHAPES[name], 10)
     weights = initial_weights(network, 0, 1.0)
-    loud = {key: (20.0 if value.ndim > 1 else 1.0) * value for key, value in weights.items()}
-    model = training_backend("torch").build(network, {k: v.astype("f8") for k, v in loud.items()})
+    scaled = {key: (20.0 if value.ndim > 1 else 1.0) * value for key, value in weights.items()}
+    model = training_backend("torch").build(network, {k: v.astype("f8") for k, v in scaled.items()})
     generator = torch.Generator().manual_seed(1)
     return model, torch.randn(4, *SHAPES[name], generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_decoder_is_the_gradient_of_each_class(name: str) -> None:
-    model, x = subject(name)
-    logits, known = encoded(model, x)
+def test_decoder_equals_the_class_gradients(name: str) -> None:
+    model, x = draw_subject(name)
+    logits, records = encode(model, x)
     torch.testing.assert_close(logits, model(x))
     for k in range(10):
         contrast = torch.zeros_like(logits)
         contrast[:, k] = 1
         leaf = x.clone().requires_grad_()
         (expected,) = torch.autograd.grad((model(leaf) * contrast).sum(), leaf)
-        torch.testing.assert_close(decoded(model, known, contrast), expected)
+        torch.testing.assert_close(decode(model, records, contrast), expected)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_penalty_by_the_decoder_has_the_same_gradient_in_every_weight(name: str) -> None:
-    """The unrolled penalty of right examples, three steps of DeepFool, with the decoder's normals.
+def test_penalty_by_the_decoder_has_the_same_weight_gradient(name: str) -> None:
+    """The unrolled penalty of correct examples: three steps with the decoder's normals.
 
-    Which class is nearest is taken from the search, as no gradient flows through that choice.
+    No gradient flows through the choice of the nearest class.
     """
-    model, x = subject(name)
+    model, x = draw_subject(name)
     y = model(x).argmax(1)
     defense = dd.DeepDefense(lam=1.0, c=2.0, steps=3, overshoot=0.02)
     expected = torch.autograd.grad(defense(model, x, y).sum(), list(model.parameters()))
 
-    own = torch.nn.functional.one_hot(y, 10).to(x)
+    label_hot = torch.nn.functional.one_hot(y, 10).to(x)
     point, total = x, torch.zeros_like(x)
-    open_ = torch.ones(len(x), dtype=torch.bool)
+    is_active = torch.ones(len(x), dtype=torch.bool)
     for _ in range(3):
-        logits, known = encoded(model, point)
+        logits, records = encode(model, point)
         gaps, normals = [], []
         for j in range(10):
-            rival = torch.nn.functional.one_hot(torch.full_like(y, j), 10).to(x)
-            gaps.append(((rival - own) * logits).sum(1))
-            normals.append(decoded(model, known, rival - own))
+            class_hot = torch.nn.functional.one_hot(torch.full_like(y, j), 10).to(x)
+            gaps.append(((class_hot - label_hot) * logits).sum(1))
+            normals.append(decode(model, records, class_hot - label_hot))
         gap, normal = torch.stack(gaps, 1), torch.stack(normals, 1)
         size = normal.flatten(2).norm(dim=2)
         ratio = gap.abs() / size.where(size > 0, torch.ones_like(size))
-        nearest = ratio.where(own == 0, torch.full_like(ratio, torch.inf)).argmin(1)
+        nearest = ratio.where(label_hot == 0, torch.full_like(ratio, torch.inf)).argmin(1)
         rows = torch.arange(len(x))
         slope, g = normal[rows, nearest], gap[rows, nearest].abs()
         step = (g / slope.flatten(1).pow(2).sum(1))[:, None, None, None] * slope
-        total = total + step * open_[:, None, None, None]
+        total = total + step * is_active[:, None, None, None]
         point = x + total
         with torch.no_grad():
-            open_ = open_ & (model(x + 1.02 * total).argmax(1) == y)
+            is_active = is_active & (model(x + 1.02 * total).argmax(1) == y)
     rho = 1.02 * total.flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
     penalty = torch.exp(-2.0 * rho)
     torch.testing.assert_close(penalty, defense(model, x, y))
-    found = torch.autograd.grad(penalty.sum(), list(model.parameters()), allow_unused=True)
-    assert all(value is None or value.abs().sum() > 0 for value in found)
-    for mine, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(torch.zeros_like(theirs) if mine is None else mine, theirs)
+    actual = torch.autograd.grad(penalty.sum(), list(model.parameters()), allow_unused=True)
+    assert all(value is None or value.abs().sum() > 0 for value in actual)
+    for by_decoder, by_autograd in zip(actual, expected, strict=True):
+        torch.testing.assert_close(
+            torch.zeros_like(by_autograd) if by_decoder is None else by_decoder, by_autograd
+        )

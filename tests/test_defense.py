@@ -1,4 +1,4 @@
-"""The penalty's settings."""
+"""The settings of the penalty."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from deepdefense.training.report import describe_objective
         ({"unfinished": "no"}, "unfinished must be one of keep, drop"),
     ],
 )
-def test_bad_settings_are_told(changes: dict, message: str) -> None:
+def test_bad_settings_raise(changes: dict, message: str) -> None:
     with pytest.raises(dd.InputError, match=message):
         dd.DeepDefense(**changes)
 
 
-def test_is_a_value() -> None:
+def test_defenses_compare_and_hash_by_their_settings() -> None:
     assert dd.DeepDefense() == dd.DeepDefense(p=2)
     assert hash(dd.DeepDefense()) == hash(dd.DeepDefense(p=2))
     assert repr(dd.DeepDefense()).startswith("DeepDefense(lam=15.0, c=25.0, d=5.0, p=2")
 
 
-def test_numbers_of_numpy_become_pythons() -> None:
-    """So that they are stored, compared and compiled as those are."""
-    made = dd.DeepDefense(c=np.float32(2), steps=np.int64(3), p=np.float64(2))
-    assert made == dd.DeepDefense(c=2.0, steps=3)
-    assert (type(made.c), type(made.steps), type(made.p)) == (float, int, float)
+def test_numpy_numbers_become_python_numbers() -> None:
+    """Settings must be storable, comparable and usable in compiled functions."""
+    defense = dd.DeepDefense(c=np.float32(2), steps=np.int64(3), p=np.float64(2))
+    assert defense == dd.DeepDefense(c=2.0, steps=3)
+    assert (type(defense.c), type(defense.steps), type(defense.p)) == (float, int, float)
     assert type(dd.Recipe(epochs=np.int32(2)).epochs) is int
     with pytest.raises(dd.InputError, match="steps must be a whole number"):
         dd.DeepDefense(steps=np.float32(3))
@@ -54,19 +54,21 @@ def test_numbers_of_numpy_become_pythons() -> None:
         return x @ np.array([[1.0, 0.0], [0.0, 1.0]])
 
     x = np.array([[3.0, 1.0]])
-    found = dd.deepfool(model, x, p=np.float32(2), steps=np.int64(5), overshoot=np.float32(0))
-    assert np.array_equal(found.delta, dd.deepfool(model, x, steps=5, overshoot=0.0).delta)
+    perturbation = dd.deepfool(
+        model, x, p=np.float32(2), steps=np.int64(5), overshoot=np.float32(0)
+    )
+    assert np.array_equal(perturbation.delta, dd.deepfool(model, x, steps=5, overshoot=0.0).delta)
 
 
-def test_fast_is_a_named_set_of_settings() -> None:
+def test_fast_is_a_preset_of_settings() -> None:
     expected = dd.DeepDefense(gradient="chord", candidates=2, steps=1, c=3.0)
     assert dd.DeepDefense.fast(c=3.0) == expected
     assert dd.DeepDefense.fast(candidates=3).candidates == 3
     assert dd.DeepDefense.fast(steps=2).steps == 2
 
 
-def test_steps_of_the_chord_find_the_nearest_point_that_deepfool_passes_by() -> None:
-    """From within an ellipse: the steepest way out is not the shortest."""
+def test_chord_steps_find_the_nearest_point_that_deepfool_misses() -> None:
+    """Inside an ellipse, the steepest direction does not lead to the nearest boundary point."""
 
     def model(x: np.ndarray) -> np.ndarray:
         inside = 1 - x[:, 0] ** 2 / 9 - x[:, 1] ** 2
@@ -86,7 +88,7 @@ def test_steps_of_the_chord_find_the_nearest_point_that_deepfool_passes_by() -> 
     assert np.linalg.norm(dd.deepfool(model, x).delta) > 1.9 * nearest
 
 
-def test_bounds_that_are_arrays_are_compared_and_written_down() -> None:
+def test_array_bounds_are_compared_by_value_and_serialised() -> None:
     low, high = np.zeros((1, 2, 2), np.float32), np.ones((1, 2, 2), np.float32)
     defense = dd.DeepDefense.fast(bounds=(low, high))
     same = dd.DeepDefense.fast(bounds=(low.copy(), high.copy()))
@@ -94,7 +96,7 @@ def test_bounds_that_are_arrays_are_compared_and_written_down() -> None:
     assert hash(defense) == hash(same)
     assert defense != dd.DeepDefense.fast(bounds=(low, high + 1))
     assert replace(defense, c=1.0).bounds == defense.bounds
-    low[:] = 2.0  # a copy is held
+    low[:] = 2.0  # the defence holds a copy
     assert defense == same
     written = json.loads(json.dumps(to_json(describe_objective(defense))))["bounds"]
     assert [text.rpartition(", ")[0] for text in written] == [
@@ -104,7 +106,7 @@ def test_bounds_that_are_arrays_are_compared_and_written_down() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         ({"gradient": "unrolled"}, 'the gradient "chord" and p > 1'),
         ({"gradient": "implicit"}, "got gradient 'implicit', p 2"),
@@ -114,13 +116,13 @@ def test_bounds_that_are_arrays_are_compared_and_written_down() -> None:
         ({"bounds": 1.0}, "must be a pair"),
     ],
 )
-def test_bounds_that_are_none(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=re.escape(words)):
+def test_unsuitable_bounds_raise(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         dd.DeepDefense(**{"gradient": "chord", "bounds": (0.0, 1.0), **settings})
 
 
-def test_examples_may_lie_outside_of_bounds() -> None:
-    """As images do that are moved at random, where bounds are arrays."""
+def test_examples_may_lie_outside_the_bounds() -> None:
+    """Randomly shifted images may leave bounds that are arrays."""
     weight = np.array([[3.0, 4.0], [0.0, 0.0]])
     defense = dd.DeepDefense.fast(bounds=(0.0, 1.0))
     terms = defense.terms(lambda x: x @ weight.T, np.array([[1.2, 0.5]]), np.array([0]))

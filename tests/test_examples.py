@@ -1,4 +1,4 @@
-"""The examples of docs/examples run as they stand, and do what they promise."""
+"""The examples of docs/examples run unchanged and harden their networks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-OF = {"keras": "tensorflow"}  # on Keras's other backends: tests/keras_checks.py
-# What else `evaluate` does takes most of the time and is tested elsewhere.
+BACKENDS = {"keras": "tensorflow"}  # tests/keras_checks.py runs it on the other backends of Keras
+# `evaluate` is replaced by its figures alone: the rest is slow, and tested elsewhere.
 RUN = """
 import json, runpy, sys
 import blobs, deepdefense
@@ -22,23 +22,23 @@ print(json.dumps([report.as_dict() for report in reports]))
 """
 
 
-def home(path: Path) -> str:
+def find_backend(path: Path) -> str:
     framework = path.stem.partition("_")[0]
-    return OF.get(framework, framework)
+    return BACKENDS.get(framework, framework)
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=pytest.mark.only(home(path)))
+        pytest.param(path, id=path.stem, marks=pytest.mark.only(find_backend(path)))
         for path in sorted(EXAMPLES.glob("*.py"))
     ],
 )
 def test_example_hardens_its_network(path: Path) -> None:
-    """In an interpreter of its own, as a user has it: without the tests' strict modes."""
+    """Runs in a new interpreter without the tests' strict settings, as for a user."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "KERAS_"))}
-    found = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, found))
+    folders = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     result = subprocess.run(
         [sys.executable, "-c", RUN, str(path)], env=environment, capture_output=True, text=True
     )

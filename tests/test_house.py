@@ -55,7 +55,8 @@ def iterate_top_level_names(module: ast.Module) -> Iterator[str]:
             case ast.ClassDef(name=name):
                 names = [name]
             case ast.Assign(targets=targets):
-                names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+                names = [t.id for t in targets if isinstance(t, ast.Name)]
+                names += [e.id for t in targets if isinstance(t, ast.Tuple) for e in t.elts]
             case ast.AnnAssign(target=ast.Name(id=name)):
                 names = [name]
         yield from (name for name in names if not name.startswith("__"))

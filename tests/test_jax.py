@@ -1,4 +1,4 @@
-"""JAX's own matters: every transformation, and the libraries that people's models are in."""
+"""JAX: all its transformations, and models of equinox, flax and optax."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFENSES = [
 Parameters = dict[str, Any]
 
 
-def parameters(seed: int = 0) -> Parameters:
+def draw_parameters(seed: int = 0) -> Parameters:
     rng = np.random.default_rng(seed)
     shapes = {"w1": (4, 8), "b1": (1, 8), "w2": (8, 3), "b2": (1, 3)}
     return {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
@@ -35,64 +35,64 @@ def apply(weights: Parameters, x: Any) -> Any:
     return hidden @ weights["w2"] + weights["b2"]
 
 
-def batch() -> tuple[Any, Any]:
+def draw_batch() -> tuple[Any, Any]:
     rng = np.random.default_rng(1)
     return jnp.asarray(rng.normal(size=(6, 2, 2))), jnp.asarray(rng.integers(0, 3, 6))
 
 
-def objective(defense: dd.DeepDefense, weights: Parameters, x: Any, y: Any) -> Any:
+def compute_objective(defense: dd.DeepDefense, weights: Parameters, x: Any, y: Any) -> Any:
     return defense.objective(partial(apply, weights), x, y)
 
 
-def assert_same(found: Any, expected: Any, tolerance: float = 1e-9) -> None:
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_close(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
-def test_value_and_gradient_are_the_same_compiled(defense: dd.DeepDefense) -> None:
-    x, y = batch()
-    weights = parameters()
-    eager = jax.value_and_grad(partial(objective, defense))(weights, x, y)
-    compiled = jax.jit(jax.value_and_grad(partial(objective, defense)))(weights, x, y)
-    assert_same(compiled, eager)
-    assert float(eager[0]) == pytest.approx(float(objective(defense, weights, x, y)))
+def test_jit_changes_neither_value_nor_gradient(defense: dd.DeepDefense) -> None:
+    x, y = draw_batch()
+    weights = draw_parameters()
+    eager = jax.value_and_grad(partial(compute_objective, defense))(weights, x, y)
+    compiled = jax.jit(jax.value_and_grad(partial(compute_objective, defense)))(weights, x, y)
+    assert_close(compiled, eager)
+    assert float(eager[0]) == pytest.approx(float(compute_objective(defense, weights, x, y)))
     assert all(bool(jnp.abs(leaf).sum() > 0) for leaf in jax.tree.leaves(eager[1]))
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
 def test_vmap_over_seeds_trains_many_networks_at_once(defense: dd.DeepDefense) -> None:
-    x, y = batch()
-    each = [parameters(seed) for seed in range(3)]
+    x, y = draw_batch()
+    each = [draw_parameters(seed) for seed in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    gradient = jax.grad(partial(objective, defense))
+    gradient = jax.grad(partial(compute_objective, defense))
     together = jax.jit(jax.vmap(gradient, in_axes=(0, None, None)))(stacked, x, y)
     for i, weights in enumerate(each):
-        assert_same(jax.tree.map(lambda leaf, i=i: leaf[i], together), gradient(weights, x, y))
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], together), gradient(weights, x, y))
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
-def test_checkpoint_changes_nothing(defense: dd.DeepDefense) -> None:
-    x, y = batch()
-    plain = jax.grad(partial(objective, defense))
-    saving = jax.jit(jax.grad(jax.checkpoint(partial(objective, defense))))
-    assert_same(saving(parameters(), x, y), plain(parameters(), x, y))
+def test_checkpoint_changes_no_gradient(defense: dd.DeepDefense) -> None:
+    x, y = draw_batch()
+    plain = jax.grad(partial(compute_objective, defense))
+    saving = jax.jit(jax.grad(jax.checkpoint(partial(compute_objective, defense))))
+    assert_close(saving(draw_parameters(), x, y), plain(draw_parameters(), x, y))
 
 
-def test_deepfool_is_the_same_compiled_and_has_no_gradient() -> None:
-    x, y = batch()
-    weights = parameters()
+def test_jit_does_not_change_deepfool_which_has_no_gradient() -> None:
+    x, y = draw_batch()
+    weights = draw_parameters()
     attack = partial(dd.deepfool, partial(apply, weights), p=3.0)
-    assert_same(jax.jit(attack)(x, y), attack(x, y))
+    assert_close(jax.jit(attack)(x, y), attack(x, y))
 
-    def size(weights: Parameters) -> Any:
+    def sum_perturbations(weights: Parameters) -> Any:
         return jnp.abs(dd.deepfool(partial(apply, weights), x).delta).sum()
 
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(size))(weights)):
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(sum_perturbations))(weights)):
         np.testing.assert_array_equal(leaf, 0)
 
 
-def test_figures_are_of_full_precision_and_the_users_choice_stays() -> None:
+def test_measurements_use_full_precision_and_restore_the_setting() -> None:
     seen = []
 
     def model(x: Any) -> Any:
@@ -106,7 +106,7 @@ def test_figures_are_of_full_precision_and_the_users_choice_stays() -> None:
 
 
 def test_single_precision_without_x64() -> None:
-    """As JAX comes: float32, int32, and the strictest promotion."""
+    """JAX's default types, float32 and int32, under the strictest promotion."""
     code = """
 import jax, jax.numpy as jnp, numpy as np
 import deepdefense as dd
@@ -114,14 +114,14 @@ assert not jax.config.jax_enable_x64
 rng = np.random.default_rng(0)
 w = jnp.asarray(rng.normal(size=(4, 3)))
 x, y = jnp.asarray(rng.normal(size=(5, 4))), jnp.array([0, 1, 2, 0, 1])
-exact = (dd.DeepDefense(c=2.0, steps=3, gradient=way) for way in ("unrolled", "implicit"))
+exact = (dd.DeepDefense(c=2.0, steps=3, gradient=gradient) for gradient in ("unrolled", "implicit"))
 for defense in (*exact, dd.DeepDefense.fast(c=2.0)):
     f = lambda w: defense.objective(lambda x: x @ w, x, y)
     eager, compiled = jax.grad(f)(w), jax.jit(jax.grad(f))(w)
     assert eager.dtype == jnp.float32
     np.testing.assert_allclose(eager, compiled, rtol=1e-3, atol=1e-4)
-found = dd.deepfool(lambda x: x @ w, x)
-assert found.delta.dtype == jnp.float32 and bool(found.success.all())
+result = dd.deepfool(lambda x: x @ w, x)
+assert result.delta.dtype == jnp.float32 and bool(result.success.all())
 """
     environment = {
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
@@ -131,19 +131,19 @@ assert found.delta.dtype == jnp.float32 and bool(found.success.all())
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, check=True)
 
 
-def plain(defense: dd.DeepDefense, f: Any, x: Any, y: Any) -> float:
-    """The objective by the plain call, outside of any transformation."""
+def compute_plain_objective(defense: dd.DeepDefense, f: Any, x: Any, y: Any) -> float:
+    """Return the objective computed outside of any transformation."""
     return float(defense.objective(f, x, y))
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
-def test_equinox_module(defense: dd.DeepDefense) -> None:
+def test_penalty_of_an_equinox_module(defense: dd.DeepDefense) -> None:
     eqx = pytest.importorskip("equinox", reason="equinox is not installed")
-    x, y = batch()
+    x, y = draw_batch()
     x = jnp.reshape(x, (-1, 4))
 
     class Network(eqx.Module):
-        """A module for whole batches, with dropout."""
+        """A module for batches, with dropout."""
 
         first: Any
         last: Any
@@ -157,11 +157,11 @@ def test_equinox_module(defense: dd.DeepDefense) -> None:
     model = Network(
         eqx.nn.Linear(4, 8, key=keys[0]), eqx.nn.Linear(8, 3, key=keys[1]), eqx.nn.Dropout(0.5)
     )
-    predicting = eqx.nn.inference_mode(model)
+    inference_model = eqx.nn.inference_mode(model)
     value, gradient = eqx.filter_jit(
         eqx.filter_value_and_grad(lambda model: defense(model, x, y).sum())
     )(model)
-    np.testing.assert_allclose(value, float(defense(lambda x: predicting(x), x, y).sum()))
+    np.testing.assert_allclose(value, float(defense(lambda x: inference_model(x), x, y).sum()))
     weights = {
         "w1": model.first.weight.T,
         "b1": model.first.bias[None],
@@ -171,13 +171,13 @@ def test_equinox_module(defense: dd.DeepDefense) -> None:
     expected = jax.grad(lambda w: defense(partial(apply, w), x, y).sum())(weights)
     np.testing.assert_allclose(gradient.first.weight.T, expected["w1"], rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(gradient.last.bias[None], expected["b2"], rtol=1e-7, atol=1e-9)
-    assert not model.dropout.inference  # the user's own is as it was
+    assert not model.dropout.inference  # the user's module is unchanged
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
-def test_flax_linen_module(defense: dd.DeepDefense) -> None:
+def test_objective_of_a_flax_linen_module(defense: dd.DeepDefense) -> None:
     linen = pytest.importorskip("flax.linen", reason="flax is not installed")
-    x, y = batch()
+    x, y = draw_batch()
     x = jnp.reshape(x, (-1, 4))
     network = linen.Sequential(
         [linen.Dense(8, param_dtype=float), jnp.tanh, linen.Dense(3, param_dtype=float)]
@@ -186,7 +186,9 @@ def test_flax_linen_module(defense: dd.DeepDefense) -> None:
     value, gradient = jax.jit(
         jax.value_and_grad(lambda v: defense.objective(partial(network.apply, v), x, y))
     )(variables)
-    assert float(value) == pytest.approx(plain(defense, partial(network.apply, variables), x, y))
+    assert float(value) == pytest.approx(
+        compute_plain_objective(defense, partial(network.apply, variables), x, y)
+    )
     first, last = (variables["params"][f"layers_{i}"] for i in (0, 2))
     weights = {
         "w1": first["kernel"],
@@ -194,19 +196,19 @@ def test_flax_linen_module(defense: dd.DeepDefense) -> None:
         "w2": last["kernel"],
         "b2": last["bias"][None],
     }
-    expected = jax.grad(partial(objective, defense))(weights, x, y)
-    found = gradient["params"]["layers_0"]["kernel"]
-    np.testing.assert_allclose(found, expected["w1"], rtol=1e-7, atol=1e-9)
+    expected = jax.grad(partial(compute_objective, defense))(weights, x, y)
+    kernel_gradient = gradient["params"]["layers_0"]["kernel"]
+    np.testing.assert_allclose(kernel_gradient, expected["w1"], rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
-def test_flax_nnx_module(defense: dd.DeepDefense) -> None:
+def test_penalty_of_a_flax_nnx_module(defense: dd.DeepDefense) -> None:
     nnx = pytest.importorskip("flax.nnx", reason="flax is not installed")
-    x, y = batch()
-    x = jnp.reshape(x, (-1, 4)).astype(jnp.float32)  # as nnx's statistics
+    x, y = draw_batch()
+    x = jnp.reshape(x, (-1, 4)).astype(jnp.float32)  # the type of nnx's statistics
 
     class Network(nnx.Module):
-        """With batch norm and dropout, whose states the penalty must not touch."""
+        """A module with batch norm and dropout, whose states the penalty must not change."""
 
         def __init__(self, rngs: Any) -> None:
             self.first = nnx.Linear(4, 8, rngs=rngs)
@@ -218,27 +220,27 @@ def test_flax_nnx_module(defense: dd.DeepDefense) -> None:
             return self.last(self.dropout(jnp.tanh(self.norm(self.first(x)))))
 
     model = Network(nnx.Rngs(0))
-    model(x)  # statistics away from their start
+    model(x)  # statistics other than the initial ones
     before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
     counts = np.array(model.dropout.rngs.count[...])
     value, gradient = nnx.jit(nnx.value_and_grad(lambda m: defense(m, x, y).sum()))(model)
-    assert_same(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), before, 0)
+    assert_close(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), before, 0)
     np.testing.assert_array_equal(model.dropout.rngs.count[...], counts)
     assert not model.dropout.deterministic
     graph, state = nnx.split(model)
 
-    def predicting(x: Any) -> Any:
+    def predict(x: Any) -> Any:
         twin = nnx.merge(graph, state)
         twin.eval()
         return twin(x)
 
-    np.testing.assert_allclose(value, float(defense(predicting, x, y).sum()), rtol=1e-4)
+    np.testing.assert_allclose(value, float(defense(predict, x, y).sum()), rtol=1e-4)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert float(jnp.abs(gradient["first"]["kernel"][...]).sum()) > 0
 
 
-def test_host_data_with_a_native_model() -> None:
-    """A model of the zoo is JAX's by itself; of a function `use_backend` says whose it is."""
+def test_evaluate_takes_host_data_for_a_network_of_the_zoo() -> None:
+    """A network of the zoo names its framework. A function does not, and needs `use_backend`."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(5, 4)), rng.integers(0, 3, 5)
     from deepdefense.zoo import mlp
@@ -251,8 +253,8 @@ def test_host_data_with_a_native_model() -> None:
     assert dd.evaluate(model, x, y).n == 5
 
 
-def test_network_of_the_zoo_is_a_pytree() -> None:
-    """As JAX's own idiom has it: differentiated, compiled and updated as one argument."""
+def test_networks_of_the_zoo_are_pytrees() -> None:
+    """They can be differentiated, compiled and updated as one argument, as is usual in JAX."""
     import optax
 
     rng = np.random.default_rng(0)
@@ -260,16 +262,16 @@ def test_network_of_the_zoo_is_a_pytree() -> None:
     weights = {key: rng.normal(0, 0.5, size).astype(np.float32) for key, size in shapes.items()}
     with dd.use_backend("jax"):
         model = dd.build(dd.zoo.mlp((4,), 3, hidden=(8,)), weights)
-    x, y = batch()
+    x, y = draw_batch()
     x = jnp.reshape(x, (-1, 4)).astype(jnp.float32)
     defense = dd.DeepDefense(lam=1.0, c=2.0, d=1.0)
 
     @jax.jit
     def step(model: Any, x: Any, y: Any) -> Any:
         value, gradients = jax.value_and_grad(lambda m: defense.objective(m, x, y))(model)
-        moves = jax.tree.map(lambda g: -1e-3 * g, gradients)
-        return value, optax.apply_updates(model, moves)
+        updates = jax.tree.map(lambda g: -1e-3 * g, gradients)
+        return value, optax.apply_updates(model, updates)
 
-    value, moved = step(model, x, y)
-    assert type(moved) is type(model)
-    assert float(step(moved, x, y)[0]) < float(value)
+    value, updated = step(model, x, y)
+    assert type(updated) is type(model)
+    assert float(step(updated, x, y)[0]) < float(value)

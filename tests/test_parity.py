@@ -22,13 +22,13 @@ from deepdefense.zoo import NETWORKS, Network, weight_shapes
 
 pytestmark = [pytest.mark.only(name) for name in ("torch", "jax", "tensorflow")]
 
-# Of the largest entry. The largest errors seen: 4e-15 in float64, 2e-6 in float32.
+# Relative to the largest entry. The largest errors so far: 4e-15 in float64, 2e-6 in float32.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 SHAPES = {"mlp": (1, 9, 9), "lenet": (2, 18, 17), "convnet": (3, 32, 32)}
 Weights = dict[str, np.ndarray]
 
 
-class Found(NamedTuple):
+class Result(NamedTuple):
     """What one framework computes."""
 
     logits: np.ndarray
@@ -40,8 +40,8 @@ class Found(NamedTuple):
     gradients: Weights
 
 
-def drawn(network: Network, seed: int, dtype: str) -> Weights:
-    """Weights of a spread that carries signals through, w ~ N(0, 2 / inputs)."""
+def draw_weights(network: Network, seed: int, dtype: str) -> Weights:
+    """Draw weights that preserve the size of activations, w ~ N(0, 2 / inputs)."""
     rng = np.random.default_rng(seed)
     weights: Weights = {}
     for name, shape in weight_shapes(network).items():
@@ -50,8 +50,8 @@ def drawn(network: Network, seed: int, dtype: str) -> Weights:
     return weights
 
 
-def examples(network: Network, weights: Weights, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels, right and wrong ones together."""
+def draw_examples(network: Network, weights: Weights, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Draw images and labels, so that some images are misclassified."""
     rng = np.random.default_rng(1)
     x = rng.normal(size=(8, *network.input_shape)).astype(dtype)
     backend = training_backend("torch")
@@ -61,7 +61,7 @@ def examples(network: Network, weights: Weights, dtype: str) -> tuple[np.ndarray
     return x, y
 
 
-def by_torch(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
+def differentiate_in_torch(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
     import torch
 
     total = defense.objective(model, x, y)
@@ -70,7 +70,7 @@ def by_torch(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
     return total, {n: g.numpy() for n, g in zip(names, gradients, strict=True)}
 
 
-def by_jax(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
+def differentiate_in_jax(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
     import jax
 
     objective = jax.jit(jax.value_and_grad(lambda model: defense.objective(model, x, y)))
@@ -78,7 +78,7 @@ def by_jax(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
     return total, {name: np.array(value) for name, value in gradients.weights.items()}
 
 
-def by_tensorflow(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
+def differentiate_in_tensorflow(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
     import tensorflow as tf
 
     from deepdefense_tensorflow.weights import named
@@ -100,32 +100,32 @@ def by_tensorflow(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
 
 
 DIFFERENTIATE: dict[str, Callable[..., Any]] = {
-    "torch": by_torch,
-    "jax": by_jax,
-    "tensorflow": by_tensorflow,
+    "torch": differentiate_in_torch,
+    "jax": differentiate_in_jax,
+    "tensorflow": differentiate_in_tensorflow,
 }
 
 
-def computed(name: str, kind: str, dtype: str, p: float, gradient: str) -> Found:
+def compute(name: str, kind: str, dtype: str, p: float, gradient: str) -> Result:
     network = NETWORKS[kind](SHAPES[kind], 5)
-    weights = drawn(network, 0, dtype)
-    x, y = examples(network, weights, dtype)
+    weights = draw_weights(network, 0, dtype)
+    x, y = draw_examples(network, weights, dtype)
     backend = training_backend(name)
     model = backend.build(network, weights)
     x, y = backend.asarray(x, model), backend.asarray(y, model)
     steps = 3 if gradient == "chord" else 4
     settings: dict[str, Any] = {"lam": 2.0, "c": 3.0, "d": 2.0, "p": p, "candidates": 4}
     defense = dd.DeepDefense(steps=steps, gradient=gradient, **settings)
-    found = dd.deepfool(model, x, p=p, steps=20)
+    perturbation = dd.deepfool(model, x, p=p, steps=20)
     terms = defense.terms(model, x, y)
     total, gradients = DIFFERENTIATE[name](model, x, y, defense)
     host = backend.to_numpy
     with backend.inference(model) as f:
         logits = host(backend.forward(f, x))
-    return Found(
+    return Result(
         logits,
-        host(found.delta),
-        host(found.steps),
+        host(perturbation.delta),
+        host(perturbation.steps),
         host(terms.penalty),
         host(terms.steps),
         float(host(total)),
@@ -133,34 +133,36 @@ def computed(name: str, kind: str, dtype: str, p: float, gradient: str) -> Found
     )
 
 
-def close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
+def assert_close(actual: np.ndarray, expected: np.ndarray, dtype: str) -> None:
     scale = np.abs(expected).max()
     assert scale > 0
-    assert found.dtype == expected.dtype == dtype
-    np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
+    assert actual.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(actual / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit", "chord"])
 @pytest.mark.parametrize(("p", "dtype"), [(2.0, "float32"), (math.inf, "float64")])
 @pytest.mark.parametrize("kind", ["mlp", "lenet"])
-def test_same_numbers(kind: str, dtype: str, p: float, gradient: str) -> None:
-    each = [computed(name, kind, dtype, p, gradient) for name in DIFFERENTIATE]
-    for found, expected in combinations(each, 2):
-        np.testing.assert_array_equal(found.delta_steps, expected.delta_steps)
-        np.testing.assert_array_equal(found.steps, expected.steps)
+def test_frameworks_compute_the_same_numbers(
+    kind: str, dtype: str, p: float, gradient: str
+) -> None:
+    results = [compute(name, kind, dtype, p, gradient) for name in DIFFERENTIATE]
+    for actual, expected in combinations(results, 2):
+        np.testing.assert_array_equal(actual.delta_steps, expected.delta_steps)
+        np.testing.assert_array_equal(actual.steps, expected.steps)
         for field in ("logits", "delta", "penalty"):
-            close(getattr(found, field), getattr(expected, field), dtype)
-        assert found.objective == pytest.approx(expected.objective, rel=TOLERANCE[dtype])
-        assert set(found.gradients) == set(expected.gradients)
-        for name, value in found.gradients.items():
-            close(value, expected.gradients[name], dtype)
+            assert_close(getattr(actual, field), getattr(expected, field), dtype)
+        assert actual.objective == pytest.approx(expected.objective, rel=TOLERANCE[dtype])
+        assert set(actual.gradients) == set(expected.gradients)
+        for name, value in actual.gradients.items():
+            assert_close(value, expected.gradients[name], dtype)
 
 
 @pytest.mark.parametrize("kind", sorted(SHAPES))
-def test_the_zoo_is_one(kind: str) -> None:
-    """Logits of the paper's networks, in float64; test_zoo.py has the others."""
+def test_frameworks_compute_the_same_logits(kind: str) -> None:
+    """The paper's networks, in float64; test_zoo_parity.py tests the other networks."""
     network = NETWORKS[kind](SHAPES[kind], 5)
-    weights = drawn(network, 0, "float64")
+    weights = draw_weights(network, 0, "float64")
     x = np.random.default_rng(1).normal(size=(3, *network.input_shape))
     logits = {}
     for name in DIFFERENTIATE:
@@ -169,14 +171,14 @@ def test_the_zoo_is_one(kind: str) -> None:
         for key, value in backend.weights(model).items():
             np.testing.assert_array_equal(value, weights[key])
         logits[name] = backend.to_numpy(model(backend.asarray(x, model)))
-    for found in logits.values():
-        close(found, logits["torch"], "float64")
+    for values in logits.values():
+        assert_close(values, logits["torch"], "float64")
 
 
 @pytest.mark.parametrize("home", DIFFERENTIATE)
 def test_hardened_in_one_framework_evaluated_in_another(home: str, tmp_path: Path) -> None:
     network = NETWORKS["mlp"]((1, 4, 4), 3)
-    start = drawn(network, 0, "float32")
+    start = draw_weights(network, 0, "float32")
     backend = training_backend(home)
     _, report = dd.harden(
         backend.build(network, start),
@@ -190,18 +192,18 @@ def test_hardened_in_one_framework_evaluated_in_another(home: str, tmp_path: Pat
     for name in DIFFERENTIATE:
         with dd.use_backend(name):
             model = dd.build(network, tmp_path / "run" / "hardened.safetensors")
-            found = blobs.summarize(model, *blobs.TEST)
-        assert found.accuracy == report.after.accuracy
-        assert found.rho_2 == pytest.approx(report.after.rho_2, abs=1e-4)
+            summary = blobs.summarize(model, *blobs.TEST)
+        assert summary.accuracy == report.after.accuracy
+        assert summary.rho_2 == pytest.approx(report.after.rho_2, abs=1e-4)
 
 
-def test_training_goes_the_same_way() -> None:
-    """Two epochs from the same weights on the same batches: the same hardened network.
+def test_frameworks_train_the_same_network() -> None:
+    """Two epochs from the same weights on the same batches give the same hardened network.
 
-    To 1e-6: Keras keeps its learning rate in float32.
+    The tolerance is 1e-6 because Keras stores its learning rate in float32.
     """
     network = NETWORKS["mlp"]((1, 4, 4), 3)
-    start = drawn(network, 0, "float64")
+    start = draw_weights(network, 0, "float64")
     hardened: dict[str, Weights] = {}
     for name in DIFFERENTIATE:
         backend = training_backend(name)
@@ -218,11 +220,11 @@ def test_training_goes_the_same_way() -> None:
             np.testing.assert_allclose(value, hardened["torch"][name], rtol=1e-6, atol=1e-6)
 
 
-def test_evaluations_agree() -> None:
-    """The same figures from every framework, in float32, to 1e-3."""
+def test_frameworks_report_the_same_evaluation() -> None:
+    """The figures agree to 1e-3 in float32."""
     network = NETWORKS["mlp"](SHAPES["mlp"], 4)
-    weights = drawn(network, 0, "float32")
-    x, y = examples(network, weights, "float32")
+    weights = draw_weights(network, 0, "float32")
+    x, y = draw_examples(network, weights, "float32")
     reports = {}
     for name in ("torch", "jax", "tensorflow"):
         model = training_backend(name).build(network, weights)

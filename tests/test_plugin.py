@@ -1,6 +1,6 @@
-"""A third party's backend: found by its entry point, judged by the public kit, and judged well.
+"""A third party's backend: the library finds it, it passes the kit, and the kit finds its faults.
 
-It is installed for other interpreters alone, so that no other test sees one backend more.
+It is installed only for the interpreters that these tests start, so no other test sees it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deepdefense.testing.primitives import PrimitiveTests
 
 pytestmark = pytest.mark.only("numpy")
 
-PLUGIN = Path(__file__).parent / "plugin"  # being on the path, it is installed
+PLUGIN = Path(__file__).parent / "plugin"  # being on the path is enough to be installed
 
 USER = """\
 from deepdefense.testing import BackendTests
@@ -63,7 +63,7 @@ FAULTS = {
 
 
 class Outcome(NamedTuple):
-    """The names of the tests, without their parameters, by what became of them."""
+    """The names of the tests, without their parameters, by their result."""
 
     passed: set[str]
     failed: set[str]
@@ -71,8 +71,8 @@ class Outcome(NamedTuple):
     output: str
 
 
-def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """An interpreter that has the plugin installed, and none of this session's pytest settings."""
+def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run an interpreter that has the plugin installed, without this session's pytest settings."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     paths = [str(PLUGIN), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -82,39 +82,39 @@ def python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def run_tests(code: str, folder: Path) -> Outcome:
-    """What becomes of a test file of one's own."""
+    """Run a test file that contains `code`."""
     (folder / "test_mine.py").write_text(code)
     (folder / "conftest.py").write_text(FEW)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    done = python("-m", "pytest", "-p", "no:cacheprovider", "--junitxml=out.xml", folder=folder)
+    done = run_python("-m", "pytest", "-p", "no:cacheprovider", "--junitxml=out.xml", folder=folder)
     assert (folder / "out.xml").exists(), done.stdout + done.stderr
-    found = Outcome(set(), set(), set(), done.stdout)
+    outcome = Outcome(set(), set(), set(), done.stdout)
     for case in ElementTree.parse(folder / "out.xml").iter("testcase"):
         name, results = case.get("name", "").partition("[")[0], {part.tag for part in case}
         failed, skipped = results & {"failure", "error"}, "skipped" in results
-        (found.failed if failed else found.skipped if skipped else found.passed).add(name)
-    return found
+        (outcome.failed if failed else outcome.skipped if skipped else outcome.passed).add(name)
+    return outcome
 
 
-def names_in(kit: type) -> set[str]:
+def list_tests(kit: type) -> set[str]:
     return {name for name in dir(kit) if name.startswith("test_")}
 
 
 def test_plugin_is_found_by_its_entry_point(tmp_path: Path) -> None:
     code = "import deepdefense as dd; print(dd.available_backends()['autograd'])"
-    done = python("-c", code, folder=tmp_path)
+    done = run_python("-c", code, folder=tmp_path)
     assert done.stdout == "True\n", done.stderr or "autograd is not installed"
     assert "autograd" not in dd.available_backends()
 
 
 def test_plugin_passes_the_kit(tmp_path: Path) -> None:
-    found = run_tests(USER, tmp_path)
-    assert not found.failed | found.skipped, found.output
-    assert found.passed == names_in(BackendTests)
+    outcome = run_tests(USER, tmp_path)
+    assert not outcome.failed | outcome.skipped, outcome.output
+    assert outcome.passed == list_tests(BackendTests)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_kit_finds_the_fault(fault: str, tmp_path: Path) -> None:
-    found = run_tests(FAULTY.format(fault=fault), tmp_path)
-    assert found.failed == FAULTS[fault], found.output
-    assert found.passed == names_in(PrimitiveTests) - FAULTS[fault]
+    outcome = run_tests(FAULTY.format(fault=fault), tmp_path)
+    assert outcome.failed == FAULTS[fault], outcome.output
+    assert outcome.passed == list_tests(PrimitiveTests) - FAULTS[fault]

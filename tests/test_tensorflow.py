@@ -1,4 +1,4 @@
-"""TensorFlow's own matters: graphs, XLA, Keras models in training, mixed precision."""
+"""TensorFlow: graphs, XLA, AutoGraph, Keras models in training mode, and mixed precision."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DEFENSES = [
 ] + [pytest.param(dd.DeepDefense.fast(lam=2.0, c=2.0, d=1.0), id="fast")]
 
 
-def network(policy: str = "float32") -> keras.Model:
-    """Convolution, pooling, batch norm and dropout, with statistics away from their start."""
+def build_network(policy: str = "float32") -> keras.Model:
+    """Build a network with convolution, pooling, dropout and batch norm with trained statistics."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -38,35 +38,35 @@ def network(policy: str = "float32") -> keras.Model:
             layers.Dense(5, dtype=policy),
         ]
     )
-    x, _ = batch()
+    x, _ = draw_batch()
     for _ in range(3):
         model(x, training=True)
     return model
 
 
-def batch() -> tuple[Any, Any]:
+def draw_batch() -> tuple[Any, Any]:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(6, 6, 6, 2)).astype(np.float32)
     return tf.constant(x), tf.constant(rng.integers(0, 5, 6))
 
 
-def values(model: keras.Model) -> list[np.ndarray]:
+def copy_values(model: keras.Model) -> list[np.ndarray]:
     return [np.array(v.value.numpy()) for v in model.variables]
 
 
-def gradients(defense: dd.DeepDefense, model: keras.Model, x: Any, y: Any) -> Any:
+def differentiate(defense: dd.DeepDefense, model: keras.Model, x: Any, y: Any) -> Any:
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(defense(model, x, y))
     return total, tape.gradient(total, [v.value for v in model.trainable_variables])
 
 
-def assert_same(found: Any, expected: Any, tolerance: float) -> None:
-    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
+    for one, other in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
         scale = 1 + np.abs(other).max()
         np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=tolerance)
 
 
-WAYS = {
+COMPILERS = {
     "graph": lambda f, x, y: tf.function(f),
     "unknown batch": lambda f, x, y: tf.function(
         f, input_signature=[tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in (x, y)]
@@ -76,51 +76,51 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("defense", DEFENSES)
-def test_compiled_loop_equals_the_plain_call(defense: dd.DeepDefense, way: str) -> None:
-    x, y = batch()
-    model = network()
-    eager = gradients(defense, model, x, y)
-    compiled = WAYS[way](lambda x, y: gradients(defense, model, x, y), x, y)
-    assert_same(compiled(x, y), eager, 1e-4)
-    if way == "unknown batch":
-        assert_same(compiled(x[:2], y[:2]), gradients(defense, model, x[:2], y[:2]), 1e-4)
+def test_compiled_gradient_equals_the_plain_call(defense: dd.DeepDefense, compiler: str) -> None:
+    x, y = draw_batch()
+    model = build_network()
+    eager = differentiate(defense, model, x, y)
+    compiled = COMPILERS[compiler](lambda x, y: differentiate(defense, model, x, y), x, y)
+    assert_close(compiled(x, y), eager, 1e-4)
+    if compiler == "unknown batch":
+        assert_close(compiled(x[:2], y[:2]), differentiate(defense, model, x[:2], y[:2]), 1e-4)
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_nothing_of_the_users_is_touched(defense: dd.DeepDefense, compiled: bool) -> None:
-    """Neither statistics, nor seeds of dropout, nor weights; eagerly and in a graph."""
-    x, y = batch()
-    model = network()
-    before = values(model)
+def test_calls_leave_the_model_unchanged(defense: dd.DeepDefense, compiled: bool) -> None:
+    """Its statistics, its dropout's seeds and its weights; eagerly and in a graph."""
+    x, y = draw_batch()
+    model = build_network()
+    before = copy_values(model)
 
     def call(x: Any, y: Any) -> Any:
         return defense.terms(model, x, y).penalty, dd.deepfool(model, x).delta
 
     (tf.function(call) if compiled else call)(x, y)
-    for found, expected in zip(values(model), before, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for actual, expected in zip(copy_values(model), before, strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
-def test_inside_of_a_training_step_the_penalty_is_of_the_model_as_it_predicts(
+def test_penalty_uses_inference_mode_inside_a_training_step(
     defense: dd.DeepDefense,
 ) -> None:
-    x, y = batch()
-    model = network()
+    x, y = draw_batch()
+    model = build_network()
     expected = tf.reduce_sum(defense(lambda x: model(x, training=False), x, y))
     seen = []
 
-    class Training(keras.Layer):
+    class PenaltyLayer(keras.Layer):
         """A layer that calls the penalty while Keras is in training mode."""
 
         def call(self, inputs: Any, training: bool = False) -> Any:
             seen.append(tf.reduce_sum(defense(model, inputs, y)))
             return inputs
 
-    Training()(x, training=True)
+    PenaltyLayer()(x, training=True)
     np.testing.assert_allclose(seen[-1], expected, rtol=1e-6)
 
 
@@ -129,32 +129,32 @@ def test_inside_of_a_training_step_the_penalty_is_of_the_model_as_it_predicts(
 def test_mixed_precision_leaves_the_penalty_in_float32(
     defense: dd.DeepDefense, policy: str
 ) -> None:
-    x, y = batch()
-    full, mixed = network(), network(policy)
+    x, y = draw_batch()
+    full, mixed = build_network(), build_network(policy)
     for one, other in zip(mixed.variables, full.variables, strict=True):
         one.assign(other.value)
     assert mixed(x).dtype != tf.float32
     policies = [layer.dtype_policy.name for layer in mixed.layers]
-    expected = gradients(defense, full, x, y)
-    assert_same(gradients(defense, mixed, x, y), expected, 1e-6)
-    compiled = tf.function(lambda x, y: gradients(defense, mixed, x, y))
-    assert_same(compiled(x, y), expected, 1e-4)
+    expected = differentiate(defense, full, x, y)
+    assert_close(differentiate(defense, mixed, x, y), expected, 1e-6)
+    compiled = tf.function(lambda x, y: differentiate(defense, mixed, x, y))
+    assert_close(compiled(x, y), expected, 1e-4)
     assert [layer.dtype_policy.name for layer in mixed.layers] == policies
     assert mixed(x).dtype != tf.float32
 
 
 @pytest.mark.parametrize("call", [dd.deepfool, dd.DeepDefense(), dd.DeepDefense.fast()])
-def test_logits_of_another_dtype_are_told(call: Any) -> None:
-    x, y = batch()
-    model = network()  # Keras casts what it is given
-    for given in (call, tf.function(call), tf.function(call, autograph=False)):
+def test_logits_of_another_dtype_raise(call: Any) -> None:
+    x, y = draw_batch()
+    model = build_network()  # Keras casts its inputs to float32
+    for variant in (call, tf.function(call), tf.function(call, autograph=False)):
         with pytest.raises(dd.InputError, match=r"float32 logits of float64 .* tf\.float32\)"):
-            given(model, tf.cast(x, tf.float64), y)
+            variant(model, tf.cast(x, tf.float64), y)
 
 
 @tf.autograph.experimental.do_not_convert
-def rewritten() -> set[str]:
-    """The functions under way that AutoGraph has rewritten."""
+def list_rewritten_functions() -> set[str]:
+    """Return the names of the active functions that AutoGraph has rewritten."""
     stack = traceback.extract_stack()
     return {frame.name for frame in stack if "__autograph_generated" in frame.filename}
 
@@ -174,15 +174,15 @@ def rewritten() -> set[str]:
         dd.DeepDefense.fast().objective,
     ],
 )
-def test_autograph_rewrites_what_the_user_wrote_and_no_algorithm(
+def test_autograph_rewrites_only_the_users_functions(
     call: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A model's `if` of tensors depends on it; the rest would take seconds, and be warned of."""
+    """A model's `if` on tensors needs AutoGraph. Rewriting algorithms would be slow, and warn."""
     seen = []
 
     def model(x: Any) -> Any:
         logits = x @ tf.constant([[1.0, -1.0, 0.5], [0.5, 1.0, -1.0]])
-        seen.append(rewritten())
+        seen.append(list_rewritten_functions())
         if tf.reduce_mean(x) > 0:
             logits = 2.0 * logits
         return logits
@@ -193,36 +193,36 @@ def test_autograph_rewrites_what_the_user_wrote_and_no_algorithm(
     x, y = tf.constant([[1.0, 0.5], [0.5, 1.0], [2.0, 0.0]]), tf.constant([0, 1, 2])
     expected = call(model, x, y)
     assert seen
-    assert not any(seen)  # eagerly it is not at work
+    assert not any(seen)  # AutoGraph does not rewrite eager calls
     seen.clear()
-    assert_same(tf.function(user)(x, y), expected, 1e-4)
+    assert_close(tf.function(user)(x, y), expected, 1e-4)
     assert "AutoGraph" not in caplog.text
-    # A loss calls the model itself, and is rewritten for that.
+    # A loss calls the user's model itself, so AutoGraph rewrites it too.
     assert set().union(*seen) - {"tf__objective", "tf__losses", "forward"} == {
         "tf__user",
         "tf__model",
     }
 
 
-def test_attacks_carry_no_gradient() -> None:
-    x, y = batch()
-    model = network()
+def test_attacks_have_no_gradient() -> None:
+    x, y = draw_batch()
+    model = build_network()
     with tf.GradientTape() as tape:
         tape.watch(x)
-        size = tf.reduce_sum(tf.abs(dd.deepfool(model, x, y).delta))
-    assert tape.gradient(size, model.trainable_variables[0].value) is None
+        total = tf.reduce_sum(tf.abs(dd.deepfool(model, x, y).delta))
+    assert tape.gradient(total, model.trainable_variables[0].value) is None
 
 
-def test_labels_of_any_integer_type() -> None:
-    x, y = batch()
-    model = network()
+def test_labels_may_have_any_integer_type() -> None:
+    x, y = draw_batch()
+    model = build_network()
     expected = dd.DeepDefense()(model, x, y)
     for dtype in (tf.int32, tf.uint8):
         np.testing.assert_array_equal(dd.DeepDefense()(model, x, tf.cast(y, dtype)), expected)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_figures_are_of_full_precision_and_the_users_choice_stays(allowed: bool) -> None:
+def test_measurements_turn_tf32_off_and_restore_it(allowed: bool) -> None:
     config, seen = tf.config.experimental, []
 
     def model(x: Any) -> Any:
@@ -239,9 +239,9 @@ def test_figures_are_of_full_precision_and_the_users_choice_stays(allowed: bool)
     assert set(seen) == {False}
 
 
-def test_host_data_with_a_native_model() -> None:
-    x, y = batch()
-    model = network()
+def test_evaluate_takes_host_data_and_attacks_do_not() -> None:
+    x, y = draw_batch()
+    model = build_network()
     assert dd.evaluate(model, x.numpy(), y.numpy()).n == len(y)
     with pytest.raises(
         dd.InputError, match="the model is of tensorflow, but the examples are of n"
@@ -249,7 +249,7 @@ def test_host_data_with_a_native_model() -> None:
         dd.deepfool(model, np.ones((2, 6, 6, 2)))
 
 
-def test_the_zoo_needs_keras_on_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_zoo_raises_unless_keras_uses_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     from deepdefense.seam.training import training_backend
     from deepdefense.zoo import initial_weights, mlp
 

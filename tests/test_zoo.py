@@ -1,4 +1,4 @@
-"""The networks of the zoo: their published names, and what each framework does with them."""
+"""The networks of the zoo: their weights' names and sizes, and their training in each framework."""
 
 from __future__ import annotations
 
@@ -30,7 +30,16 @@ from deepdefense.zoo import (
     resnet18,
     weight_shapes,
 )
-from small import FRAMEWORKS, PLAIN, SMALL, drawn, examples, logits, penalty_gradient, penalty_of
+from small import (
+    FRAMEWORKS,
+    PLAIN,
+    SMALL,
+    compute_logits,
+    draw_examples,
+    draw_weights,
+    find_penalty_gradient,
+    step_on_penalty,
+)
 
 BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in FRAMEWORKS]
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
@@ -45,15 +54,15 @@ def backend(request: pytest.FixtureRequest) -> TrainingBackend:
     return training_backend(request.param)
 
 
-# Names and parameters
+# Names and numbers of parameters
 
 
-def parameters(network: Network) -> int:
+def count_parameters(network: Network) -> int:
     shapes = weight_shapes(network).items()
     return sum(math.prod(shape) for name, shape in shapes if not is_statistic(name))
 
 
-def published_alexnet() -> Shapes:
+def list_alexnet_weights() -> Shapes:
     kernels = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3)}
     kernels |= {8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
     maps = {1: (4096, 9216), 4: (4096, 4096), 6: (1000, 4096)}
@@ -63,7 +72,7 @@ def published_alexnet() -> Shapes:
             yield f"{part}.{place}.bias", shape[:1]
 
 
-def published_resnet18() -> Shapes:
+def list_resnet18_weights() -> Shapes:
     def norm(name: str, features: int) -> Shapes:
         for part in ("weight", "bias", "running_mean", "running_var"):
             yield f"{name}.{part}", (features,)
@@ -88,32 +97,32 @@ def published_resnet18() -> Shapes:
 
 
 PUBLISHED = {
-    "alexnet": (published_alexnet, 61_100_840),
-    "resnet18": (published_resnet18, 11_689_512),
+    "alexnet": (list_alexnet_weights, 61_100_840),
+    "resnet18": (list_resnet18_weights, 11_689_512),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_names_and_shapes_are_torchvisions(name: str) -> None:
-    published, count = PUBLISHED[name]
+def test_names_and_shapes_equal_torchvisions(name: str) -> None:
+    list_weights, count = PUBLISHED[name]
     network = NETWORKS[name]((3, 224, 224), 1000)
-    assert list(weight_shapes(network).items()) == list(published())
-    assert parameters(network) == count
+    assert list(weight_shapes(network).items()) == list(list_weights())
+    assert count_parameters(network) == count
 
 
-def test_other_networks_have_their_sizes() -> None:
+def test_other_networks_have_the_expected_number_of_parameters() -> None:
     """Counted by hand from the definitions."""
     kernels = [3 * 25 * 192, 192 * 160, 160 * 96, 96 * 25 * 192, 192 * 192, 192 * 192]
     kernels += [192 * 9 * 192, 192 * 192, 192 * 10]
     biases = [192, 160, 96, 192, 192, 192, 192, 192, 10]
-    assert parameters(nin((3, 32, 32), 10)) == sum(kernels) + sum(biases)
+    assert count_parameters(nin((3, 32, 32), 10)) == sum(kernels) + sum(biases)
     plain = 784 * 500 + 500 + 500 * 150 + 150 + 150 * 10 + 10
-    assert parameters(mlp((1, 28, 28), 10)) == plain
-    assert parameters(bn_mlp((1, 28, 28), 10)) == plain + 2 * (500 + 150)
+    assert count_parameters(mlp((1, 28, 28), 10)) == plain
+    assert count_parameters(bn_mlp((1, 28, 28), 10)) == plain + 2 * (500 + 150)
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "told"),
+    ("name", "shape", "message"),
     [
         ("nin", (3, 3, 9), r"network nin takes images \[c h w\] of 4 x 4 pixels or more"),
         ("nin", (784,), r"or more, got \[784\]"),
@@ -121,12 +130,12 @@ def test_other_networks_have_their_sizes() -> None:
         ("resnet18", (32, 32), r"resnet18 takes images \[c h w\] .*, got \[32, 32\]"),
     ],
 )
-def test_unfit_shapes_are_told(name: str, shape: tuple[int, ...], told: str) -> None:
-    with pytest.raises(dd.InputError, match=told):
+def test_unfit_shapes_raise(name: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(dd.InputError, match=message):
         NETWORKS[name](shape, 3)
 
 
-def test_initial_weights_are_drawn_by_their_rule() -> None:
+def test_initial_weights_have_the_prescribed_spread() -> None:
     fixed = initial_weights(lenet((1, 28, 28), 10), 3, 79.0)
     rng = np.random.default_rng(3)
     for name, value in fixed.items():
@@ -138,16 +147,16 @@ def test_initial_weights_are_drawn_by_their_rule() -> None:
             spread = scale * value.std() * math.prod(value.shape[1:]) ** 0.5
             assert spread == pytest.approx(2**0.5, rel=0.05), name
         else:
-            begins = 1 if name.endswith(("weight", "var")) and name != "fc.bias" else 0
-            np.testing.assert_array_equal(value, begins)
+            initial = 1 if name.endswith(("weight", "var")) and name != "fc.bias" else 0
+            np.testing.assert_array_equal(value, initial)
     balanced = nin((3, 32, 32), 10)
-    one = initial_weights(replace(balanced, spread="fan-in"), 3, 64.0)
+    fan_in = initial_weights(replace(balanced, spread="fan-in"), 3, 64.0)
     for name, value in initial_weights(balanced, 3, 64.0).items():
-        apart = 64.0 ** (-8 / 9) if name == "conv1.weight" else 64.0 ** (1 / 9)
-        np.testing.assert_allclose(value * apart, one[name], rtol=1e-5)
+        factor = 64.0 ** (-8 / 9) if name == "conv1.weight" else 64.0 ** (1 / 9)
+        np.testing.assert_allclose(value * factor, fan_in[name], rtol=1e-5)
 
 
-def test_initial_weights_follow_the_unit_of_the_inputs() -> None:
+def test_initial_weights_scale_with_the_unit_of_the_inputs() -> None:
     network = NETWORKS["mlp"]((1, 28, 28), 10)
     pixels, unit = (initial_weights(network, 0, deviation) for deviation in (79.0, 79.0 / 255))
     np.testing.assert_allclose(unit["fc1.weight"], 255 * pixels["fc1.weight"], rtol=1e-6)
@@ -155,38 +164,42 @@ def test_initial_weights_follow_the_unit_of_the_inputs() -> None:
     assert pixels["fc1.weight"].std() == pytest.approx(0.01, rel=0.01)
 
 
-def test_lenet_needs_images_large_enough() -> None:
+def test_too_small_images_for_lenet_raise() -> None:
     with pytest.raises(dd.InputError, match=r"16 x 16 pixels or more, got \[1, 8, 8\]"):
         NETWORKS["lenet"]((1, 8, 8), 10)
 
 
-# Each framework
+# In each framework
 
 
-def test_weights_load_with_the_counter_and_without(
+def test_weights_load_with_and_without_batch_counters(
     backend: TrainingBackend, tmp_path: Path
 ) -> None:
-    weights = drawn(SMALL)
+    weights = draw_weights(SMALL)
     counters = {n: np.array(7) for n in weight_shapes(SMALL) if n.endswith("num_batches_tracked")}
     assert len(counters) == 4
-    x, _ = examples(SMALL)
+    x, _ = draw_examples(SMALL)
     save_file(weights, tmp_path / "without.safetensors")
     save_file(weights | counters, tmp_path / "with.safetensors")
     with dd.use_backend(backend.name):
         one, other = (dd.build(SMALL, tmp_path / f"{n}.safetensors") for n in ("without", "with"))
-        np.testing.assert_array_equal(logits(backend, one, x), logits(backend, other, x))
+        np.testing.assert_array_equal(
+            compute_logits(backend, one, x), compute_logits(backend, other, x)
+        )
         with pytest.raises(dd.InputError, match="lacks bn1"):
             dd.build(SMALL, {n: v for n, v in weights.items() if n != "bn1.running_var"})
-    again = backend.load(backend.copy(one), backend.weights(other))
-    np.testing.assert_array_equal(logits(backend, again, x), logits(backend, one, x))
+    reloaded = backend.load(backend.copy(one), backend.weights(other))
+    np.testing.assert_array_equal(
+        compute_logits(backend, reloaded, x), compute_logits(backend, one, x)
+    )
 
 
-def test_training_goes_back_to_any_state(backend: TrainingBackend) -> None:
-    """Statistics and dropout included."""
+def test_trainer_restores_an_earlier_state_of_every_layer(backend: TrainingBackend) -> None:
+    """The state includes batch-norm statistics and the random state of dropout."""
     layers = (*SMALL.layers[:-1], Dropout(0.3), SMALL.layers[-1])
     network = replace(SMALL, layers=layers)
-    trainer = dd.Recipe().make_trainer(backend, backend.build(network, drawn(network)))
-    x, y = examples(network)
+    trainer = dd.Recipe().make_trainer(backend, backend.build(network, draw_weights(network)))
+    x, y = draw_examples(network)
 
     def step() -> None:
         with backend.fixed_seed(0):
@@ -204,11 +217,11 @@ def test_training_goes_back_to_any_state(backend: TrainingBackend) -> None:
         np.testing.assert_array_equal(value, end[name])
 
 
-def test_dropout_is_drawn_anew_in_training_alone(backend: TrainingBackend) -> None:
-    model = backend.build(DROPPED, drawn(DROPPED))
+def test_dropout_is_random_in_training_and_off_in_inference(backend: TrainingBackend) -> None:
+    model = backend.build(DROPPED, draw_weights(DROPPED))
     trainer = PLAIN.make_trainer(backend, model)
-    x, y = examples(DROPPED)
-    before = logits(backend, trainer.model, x)
+    x, y = draw_examples(DROPPED)
+    before = compute_logits(backend, trainer.model, x)
     totals = set()
     with backend.fixed_seed(0):
         for _ in range(3):
@@ -216,46 +229,48 @@ def test_dropout_is_drawn_anew_in_training_alone(backend: TrainingBackend) -> No
             assert taken is not None
             totals.add(taken.total)
     assert len(totals) == 3
-    np.testing.assert_array_equal(logits(backend, trainer.model, x), before)
+    np.testing.assert_array_equal(compute_logits(backend, trainer.model, x), before)
 
 
-def test_penalty_is_differentiated_through_residuals_and_batch_norm(
+def test_penalty_gradient_through_residuals_and_batch_norm_equals_differences(
     backend: TrainingBackend,
 ) -> None:
-    """Against central differences along a random direction; statistics stay as they are."""
-    trainer = PLAIN.make_trainer(backend, backend.build(SMALL, drawn(SMALL)))
+    """Along a random direction; the statistics have no gradient."""
+    trainer = PLAIN.make_trainer(backend, backend.build(SMALL, draw_weights(SMALL)))
     start, rng = trainer.state(), np.random.default_rng(2)
-    gradient = penalty_gradient(backend, trainer)
-    way = {n: rng.normal(size=v.shape) for n, v in gradient.items() if not is_statistic(n)}
+    gradient = find_penalty_gradient(backend, trainer)
+    direction = {n: rng.normal(size=v.shape) for n, v in gradient.items() if not is_statistic(n)}
     sides = []
     for t in (1e-6, -1e-6):
-        moved = {f"weights.{n}": start[f"weights.{n}"] + t * v for n, v in way.items()}
+        moved = {f"weights.{n}": start[f"weights.{n}"] + t * v for n, v in direction.items()}
         trainer.restore(start | moved)
-        sides.append(penalty_of(backend, trainer, lr=0.0))
-    along = sum((gradient[name] * v).sum() for name, v in way.items())
-    assert along == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)  # seen: 1e-10
+        sides.append(step_on_penalty(backend, trainer, lr=0.0))
+    slope = sum((gradient[name] * v).sum() for name, v in direction.items())
+    assert slope == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-6)
     for name, value in gradient.items():
         assert is_statistic(name) == (not value.any()), name
 
 
 @pytest.mark.only("jax")
-def test_batch_norm_cannot_train_on_one_value() -> None:
+def test_training_batch_norm_on_one_value_raises() -> None:
     network = bn_mlp((4,), 3, hidden=(5,))
     backend = training_backend("jax")
-    trainer = PLAIN.make_trainer(backend, backend.build(network, drawn(network)))
-    x, y = examples(network, n=1)
+    trainer = PLAIN.make_trainer(backend, backend.build(network, draw_weights(network)))
+    x, y = draw_examples(network, n=1)
     with pytest.raises(dd.InputError, match="batch norm bn1 trains on two values or more"):
         take_step(backend, trainer, Objective(), x, y, lr=0.1)
 
 
 @pytest.mark.only("tensorflow")
-@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras 3.15's own, as it saves
-def test_tensorflow_saves_its_own_layers(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # Keras 3.15 warns when it saves
+def test_keras_saves_and_loads_the_layers_of_the_zoo(tmp_path: Path) -> None:
     import keras
 
     backend = training_backend("tensorflow")
-    model = backend.build(SMALL, drawn(SMALL))
+    model = backend.build(SMALL, draw_weights(SMALL))
     model.save(tmp_path / "model.keras")
-    x, _ = examples(SMALL)
-    again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(logits(backend, again, x), logits(backend, model, x))
+    x, _ = draw_examples(SMALL)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        compute_logits(backend, loaded, x), compute_logits(backend, model, x)
+    )

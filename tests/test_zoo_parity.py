@@ -1,4 +1,4 @@
-"""The networks of the zoo mean one thing in every framework."""
+"""The networks of the zoo compute and train alike in every framework."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from small import (
     PLAIN,
     SMALL,
     Weights,
-    drawn,
-    examples,
-    logits,
-    penalty_gradient,
+    compute_logits,
+    draw_examples,
+    draw_weights,
+    find_penalty_gradient,
 )
 
 pytestmark = [pytest.mark.only(name) for name in FRAMEWORKS]
@@ -41,69 +41,70 @@ pytestmark = [pytest.mark.only(name) for name in FRAMEWORKS]
     ],
     ids=lambda network: network.name,
 )
-def test_logits_are_the_same(network: Network) -> None:
-    weights, (x, _) = drawn(network), examples(network, n=2)
-    found = {}
+def test_frameworks_compute_the_same_logits(network: Network) -> None:
+    weights, (x, _) = draw_weights(network), draw_examples(network, n=2)
+    results = {}
     for name in FRAMEWORKS:
         backend = training_backend(name)
         model = backend.build(network, weights)
         for key, value in backend.weights(model).items():
             if not key.endswith("num_batches_tracked"):
                 np.testing.assert_array_equal(value, weights[key])
-        found[name] = logits(backend, model, x)
-    scale = np.abs(found["torch"]).max()
-    for each in found.values():
-        np.testing.assert_allclose(each / scale, found["torch"] / scale, **EXACT)
+        results[name] = compute_logits(backend, model, x)
+    scale = np.abs(results["torch"]).max()
+    for result in results.values():
+        np.testing.assert_allclose(result / scale, results["torch"] / scale, **EXACT)
 
 
 @pytest.mark.parametrize("home", FRAMEWORKS)
 def test_files_of_one_framework_load_in_the_others(home: str, tmp_path: Path) -> None:
-    x, _ = examples(SMALL)
+    x, _ = draw_examples(SMALL)
     backend = training_backend(home)
-    model = backend.build(SMALL, drawn(SMALL))
-    kept = {name: np.array(v, order="C") for name, v in backend.weights(model).items()}
-    save_file(kept, tmp_path / "model.safetensors")
+    model = backend.build(SMALL, draw_weights(SMALL))
+    weights = {name: np.array(v, order="C") for name, v in backend.weights(model).items()}
+    save_file(weights, tmp_path / "model.safetensors")
     for name in FRAMEWORKS:
         with dd.use_backend(name):
             other = dd.build(SMALL, tmp_path / "model.safetensors")
-        found = logits(training_backend(name), other, x)
-        np.testing.assert_allclose(found, logits(backend, model, x), **EXACT)
+        result = compute_logits(training_backend(name), other, x)
+        np.testing.assert_allclose(result, compute_logits(backend, model, x), **EXACT)
 
 
-def test_the_penalty_has_the_same_gradient() -> None:
-    found = {}
+def test_frameworks_compute_the_same_penalty_gradient() -> None:
+    results = {}
     for name in FRAMEWORKS:
         backend = training_backend(name)
-        trainer = PLAIN.make_trainer(backend, backend.build(SMALL, drawn(SMALL)))
-        found[name] = penalty_gradient(backend, trainer)
-    for gradient in found.values():
+        trainer = PLAIN.make_trainer(backend, backend.build(SMALL, draw_weights(SMALL)))
+        results[name] = find_penalty_gradient(backend, trainer)
+    for gradient in results.values():
         for key, value in gradient.items():
-            np.testing.assert_allclose(value, found["torch"][key], **EXACT)
+            np.testing.assert_allclose(value, results["torch"][key], **EXACT)
 
 
-def trained(backend: TrainingBackend, network: Network, objective: Objective, n: int) -> Weights:
-    trainer = dd.Recipe().make_trainer(backend, backend.build(network, drawn(network)))
-    x, y = examples(network)
+def train(backend: TrainingBackend, network: Network, objective: Objective, n: int) -> Weights:
+    """Train the network for n steps, and return its weights."""
+    trainer = dd.Recipe().make_trainer(backend, backend.build(network, draw_weights(network)))
+    x, y = draw_examples(network)
     for _ in range(n):
         assert take_step(backend, trainer, objective, x, y, lr=0.125) is not None
     return backend.weights(trainer.model)
 
 
-def test_batch_norm_trains_the_same_way() -> None:
-    """Hardened by PyTorch and by JAX, the running statistics included."""
-    defense = replace(DEFENSE, gradient="implicit")  # which compiles in half the time
-    torch, jax = (trained(training_backend(n), SMALL, defense, 3) for n in ("torch", "jax"))
+def test_batch_norm_trains_alike_in_torch_and_jax() -> None:
+    """Weights and running statistics after three steps of hardening."""
+    defense = replace(DEFENSE, gradient="implicit")  # compiles faster
+    torch, jax = (train(training_backend(n), SMALL, defense, 3) for n in ("torch", "jax"))
     for name, value in jax.items():
         np.testing.assert_allclose(value, torch[name], **EXACT)
 
 
 def test_keras_keeps_the_biased_variance() -> None:
-    """Which is all that differs: its estimate moves towards (n - 1) / n of PyTorch's."""
+    """The only difference: Keras' running variance moves towards (n - 1) / n of PyTorch's."""
     network = bn_mlp((5,), 3, hidden=(6,))
     torch, keras = (
-        trained(training_backend(n), network, Objective(), 1) for n in ("torch", "tensorflow")
+        train(training_backend(n), network, Objective(), 1) for n in ("torch", "tensorflow")
     )
-    before, name, count = drawn(network), "bn1.running_var", len(examples(network)[1])
+    before, name, count = draw_weights(network), "bn1.running_var", len(draw_examples(network)[1])
     batch = (keras[name] - 0.9 * before[name]) * count / (count - 1)
     keras[name] = 0.9 * before[name] + batch
     for key, value in keras.items():
