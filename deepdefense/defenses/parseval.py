@@ -38,12 +38,13 @@ class Parseval(Objective):
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return every matrix and kernel after one step towards orthonormal rows."""
         return {
-            name: self._step(backend, weight)
+            name: self._orthonormalise(backend, weight)
             for name, weight in weights.items()
             if len(weight.shape) in (2, 4)
         }
 
-    def _step(self, backend: Backend, weight: Array) -> Array:
+    def _orthonormalise(self, backend: Backend, weight: Array) -> Array:
+        """Take one step for a weight [o ...] towards orthonormal rows."""
         shape = tuple(weight.shape)
         scale = math.sqrt(math.prod(shape[2:]))
         rows = scale * backend.xp.reshape(weight, (shape[0], -1))

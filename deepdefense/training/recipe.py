@@ -33,8 +33,8 @@ class Recipe:
 
     The defaults are the paper's for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
 
-    Flips and shifts leave the mean image in its place if one was subtracted from the pixels. For
-    the data of the command line it is known; for your own arrays it is not, so let the model
+    Flips and shifts do not move the mean image that was subtracted from the pixels. For the data
+    of the command line this image is known. For your own arrays it is not, so let the model
     subtract it.
     """
 
