@@ -119,7 +119,7 @@ def apgd(
     with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (x, label) = problem.backend, problem.example
         xp, depth = backend.xp, problem.clean.shape[1]
-        step = _make_step(problem, loss, eps, order, steps)
+        step = _make_ascent_step(problem, loss, eps, order, steps)
         runs = min(targets, depth - 1) if loss == "targeted-dlr" else 1
         ranked = backend.rank(problem.clean, runs + 1)
         generators = make_generators(backend, x, seed)
@@ -159,7 +159,7 @@ def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _Apgd
     )
 
 
-def _make_step(
+def _make_ascent_step(
     problem: Problem, loss: str, eps: float, p: float, steps: int
 ) -> Callable[[_ApgdState, _ApgdTask], tuple[_ApgdState, Array]]:
     """Make the function that tries a point, adapts the step at a checkpoint, and moves."""

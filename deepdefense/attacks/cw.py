@@ -94,7 +94,7 @@ def cw(
     rate = check_number("rate", rate, least=0)
     with open_problem(model, x, y, targeted=targeted, bounds=bounds) as problem:
         backend, (x, label) = problem.backend, problem.example
-        xp, step = backend.xp, _make_step(problem, rate)
+        xp, step = backend.xp, _make_adam_step(problem, rate)
         distance, slope, start = problem.estimate_distance(2)
         low, high = xp.zeros_like(distance), xp.zeros_like(distance) + math.inf
         c = divide(backend, 2 * distance, slope, where=slope != 0, keep=True)
@@ -111,7 +111,7 @@ def cw(
         return finish(problem, best, nearest, last, total, 2)
 
 
-def _make_step(
+def _make_adam_step(
     problem: Problem, rate: float
 ) -> Callable[[_CwState, _CwTask], tuple[_CwState, Array]]:
     """Make the function that tries a point and takes one step of Adam."""
