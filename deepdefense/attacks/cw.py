@@ -72,7 +72,7 @@ def cw(
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled,
-        refined (`common.refinement`).
+        refined (`attacks.common.refinement`).
 
     Points are projected onto the bounds, one of the three ways of the paper's section 5.2. With its
     change of variables, pixels at the edge of the range would hardly move.

@@ -29,11 +29,11 @@ def ddn(
 
     delta_{i+1} = r_{i+1} v / ||v||, v = delta_i + alpha_i grad m / ||grad m||, with
     r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i fools, else larger. The result is the nearest
-    point that fooled, refined (`common.refinement`). The first point lies on the nearest boundary
-    of the network linearised at x, whose distance is the first radius and the first alpha (the
-    paper starts at x, with 1 for both, for images in [0, 1]). alpha falls to a hundredth, along a
-    cosine. m is the margin, which near a boundary rises in the same direction as the paper's
-    cross-entropy.
+    point that fooled, refined (`attacks.common.refinement`). The first point lies on the nearest
+    boundary of the network linearised at x, whose distance is the first radius and the first alpha
+    (the paper starts at x, with 1 for both, for images in [0, 1]). alpha falls to a hundredth,
+    along a cosine. m is the margin, which near a boundary rises in the same direction as the
+    paper's cross-entropy.
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.

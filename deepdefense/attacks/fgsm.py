@@ -41,7 +41,7 @@ def fgsm(
         `Perturbation` (x, delta, success, steps). An example that fools unperturbed is not moved.
 
     The direction is that of the log-odds, which rise with the cross-entropy; their gradient does
-    not vanish in float32 where the network is certain (`common.losses.log_odds`).
+    not vanish in float32 where the network is certain (`attacks.common.losses.log_odds`).
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.

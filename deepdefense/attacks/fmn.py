@@ -35,16 +35,16 @@ def fmn(
     eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a little beyond the linearised boundary
     (the paper stops on it, and may approach it for ever). From then on eps grows by 1 + gamma_i
     while the point does not fool, and shrinks by 1 - gamma_i while it does, to the best distance at
-    most. The result is the nearest point that fooled, refined (`common.refinement`). The first
-    point lies on the nearest boundary of the network linearised at x, whose distance is the first
-    alpha (the paper starts at x, with 1, for images in [0, 1]). alpha falls to a hundredth and
-    gamma to a fiftieth, along a cosine.
+    most. The result is the nearest point that fooled, refined (`attacks.common.refinement`). The
+    first point lies on the nearest boundary of the network linearised at x, whose distance is the
+    first alpha (the paper starts at x, with 1, for images in [0, 1]). alpha falls to a hundredth
+    and gamma to a fiftieth, along a cosine.
 
     Args:
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
         x: examples [b ...], float32 or float64, in the units the model takes.
         y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        p: order of the norm to be small in, 2 or inf.
+        p: order of the norm that is kept small, 2 or inf.
         steps: gradients to take.
         gamma: relative change of the radius in the first step.
         targeted: reach the class y instead of leaving it.

@@ -55,7 +55,7 @@ def pgd(
         y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
         eps: radius of the ball, in the units of x.
         alpha: length of a step; None: 2.5 eps / steps.
-        steps: the most steps of one run.
+        steps: largest number of steps of one run.
         p: order of the norm, 2 or inf.
         restarts: runs, each from another point; an example that fools starts no other.
         random_start: start from a point drawn uniformly from the ball, instead of from x.

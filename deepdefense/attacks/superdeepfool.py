@@ -45,7 +45,7 @@ def superdeepfool(
         model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
         x: examples [b ...], float32 or float64, in the units the model takes.
         y: labels [b] to leave; None: the predicted class.
-        p: order of the norm to be small in, from 1 to inf; q is its dual.
+        p: order of the norm that is kept small, from 1 to inf; q is its dual.
         steps: largest number of rounds of search and projection.
         search_steps: largest number of DeepFool's steps in a round.
         overshoot: of DeepFool, as a share of its perturbation.
@@ -54,7 +54,7 @@ def superdeepfool(
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point that fooled, refined
-        (`common.refinement`); `steps` counts rounds.
+        (`attacks.common.refinement`); `steps` counts rounds.
 
     Raises:
         InputError: an argument is out of range, or of the wrong shape, type or framework.

@@ -1,4 +1,4 @@
-"""The opening of every public function: checks of the model and batch, and flat examples."""
+"""The opening of every attack and of the penalty: checks, inference mode, and flat examples."""
 
 from __future__ import annotations
 
