@@ -1,4 +1,4 @@
-"""Files of data that the tests write: images, archives, tables, and copies of named sets."""
+"""Write the data files of the tests: images, archives, tables, and copies of published sets."""
 
 import io
 from pathlib import Path
@@ -13,13 +13,13 @@ pq = pytest.importorskip("pyarrow.parquet")
 Image = pytest.importorskip("PIL.Image", reason="needs deepdefense[cli]")
 
 
-def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+def encode_image(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind, **options)
     return stream.getvalue()
 
 
-def grey(n: int, size: tuple[int, int] = (4, 5), seed: int = 0) -> np.ndarray:
+def draw_grey(n: int, size: tuple[int, int] = (4, 5), seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (n, *size), dtype=np.uint8)
 
 
@@ -42,7 +42,7 @@ def write_npz(path: Path, **arrays) -> str:
     return str(path)
 
 
-def says(error: pytest.ExceptionInfo, *words: str) -> None:
+def assert_says(error: pytest.ExceptionInfo, *words: str) -> None:
     message = str(error.value)
     assert "\n" not in message
     for word in words:
@@ -50,19 +50,19 @@ def says(error: pytest.ExceptionInfo, *words: str) -> None:
 
 
 def write_mnist(folder: Path, size=(28, 28)) -> Path:
-    images = [encoded(image) for image in grey(20, size)]
+    images = [encode_image(image) for image in draw_grey(20, size)]
     write_parquet(folder / "train-00000-of-00001.parquet", images, [*range(10)] * 2)
     write_parquet(folder / "test-00000-of-00001.parquet", images[:3], [7, 2, 1])
     return folder
 
 
-def hub_schema(n: int, size: tuple[int, ...], classes: int):
-    """A split as the hub has it, with the features Image and ClassLabel."""
+def make_hub_split(n: int, size: tuple[int, ...], classes: int):
+    """Make a split with the features of the hub, Image and ClassLabel; return it and its pixels."""
     names = [f"class {i}" for i in range(classes)]
     columns = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
     pixels = np.random.default_rng(0).integers(0, 256, (n, *size), dtype=np.uint8)
     rows = {
-        "image": [{"bytes": encoded(image), "path": None} for image in pixels],
+        "image": [{"bytes": encode_image(image), "path": None} for image in pixels],
         "label": [i % classes for i in range(n)],
     }
     return datasets.Dataset.from_dict(rows, features=datasets.Features(columns)), pixels

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it writes, and what it says when it cannot."""
+"""The command line: the files that it writes, its messages and its exit codes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nothing(x):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with data and a network of one's own."""
+    """Change into a folder with the data and the network of a user."""
     monkeypatch.chdir(tmp_path)
     (x, y), (x_test, y_test) = TRAIN, TEST
     np.savez(tmp_path / "blobs.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
@@ -57,7 +57,7 @@ BLOBS = {
 
 
 def blobs(*flags: str, **changes: str) -> list[str]:
-    """The command that hardens one's own network on one's own data."""
+    """Return the command that hardens the user's network on the user's data."""
     options = BLOBS | {name.replace("_", "-"): value for name, value in changes.items()}
     return [
         "harden",
@@ -67,14 +67,14 @@ def blobs(*flags: str, **changes: str) -> list[str]:
 
 
 def run(*arguments: str) -> int:
-    """The exit code."""
+    """Run a command and return its exit code."""
     with pytest.raises(SystemExit) as exit_:
         cli.main(list(arguments))
     return int(exit_.value.code or 0)
 
 
 def test_hardens_without_an_argument(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The default run as the README promises it: 1.6 times as robust, as accurate."""
+    """The default run reaches what the README promises: 1.6 times the rho, the same accuracy."""
     assert run("harden") == 0
     (out,) = (folder / "runs").iterdir()
     assert out.name.startswith("digits-mlp-")
@@ -96,7 +96,7 @@ def test_hardens_without_an_argument(folder: Path, capsys: pytest.CaptureFixture
     assert "rho_2 rose from" in captured.err.replace("\n", " ")
 
 
-def test_takes_data_networks_and_settings_of_ones_own(
+def test_takes_data_networks_and_settings_of_the_user(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*blobs(p="inf", gradient="implicit", seed="3", out="a")) == 0
@@ -115,13 +115,13 @@ def test_takes_data_networks_and_settings_of_ones_own(
     assert (config["gradient"], config["candidates"], config["steps"]) == ("chord", 3, 1)
     assert (config["max_accuracy_drop"], config["patience"], config["warmup"]) == (0.5, 2, 0.5)
     assert (config["flip"], config["shift"], config["anneal"]) == (True, 1, True)
-    assert config["clip"] > 0  # the median that was measured
-    assert config["d"] > 0  # fitted, as c was given and d was not
+    assert config["clip"] > 0  # the measured median
+    assert config["d"] > 0  # fitted, because only c was given
 
     assert run(*blobs("--fast", "--bounded", out="d")) == 2
     assert "has no range of pixels to keep within" in capsys.readouterr().err
 
-    # Its weights, hardened once more: what was after is now before.
+    # Harden the result again: the figures after the first run are those before the second.
     weights = "a/hardened.safetensors"
     assert run(*blobs(p="inf", weights=weights, epochs="0", out="b")) == 0
     again = json.loads((folder / "b" / "report.json").read_text())
@@ -131,7 +131,7 @@ def test_takes_data_networks_and_settings_of_ones_own(
 
 
 def test_keeps_within_the_range_of_pixels(folder: Path) -> None:
-    """Which is that of the data, as the network takes them: centred."""
+    """The bounds are the range of pixels minus the mean image, as the network takes its input."""
     y = np.arange(80) % 2
     x = np.random.default_rng(0).integers(0, 60, (80, 4, 4)) + 150 * y[:, None, None]
     np.savez("pixels.npz", x=x.astype(np.uint8), y=y)
@@ -153,18 +153,18 @@ def test_interrupted_and_resumed(
 ) -> None:
     assert run(*blobs(out="whole")) == 0
 
-    class Bar(Interrupt):
+    class InterruptingWatcher(Interrupt):
         def __init__(self) -> None:
             super().__init__(task, at)
 
-        def __enter__(self) -> Bar:
+        def __enter__(self) -> InterruptingWatcher:
             return self
 
         def __exit__(self, *_: object) -> None:
             pass
 
     with monkeypatch.context() as patched:
-        patched.setattr("deepdefense.app.cli.harden.TerminalWatcher", Bar)
+        patched.setattr("deepdefense.app.cli.harden.TerminalWatcher", InterruptingWatcher)
         assert run(*blobs(out="runs/cut")) == 130
     assert "--resume" in capsys.readouterr().err
     assert run(*blobs(out="runs/cut")) == 2
@@ -172,14 +172,14 @@ def test_interrupted_and_resumed(
     assert "there is no run to resume in nowhere" in capsys.readouterr().err
     assert run("harden", "--resume", "--lr", "0.5") == 2
     assert "began with lr = 0.01, not 0.5" in capsys.readouterr().err.replace("\n", " ")
-    assert run("harden", "--resume") == 0  # the newest unfinished, with its own settings
+    assert run("harden", "--resume") == 0  # the newest unfinished run
     whole, cut = (load_weights(Path(p) / "hardened.safetensors") for p in ("whole", "runs/cut"))
     assert all(np.array_equal(value, cut[name]) for name, value in whole.items())
     assert run("harden", "--resume") == 2
     assert "no unfinished run in runs/" in capsys.readouterr().err
 
 
-def test_stops_early_with_a_word_and_exit_code_1(
+def test_stops_early_with_a_message_and_exit_code_1(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*blobs(lr="1e30", out="a")) == 1
@@ -188,13 +188,13 @@ def test_stops_early_with_a_word_and_exit_code_1(
     assert all(np.isfinite(value).all() for value in weights.values())
 
 
-def bad_weights(folder: Path, **changes: Any) -> None:
+def write_weights(folder: Path, **changes: Any) -> None:
     from safetensors.numpy import save_file
 
     shapes = {"1.weight": (8, 16), "1.bias": (8,), "3.weight": (3, 8), "3.bias": (3,)}
     arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} | changes
-    kept = {name: value for name, value in arrays.items() if value is not None}
-    save_file(kept, folder / "w.safetensors")
+    present = {name: value for name, value in arrays.items() if value is not None}
+    save_file(present, folder / "w.safetensors")
 
 
 UNUSABLE: list[tuple[dict[str, str], str]] = [
@@ -250,7 +250,7 @@ def test_unusable_input_is_one_line_and_exit_code_2(
 def test_weights_that_do_not_fit(
     folder: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
 ) -> None:
-    bad_weights(folder, **changes)
+    write_weights(folder, **changes)
     assert run(*blobs(weights="w.safetensors", out="a")) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not (folder / "a").exists()
@@ -291,7 +291,7 @@ def test_data_that_changed_are_not_resumed(
 
 
 def test_full_disk_is_one_line_and_leaves_nothing_half_written(folder: Path) -> None:
-    """A limit on the size of files stands for a full disk."""
+    """A limit on the size of a file stands in for a full disk."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
@@ -394,30 +394,30 @@ def test_evaluates_and_gives_an_exit_code(folder: Path, capsys: pytest.CaptureFi
 
 
 def test_evaluates_what_was_hardened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def told() -> str:
+    def read_message() -> str:
         return capsys.readouterr().err.replace("\n", " ")
 
     assert run("evaluate") == 2
-    assert "there is nothing to evaluate: name the folder of a run of harden" in told()
+    assert "there is nothing to evaluate: name the folder of a run of harden" in read_message()
     assert run(*blobs(seed="3")) == 0
-    (made,) = Path("runs").iterdir()
-    given = made / "reference.safetensors"
-    assert run(*blobs(out="again", weights=str(given))) == 0
+    (first,) = Path("runs").iterdir()
+    reference = first / "reference.safetensors"
+    assert run(*blobs(out="again", weights=str(reference))) == 0
     capsys.readouterr()
-    for chosen, reference, seed in (((), given, 3), (("again", "--seed", "1"), given, 1)):
-        assert run("evaluate", *chosen, "--examples", "30") == 0
+    for arguments, seed in (((), 3), (("again", "--seed", "1"), 1)):
+        assert run("evaluate", *arguments, "--examples", "30") == 0
         report = json.loads(
             (Path(capsys.readouterr().out.strip()).parent / "report.json").read_text()
         )
-        home = Path(chosen[0]) if chosen else made
+        home = Path(arguments[0]) if arguments else first
         assert report["network"]["weights"] == str(home / "hardened.safetensors")
         assert report["reference"]["network"]["weights"] == str(reference)
         assert (report["data"]["name"], report["seed"]) == ("blobs", seed)
-    (made / "report.json").unlink()
+    (first / "report.json").unlink()
     for path, message in (
         ("nowhere", "there is no run of harden in nowhere"),
-        (str(made), "is not finished: resume it first"),
+        (str(first), "is not finished: resume it first"),
         (next(map(str, Path("runs").glob("evaluate-*"))), "does not say which network and data"),
     ):
         assert run("evaluate", path) == 2
-        assert message in told()
+        assert message in read_message()

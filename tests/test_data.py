@@ -1,4 +1,4 @@
-"""What holds of data from anywhere, and the sets that are at hand."""
+"""Loading data: errors, side effects, fingerprints, and the digits, MNIST and CIFAR-10."""
 
 import hashlib
 import logging
@@ -16,10 +16,10 @@ import pytest
 from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError, Dataset
 from files import (
+    assert_says,
     datasets,
-    encoded,
-    grey,
-    says,
+    draw_grey,
+    encode_image,
     write_folder,
     write_mnist,
     write_npz,
@@ -55,7 +55,7 @@ def test_digits_split_is_stratified_seeded_and_keeps_the_order():
     np.testing.assert_array_equal(np.bincount(data.y_test), np.round(0.2 * counts))
     assert load_data("digits", seed=3).fingerprint() == data.fingerprint()
     assert load_data("digits", seed=4).fingerprint() != data.fingerprint()
-    # The order of the file is kept, and no row is lost or in both sets.
+    # The order of the file is kept, no row is lost, and no row is in both sets.
     from sklearn.datasets import load_digits
 
     whole = [image.tobytes() for image in load_digits().images.astype(np.uint8)]
@@ -78,7 +78,7 @@ def test_small_classes_are_held_out_once(tmp_path):
 def test_unknown_sources(tmp_path):
     with pytest.raises(DataError) as error:
         load_data("minst")
-    says(error, "digits, mnist, cifar10, an .npz", "got 'minst', which does not exist")
+    assert_says(error, "digits, mnist, cifar10, an .npz", "got 'minst', which does not exist")
     (tmp_path / "a.csv").write_text("1,2")
     with pytest.raises(DataError, match="a file of another kind"):
         load_data(str(tmp_path / "a.csv"))
@@ -91,11 +91,13 @@ def test_unknown_sources(tmp_path):
 )
 def test_missing_packages(tmp_path, monkeypatch, source, module):
     if source == "f":
-        source = str(write_folder(tmp_path, {"a/1.png": grey(1)[0], "b/1.png": grey(1)[0]}))
+        source = str(
+            write_folder(tmp_path, {"a/1.png": draw_grey(1)[0], "b/1.png": draw_grey(1)[0]})
+        )
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DataError) as error:
         load_data(source)
-    says(error, 'pip install "deepdefense[cli]"', module)
+    assert_says(error, 'pip install "deepdefense[cli]"', module)
 
 
 def test_fingerprint_covers_all_arrays():
@@ -110,7 +112,7 @@ def test_fingerprint_covers_all_arrays():
         return Dataset(name="a", class_names=("0", "1"), **arrays, **rest)
 
     first = data()
-    # Written out byte by byte, as it must stay the same on every run and machine.
+    # The bytes are spelled out: the fingerprint must be the same in every run and on every machine.
     parts = [
         b"<f4(2, 3)" + struct.pack("<6f", *range(6)),
         b"<i8(2,)" + struct.pack("<2q", 0, 1),
@@ -138,7 +140,7 @@ def test_libraries_are_left_as_they_were(tmp_path, monkeypatch):
         bars = datasets.are_progress_bars_disabled()
         return logging.getLogger("datasets").level, bars, counts, list(warnings.filters)
 
-    path = write_parquet(tmp_path / "a.parquet", map(encoded, grey(4)), [0, 1, 0, 1])
+    path = write_parquet(tmp_path / "a.parquet", map(encode_image, draw_grey(4)), [0, 1, 0, 1])
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
     before = state()
     load_data(str(path))
@@ -159,7 +161,7 @@ def test_local_files_need_no_network(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
     load_data("mnist", data_dir=write_mnist(tmp_path / "mnist"))
-    folder = write_folder(tmp_path / "f", {"a/1.png": grey(1)[0], "b/1.png": grey(1)[0]})
+    folder = write_folder(tmp_path / "f", {"a/1.png": draw_grey(1)[0], "b/1.png": draw_grey(1)[0]})
     with pytest.raises(DataError, match="got 2 and 0"):
         load_data(str(folder))
     assert asked == []
@@ -169,8 +171,8 @@ def test_nothing_is_printed_or_left_on_the_disk(tmp_path):
     home, data = tmp_path / "home", tmp_path / "data"
     home.mkdir()
     names = ["train/a/1.png", "train/b/1.png", "test/a/1.png"]
-    write_folder(data / "folder", dict.fromkeys(names, grey(1)[0]))
-    write_parquet(data / "a.parquet", map(encoded, grey(4)), [0, 1, 0, 1])
+    write_folder(data / "folder", dict.fromkeys(names, draw_grey(1)[0]))
+    write_parquet(data / "a.parquet", map(encode_image, draw_grey(4)), [0, 1, 0, 1])
     listing = sorted(data.rglob("*"))
     program = (
         "import sys; from deepdefense.app.data import load_data; "
@@ -215,5 +217,5 @@ def test_real_cifar10():
     np.testing.assert_array_equal(data.y_test[:8], [9, 0, 2, 5, 2, 8, 5, 6])
     assert (data.classes, data.scale) == (10, 255.0)
     assert np.abs(data.x_train.mean(0, dtype=float)).max() < 1e-4
-    # The known mean of the channels; the copy is of JPEG, so it may differ a little.
+    # The published means of the channels; this copy is of JPEG, so they may differ a little.
     np.testing.assert_allclose(data.mean.mean((1, 2)), [125.3, 123.0, 113.9], atol=0.5)

@@ -1,4 +1,4 @@
-"""Folders of images, a sub-folder for each class."""
+"""Loading folders of images with a sub-folder for each class."""
 
 import warnings
 
@@ -7,16 +7,16 @@ import pytest
 
 from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError
-from files import Image, encoded, grey, says, write_folder, write_parquet
+from files import Image, assert_says, draw_grey, encode_image, write_folder, write_parquet
 
 
 def test_folder_without_a_split(tmp_path):
-    pixels = grey(20)
-    # Names that the datasets library would take for those of splits.
+    pixels = draw_grey(20)
+    # The datasets library would take these names for names of splits.
     files = {f"{'ab'[i % 2]}/test_{i:02}.png": pixels[i] for i in range(20)}
     root = write_folder(tmp_path / "set[1]", files)  # and a path that it would take for a pattern
     (root / "a" / "notes.txt").write_text("not an image")
-    write_folder(root, {"contact sheet.png": grey(1)[0]})  # of no class
+    write_folder(root, {"contact sheet.png": draw_grey(1)[0]})  # of no class
     data = load_data(str(root), seed=5)
     assert data.name == "set[1]"
     assert (data.x_train.shape, data.x_test.shape) == ((16, 1, 4, 5), (4, 1, 4, 5))
@@ -30,7 +30,7 @@ def test_folder_without_a_split(tmp_path):
 
 @pytest.mark.parametrize("held", ["test", "val", "validation"])
 def test_folder_with_a_split(tmp_path, held):
-    pixels = grey(6)
+    pixels = draw_grey(6)
     names = ["train/cat/1", "train/cat/2", "train/dog/1", "train/eel/1", f"{held}/dog/1"]
     files = {f"{name}.png": image for name, image in zip(names, pixels, strict=False)}
     data = load_data(str(write_folder(tmp_path, files)))
@@ -45,7 +45,7 @@ def test_folder_with_a_split(tmp_path, held):
 
 def test_grey_and_colour_become_colour_in_either_order(tmp_path):
     colour = np.random.default_rng(1).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
-    g = grey(2)
+    g = draw_grey(2)
     files = {
         "train/a/1.png": g[0],
         "train/a/2.png": colour[0],
@@ -82,7 +82,7 @@ def test_photographs_are_turned_upright(tmp_path):
     pixels[:, 3:] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    images = [encoded(pixels, "JPEG", exif=exif)] * 2 + [encoded(pixels, "JPEG")]
+    images = [encode_image(pixels, "JPEG", exif=exif)] * 2 + [encode_image(pixels, "JPEG")]
     with pytest.raises(DataError, match="one height and width"):
         load_data(str(write_parquet(tmp_path / "a.parquet", images, [0, 1, 1])))
     data = load_data(str(write_parquet(tmp_path / "a.parquet", images[:2] * 2, [0, 1, 0, 1])))
@@ -93,53 +93,55 @@ def test_photographs_are_turned_upright(tmp_path):
     "files", [[], ["1.png", "2.png"], ["a/1.png", "a/2.png"], ["a/1.png", "b/c/1.png"], ["a/1.txt"]]
 )
 def test_folders_without_classes(tmp_path, files):
-    images = {name: grey(1)[0] for name in files if name.endswith("png")}
+    images = {name: draw_grey(1)[0] for name in files if name.endswith("png")}
     write_folder(tmp_path, images)
     if not images and files:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "1.txt").write_text("nothing")
     with pytest.raises(DataError) as error:
         load_data(str(tmp_path))
-    says(error, str(tmp_path), "a sub-folder of images for each class")
+    assert_says(error, str(tmp_path), "a sub-folder of images for each class")
 
 
 def test_folders_whose_sets_differ(tmp_path):
-    image = grey(1)[0]
+    image = draw_grey(1)[0]
     files = ["train/a/1.png", "train/b/1.png", "test/c/1.png"]
     with pytest.raises(DataError) as error:
         load_data(str(write_folder(tmp_path / "1", dict.fromkeys(files, image))))
-    says(error, "0..1 occur there, 2 (c) does not")
+    assert_says(error, "0..1 occur there, 2 (c) does not")
     (tmp_path / "2" / "test" / "a").mkdir(parents=True)
     with pytest.raises(DataError) as error:
         load_data(str(write_folder(tmp_path / "2", dict.fromkeys(files[:2], image))))
-    says(error, "2: expected examples", "got 2 and 0")
+    assert_says(error, "2: expected examples", "got 2 and 0")
     (tmp_path / "2" / "test" / "a" / "1.txt").write_text("no image")
     with pytest.raises(DataError, match="got 2 and 0"):
         load_data(str(tmp_path / "2"))
 
 
 def test_first_image_of_another_size_is_named(tmp_path):
-    files = {f"{c}/{i}.png": grey(1)[0] for c in "ab" for i in range(3)}
-    files["a/2.png"] = files["b/0.png"] = grey(1, (4, 6))[0]
+    files = {f"{c}/{i}.png": draw_grey(1)[0] for c in "ab" for i in range(3)}
+    files["a/2.png"] = files["b/0.png"] = draw_grey(1, (4, 6))[0]
     with pytest.raises(DataError) as error:
         load_data(str(write_folder(tmp_path, files)))
-    says(error, "0.png is (4, 5)", f"{tmp_path / 'a' / '2.png'} is (4, 6)")
+    assert_says(error, "0.png is (4, 5)", f"{tmp_path / 'a' / '2.png'} is (4, 6)")
     assert str(tmp_path / "b") not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", "cut"])
 def test_broken_image_is_named(tmp_path, content):
-    write_folder(tmp_path, {f"{c}/{i}.png": grey(1, (40, 40))[0] for c in "ab" for i in range(3)})
+    write_folder(
+        tmp_path, {f"{c}/{i}.png": draw_grey(1, (40, 40))[0] for c in "ab" for i in range(3)}
+    )
     broken = tmp_path / "b" / "1.png"
     broken.write_bytes(broken.read_bytes()[:700] if content == "cut" else content)
     with pytest.raises(DataError) as error:
         load_data(str(tmp_path))
-    says(error, f"image {broken} could not be read")
+    assert_says(error, f"image {broken} could not be read")
 
 
 def test_images_of_16_bits_are_not_clipped(tmp_path):
     image = np.full((4, 5), 40000, np.uint16)
     with pytest.raises(DataError) as error:
         load_data(str(write_folder(tmp_path, {"a/1.png": image, "b/1.png": image})))
-    says(error, "1.png has more (mode I;16)")
+    assert_says(error, "1.png has more (mode I;16)")
     assert str(error.value).startswith("images must have 8 bits a pixel")

@@ -1,4 +1,4 @@
-"""Arrays from .npz files."""
+"""Loading arrays from .npz files."""
 
 import pathlib
 from pathlib import Path
@@ -8,17 +8,17 @@ import pytest
 
 from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError
-from files import says, write_npz
+from files import assert_says, write_npz
 
 
-def four(n: int = 6, **changes):
-    """Keys of a good split file, some of them changed."""
+def make_split(n: int = 6, **changes):
+    """Make the arrays of a valid file with a split, some of them changed."""
     x, y = np.random.default_rng(0).normal(size=(n, 3)), np.arange(n) % 2
     return {"x_train": x, "y_train": y, "x_test": x + 1, "y_test": y} | changes
 
 
 def test_npz_floats_are_taken_as_they_are(tmp_path):
-    keys = four()
+    keys = make_split()
     data = load_data(write_npz(tmp_path / "mine.npz", **keys))
     assert data.name == "mine"
     np.testing.assert_array_equal(data.x_train, keys["x_train"].astype(np.float32))
@@ -42,7 +42,7 @@ def test_npz_floats_are_taken_as_they_are(tmp_path):
 )
 def test_npz_uint8_are_pixels(tmp_path, shape, expected, scale):
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    keys = four(x_train=x, x_test=x[:2], y_test=np.array([0, 1]))
+    keys = make_split(x_train=x, x_test=x[:2], y_test=np.array([0, 1]))
     data = load_data(write_npz(tmp_path / "a.npz", **keys))
     assert data.x_train.shape == (6, *expected)
     assert data.x_train.flags.c_contiguous
@@ -56,11 +56,11 @@ def test_npz_uint8_are_pixels(tmp_path, shape, expected, scale):
 
 
 def test_npz_prefers_the_split_it_has(tmp_path):
-    keys = four(x=np.zeros((3, 1)), y=np.zeros(3, int))
+    keys = make_split(x=np.zeros((3, 1)), y=np.zeros(3, int))
     assert load_data(write_npz(tmp_path / "a.npz", **keys)).x_train.shape == (6, 3)
 
 
-X, Y = four()["x_train"], four()["y_train"]
+X, Y = make_split()["x_train"], make_split()["y_train"]
 
 
 @pytest.mark.parametrize(
@@ -68,31 +68,37 @@ X, Y = four()["x_train"], four()["y_train"]
     [
         ({"x": X, "z": Y}, ["x_train, y_train, x_test, y_test, or x, y", "has x, z"]),
         ({}, ["has none"]),
-        (four(y_train=Y[:-1]), ["y_train", "6 integers", "(5,)"]),
-        (four(y_test=Y[:, None]), ["y_test", "(6, 1)"]),
-        (four(y_train=Y.astype(float)), ["y_train", "integers", "float64"]),
-        (four(y_train=Y - 1), ["y_train", "negative", "-1 at index 0"]),
-        (four(y_train=Y + 1), ["all labels", "0 does not"]),
-        (four(y_train=np.array([0, 1, 3, 3, 0, 1])), ["3 labels of 0..3", "2 does not"]),
-        (four(y_test=Y * 5), ["2 labels of 0..1", "5 does not"]),
-        (four(y_train=Y * 0, y_test=Y * 0), ["two classes or more"]),
-        (four(x_test=X[:0], y_test=Y[:0]), ["expected examples", "6 and 0"]),
-        (four(x_train=X[:0], y_train=Y[:0]), ["expected examples", "0 and 6"]),
+        (make_split(y_train=Y[:-1]), ["y_train", "6 integers", "(5,)"]),
+        (make_split(y_test=Y[:, None]), ["y_test", "(6, 1)"]),
+        (make_split(y_train=Y.astype(float)), ["y_train", "integers", "float64"]),
+        (make_split(y_train=Y - 1), ["y_train", "negative", "-1 at index 0"]),
+        (make_split(y_train=Y + 1), ["all labels", "0 does not"]),
+        (
+            make_split(y_train=np.array([0, 1, 3, 3, 0, 1])),
+            ["3 labels of 0..3", "2 does not"],
+        ),
+        (make_split(y_test=Y * 5), ["2 labels of 0..1", "5 does not"]),
+        (make_split(y_train=Y * 0, y_test=Y * 0), ["two classes or more"]),
+        (make_split(x_test=X[:0], y_test=Y[:0]), ["expected examples", "6 and 0"]),
+        (make_split(x_train=X[:0], y_train=Y[:0]), ["expected examples", "0 and 6"]),
         ({"x": X[:0], "y": Y[:0]}, ["expected examples"]),
         ({"x": X[:2], "y": Y[:2]}, ["expected examples", "2 and 0"]),  # singletons: none held out
-        (four(x_test=X[:, :2]), ["shapes must agree", "(3,), (2,)"]),
-        (four(x_test=np.zeros((6, 3), np.uint8)), ["uint8 or neither", "float64 and uint8"]),
-        (four(x_train=np.arange(6.0)), ["x_train", "[n ...]", "(6,)"]),
-        (four(x_train=X[:, :0]), ["x_train", "(6, 0)"]),
-        (four(x_train=X.astype(str)), ["x_train must be numbers"]),
-        (four(x_train=X.astype(complex)), ["x_train must be numbers", "complex128"]),
-        (four(x_train=X.astype(object)), ["could not be read", "allow_pickle"]),
+        (make_split(x_test=X[:, :2]), ["shapes must agree", "(3,), (2,)"]),
+        (
+            make_split(x_test=np.zeros((6, 3), np.uint8)),
+            ["uint8 or neither", "float64 and uint8"],
+        ),
+        (make_split(x_train=np.arange(6.0)), ["x_train", "[n ...]", "(6,)"]),
+        (make_split(x_train=X[:, :0]), ["x_train", "(6, 0)"]),
+        (make_split(x_train=X.astype(str)), ["x_train must be numbers"]),
+        (make_split(x_train=X.astype(complex)), ["x_train must be numbers", "complex128"]),
+        (make_split(x_train=X.astype(object)), ["could not be read", "allow_pickle"]),
     ],
 )
 def test_npz_that_cannot_be_used(tmp_path, keys, words):
     with pytest.raises(DataError) as error:
         load_data(write_npz(tmp_path / "a.npz", **keys))
-    says(error, "a", *words)
+    assert_says(error, "a", *words)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
@@ -101,18 +107,18 @@ def test_values_that_are_not_finite(tmp_path, value):
     x[2, 1] = x[4, 0] = value
     for key, split in (("x_train", "train"), ("x_test", "test")):
         with pytest.raises(DataError) as error:
-            load_data(write_npz(tmp_path / "a.npz", **four(**{key: x})))
-        says(error, f"a: {split} data must be finite", "2 NaN or infinite", "(2, 1)")
+            load_data(write_npz(tmp_path / "a.npz", **make_split(**{key: x})))
+        assert_says(error, f"a: {split} data must be finite", "2 NaN or infinite", "(2, 1)")
 
 
 def test_files_that_are_no_archive(tmp_path):
     path = tmp_path / "a.npz"
-    good = Path(write_npz(path, **four())).read_bytes()
+    good = Path(write_npz(path, **make_split())).read_bytes()
     for content in (b"", b"junk", b"\x80\x04K\x01.", good[:-30], good[:200]):
         path.write_bytes(content)
         with pytest.raises(DataError) as error:
             load_data(str(path))
-        says(error, "a.npz could not be read as an .npz archive")
+        assert_says(error, "a.npz could not be read as an .npz archive")
     with path.open("wb") as file:
         np.save(file, X)  # an array where an archive is expected
     with pytest.raises(DataError, match="could not be read"):
@@ -124,7 +130,9 @@ def test_pickles_are_never_run(tmp_path):
         def __reduce__(self):
             return (pathlib.Path.touch, (tmp_path / "ran",))
 
-    source = write_npz(tmp_path / "a.npz", **four(x_train=np.array([Trap()] * 6, dtype=object)))
+    source = write_npz(
+        tmp_path / "a.npz", **make_split(x_train=np.array([Trap()] * 6, dtype=object))
+    )
     with pytest.raises(DataError, match="allow_pickle"):
         load_data(source)
     assert not (tmp_path / "ran").exists()

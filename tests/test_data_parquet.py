@@ -1,4 +1,4 @@
-"""Tables of images, and the named sets that come as such."""
+"""Loading parquet files of images, and the published sets, which are such files."""
 
 import logging
 
@@ -7,20 +7,30 @@ import pytest
 
 from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import DataError
-from files import datasets, encoded, grey, hub_schema, pa, pq, says, write_mnist, write_parquet
+from files import (
+    assert_says,
+    datasets,
+    draw_grey,
+    encode_image,
+    make_hub_split,
+    pa,
+    pq,
+    write_mnist,
+    write_parquet,
+)
 
 
 def test_parquet_file_is_split(tmp_path):
-    pixels = grey(10)
-    path = write_parquet(tmp_path / "a[1].parquet", map(encoded, pixels), [0, 1] * 5)
+    pixels = draw_grey(10)
+    path = write_parquet(tmp_path / "a[1].parquet", map(encode_image, pixels), [0, 1] * 5)
     data = load_data(str(path))
     assert (data.name, data.classes, data.class_names) == ("a[1]", 2, ("0", "1"))
     assert (len(data.x_train), len(data.x_test)) == (8, 2)
 
 
 def test_parquet_folder_of_shards(tmp_path):
-    pixels = grey(9)
-    images = [encoded(image) for image in pixels]
+    pixels = draw_grey(9)
+    images = [encode_image(image) for image in pixels]
     for i in range(3):
         rows, labels = images[2 * i : 2 * i + 2], [i, 2 - i]
         write_parquet(tmp_path / f"train-{i}.parquet", rows, labels, "img", "fine_label")
@@ -33,7 +43,7 @@ def test_parquet_folder_of_shards(tmp_path):
 
 
 def test_parquet_with_features_of_the_hub(tmp_path):
-    split, pixels = hub_schema(6, (4, 5, 3), 3)
+    split, pixels = make_hub_split(6, (4, 5, 3), 3)
     table = split.with_format("arrow")[:]
     for name in ("train", "test"):
         pq.write_table(table, tmp_path / f"{name}.parquet")
@@ -48,13 +58,13 @@ def test_parquet_with_features_of_the_hub(tmp_path):
 
 
 def test_parquet_that_cannot_be_used(tmp_path):
-    good = [encoded(image) for image in grey(4)]
+    good = [encode_image(image) for image in draw_grey(4)]
     path = tmp_path / "a.parquet"
 
     def fails(*words: str) -> None:
         with pytest.raises(DataError) as error:
             load_data(str(path))
-        says(error, *words)
+        assert_says(error, *words)
 
     write_parquet(path, good, [0, 1, 0, 1], image="photo")
     fails("a.parquet must have a column image or img", "there are: photo, label")
@@ -83,7 +93,7 @@ def test_parquet_folder_must_have_both(tmp_path):
     write_parquet(tmp_path / "train.parquet", [], [])
     with pytest.raises(DataError) as error:
         load_data(str(tmp_path))
-    says(error, "train*.parquet and test*.parquet", "it has train.parquet")
+    assert_says(error, "train*.parquet and test*.parquet", "it has train.parquet")
 
 
 def test_named_set_from_a_local_copy(tmp_path):
@@ -98,14 +108,14 @@ def test_named_set_from_a_local_copy(tmp_path):
 def test_wrong_local_copies(tmp_path):
     with pytest.raises(DataError) as error:
         load_data("mnist", data_dir=tmp_path / "nowhere")
-    says(error, "nowhere must be a folder of train*.parquet", "does not exist")
+    assert_says(error, "nowhere must be a folder of train*.parquet", "does not exist")
     with pytest.raises(DataError) as error:
         load_data("cifar10", data_dir=write_mnist(tmp_path))
-    says(error, "cifar10: expected images (3, 32, 32), the copy given has (1, 28, 28)")
+    assert_says(error, "cifar10: expected images (3, 32, 32), the copy given has (1, 28, 28)")
 
 
 def test_hub(monkeypatch):
-    train, pixels = hub_schema(20, (28, 28), 10)
+    train, pixels = make_hub_split(20, (28, 28), 10)
     asked = []
 
     def load_dataset(name):
@@ -130,6 +140,6 @@ def test_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(DataError) as error:
         load_data("cifar10")
-    says(
+    assert_says(
         error, "cifar10: the Hugging Face hub could not be reached", "uoft-cs/cifar10", "--data-dir"
     )

@@ -1,4 +1,4 @@
-"""How to train, as a value: what it refuses, and the learning rate that it gives."""
+"""`Recipe`: the values that it rejects, and its learning rate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ import deepdefense as dd
         ({"anneal": 0.1}, "anneal must be True or False, got 0.1"),
     ],
 )
-def test_bad_recipes_are_told(changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(dd.InputError, match=message):
         dd.Recipe(**changes)
 

@@ -1,4 +1,4 @@
-"""The settings of each command, declared once: options, defaults and tables are made from them."""
+"""The settings of each command. Options, defaults and tables are made from the declarations."""
 
 from __future__ import annotations
 
@@ -187,7 +187,8 @@ class StudyOptions:
         check_settings(self)
 
 
-Panels = Mapping[str, tuple[type, ...]]  # the settings of a command, by the title of their group
+# The settings classes of a command, by the title of their panel in the help.
+Panels = Mapping[str, tuple[type, ...]]
 
 
 HARDEN: Panels = {
@@ -216,12 +217,12 @@ DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-# Unless these are given, `harden` fits them to the network; in words.
+# The settings that `harden` fits to the network unless they are given, and how, in words.
 FITTED = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
 
 
 def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
-    """Return the default of every option of a command by name, for `harden` on the given data."""
+    """Return the default of every option of a command by name; those of `harden` fit the data."""
     defaults = {
         declared.name: declared.default
         for kinds in panels.values()
@@ -236,7 +237,7 @@ def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
 
 
 def describe_default(panels: Panels, declared: Setting) -> str:
-    """Return the default of an option in words, with what it is for known data."""
+    """Return the default of an option in words, with its values for single data sets."""
     texts = [format_default(declared)]
     if panels is HARDEN:
         texts = [FITTED.get(declared.name, texts[0])]
