@@ -12,7 +12,7 @@ import pytest
 from deepdefense.app import cli
 from deepdefense.app.data import load_data
 from deepdefense.app.study import tables
-from deepdefense.app.study.bench import Bench
+from deepdefense.app.study.experiment_runner import ExperimentRunner
 from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.views import format_markdown
 from deepdefense.evaluation import fgs_accuracy
@@ -202,11 +202,11 @@ def test_invalid_studies_are_rejected(study: Path, capsys: pytest.CaptureFixture
 def test_scale_of_a_network_that_is_mostly_wrong(tmp_path: Path) -> None:
     """If accuracy is below 50 % before the FGS step, the step halves it."""
     backend, data = training_backend("torch"), load_data("digits")
-    bench = Bench(EXPERIMENTS["digits-mlp"], backend, data, tmp_path, Watcher())
-    untrained = bench.build_network(0)
+    runner = ExperimentRunner(EXPERIMENTS["digits-mlp"], backend, data, tmp_path, Watcher())
+    untrained = runner.build_network(0)
     rows = np.random.default_rng(3).permutation(len(data.x_train))[:1000]
     x, y = data.x_train[rows], data.y_train[rows]
-    scale = bench.measure_scale(untrained)
+    scale = runner.measure_scale(untrained)
     clean, stepped = fgs_accuracy(untrained, x, y, [0.0, scale.fgs])
     assert 0 < clean < 0.5
     assert stepped == pytest.approx(clean / 2, abs=0.02)

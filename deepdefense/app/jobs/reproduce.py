@@ -10,7 +10,7 @@ from deepdefense.app.data import load_data
 from deepdefense.app.jobs.opening import open_backend, to_plain_options
 from deepdefense.app.jobs.settings import REPRODUCE, StudyOptions, choose_fields, find_defaults
 from deepdefense.app.runs import RunFolder
-from deepdefense.app.study.bench import Bench, StudyPlan
+from deepdefense.app.study.experiment_runner import ExperimentRunner, StudyPlan
 from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.study_report import StudyReport, write_study
 from deepdefense.app.study.tables import TABLES, VARIATIONS
@@ -45,7 +45,7 @@ def run_study(
             experiment = EXPERIMENTS[name]
             data, folder = _load_data(experiment.data, study.data_dir)
             data = data.shorten(study.train_examples, study.test_examples)
-            bench = Bench(experiment, backend, data, out / name, watcher, study.epochs)
+            runner = ExperimentRunner(experiment, backend, data, out / name, watcher, study.epochs)
             longest = max(
                 experiment.get_hardening(method).recipe.epochs for method in study.methods
             )
@@ -58,7 +58,7 @@ def run_study(
             )
             weights = _find_published(folder, experiment.network)
             plan = StudyPlan(study.methods, study.seeds, study.examples, weights)
-            content = TABLES[table](bench, plan)
+            content = TABLES[table](runner, plan)
             rows += content.rows
             curves[name] = content.curves
             descriptions[name] = describe_data(data)

@@ -20,7 +20,7 @@ from deepdefense.app.pages.drawing import (
 from deepdefense.app.pages.evaluation_headline import explain_withholding, judge_evaluation
 from deepdefense.app.pages.evaluation_manifest import group_manifest
 from deepdefense.app.pages.evaluation_tables import (
-    MOST_MAPPED_CLASSES,
+    MAX_CONFUSION_CLASSES,
     describe_attack_settings,
     tabulate_classes,
     tabulate_main_figures,
@@ -89,7 +89,7 @@ def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str
         not_drawn=[_describe_undrawn(network) for network in networks],
         describe_settings=describe_attack_settings,
         classes=tabulate_classes(report.weakness, data["class_names"]),
-        mapped=len(counts) <= MOST_MAPPED_CLASSES,
+        mapped=len(counts) <= MAX_CONFUSION_CLASSES,
         counted=sum(map(sum, counts)),
         examples=[] if gallery is None else _show_weakest(gallery),
         network=asdict(report.network),

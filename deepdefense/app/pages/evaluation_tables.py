@@ -28,7 +28,7 @@ from deepdefense.evaluation.report import AttackLine, ReferenceFigures, Report, 
 from deepdefense.evaluation.statistics import robust_accuracy
 
 __all__ = [
-    "MOST_MAPPED_CLASSES",
+    "MAX_CONFUSION_CLASSES",
     "ClassLine",
     "TableCell",
     "TableLine",
@@ -43,8 +43,8 @@ Figures = Report | ReferenceFigures  # they share most fields
 
 WITHHELD = "withheld"
 NONE_FOUND = "none found"
-MOST_MAPPED_CLASSES = 20  # with more, the map of confusions is too large to read
-MOST_LISTED_CLASSES = 15  # of the table that replaces the map
+MAX_CONFUSION_CLASSES = 20  # with more, the map of confusions is too large to read
+MAX_LISTED_CLASSES = 15  # of the table that replaces the map
 
 
 # Percent. The map's strongest shade: figures on it stay readable, light and dark.
@@ -236,7 +236,7 @@ def tabulate_classes(weakness: Weakness, names: Sequence[str]) -> list[ClassLine
     names = [names[i] if i < len(names) else str(i) for i in range(len(counts))]
     totals = counts.sum(1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    if len(counts) <= MOST_MAPPED_CLASSES:
+    if len(counts) <= MAX_CONFUSION_CLASSES:
         shades = STRONGEST_SHADE * shares / max(float(shares.max(initial=0)), 1e-9)
         return [
             ClassLine(
@@ -256,5 +256,5 @@ def tabulate_classes(weakness: Weakness, names: Sequence[str]) -> list[ClassLine
             neighbour=names[int(counts[i].argmax())] if totals[i] else MISSING,
             share=float(shares[i].max()) if totals[i] else None,
         )
-        for median, i in ranking[:MOST_LISTED_CLASSES]
+        for median, i in ranking[:MAX_LISTED_CLASSES]
     ]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from deepdefense.app.study import measurements
-from deepdefense.app.study.bench import (
-    Bench,
+from deepdefense.app.study.experiment_runner import (
+    ExperimentRunner,
     HardenedNetwork,
     StudyPlan,
     TableContent,
@@ -26,7 +26,7 @@ EPS_FRACTIONS = (0.2, 0.5, 1.0)  # of eps_ref
 ACCURACY_LEVELS = (0.7, 0.5, 0.3)
 
 
-def make_table1(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_table1(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of accuracy, rho_2, distances, and accuracy under FGS at common eps.
 
     The eps are fractions of eps_ref, the FGS step that lowers the accuracy of one network to 50 %:
@@ -35,23 +35,23 @@ def make_table1(bench: Bench, plan: StudyPlan) -> TableContent:
     """
     rows, curves = [], {}
     for seed in plan.seeds:
-        networks = list(train_networks(bench, plan, seed))
+        networks = list(train_networks(runner, plan, seed))
         names = [network.method for network in networks]
         base_method = "deepdefense" if "deepdefense" in names else names[-1]
         eps_refs = {
             (network.method, level): eps
             for network in networks
             for level in ACCURACY_LEVELS
-            if (eps := _find_eps_ref(bench, network, plan.examples, level)) is not None
+            if (eps := _find_eps_ref(runner, network, plan.examples, level)) is not None
         }
         base = eps_refs.get((base_method, 0.5))
         points = measurements.FGS_CURVE_POINTS
         grid = [] if base is None else np.linspace(0, 2 * base, points).tolist()
         for network in networks:
-            accuracy = _measure_under_fgs(bench, network, plan.examples, eps_refs.values(), grid)
+            accuracy = _measure_under_fgs(runner, network, plan.examples, eps_refs.values(), grid)
             rows.append(
-                describe_network(bench, network)
-                | _measure_robustness(bench, network, networks, plan.examples)
+                describe_network(runner, network)
+                | _measure_robustness(runner, network, networks, plan.examples)
                 | {"eps_ref": base, "eps_ref_of": base_method}
                 | {
                     f"fgs_{fraction:g}": None if base is None else accuracy[fraction * base]
@@ -65,7 +65,10 @@ def make_table1(bench: Bench, plan: StudyPlan) -> TableContent:
 
 
 def _measure_robustness(
-    bench: Bench, network: TrainedNetwork, networks: Sequence[TrainedNetwork], examples: int
+    runner: ExperimentRunner,
+    network: TrainedNetwork,
+    networks: Sequence[TrainedNetwork],
+    examples: int,
 ) -> TableRow:
     """Return a network's accuracy, rho_2 and distances; `networks` has the reference first."""
     reference, first_hardened, *_ = networks
@@ -74,7 +77,7 @@ def _measure_robustness(
     # Every run of hardening begins with the reference, and measures it.
     summary = first_hardened.report.before if report is None else report.after
     before, after = (
-        measurements.measure_distances(each.model, bench.data, each.folder, examples)
+        measurements.measure_distances(each.model, runner.data, each.folder, examples)
         for each in (reference, network)
     )
     return {
@@ -98,10 +101,10 @@ def _compute_growth(before: float | None, after: float | None) -> float | None:
 
 
 def _find_eps_ref(
-    bench: Bench, network: TrainedNetwork, examples: int, level: float
+    runner: ExperimentRunner, network: TrainedNetwork, examples: int, level: float
 ) -> float | None:
     """Return the FGS step that lowers accuracy to the level; None if it never is above that."""
-    x, y = bench.data.x_test[:examples], bench.data.y_test[:examples]
+    x, y = runner.data.x_test[:examples], runner.data.y_test[:examples]
     try:
         return float(f"{eps_ref(network.model, x, y, level=level):.4g}")
     except InputError:
@@ -109,7 +112,7 @@ def _find_eps_ref(
 
 
 def _measure_under_fgs(
-    bench: Bench,
+    runner: ExperimentRunner,
     network: TrainedNetwork,
     examples: int,
     eps_refs: Iterable[float],
@@ -118,7 +121,7 @@ def _measure_under_fgs(
     """Return accuracy under FGS by eps: each fraction of each eps_ref, and the grid."""
     fractions = [fraction * eps for eps in eps_refs for fraction in EPS_FRACTIONS]
     sizes = sorted({*fractions, *grid})
-    accuracy = measurements.measure_fgs(network.model, bench.data, sizes, examples)
+    accuracy = measurements.measure_fgs(network.model, runner.data, sizes, examples)
     return dict(zip(sizes, accuracy, strict=True))
 
 

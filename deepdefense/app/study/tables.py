@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from deepdefense.app.study import measurements
-from deepdefense.app.study.bench import (
-    Bench,
+from deepdefense.app.study.experiment_runner import (
+    ExperimentRunner,
     HardenedNetwork,
     StudyPlan,
     TableContent,
@@ -33,53 +33,53 @@ VARIED_SETTINGS = ("c", "d", "lam")
 VARIATION_FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
-def make_table2(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_table2(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of stronger attacks, within eps and of minimum norm."""
     rows = []
     for seed in plan.seeds:
         eps: dict[str, float] = {}
-        for network in train_networks(bench, plan, seed):
+        for network in train_networks(runner, plan, seed):
             if not eps:  # the first is the reference
-                eps = _measure_median_distances(bench, network, plan.examples)
+                eps = _measure_median_distances(runner, network, plan.examples)
             lines = measurements.measure_attacks(
-                network.model, bench.backend, bench.data, network.folder, plan.examples, eps
+                network.model, runner.backend, runner.data, network.folder, plan.examples, eps
             )
-            rows += [describe_network(bench, network) | line for line in lines]
+            rows += [describe_network(runner, network) | line for line in lines]
     return TableContent(rows, {})
 
 
 def _measure_median_distances(
-    bench: Bench, reference: TrainedNetwork, examples: int
+    runner: ExperimentRunner, reference: TrainedNetwork, examples: int
 ) -> dict[str, float]:
     """Return the reference's median distance in l2 and linf, the eps of attacks within a ball."""
 
     def compute() -> dict[str, float]:
         x, y = measurements.take_first_examples(
-            bench.data, examples, bench.backend, reference.model
+            runner.data, examples, runner.backend, reference.model
         )
         medians = {}
         for norm, p in (("l2", 2.0), ("linf", np.inf)):
-            delta = fmn(reference.model, x, y, p=p, bounds=bench.data.pixel_bounds()).delta
-            rows = bench.backend.to_numpy(delta).reshape(len(x), -1)
+            delta = fmn(reference.model, x, y, p=p, bounds=runner.data.pixel_bounds()).delta
+            rows = runner.backend.to_numpy(delta).reshape(len(x), -1)
             medians[norm] = float(f"{np.median(np.linalg.norm(rows, p, axis=1)):.3g}")
         return medians
 
     return measurements.load_or_compute(reference.folder, f"sizes-{examples}", compute)
 
 
-def make_epochs_table(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_epochs_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of accuracy and rho_2 over the epochs of each method."""
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
         networks = [
             network
-            for network in train_networks(bench, plan, seed)
+            for network in train_networks(runner, plan, seed)
             if isinstance(network, HardenedNetwork)
         ]
         first_seed = first_seed or networks
         rows += [
-            describe_network(bench, network)
+            describe_network(runner, network)
             | {"epoch": record.epoch, "accuracy": record.accuracy, "rho_2": record.rho_2}
             for network in networks
             for record in network.report.history
@@ -104,13 +104,13 @@ def _collect_curves(
     return curves
 
 
-def make_cost_table(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_cost_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of each method's cost: time, memory, and the steps of its searches."""
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
-        reference, scale = prepare_reference(bench, plan, seed)
-        hardened = [bench.fine_tune(name, seed, reference, scale) for name in plan.methods]
+        reference, scale = prepare_reference(runner, plan, seed)
+        hardened = [runner.fine_tune(name, seed, reference, scale) for name in plan.methods]
         networks = [
             network for network in hardened if network.report.history
         ]  # the first epoch was completed
@@ -120,11 +120,11 @@ def make_cost_table(bench: Bench, plan: StudyPlan) -> TableContent:
         for network in networks:
             report, history = network.report, network.report.history
             rows.append(
-                describe_network(bench, network)
+                describe_network(runner, network)
                 | {
                     "seconds_per_epoch": float(np.median([record.seconds for record in history])),
                     "step_ratio": report.cost.ratio,
-                    "mb_beyond_plain": _measure_memory(bench, network, reference.model, scale),
+                    "mb_beyond_plain": _measure_memory(runner, network, reference.model, scale),
                     "iterations_first": history[0].iterations,
                     "iterations_last": history[-1].iterations,
                     "unfinished_first": history[0].unfinished,
@@ -141,18 +141,18 @@ def make_cost_table(bench: Bench, plan: StudyPlan) -> TableContent:
 
 
 def _measure_memory(
-    bench: Bench, network: TrainedNetwork, reference: Any, scale: Scale
+    runner: ExperimentRunner, network: TrainedNetwork, reference: Any, scale: Scale
 ) -> float | None:
     """Return how many MB the method takes on a few batches, beyond plain training."""
 
     def compute() -> dict[str, Any]:
-        batch = bench.experiment.recipe.batch_size
+        batch = runner.experiment.recipe.batch_size
         trial = MemoryTrial(
-            framework=bench.backend.name,
-            network=bench.description,
-            weights=bench.backend.weights(reference),
-            x=bench.data.x_train[: 5 * batch],
-            y=bench.data.y_train[: 5 * batch],
+            framework=runner.backend.name,
+            network=runner.description,
+            weights=runner.backend.weights(reference),
+            x=runner.data.x_train[: 5 * batch],
+            y=runner.data.y_train[: 5 * batch],
             batch_size=batch,
             objective=METHODS[network.method].make_objective(scale),
         )
@@ -163,23 +163,23 @@ def _measure_memory(
     return megabytes
 
 
-def make_ablation_table(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_ablation_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of Deep Defense with c, d and lambda a quarter to four times as large."""
     rows = []
     variations = [(name, factor) for name in VARIED_SETTINGS for factor in VARIATION_FACTORS]
     for seed in plan.seeds:
-        reference, scale = prepare_reference(bench, plan, seed)
+        reference, scale = prepare_reference(runner, plan, seed)
         for name, factor in [("nothing", 1.0), *variations]:
             defense, tag = scale.fitted, "deepdefense"
             if name != "nothing":
                 defense = replace(defense, **{name: factor * getattr(defense, name)})
                 tag = f"deepdefense-{name}-{factor:g}"
-            network = bench.fine_tune(
+            network = runner.fine_tune(
                 "deepdefense", seed, reference, scale, tag=tag, objective=defense
             )
             report = network.report
             rows.append(
-                describe_network(bench, replace(network, method="deepdefense"))
+                describe_network(runner, replace(network, method="deepdefense"))
                 | {"changed": name, "factor": factor}
                 | {setting: getattr(defense, setting) for setting in VARIED_SETTINGS}
                 | {"accuracy": report.after.accuracy, "rho_2": report.after.rho_2}
@@ -188,29 +188,29 @@ def make_ablation_table(bench: Bench, plan: StudyPlan) -> TableContent:
     return TableContent(rows, {})
 
 
-def make_layers_table(bench: Bench, plan: StudyPlan) -> TableContent:
+def make_layers_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of the penalty differentiated in one layer at a time, and in all."""
     rows = []
     for seed in plan.seeds:
-        reference, scale = prepare_reference(bench, plan, seed)
-        for layer in ["all", *list_layers(bench.backend, reference.model)]:
+        reference, scale = prepare_reference(runner, plan, seed)
+        for layer in ["all", *list_layers(runner.backend, reference.model)]:
             objective, tag = scale.fitted, "deepdefense"
             if layer != "all":
                 objective = OneLayer(**asdict(scale.fitted), layer=layer)
                 tag = f"deepdefense-{layer}"
-            network = bench.fine_tune(
+            network = runner.fine_tune(
                 "deepdefense", seed, reference, scale, tag=tag, objective=objective
             )
             report = network.report
             rows.append(
-                describe_network(bench, replace(network, method="deepdefense"))
+                describe_network(runner, replace(network, method="deepdefense"))
                 | {"layer": layer, "accuracy": report.after.accuracy, "rho_2": report.after.rho_2}
                 | {"before": report.before.rho_2}
             )
     return TableContent(rows, {})
 
 
-TABLES: Mapping[str, Callable[[Bench, StudyPlan], TableContent]] = {
+TABLES: Mapping[str, Callable[[ExperimentRunner, StudyPlan], TableContent]] = {
     "table1": make_table1,
     "table2": make_table2,
     "epochs": make_epochs_table,

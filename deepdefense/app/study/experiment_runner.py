@@ -33,7 +33,7 @@ from deepdefense.training.report import describe_objective
 from deepdefense.zoo import NETWORKS, Network, initial_weights
 
 __all__ = [
-    "Bench",
+    "ExperimentRunner",
     "HardenedNetwork",
     "ReferenceModel",
     "StudyPlan",
@@ -92,7 +92,7 @@ class TableContent(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class ExperimentRunner:
     """An experiment with its data in memory, and a folder for the runs of its networks.
 
     `epochs` replaces the experiment's number of epochs.
@@ -226,28 +226,32 @@ class Bench:
         return fingerprint(self.backend.weights(model).values())
 
 
-def describe_network(bench: Bench, network: TrainedNetwork) -> TableRow:
+def describe_network(runner: ExperimentRunner, network: TrainedNetwork) -> TableRow:
     """Return the part of a row that names the network; every table has it."""
     is_reference = network.method == "reference"
     return {
-        "network": bench.experiment.network,
-        "data": bench.experiment.data,
+        "network": runner.experiment.network,
+        "data": runner.experiment.data,
         "method": network.method,
         "label": "reference" if is_reference else METHODS[network.method].label,
         "seed": network.seed,
     }
 
 
-def prepare_reference(bench: Bench, plan: StudyPlan, seed: int) -> tuple[ReferenceModel, Scale]:
+def prepare_reference(
+    runner: ExperimentRunner, plan: StudyPlan, seed: int
+) -> tuple[ReferenceModel, Scale]:
     """Return the reference network, trained if it has to be, and its scale."""
-    reference = bench.get_reference(plan.weights, seed)
-    return reference, bench.measure_scale(reference.model)
+    reference = runner.get_reference(plan.weights, seed)
+    return reference, runner.measure_scale(reference.model)
 
 
-def train_networks(bench: Bench, plan: StudyPlan, seed: int) -> Iterator[TrainedNetwork]:
+def train_networks(
+    runner: ExperimentRunner, plan: StudyPlan, seed: int
+) -> Iterator[TrainedNetwork]:
     """Yield the reference, then the network of each method."""
-    reference, scale = prepare_reference(bench, plan, seed)
-    folder = bench.folder / f"reference-{seed}"
+    reference, scale = prepare_reference(runner, plan, seed)
+    folder = runner.folder / f"reference-{seed}"
     yield TrainedNetwork("reference", seed, reference.model, folder)
     for name in plan.methods:
-        yield bench.fine_tune(name, seed, reference, scale)
+        yield runner.fine_tune(name, seed, reference, scale)
