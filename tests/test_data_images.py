@@ -28,10 +28,10 @@ def test_folder_without_a_split(tmp_path):
     assert {row.tobytes() for row in of_a} <= {row.tobytes() for row in pixels[::2]}
 
 
-@pytest.mark.parametrize("held", ["test", "val", "validation"])
-def test_folder_with_a_split(tmp_path, held):
+@pytest.mark.parametrize("test_folder", ["test", "val", "validation"])
+def test_folder_with_a_split(tmp_path, test_folder):
     pixels = draw_grey(6)
-    names = ["train/cat/1", "train/cat/2", "train/dog/1", "train/eel/1", f"{held}/dog/1"]
+    names = ["train/cat/1", "train/cat/2", "train/dog/1", "train/eel/1", f"{test_folder}/dog/1"]
     files = {f"{name}.png": image for name, image in zip(names, pixels, strict=False)}
     data = load_data(str(write_folder(tmp_path, files)))
     np.testing.assert_array_equal(data.y_train, [0, 0, 1, 2])

@@ -1,4 +1,4 @@
-"""Native models of the zoo's networks, and weights from files, the same in every framework."""
+"""Make native models, of the zoo or by a user's factory, and load weights into them."""
 
 from __future__ import annotations
 

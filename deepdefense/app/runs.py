@@ -18,10 +18,10 @@ import numpy.typing as npt
 from deepdefense.errors import InputError
 
 __all__ = [
-    "CHECKPOINT",
-    "HARDENED",
-    "REFERENCE",
-    "REPORT",
+    "CHECKPOINT_FILE",
+    "HARDENED_FILE",
+    "REFERENCE_FILE",
+    "REPORT_FILE",
     "RunFolder",
     "WeightArrays",
     "find_latest",
@@ -30,13 +30,13 @@ __all__ = [
     "name_new_folder",
 ]
 
-SETTINGS, REPORT = "settings.json", "report.json"
+SETTINGS_FILE, REPORT_FILE = "settings.json", "report.json"
 
 
-CHECKPOINT, ATTACK_SUFFIX = "checkpoint.safetensors", ".part.safetensors"
+CHECKPOINT_FILE, ATTACK_SUFFIX = "checkpoint.safetensors", ".part.safetensors"
 
 
-REFERENCE, HARDENED = "reference.safetensors", "hardened.safetensors"
+REFERENCE_FILE, HARDENED_FILE = "reference.safetensors", "hardened.safetensors"
 
 
 WeightArrays = Mapping[str, npt.NDArray[Any]]
@@ -58,11 +58,11 @@ class RunCheckpoint:
 
     def load(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
         """Return what was saved last, or None."""
-        return self.run.load(CHECKPOINT)
+        return self.run.load(CHECKPOINT_FILE)
 
     def save(self, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
         """Replace what was saved."""
-        self.run.save(CHECKPOINT, arrays, about)
+        self.run.save(CHECKPOINT_FILE, arrays, about)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class RunFolder:
         if path.is_dir() and any(path.iterdir()):
             doing = "go on with resume, or " if run.is_begun else ""
             raise InputError(f"{path} is not empty: {doing}choose another folder")
-        run.write(SETTINGS, json.dumps(settings, indent=2))
+        run.write(SETTINGS_FILE, json.dumps(settings, indent=2))
         return run
 
     @classmethod
@@ -144,17 +144,17 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether the folder holds a run."""
-        return (self.path / SETTINGS).is_file()
+        return (self.path / SETTINGS_FILE).is_file()
 
     @property
     def is_finished(self) -> bool:
         """Whether the run is complete: its report is written last."""
-        return (self.path / REPORT).exists()
+        return (self.path / REPORT_FILE).exists()
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that the run began with."""
-        return dict(self._read_json(SETTINGS))
+        return dict(self._read_json(SETTINGS_FILE))
 
     @property
     def command(self) -> str:

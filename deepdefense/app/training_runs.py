@@ -7,7 +7,7 @@ from typing import Any
 
 from deepdefense.app.galleries import choose_gallery
 from deepdefense.app.networks import load_network_weights
-from deepdefense.app.runs import CHECKPOINT, HARDENED, RunFolder
+from deepdefense.app.runs import CHECKPOINT_FILE, HARDENED_FILE, RunFolder
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
@@ -98,7 +98,7 @@ def _write_outcome(
 
     content = outcome.report.as_dict()
     about = {"network": content["network"], "data": content["data"], "after": content["after"]}
-    run.save(HARDENED, backend.weights(outcome.model), about)
+    run.save(HARDENED_FILE, backend.weights(outcome.model), about)
     page = render_hardening(
         outcome.report,
         rho_before=outcome.before.rho,
@@ -106,4 +106,4 @@ def _write_outcome(
         gallery=choose_gallery(backend, model, outcome, data),
     )
     run.write_results(page, content)
-    run.remove(CHECKPOINT)
+    run.remove(CHECKPOINT_FILE)

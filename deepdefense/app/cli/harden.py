@@ -37,9 +37,10 @@ def harden_command(
     Without an argument: scikit-learn's digits and an MLP, in a minute or two. Writes report.html,
     report.json and hardened.safetensors into a new folder.
     """
-    given = {**FAST, **options} if fast else options
+    if fast:
+        options = {**FAST, **options}
     with TerminalWatcher() as watcher:
-        report, folder = run_harden(given, out=out, resume=resume, watcher=watcher)
+        report, folder = run_harden(options, out=out, resume=resume, watcher=watcher)
     from deepdefense.app.pages import judge_hardening
 
     show_verdict(judge_hardening(report), folder)

@@ -22,10 +22,19 @@ from deepdefense.evaluation.dataset import (
     to_class_indices,
 )
 
-__all__ = ["PUBLISHED", "decode_dataset", "load_image_folder", "load_parquet", "load_published"]
+__all__ = [
+    "HUB_SETS",
+    "decode_dataset",
+    "load_image_folder",
+    "load_parquet",
+    "load_published",
+]
 
 # The name on the Hugging Face hub, and the shape of an image.
-PUBLISHED = {"mnist": ("ylecun/mnist", (1, 28, 28)), "cifar10": ("uoft-cs/cifar10", (3, 32, 32))}
+HUB_SETS = {
+    "mnist": ("ylecun/mnist", (1, 28, 28)),
+    "cifar10": ("uoft-cs/cifar10", (3, 32, 32)),
+}
 
 
 class EncodedImages(NamedTuple):
@@ -41,7 +50,7 @@ EncodedSplits = tuple[list[EncodedImages], list[EncodedImages]]
 
 
 def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
-    """Load a data set of `PUBLISHED` from a local copy or from the hub."""
+    """Load a data set of `HUB_SETS` from a local copy or from the hub."""
     if data_dir is not None:
         folder = Path(data_dir).expanduser().resolve()
         return load_parquet(folder / name if (folder / name).is_dir() else folder)
@@ -49,7 +58,7 @@ def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
     hint = "; --data-dir takes a local copy, a folder with train*.parquet and test*.parquet"
     with silence_datasets(), convert_errors(failed, hint):
         # Into the hub's own cache, where the next run and other programs find it.
-        splits = import_optional("datasets").load_dataset(PUBLISHED[name][0])
+        splits = import_optional("datasets").load_dataset(HUB_SETS[name][0])
         train, test = (_collect(splits[split], f"{name} {split}") for split in ("train", "test"))
     return [train], [test]
 

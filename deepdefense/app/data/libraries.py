@@ -1,4 +1,4 @@
-"""Other libraries' readers: imported when needed, kept silent, their errors told in one line."""
+"""Use other libraries' readers: import them when needed, silence them, convert their errors."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deepdefense.app.data.images import (
-    PUBLISHED,
+    HUB_SETS,
     decode_dataset,
     load_image_folder,
     load_parquet,
@@ -45,8 +45,8 @@ def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: i
         digits = import_optional("sklearn.datasets").load_digits()
         x = to_channels_first(digits.images.astype(np.uint8))  # whole numbers, 0..16
         return preprocess(source, hold_out(x, digits.target.astype(np.int64), seed), (), width=16)
-    if source in PUBLISHED:
-        return decode_dataset(source, load_published(source, data_dir), seed, PUBLISHED[source][1])
+    if source in HUB_SETS:
+        return decode_dataset(source, load_published(source, data_dir), seed, HUB_SETS[source][1])
     if path.is_file() and path.suffix == ".npz":
         return preprocess(path.stem, _load_npz(path, seed), ())
     if path.is_dir() and not any(path.glob("*.parquet")):
@@ -54,7 +54,7 @@ def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: i
     if path.is_dir() or (path.is_file() and path.suffix == ".parquet"):
         return decode_dataset(path.stem, load_parquet(path), seed)
     came = "a file of another kind" if path.exists() else "which does not exist"
-    expected = f"digits, {', '.join(PUBLISHED)}, an .npz or .parquet file or a folder"
+    expected = f"digits, {', '.join(HUB_SETS)}, an .npz or .parquet file or a folder"
     raise DataError(f"data must be {expected}, got {source!r}, {came}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from deepdefense.app.galleries import ToPictures, choose_weakest
 from deepdefense.app.jobs.opening import Job, open_job
 from deepdefense.app.jobs.settings import EVALUATE, AttackOptions, choose_fields
-from deepdefense.app.runs import HARDENED, REFERENCE, RunFolder, find_latest
+from deepdefense.app.runs import HARDENED_FILE, REFERENCE_FILE, RunFolder, find_latest
 from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset
@@ -186,10 +186,10 @@ def find_hardened(folder: Path | None) -> dict[str, Any]:
     if not run.is_finished:
         raise InputError(f"the run in {path} is not finished: resume it first")
     names = ("data", "data_dir", "network", "backend", "device", "seed")
-    reference = path / REFERENCE
+    reference = path / REFERENCE_FILE
     return {
         **{name: settings[name] for name in names if settings[name] is not None},
-        "weights": str(path / HARDENED),
+        "weights": str(path / HARDENED_FILE),
         "reference": str(reference) if reference.is_file() else settings["weights"],
     }
 

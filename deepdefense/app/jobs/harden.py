@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deepdefense.app.jobs.opening import Job, open_job
-from deepdefense.app.jobs.settings import FITTED, HARDEN, choose_fields
-from deepdefense.app.runs import REFERENCE, RunFolder
+from deepdefense.app.jobs.settings import CALIBRATED_SETTINGS, HARDEN, choose_fields
+from deepdefense.app.runs import REFERENCE_FILE, RunFolder
 from deepdefense.app.training_runs import harden_in_folder, train_reference
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
@@ -115,9 +115,13 @@ def run_harden(
     """Run the command with the options given; return the report, and the folder of all files."""
     with open_job("harden", HARDEN, options, out=out, resume=resume, watcher=watcher) as job:
         settings, backend = job.settings, job.backend
-        steepness = {name: settings[name] for name in FITTED if settings[name] is not None}
-        penalty = {name: value for name, value in settings.items() if name not in FITTED}
-        defense = choose_fields(DeepDefense, {**penalty, **steepness, "p": float(settings["p"])})
+        steepness = {
+            name: settings[name] for name in CALIBRATED_SETTINGS if settings[name] is not None
+        }
+        others = {
+            name: value for name, value in settings.items() if name not in CALIBRATED_SETTINGS
+        }
+        defense = choose_fields(DeepDefense, {**others, **steepness, "p": float(settings["p"])})
         recipe, guard = choose_fields(Recipe, settings), choose_fields(Guard, settings)
         data = job.load_data()
         watcher.say(
@@ -140,9 +144,9 @@ def run_harden(
         )
         if origin is None:
             model, origin = _train_reference(job, model, data, recipe, run)
-        if len(steepness) < len(FITTED):
-            fitted = fit_penalty(backend, model, data.x_train, data.y_train, defense, recipe.seed)
-            defense = replace(fitted, **steepness)
+        if len(steepness) < len(CALIBRATED_SETTINGS):
+            defense = fit_penalty(backend, model, data.x_train, data.y_train, defense, recipe.seed)
+            defense = replace(defense, **steepness)
             watcher.say(f"fitted to the network: c {defense.c:g}, d {defense.d:g}")
         _, report = harden_in_folder(
             backend,
@@ -177,7 +181,7 @@ def _train_reference(
             **recipe.augmentation,
         ),
         run=run,
-        file=REFERENCE,
+        file=REFERENCE_FILE,
         about={"network": job.settings["network"]},
         announcement=f"no weights given: training a reference network for {epochs} epochs",
         watcher=job.watcher,

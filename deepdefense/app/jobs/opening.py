@@ -76,16 +76,19 @@ def open_job(
 ) -> Iterator[Job]:
     """Open a command's job; inside, new models and arrays are on the device of the settings.
 
-    The settings are the options given, else what fits the data, else the declared defaults; a run
-    that is resumed keeps those it began with.
+    A new run has the options given, and defaults for the others. A resumed run keeps the settings
+    that it began with.
     """
-    given = {"command": command, **to_plain_options(options)}
-    resumed = RunFolder.resume(out or find_unfinished(command), given) if resume else None
-    if resumed is None:
-        settings = {**find_defaults(panels, options.get("data")), **given}
-        settings["backend"] = settings["backend"] or find_installed_framework()
-    else:
+    command_setting = {"command": command}
+    plain_options = to_plain_options(options)
+    resumed = None
+    if resume:
+        path = out or find_unfinished(command)
+        resumed = RunFolder.resume(path, command_setting | plain_options)
         settings = resumed.settings
+    else:
+        settings = command_setting | find_defaults(panels, options.get("data")) | plain_options
+        settings["backend"] = settings["backend"] or find_installed_framework()
     with open_backend(settings) as backend:
         yield Job(settings, backend, resumed, out, watcher)
 

@@ -25,9 +25,9 @@ from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS
 
 __all__ = [
+    "CALIBRATED_SETTINGS",
     "DATA_DEFAULTS",
     "EVALUATE",
-    "FITTED",
     "HARDEN",
     "REPRODUCE",
     "AttackOptions",
@@ -126,11 +126,11 @@ class AttackOptions:
         check_settings(self)
 
 
-def _check_names(name: str, values: Any, known: Collection[str]) -> Any:
+def _check_names(name: str, values: Any, choices: Collection[str]) -> Any:
     if not values:
-        raise InputError(f"{name} must name one of {', '.join(known)}, got none")
+        raise InputError(f"{name} must name one of {', '.join(choices)}, got none")
     for value in values:
-        check_choice(name.removesuffix("s"), value, tuple(known))
+        check_choice(name.removesuffix("s"), value, tuple(choices))
     return values
 
 
@@ -218,7 +218,7 @@ DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 # The settings that `harden` fits to the network unless they are given, and how, in words.
-FITTED = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
+CALIBRATED_SETTINGS = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
 
 
 def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
         if declared.option
     }
     if panels is HARDEN:
-        defaults |= dict.fromkeys(FITTED)
+        defaults |= dict.fromkeys(CALIBRATED_SETTINGS)
         defaults |= DATA_DEFAULTS.get(data or defaults["data"], {})
     return defaults
 
@@ -240,7 +240,7 @@ def describe_default(panels: Panels, declared: Setting) -> str:
     """Return the default of an option in words, with its values for single data sets."""
     texts = [format_default(declared)]
     if panels is HARDEN:
-        texts = [FITTED.get(declared.name, texts[0])]
+        texts = [CALIBRATED_SETTINGS.get(declared.name, texts[0])]
         texts += [
             f"{data}: {defaults[declared.name]:g}"
             for data, defaults in DATA_DEFAULTS.items()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepdefense.app.networks import load_network_weights
-from deepdefense.app.runs import HARDENED, REPORT, RunFolder, load_weights
+from deepdefense.app.runs import HARDENED_FILE, REPORT_FILE, RunFolder, load_weights
 from deepdefense.app.study.experiments import Experiment
 from deepdefense.app.study.methods import METHODS, NEAREST_POINT, Scale
 from deepdefense.app.study.run_report import RunReport, read_report
@@ -139,7 +139,7 @@ class ExperimentRunner:
             self.data,
             recipe,
             run=RunFolder.reuse(path, {**settings, "recipe": repr(recipe)}),
-            file=HARDENED,
+            file=HARDENED_FILE,
             about={"origin": origin},
             announcement=f"{self.experiment.name}: training the reference network, seed {seed}",
             watcher=self.watcher,
@@ -199,9 +199,9 @@ class ExperimentRunner:
         if not run.is_finished:
             self.watcher.say(f"{self.experiment.name}: {method.label}, seed {seed}: {run.path}")
             self._harden(reference, objective, recipe, run)
-        weights = load_weights(run.path / HARDENED)
+        weights = load_weights(run.path / HARDENED_FILE)
         model = self.backend.load(self.build_network(seed), weights)
-        report = read_report(run.path / REPORT)
+        report = read_report(run.path / REPORT_FILE)
         return HardenedNetwork(tag or name, seed, model, run.path, report)
 
     def _harden(
