@@ -1,8 +1,9 @@
-"""The pages that the commands write: HTML files that need nothing but themselves.
+"""The HTML pages that the commands write; each page is one file with its pictures and style.
 
-Each page has a Python file (what is on it), a template (how it looks), and for the larger ones a
-file for the headline and one for the tables. They import matplotlib and Jinja2, of the extra
-`deepdefense[cli]`, so other packages import this one inside of functions.
+For each page, a Python module prepares the content and a Jinja2 template lays it out. The larger
+pages have separate modules for the headline and for the tables. The pages need matplotlib and
+Jinja2, which only the extra `deepdefense[cli]` installs. Other packages therefore import this one
+inside functions.
 """
 
 from deepdefense.app.pages.evaluation import WeakestExamples, render_evaluation

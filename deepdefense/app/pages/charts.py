@@ -1,4 +1,4 @@
-"""The charts of the pages: curves and histograms, as inline SVG."""
+"""Draw the curves and histograms of the pages as inline SVG."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ WIDE_CHART = (4.3, 2.7)  # inches
 HISTOGRAM_BINS = 40
 
 
-# Percentage points that the accuracy axis spans at least, so that noise does not look like a trend.
+# The smallest range of the accuracy axis, in percentage points. On a smaller range, noise would
+# look like a trend.
 LEAST_ACCURACY_SPAN = 2.0
 
 
 class HistogramSeries(NamedTuple):
-    """What a histogram shows of one network."""
+    """The values of one network in a histogram; `draw_histogram` draws several such series."""
 
     name: str  # a key of SERIES_STYLES
-    values: NumpyArray  # one for each example that has one
-    total: int  # the number of examples that the shares are of
-    median: float | None  # of all examples; None is not drawn
+    values: NumpyArray  # [m]; examples without a value are left out
+    total: int  # the number of all examples; the bars show shares of it
+    median: float | None  # over all examples, drawn as a line; None: no line
 
 
 def draw_accuracy_curve(before: float, history: Sequence[float], alt: str) -> Markup:
-    """Draw accuracy over the epochs, in percent; epoch 0 is the reference network."""
+    """Draw accuracy in percent over the epochs; epoch 0 is the undefended network."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Accuracy [%]")
         values = 100 * _fill_missing([before, *history])
@@ -67,7 +68,7 @@ def draw_accuracy_curve(before: float, history: Sequence[float], alt: str) -> Ma
 
 
 def draw_rho_curve(before: float, history: Sequence[float | None], alt: str) -> Markup:
-    """Draw mean rho_2 over the epochs, from zero; epoch 0 is the reference network."""
+    """Draw mean rho_2 over the epochs, on an axis from 0; epoch 0 is the undefended network."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Mean ρ₂")
         values = _fill_missing([before, *history])
@@ -77,7 +78,7 @@ def draw_rho_curve(before: float, history: Sequence[float | None], alt: str) -> 
 
 
 def draw_loss_curves(cross_entropy: Sequence[float], penalty: Sequence[float], alt: str) -> Markup:
-    """Draw the two parts of the training loss over the epochs, in one scale."""
+    """Draw cross-entropy and penalty over the epochs in one chart; the axis may be logarithmic."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Training loss")
         parts = [_fill_missing(cross_entropy), _fill_missing(penalty)]
@@ -98,7 +99,7 @@ def draw_loss_curves(cross_entropy: Sequence[float], penalty: Sequence[float], a
 
 
 def draw_rho_histogram(before: NumpyArray, after: NumpyArray, alt: str) -> Markup:
-    """Draw the distributions of rho_2 before and after, with their medians."""
+    """Draw histograms of rho_2 before and after hardening, with their medians."""
     series = [
         HistogramSeries(name, values, len(values), float(np.median(values)))
         for name, values in (("before", before), ("after", after))
@@ -108,7 +109,10 @@ def draw_rho_histogram(before: NumpyArray, after: NumpyArray, alt: str) -> Marku
 
 
 def draw_histogram(series: Sequence[HistogramSeries], x_label: str, alt: str) -> Markup:
-    """Draw the networks' distributions over each other; the last bar holds all larger values."""
+    """Draw one histogram for each series, all on the same axes.
+
+    The horizontal axis ends at the 99.5th percentile; the last bar also counts all larger values.
+    """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Share of examples [%]", x_label, WIDE_CHART)
         top = float(np.percentile(np.concatenate([each.values for each in series]), 99.5)) or 1.0
@@ -131,9 +135,9 @@ def draw_histogram(series: Sequence[HistogramSeries], x_label: str, alt: str) ->
 def draw_security_curve(
     curves: Mapping[str, Curve], x_label: str, eps: float | None, alt: str
 ) -> Markup:
-    """Draw accuracy under attack over the perturbation's size, in percent, with its 95 % band.
+    """Draw accuracy under attack in percent over the perturbation's size, with its 95 % band.
 
-    `curves` are by a key of SERIES_STYLES; a dotted line marks `eps`.
+    The keys of `curves` are keys of SERIES_STYLES. A dotted line marks `eps`.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Accuracy under attack [%]", x_label, WIDE_CHART)
@@ -153,23 +157,23 @@ def draw_security_curve(
 
 
 def _fill_missing(values: Sequence[float | None]) -> NumpyArray:
-    """Return an array with NaN for each missing value."""
+    """Return the values as an array in which None becomes NaN."""
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
 def _find_top(values: NumpyArray) -> float:
-    """Return the upper end of an axis that starts at 0; 1 if no value is positive."""
+    """Return the upper end of an axis from 0 that shows all values; 1 if none is positive."""
     finite = values[np.isfinite(values)]
     return 1.1 * float(finite.max()) if len(finite) and finite.max() > 0 else 1
 
 
 def _choose_marker(count: int) -> str:
-    """Return the marker of a curve's points; none if they are many."""
+    """Return matplotlib's marker for a curve of `count` points; no marker above 30 points."""
     return "o" if count <= 30 else ""
 
 
 def _draw_from_reference(axes: Axes, values: NumpyArray) -> None:
-    """Draw a curve that starts at the reference network, and a line at that network's level."""
+    """Draw a curve over the epochs, and mark its first value, that of the undefended network."""
     epochs = np.arange(len(values))
     axes.plot(epochs, values, f"{_choose_marker(len(values))}-", color=AFTER, clip_on=False)
     axes.plot(0, values[0], "o", color=BEFORE, markersize=7, label="before", zorder=3)

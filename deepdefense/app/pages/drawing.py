@@ -1,4 +1,4 @@
-"""What charts and pictures are made of: axes, inline SVG, and images as PNG data URIs."""
+"""Helpers that create chart axes, render charts as inline SVG, and encode images as PNG."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ __all__ = [
 NumpyArray = npt.NDArray[Any]
 
 
-# Charts are drawn in these placeholder colours. `render_svg` replaces them by variables of the
-# style sheet, which has values for light, dark and print.
+# Charts are drawn in these placeholder colours. `render_svg` replaces each by a variable of the
+# style sheet. The style sheet sets the variables for light and for dark screens.
 INK, MUTED, RULE, BEFORE, AFTER, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
 
 
@@ -84,13 +84,13 @@ MATPLOTLIB_STYLE: Any = {
 }
 
 
-SMALL_IMAGE = 96  # pixels
+SMALL_IMAGE = 96  # pixels; the longer side of an image that counts as small
 
 
 def create_axes(
     y_label: str, x_label: str = "Epoch", size: tuple[float, float] = (3.5, 2.7)
 ) -> tuple[Figure, Axes]:
-    """Create a figure and its axes; an axis of epochs has whole numbers only."""
+    """Create a figure and its axes; if the x axis shows epochs, its ticks are whole numbers."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)
@@ -102,14 +102,15 @@ def create_axes(
 
 
 def add_legend(axes: Axes, columns: int = 2) -> None:
-    """Put the legend above the axes."""
+    """Add a legend above the axes, with at most `columns` entries in a row."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0)
 
 
 def render_svg(figure: Figure, name: str, alt: str) -> Markup:
-    """Return the figure as one <svg> element, without a date and without addresses.
+    """Return the figure as one <svg> element that has no date and links to no other file.
 
-    `name` goes before every id, so that several figures can share a page.
+    Every id in it starts with `name`, so several figures on a page do not share an id. `alt` is the
+    text for screen readers.
     """
     file = io.StringIO()
     metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -118,7 +119,7 @@ def render_svg(figure: Figure, name: str, alt: str) -> Markup:
     box = re.search(r'viewBox="([^"]*)"', text)
     assert box is not None
     body = text[text.index(">", text.index("<svg")) + 1 :]
-    # A <style> element inside of an SVG would apply to the whole page.
+    # A <style> element inside an SVG would apply to the whole page, so remove it.
     body = re.sub(r"<defs>\s*<style.*?</defs>", "", body, flags=re.DOTALL)
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
     for placeholder, variable in CSS_COLORS.items():
@@ -128,15 +129,19 @@ def render_svg(figure: Figure, name: str, alt: str) -> Markup:
 
 
 def encode_image(image: NumpyArray) -> str:
-    """Return a data URI of an image [h w c], c = 1 or 3, clipped to the display range 0..1."""
+    """Return an image as a data URI of a PNG file.
+
+    The image is [h w c] with c = 1 or 3. Values are clipped to the display range 0..1.
+    """
     shown = np.clip(np.nan_to_num(image), 0, 1)
     return _encode_png(np.broadcast_to(shown, (*shown.shape[:2], 3)))
 
 
 def encode_perturbation(delta: NumpyArray, factor: float) -> str:
-    """Return a data URI of a perturbation [h w c] times a factor.
+    """Return a perturbation [h w c], multiplied by `factor`, as a data URI of a PNG file.
 
-    With one channel, red is positive, blue negative and white 0; with three, 0 is mid-grey.
+    With one channel, red is positive, blue is negative and white is 0. With three channels, 0 is
+    mid-grey.
     """
     shown = np.clip(0.5 + factor * np.nan_to_num(delta), 0, 1)
     if shown.shape[-1] == 1:
@@ -145,18 +150,21 @@ def encode_perturbation(delta: NumpyArray, factor: float) -> str:
 
 
 def compute_amplification(*deltas: NumpyArray) -> float:
-    """Return the factor by which these perturbations [h w c] together fill the display range."""
+    """Return the factor that scales the largest |entry| of the perturbations [h w c] to 0.5.
+
+    `encode_perturbation` adds 0.5, so the scaled perturbations fill the display range 0..1.
+    """
     largest = max(float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas)
     return 0.5 / largest if largest > 0 else 1.0
 
 
 def is_small(image: NumpyArray) -> bool:
-    """Whether an image [h w c] is so small that the page enlarges it with sharp pixels."""
+    """Return whether an image [h w c] is so small that the page should show its pixels sharply."""
     return bool(max(image.shape[:2]) <= SMALL_IMAGE)
 
 
 def _encode_png(image: NumpyArray) -> str:
-    """Return a data URI of an image [h w 3] in 0..1."""
+    """Return an image [h w 3] with values in 0..1 as a data URI of a PNG file."""
     file = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}
     imsave(file, np.round(255 * image).astype(np.uint8), format="png", metadata=metadata)

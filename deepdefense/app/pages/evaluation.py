@@ -1,4 +1,4 @@
-"""The evaluation's page: what is on it. evaluation.html.j2 is how it looks."""
+"""Render the page of an evaluation: prepare its content for evaluation.html.j2."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ from deepdefense.evaluation.statistics import Curve, Distance
 
 __all__ = ["WeakestExamples", "render_evaluation"]
 
-# The word and the tone of each status, the most urgent first.
+# The word and the colour class of each status of a check, in the order in which checks are listed.
 CHECK_STATUSES = {"fail": ("Fails", "bad"), "warn": ("Warns", "mixed"), "pass": ("Passes", "good")}
 
 
 @dataclass(frozen=True)
 class WeakestExamples:
-    """Pictures of the examples that the smallest perturbations fool."""
+    """The fooled examples with the smallest perturbations, as pictures for the page."""
 
     images: NumpyArray  # [m h w c], c = 1 or 3, in display range 0..1
-    deltas: NumpyArray  # [m h w c], same units as images
-    labels: tuple[str, ...]
-    fooled: tuple[str, ...]  # the predicted class of the perturbed example
-    distances: NumpyArray  # [m], in the norm of the threat
-    attacks: tuple[str, ...]  # the attack that found the perturbation
-    rows: tuple[int, ...]  # of the examples in the data
+    deltas: NumpyArray  # [m h w c], the perturbations, in the units of the images
+    labels: tuple[str, ...]  # [m], the names of the true classes
+    fooled: tuple[str, ...]  # [m], the predicted classes of the perturbed examples
+    distances: NumpyArray  # [m], the sizes of the perturbations in the norm of the threat model
+    attacks: tuple[str, ...]  # [m], the names of the attacks that found the perturbations
+    rows: tuple[int, ...]  # [m], the indices of the examples in the evaluated data
 
 
 class _NetworkCurves(NamedTuple):
-    """What the charts show of one network."""
+    """The data of one network for the two charts of the page."""
 
     name: str
     distances: NumpyArray  # [n]
@@ -62,11 +62,11 @@ class _NetworkCurves(NamedTuple):
 
 
 def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str:
-    """Return the page as one HTML file, pictures included; equal input gives equal bytes.
+    """Return the page as one HTML file with its pictures; equal input gives equal bytes.
 
     Args:
-        report: the report.
-        gallery: examples to show; None for data that are not images.
+        report: the report of the evaluation.
+        gallery: the examples to show as pictures; None for data that are not images.
     """
     networks = _list_networks(report)
     checks = sorted(report.checks, key=_rank_check)
@@ -100,7 +100,7 @@ def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str
 
 
 def _list_networks(report: Report) -> list[_NetworkCurves]:
-    """Return the networks of the charts: this one alone, or the reference and this one."""
+    """Return each network's data for the charts; a reference network comes first."""
     reference, minima = report.reference, report.reference_minima
     name = "this network" if reference is None else "after"
     networks = [_NetworkCurves(name, report.distances, report.distance, report.curve)]
@@ -111,12 +111,12 @@ def _list_networks(report: Report) -> list[_NetworkCurves]:
 
 
 def _rank_check(check: Check) -> tuple[int, bool]:
-    """Return a sort key: failures first, severe ones before others."""
+    """Return a sort key that puts failures first and, within a status, severe checks first."""
     return list(CHECK_STATUSES).index(check.status), not check.severe
 
 
 def _draw_curve(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | None:
-    """Draw accuracy under attack over the perturbation's size, or return None without a point."""
+    """Draw accuracy under attack over the size; return None if the curve has no point."""
     curve = report.curve
     if not curve.eps:
         return None
@@ -139,13 +139,13 @@ def _draw_curve(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | 
 
 
 def _write_norm(name: str) -> str:
-    """Write the name of a norm in signs: ℓ₂, ℓ∞."""
+    """Return the name of a norm, such as l2 or linf, in mathematical signs: ℓ₂, ℓ∞."""
     order = name.removeprefix("l").replace("inf", "∞")
     return "\N{SCRIPT SMALL L}" + order.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
 def _draw_distances(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | None:
-    """Draw the histograms of the finite, positive distances, or return None without any."""
+    """Draw histograms of the finite, positive distances; return None if there are none."""
     withheld, series = explain_withholding(report) is not None, []
     for name, distances, summary, _ in networks:
         drawn = distances[np.isfinite(distances) & (distances > 0)]
@@ -165,7 +165,7 @@ def _draw_distances(report: Report, networks: Sequence[_NetworkCurves]) -> Marku
 
 
 def _describe_undrawn(network: _NetworkCurves) -> str:
-    """Count the examples of one network that have no bar in the histogram."""
+    """Return a phrase that counts the examples of a network that its histogram leaves out."""
     wrong, censored = map(format_count, (network.summary.wrong, network.summary.censored))
     return (
         f"{network.name}, {wrong} misclassified without an attack (distance 0) and {censored}"
@@ -174,7 +174,7 @@ def _describe_undrawn(network: _NetworkCurves) -> str:
 
 
 def _show_weakest(gallery: WeakestExamples) -> list[dict[str, Any]]:
-    """Prepare the examples for the template."""
+    """Return the template's variables for each example of the gallery."""
     examples = []
     for i, (image, delta) in enumerate(zip(gallery.images, gallery.deltas, strict=True)):
         factor = compute_amplification(delta)

@@ -1,4 +1,4 @@
-"""The headline of the evaluation's page: the result in words, which the terminal shows too."""
+"""Put the result of an evaluation into words, for the top of its page and for the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["explain_withholding", "format_radius", "judge_evaluation"]
 
 
 def judge_evaluation(report: Report) -> Verdict:
-    """Return the verdict on an evaluation; bad news comes first."""
+    """Return the verdict on an evaluation. Its headline is the gravest finding."""
     reason = explain_withholding(report)
     if reason is not None:
         return _refuse_verdict(report, reason)
@@ -57,7 +57,7 @@ def judge_evaluation(report: Report) -> Verdict:
 
 
 def explain_withholding(report: Report) -> str | None:
-    """Return why the figures of robustness are withheld; None if they are not."""
+    """Return why the page withholds the robustness figures; None if it shows them."""
     reason, failing = report.headline.withheld, find_severe_failure(report.checks)
     if reason or failing is None:
         return reason
@@ -65,13 +65,13 @@ def explain_withholding(report: Report) -> str | None:
 
 
 def format_radius(report: Report) -> str:
-    """Write the eps of the accuracy under attack: l2 1.5; empty without one."""
+    """Return norm and eps of the accuracy under attack, such as "l2 1.5"; "" if eps is unset."""
     eps = report.headline.eps
     return "" if eps is None else f"{name_norm(report.threat.p)}{NBSP}{eps:.3g}"
 
 
 def _refuse_verdict(report: Report, reason: str) -> Verdict:
-    """Return the verdict on figures that cannot be trusted: why, and what to do."""
+    """Return the verdict on an evaluation with untrusted figures: the reason, and the remedy."""
     failing = find_severe_failure(report.checks)
     if failing is None:
         headline = "The figures of robustness are not to be trusted"
@@ -86,7 +86,7 @@ def _refuse_verdict(report: Report, reason: str) -> Verdict:
 
 
 def _describe_accuracy(report: Report, robust: bool = True) -> str:
-    """Describe accuracy, and accuracy under attack if `robust`, with their intervals."""
+    """Return a sentence on accuracy and, if `robust`, on accuracy under attack, with intervals."""
     n, intervals, headline = report.n, report.intervals, report.headline
 
     def describe(value: float, name: str, prefix: str = "") -> str:
@@ -101,7 +101,7 @@ def _describe_accuracy(report: Report, robust: bool = True) -> str:
 
 
 def _describe_comparison(report: Report) -> str:
-    """Compare with the undefended network; empty if there is none."""
+    """Return a sentence that compares with the undefended network; "" if there is none."""
     comparison = report.comparison
     if comparison is None:
         return ""
@@ -121,13 +121,16 @@ def _describe_comparison(report: Report) -> str:
 
 
 def _compute_accuracy_change(report: Report) -> float:
-    """Return the change from the undefended network in percentage points; NaN if there is none."""
+    """Return accuracy minus that of the reference network, in percentage points.
+
+    Return NaN if the report has no reference network.
+    """
     before = None if report.reference is None else report.reference.accuracy
     return compute_points_change(before, report.accuracy, report.n)
 
 
 def _describe_checks(report: Report) -> str:
-    """Say how many checks there are, and which do not pass."""
+    """Return a sentence on the number of checks, with the names of those that do not pass."""
     total = len(report.checks)
     if not total:
         return "Nothing was checked."
@@ -143,11 +146,11 @@ def _describe_checks(report: Report) -> str:
 
 
 def _all_checks_pass(report: Report) -> bool:
-    """Whether there are checks and all of them pass."""
+    """Return whether at least one check was run and all checks pass."""
     return bool(report.checks) and all(check.status == "pass" for check in report.checks)
 
 
 def _make_sentence(text: str) -> str:
-    """Give a text a capital and a full stop."""
+    """Return the text with a capital first letter and a full stop."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

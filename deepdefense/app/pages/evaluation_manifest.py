@@ -1,4 +1,7 @@
-"""The manifest of the evaluation's page: all that is needed to run the evaluation again."""
+"""Format the manifest of an evaluation for its page.
+
+The manifest holds everything that is needed to run the evaluation again: versions, seeds, settings.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ __all__ = ["group_manifest"]
 
 
 def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the manifest as flat tables: nested names are joined by dots, numbers are exact."""
+    """Return the manifest as one flat table for each of its groups.
+
+    Keys of nested entries are joined by dots, such as `attacks.0.name`. Numbers keep every digit.
+    """
     groups: dict[str, dict[str, str]] = {}
     for key, value in manifest.items():
         nested = isinstance(value, Mapping) and value
@@ -22,7 +28,7 @@ def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _flatten_manifest(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield the entries below a place in the manifest, with their paths."""
+    """Yield (dotted path, text) for each entry of `value`, which is at `path` in the manifest."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     flat = listed and not any(isinstance(part, Mapping | list | tuple) for part in value)
     if flat:
@@ -38,7 +44,7 @@ def _flatten_manifest(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _format_exactly(value: Any) -> str:
-    """Write a value as `format_setting` does, but a number with every digit."""
+    """Format a value as `format_setting` does, but write a float with every digit."""
     text = format_setting(value)
     if isinstance(value, float) and math.isfinite(value) and float(text) != value:
         return repr(value)

@@ -1,4 +1,4 @@
-"""The tables of the evaluation's page: main figures, quantiles, attacks, classes."""
+"""Make the tables of the evaluation's page: main figures, quantiles, settings, classes."""
 
 from __future__ import annotations
 
@@ -39,45 +39,54 @@ __all__ = [
 ]
 
 FigureT = TypeVar("FigureT")
-Figures = Report | ReferenceFigures  # they share most fields
+Figures = Report | ReferenceFigures  # both have the fields that the tables read
 
 WITHHELD = "withheld"
 NONE_FOUND = "none found"
-MAX_CONFUSION_CLASSES = 20  # with more, the map of confusions is too large to read
-MAX_LISTED_CLASSES = 15  # of the table that replaces the map
+MAX_CONFUSION_CLASSES = 20  # with more classes, the confusion table is too large to read
+MAX_LISTED_CLASSES = 15  # rows of the table that is shown in its stead
 
 
-# Percent. The map's strongest shade: figures on it stay readable, light and dark.
+# The strongest shade of a cell of the confusion table, in percent. Numbers on it stay readable on
+# light and on dark screens.
 STRONGEST_SHADE = 45
 
 
 class TableCell(NamedTuple):
-    """A figure and its 95 % interval, as text."""
+    """The text of a table cell: a figure, and its 95 % confidence interval (empty if unknown)."""
 
     value: str
     interval: str = ""
 
 
 class TableLine(NamedTuple):
-    """A line of a table: this network's figure, or before, after and change with a reference."""
+    """A line of a table.
+
+    If the report has an undefended reference network, `cells` are before, after and the change.
+    Otherwise the only cell is the figure of this network.
+    """
 
     label: str
     cells: tuple[TableCell, ...]
 
 
 class ClassLine(NamedTuple):
-    """A class: `entries` of its row of the map, or its most frequent `neighbour` in the table."""
+    """The line of a true class in the table of weak classes.
+
+    With at most MAX_CONFUSION_CLASSES classes, `entries` is the row of the confusion table. With
+    more, `neighbour` is the class that the fooled examples are most often predicted as.
+    """
 
     name: str
-    total: int  # examples counted
-    median: float | None  # distance
-    entries: tuple[tuple[int, float], ...] = ()  # examples, and their shade in percent
+    total: int  # the number of fooled examples of this class
+    median: float | None  # the median distance of the correctly classified examples
+    entries: tuple[tuple[int, float], ...] = ()  # each: examples, shade in percent
     neighbour: str = MISSING
-    share: float | None = None  # of the neighbour
+    share: float | None = None  # the share of `total` that is predicted as the neighbour
 
 
 class _LineMaker:
-    """Makes the lines of a report's main figures."""
+    """Makes the lines of the main table of one report; `tabulate_main_figures` uses it."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -85,20 +94,20 @@ class _LineMaker:
         self._withheld = explain_withholding(report) is not None
 
     def get_pair(self, get: Callable[[Figures], FigureT]) -> tuple[FigureT | None, FigureT]:
-        """Return a figure of the reference, if there is one, and of this network."""
+        """Return a figure of the reference network (None if there is none) and of this network."""
         reference = self._report.reference
         return None if reference is None else get(reference), get(self._report)
 
     def make_cell(
         self, value: float | None, write: Callable[[float | None], str], name: str
     ) -> TableCell:
-        """Make the cell of a figure with its interval, which the report has under a name."""
+        """Make a cell of a figure and of its interval `report.intervals[name]`, using `write`."""
         return TableCell(write(value), format_interval(self._intervals.get(name), write))
 
     def make_line(
         self, label: str, before: str, value: TableCell | str, change: TableCell | str = ""
     ) -> TableLine:
-        """Make a line; without a reference it has the value alone."""
+        """Make a line; if the report has no reference network, leave out before and change."""
         after = value if isinstance(value, TableCell) else TableCell(value)
         if self._report.reference is None:
             return TableLine(label, (after,))
@@ -108,20 +117,20 @@ class _LineMaker:
     def make_robustness_line(
         self, label: str, before: str, value: TableCell | str, change: TableCell | str
     ) -> TableLine:
-        """Make a line of a figure that is withheld if the attacks cannot be trusted."""
+        """Make a line of a robustness figure, which is withheld if the attacks are not trusted."""
         if self._withheld:
             value = change = WITHHELD
         return self.make_line(label, before, value, change)
 
     def make_count_line(self, label: str, get: Callable[[Figures], int]) -> TableLine:
-        """Make a line of counts, whose change is left out."""
+        """Make a line of counts, with an empty cell for the change."""
         before, after = self.get_pair(get)
         old = MISSING if before is None else format_count(before)
         return self.make_line(label, old, format_count(after))
 
 
 def tabulate_main_figures(report: Report) -> list[TableLine]:
-    """Return the table of the main figures."""
+    """Return the lines of the main table."""
     maker, n = _LineMaker(report), report.n
     success = maker.get_pair(lambda figures: figures.success)
     iterations = maker.get_pair(lambda figures: figures.iterations_mean)
@@ -141,7 +150,7 @@ def tabulate_main_figures(report: Report) -> list[TableLine]:
 
 
 def _tabulate_headline(report: Report, maker: _LineMaker) -> Iterator[TableLine]:
-    """Yield accuracy, the median distance, and accuracy under attack if it has an eps."""
+    """Yield lines of accuracy, the median distance and, if an eps is set, accuracy under attack."""
     headline, comparison, n = report.headline, report.comparison, report.n
 
     def share(value: float | None) -> str:
@@ -183,7 +192,7 @@ def _tabulate_headline(report: Report, maker: _LineMaker) -> Iterator[TableLine]
 
 
 def _tabulate_rho(maker: _LineMaker) -> Iterator[TableLine]:
-    """Yield mean and median of rho_2."""
+    """Yield lines of the mean and the median of rho_2."""
     before, after = maker.get_pair(lambda figures: figures.rho_2)
     yield maker.make_robustness_line(
         "rho_2 by DeepFool, mean",
@@ -201,7 +210,7 @@ def _tabulate_rho(maker: _LineMaker) -> Iterator[TableLine]:
 
 
 def tabulate_quantiles(report: Report) -> list[TableLine]:
-    """Return the distance that all but the most fragile examples reach."""
+    """Return a line for each quantile: the distance that 95 %, 90 % ... of the examples reach."""
     reference = report.reference
     quantiles = report.distance.quantiles
     quantiles_before = {} if reference is None else reference.distance.quantiles
@@ -218,7 +227,7 @@ def tabulate_quantiles(report: Report) -> list[TableLine]:
 
 
 def describe_attack_settings(attack: AttackLine) -> str:
-    """Write the settings of an attack: steps 50, overshoot 0.02."""
+    """Return the settings of an attack as text, such as "steps 50, overshoot 0.02"."""
     settings = to_json(attack.settings)
     return ", ".join(
         f"{name.replace('_', ' ')} {format_setting(value)}" for name, value in settings.items()
@@ -226,11 +235,11 @@ def describe_attack_settings(attack: AttackLine) -> str:
 
 
 def tabulate_classes(weakness: Weakness, names: Sequence[str]) -> list[ClassLine]:
-    """Return the rows of the map of confusions; with many classes, the weakest of them.
+    """Return the rows of the confusion table, or, with many classes, the weakest classes.
 
     Args:
-        weakness: from the report.
-        names: of the classes; a class without one is named by its number.
+        weakness: the counts and median distances of the report.
+        names: the names of the classes; a class beyond the last name is named by its index.
     """
     counts = np.array(weakness.counts, dtype=np.int64)
     names = [names[i] if i < len(names) else str(i) for i in range(len(counts))]

@@ -1,4 +1,4 @@
-"""The hardening's page: what is on it. hardening.html.j2 is how it looks."""
+"""Render the page of a hardening run: prepare its content for hardening.html.j2."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ __all__ = ["Gallery", "render_hardening"]
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of a few held-out examples, and the perturbations that fool both networks on them.
+    """A few held-out examples as pictures, with the perturbations that DeepFool found for them.
 
-    Perturbations are in the same units as the images.
+    The perturbations are in the units of the images. "Before" is the undefended reference network,
+    "after" is the hardened network.
     """
 
-    images: NumpyArray  # [n h w c], c = 1 or 3, in display range 0..1
-    delta_before: NumpyArray  # [n h w c], of the reference network
-    delta_after: NumpyArray  # [n h w c], of the hardened network
-    labels: tuple[str, ...]
-    fooled_before: tuple[str, ...]  # the predicted class of the perturbed example
+    images: NumpyArray  # [n h w c], c = 1 or 3, in the display range 0..1
+    delta_before: NumpyArray  # [n h w c], fools the reference network
+    delta_after: NumpyArray  # [n h w c], fools the hardened network
+    labels: tuple[str, ...]  # [n], the names of the true classes
+    fooled_before: tuple[str, ...]  # [n], the predicted classes of the perturbed examples
     fooled_after: tuple[str, ...]
     rho_before: NumpyArray  # [n]
     rho_after: NumpyArray  # [n]
@@ -59,13 +60,13 @@ def render_hardening(
     rho_after: NumpyArray,
     gallery: Gallery | None,
 ) -> str:
-    """Return the page as one HTML file, pictures included; equal input gives equal bytes.
+    """Return the page as one HTML file with its pictures; equal input gives equal bytes.
 
     Args:
-        report: the report.
-        rho_before: rho_2 of each held-out example, reference network; may be empty.
-        rho_after: the same, hardened network.
-        gallery: examples to show; None for data that are not images.
+        report: the report of the hardening run.
+        rho_before: rho_2 of each held-out example for the reference network; may be empty.
+        rho_after: the same for the hardened network.
+        gallery: the examples to show as pictures; None for data that are not images.
     """
     before, after = (values[np.isfinite(values)] for values in (rho_before, rho_after))
     return fill_template(
@@ -88,11 +89,14 @@ def render_hardening(
 
 
 def _draw_epochs(report: HardeningReport) -> list[Markup]:
-    """Draw the curves over the epochs: none without an epoch, no loss that was never finite."""
+    """Draw accuracy, rho_2 and the losses over the epochs.
+
+    Return no chart if no epoch is complete, and leave out the losses if none was ever finite.
+    """
     before, history = report.before, report.history
     if not history:
         return []
-    rho_before = report.sample.rho_2_before  # of the same examples as in the epochs
+    rho_before = report.sample.rho_2_before  # on the examples that each epoch measures rho_2 on
     accuracy = [epoch.accuracy for epoch in history]
     rho = [epoch.rho_2 for epoch in history]
     entropy = [epoch.cross_entropy for epoch in history]
@@ -119,12 +123,12 @@ def _draw_epochs(report: HardeningReport) -> list[Markup]:
 
 
 def _describe_ends(values: Sequence[float | None]) -> str:
-    """Write the first and the last value."""
+    """Return the first and the last value as text: "0.2 to 0.4"."""
     return f"{format_number(values[0])} to {format_number(values[-1])}"
 
 
 def _draw_rho_distribution(before: NumpyArray, after: NumpyArray) -> Markup | None:
-    """Draw the histograms of rho_2, or return None if there is no value."""
+    """Draw histograms of rho_2 before and after; return None if both arrays are empty."""
     if not len(before) and not len(after):
         return None
     medians = [format_number(compute_percentile(values, 50)) for values in (before, after)]
@@ -135,7 +139,10 @@ def _draw_rho_distribution(before: NumpyArray, after: NumpyArray) -> Markup | No
 
 
 def _show_gallery(gallery: Gallery) -> list[dict[str, Any]]:
-    """Prepare the examples for the template; before and after share one amplification."""
+    """Return the template's variables for each example of the gallery.
+
+    One factor amplifies the perturbations of an example before and after, so they can be compared.
+    """
     examples = []
     for i, image in enumerate(gallery.images):
         deltas = [gallery.delta_before[i], gallery.delta_after[i]]

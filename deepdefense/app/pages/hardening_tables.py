@@ -1,4 +1,4 @@
-"""The tables of the hardening's page: figures before and after, and how they changed."""
+"""Make the tables of the hardening's page: figures before and after, and their change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RHO_PERCENTILES = (5, 10, 25, 50, 75, 90)
 
 
 class ComparisonRow(NamedTuple):
-    """One row of a table, as text."""
+    """One row of a table that compares the network before and after hardening, as text."""
 
     label: str
     before: str
@@ -41,17 +41,17 @@ class ComparisonRow(NamedTuple):
 
 
 class RhoMeasure(NamedTuple):
-    """Mean and median of rho in one norm, before and after hardening."""
+    """The mean and the median of rho in one norm, before and after hardening."""
 
     name: str  # such as rho_2
-    before: float | None
-    after: float | None
+    before: float | None  # the mean
+    after: float | None  # the mean
     median_before: float | None
     median_after: float | None
 
 
 def list_rho_measures(report: HardeningReport) -> list[RhoMeasure]:
-    """Return rho in the norm of training, then rho_2 if that is another norm."""
+    """Return rho in the norm of training first, then rho_2 if training used another norm."""
     before, after = report.before, report.after
     rho_2 = RhoMeasure("rho_2", before.rho_2, after.rho_2, before.rho_2_median, after.rho_2_median)
     if after.rho_p is None:
@@ -63,7 +63,7 @@ def list_rho_measures(report: HardeningReport) -> list[RhoMeasure]:
 
 
 def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
-    """Return the main table: accuracy, rho and DeepFool's figures before and after."""
+    """Return the rows of the main table: accuracy, rho, and DeepFool's success and iterations."""
     before, after = report.before, report.after
     rows = [_make_share_row("Accuracy", before.accuracy, after.accuracy, before.n)]
     for measure in reversed(list_rho_measures(report)):
@@ -80,7 +80,10 @@ def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
 
 
 def tabulate_rho_percentiles(before: NumpyArray, after: NumpyArray) -> list[ComparisonRow]:
-    """Return the rho_2 that all but the most fragile examples reach, which the mean hides."""
+    """Return a row for each percentile: the rho_2 that 95 %, 90 % ... of the examples reach.
+
+    The mean of rho_2 can hide that the most fragile examples gained little.
+    """
     return [
         _make_ratio_row(
             f"{100 - level} % of examples",
@@ -92,17 +95,17 @@ def tabulate_rho_percentiles(before: NumpyArray, after: NumpyArray) -> list[Comp
 
 
 def compute_percentile(values: NumpyArray, level: int) -> float:
-    """Return a percentile of some values [n]; NaN if there are none."""
+    """Return the percentile `level` (0..100) of values [n]; NaN if n is 0."""
     return float(np.percentile(values, level)) if len(values) else math.nan
 
 
 def _make_ratio_row(label: str, before: float | None, after: float | None) -> ComparisonRow:
-    """Make a row whose change is a factor."""
+    """Make a row of two numbers, whose change is written as the factor after / before."""
     change = format_factor(compute_ratio(before, after))
     return ComparisonRow(label, format_number(before), format_number(after), change)
 
 
 def _make_share_row(label: str, before: float, after: float, n: int) -> ComparisonRow:
-    """Make a row of shares of n examples, whose change is in percentage points."""
+    """Make a row of two shares of n examples, whose change is in percentage points."""
     change = format_points_change(compute_points_change(before, after, n), n)
     return ComparisonRow(label, format_percent(before, n), format_percent(after, n), change)

@@ -1,4 +1,7 @@
-"""The verdict that opens a page: its type, and which changes it calls large or negligible."""
+"""The type of the verdict at the top of a page, and the thresholds for its wording.
+
+The thresholds say which changes a verdict calls grave or negligible.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,16 @@ __all__ = ["GRAVE_ACCURACY_FALL", "NEGLIGIBLE_CHANGE", "Tone", "Verdict"]
 Tone = Literal["good", "mixed", "bad"]
 
 
-# Percentage points. A larger fall of accuracy is the headline.
+# Percentage points. If accuracy falls by more than this, the headline says so.
 GRAVE_ACCURACY_FALL = 5.0
 
 
-# A smaller relative change of a distance is reported as none.
+# If a distance changes relatively by less than this, the verdict does not call it a change.
 NEGLIGIBLE_CHANGE = 0.02
 
 
 class Verdict(NamedTuple):
-    """The result in plain words, for the page and the terminal; `tone` sets the page's colour."""
+    """The result of a run in words; `tone` chooses the colour of the headline on the page."""
 
     headline: str
     sentence: str

@@ -1,4 +1,4 @@
-"""The study's page: one table, and its curves by method. study.html.j2 is how it looks."""
+"""Render the page of one table of the study: prepare its content for study.html.j2."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ TABLE_TITLES = {
     "layers": "The penalty on one layer at a time",
     "cost": "Cost",
 }
+# The headings of columns that hold text; the page aligns them to the left.
 TEXT_COLUMNS = ("data", "network", "method", "attack", "norm", "changed", "layer")
 
 
 class CurveAxes(NamedTuple):
-    """The axes of a chart."""
+    """The labels of a chart's axes, and the unit of its values."""
 
     x_label: str
     y_label: str
-    unit: float = 1.0  # times which values are drawn
+    unit: float = 1.0  # values are multiplied by it; 100 draws fractions as percent
 
 
 CURVE_AXES = {
@@ -56,21 +57,22 @@ METHOD_COLORS, METHOD_DASHES = (AFTER, WARM, INK, MUTED), ("-", "--", ":")
 
 @dataclass(frozen=True)
 class StudyPage:
-    """What the page of one table shows; values are as in the table's JSON file."""
+    """The content of the page of one table; the values are those of the table's JSON file."""
 
     table: str
     command: str
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]
-    # By experiment, by the name of the chart, by method: the values of both axes.
+    # Nested keys: the experiment, the name of the chart (a key of CURVE_AXES), the method, and the
+    # axis. The innermost values are the coordinates of the curve.
     curves: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
-    data: Mapping[str, Mapping[str, Any]]  # by experiment
+    data: Mapping[str, Mapping[str, Any]]  # the keys are names of experiments
 
 
 def render_study(page: StudyPage) -> str:
-    """Return the page as one HTML file; equal input gives equal bytes."""
+    """Return the page as one HTML file with its charts; equal input gives equal bytes."""
     return fill_template(
         "study.html.j2",
         page=page,
@@ -88,7 +90,10 @@ def render_study(page: StudyPage) -> str:
 def _draw_methods(
     identity: str, labels: CurveAxes, curves: Mapping[str, Mapping[str, Any]]
 ) -> Markup:
-    """Draw one curve for each method; methods differ in colour and dashes."""
+    """Draw one curve for each method, each in its own colour and dash pattern.
+
+    `identity` is unique on the page. The keys of `curves` are the methods.
+    """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes(labels.y_label, labels.x_label, (4.8, 3.4))
         styles = cycle((color, dash) for dash in METHOD_DASHES for color in METHOD_COLORS)

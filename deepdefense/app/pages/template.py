@@ -1,4 +1,7 @@
-"""How a page is filled in: the templates share base.html.j2, style.css and these filters."""
+"""Fill in the Jinja2 templates of the pages.
+
+All templates share style.css and the filters that this module defines, such as `percent`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ __all__ = ["fill_template"]
 
 
 def fill_template(template: str, **content: Any) -> str:
-    """Return a template's page. A name that `content` lacks raises; text is escaped."""
+    """Return the page that a template makes of `content`; text is escaped for HTML.
+
+    A variable of the template that `content` lacks raises `jinja2.UndefinedError`.
+    """
     environment = Environment(
         loader=PackageLoader("deepdefense", "app/pages"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""How the pages write numbers, changes, intervals, settings and mathematics."""
+"""Format numbers, changes, intervals, settings and mathematics as text for the pages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "name_norm",
 ]
 
-MISSING = "\N{EN DASH}"
+MISSING = "\N{EN DASH}"  # stands for a value that is None or not finite
 MINUS_SIGN = "\N{MINUS SIGN}"
 MULTIPLICATION_SIGN = "\N{MULTIPLICATION SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -37,7 +37,7 @@ PERCENT_SIGN = f"{NBSP}%"
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """Write a number to some significant digits, never in powers of ten: 0.0123, 12.3, 1,230."""
+    """Format a number to `digits` significant digits without an exponent: 0.0123, 12.3, 1,230."""
     if value is None or not math.isfinite(value):
         return MISSING
     exponent = math.floor(math.log10(abs(value))) if value else 0
@@ -46,19 +46,19 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def format_count(value: int) -> str:
-    """Write a count: 10,000."""
+    """Format a count with separators: 10,000."""
     return f"{value:,}"
 
 
 def format_percent(value: float | None, n: int | None) -> str:
-    """Write a fraction as a percentage, with the decimals that n examples justify."""
+    """Format a fraction as a percentage; `n` examples determine the number of decimals."""
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{100 * value:.{count_decimals(n)}f}{PERCENT_SIGN}"
 
 
 def count_decimals(n: int | None) -> int:
-    """Return how many decimals of a percentage n examples justify."""
+    """Return how many decimals of a percentage are meaningful for a share of n examples."""
     return 2 if n is not None and n >= 2000 else 1
 
 
@@ -68,21 +68,22 @@ def compute_ratio(before: float | None, after: float | None) -> float:
 
 
 def format_ratio(ratio: float) -> str:
-    """Write a ratio: 2.6, 1.04, 0.95."""
+    """Format a ratio: 2.6, 1.04, 0.95."""
     return format_number(ratio, 3 if 1 <= ratio < 2 else 2)
 
 
 def format_factor(ratio: float | None) -> str:
-    """Write a change as a factor: × 2.6."""
+    """Format a ratio as a factor: × 2.6."""
     if ratio is None or not math.isfinite(ratio):
         return MISSING
     return f"{MULTIPLICATION_SIGN} {format_ratio(ratio)}"
 
 
 def compute_points_change(before: float | None, after: float | None, n: int | None) -> float:
-    """Return the change of a fraction in percentage points, NaN if either is missing.
+    """Return the change of a fraction in percentage points; NaN if either fraction is missing.
 
-    Both are rounded first, so that the change is that of the figures on the page.
+    Both fractions are rounded as on the page before they are subtracted. The change then equals
+    the difference of the figures that a reader sees.
     """
     decimals = count_decimals(n)
     old, new = (math.nan if end is None else round(100 * end, decimals) for end in (before, after))
@@ -90,7 +91,7 @@ def compute_points_change(before: float | None, after: float | None, n: int | No
 
 
 def format_points_change(points: float | None, n: int | None) -> str:
-    """Write a change in percentage points, with the decimals that n examples justify."""
+    """Format a change in percentage points: "+1.2 points", or "none" if it rounds to 0."""
     text = format_signed_points(points, n)
     if text == MISSING:
         return MISSING
@@ -98,7 +99,7 @@ def format_points_change(points: float | None, n: int | None) -> str:
 
 
 def format_signed_points(value: float | None, n: int | None) -> str:
-    """Write percentage points with a sign; what rounds to 0 has none."""
+    """Format percentage points with a sign, such as +1.2; a value that rounds to 0 has no sign."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:+.{count_decimals(n)}f}"
@@ -106,7 +107,10 @@ def format_signed_points(value: float | None, n: int | None) -> str:
 
 
 def format_interval(interval: Sequence[float | None] | None, write: Callable[[float], str]) -> str:
-    """Write an interval, each end by `write`: "low to high". Empty if either end is missing."""
+    """Format an interval as "low to high"; `write` formats each end.
+
+    Return "" if the interval or either end is missing.
+    """
     low, high = interval or (None, None)
     if low is None or high is None:
         return ""
@@ -114,7 +118,7 @@ def format_interval(interval: Sequence[float | None] | None, write: Callable[[fl
 
 
 def format_duration(seconds: float | None) -> str:
-    """Write a time span in the unit that suits it."""
+    """Format a duration in minutes and seconds, in seconds, or in milliseconds."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds >= 60:
@@ -126,7 +130,10 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_setting(value: Any, grouped: bool = False) -> str:
-    """Write the value of a setting as a reader would; `grouped`: whole numbers as 10,000."""
+    """Format the value of a setting for readers: none, yes, 0.5, 1 × 28 × 28.
+
+    With `grouped`, whole numbers have separators: 10,000.
+    """
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -143,12 +150,12 @@ def format_setting(value: Any, grouped: bool = False) -> str:
 
 
 def name_norm(p: float) -> str:
-    """Return the name of a norm as text: l2, linf."""
+    """Return the name of the norm of order `p`: l2, linf."""
     return f"l{p:g}"
 
 
 def mark_up_math(text: str) -> Markup:
-    """Escape a text, and set rho_2, l2 and the like in it as mathematics."""
+    """Return a text as HTML in which names such as rho_2 and l2 are set as mathematics."""
     html = re.sub(r"\brho_(\d+(?:\.\d+)?|inf)\b", r"<i>&rho;</i><sub>\1</sub>", str(escape(text)))
     html = re.sub(r"\bl(\d+(?:\.\d+)?|inf)\b", r"<i>&ell;</i><sub>\1</sub>", html)
     return Markup(html.replace("<sub>inf</sub>", "<sub>∞</sub>"))
