@@ -209,7 +209,7 @@ def test_results_of_other_settings_are_not_reused(tmp_path: Path) -> None:
     report = dd.evaluate(NETWORK, np.clip(X, -1, 1), Y, bounds=(-1.0, 1.0), out=out)
     assert (np.abs(report.minima.points) <= 1).all()
     (tmp_path / "harden").mkdir()
-    (tmp_path / "harden" / "settings.json").write_text("{}")
+    (tmp_path / "harden" / "settings.json").write_text('{"command": "harden"}')
     with pytest.raises(dd.InputError, match="is of harden, not of evaluate"):
         dd.evaluate(NETWORK, X, Y, out=tmp_path / "harden")
 
