@@ -93,7 +93,7 @@ def eps_ref(
             raise InputError(
                 f"accuracy is {clean:.1%} without a perturbation, not above the level {level:.1%}"
             )
-        low, high = 0.0, 1e-3 * (accuracy.largest or 1.0)
+        low, high = 0.0, 1e-3 * (accuracy.largest_input or 1.0)
         for _ in range(DOUBLINGS):
             if accuracy(high) <= level:
                 break
@@ -120,7 +120,7 @@ class _SignStepAccuracy:
             # Scaled logits would change the gradient of the cross-entropy, so use the model's own.
             result = fgsm(subject.compiled, x, y, eps=1.0)
             self._steps.append((batch, np.sign(subject.backend.to_numpy(result.delta))))
-        self.largest = float(np.max(np.abs(select_finite(subject.x)), initial=0))
+        self.largest_input = float(np.max(np.abs(select_finite(subject.x)), initial=0))
 
     def __call__(self, eps: float) -> float:
         subject, count = self._subject, 0

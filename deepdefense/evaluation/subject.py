@@ -92,7 +92,7 @@ class Subject:
         return points.astype(self.x.dtype)
 
     def predict(self, x: HostArray, batch_size: int | None = None) -> HostArray:
-        """Return the logits [n k], not scaled, in batches of that size."""
+        """Return the logits [n k] of examples, not scaled; compute them in batches."""
         size = batch_size or self.batch_size
         parts = [
             self.backend.to_numpy(
