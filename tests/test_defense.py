@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import deepdefense as dd
+from deepdefense.defenses.deep_defense import GRADIENTS
 from deepdefense.errors import InputError
 from deepdefense.evaluation.provenance import to_json
 from deepdefense.training.report import describe_objective
@@ -33,6 +34,19 @@ from deepdefense.training.report import describe_objective
 def test_bad_settings_raise(changes: dict, message: str) -> None:
     with pytest.raises(dd.InputError, match=message):
         dd.DeepDefense(**changes)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_missing_labels_raise(gradient: str) -> None:
+    """The penalty must not fall back on the predicted classes, as an attack does without labels."""
+    x = np.array([[3.0, 1.0]])
+    plain = dd.Objective()
+    defense = dd.DeepDefense(gradient=gradient)
+    for compute in (defense, defense.terms, defense.objective, plain.objective):
+        with pytest.raises(
+            dd.InputError, match=r"labels are needed: class indices \[b\] with b = 1"
+        ):
+            compute(lambda x: x, x, None)
 
 
 def test_defenses_compare_and_hash_by_their_settings() -> None:

@@ -7,7 +7,7 @@ from einops import rearrange
 from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.call import open_call
-from deepdefense.geometry.search import search_boundary
+from deepdefense.geometry.search import SearchSettings, search_boundary
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
 
@@ -73,18 +73,9 @@ def deepfool(
     steps = check_count("steps", steps, least=1)
     candidates = check_count("candidates", candidates, least=2)
     overshoot = check_number("overshoot", overshoot, least=0)
+    settings = SearchSettings(order, steps, float(overshoot), candidates)
     with open_call(model, x, y, bounds=bounds) as call:
-        search, _, _ = search_boundary(
-            call.backend,
-            call.f,
-            call.x,
-            y,
-            p=order,
-            steps=steps,
-            overshoot=float(overshoot),
-            candidates=candidates,
-            box=call.box,
-        )
+        search, _, _ = search_boundary(call.backend, call.f, call.x, y, settings, box=call.box)
     perturbed = call.x + (1 + overshoot) * search.shift
     if call.box is not None:
         moved = rearrange(search.steps > 0, "b -> b 1")

@@ -9,7 +9,7 @@ from deepdefense.attacks.common.problem import Example, Perturbation, open_probl
 from deepdefense.attacks.common.refinement import finish, project_on_hyperplane
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import norm
-from deepdefense.geometry.search import search_boundary
+from deepdefense.geometry.search import SearchSettings, search_boundary
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order
 
@@ -73,6 +73,7 @@ def superdeepfool(
     search_steps = check_count("search_steps", search_steps, least=1)
     candidates = check_count("candidates", candidates, least=2)
     overshoot = check_number("overshoot", overshoot, least=0)
+    settings = SearchSettings(order, search_steps, float(overshoot), candidates)
     with open_problem(model, x, y, targeted=False, bounds=bounds) as problem:
         backend = problem.backend
         xp = backend.xp
@@ -91,10 +92,7 @@ def superdeepfool(
                 problem.f,
                 state.point,
                 example.label,
-                p=order,
-                steps=search_steps,
-                overshoot=float(overshoot),
-                candidates=candidates,
+                settings,
                 box=problem.call.box,
             )
             crossing = problem.clip(state.point + (1 + overshoot) * search.shift)

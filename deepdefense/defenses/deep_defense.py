@@ -17,7 +17,7 @@ from deepdefense.geometry.call import open_call
 from deepdefense.geometry.distance import chord_distance, implicit_distance, unrolled_distance
 from deepdefense.geometry.nearest_point import find_nearest_point
 from deepdefense.geometry.norms import norm
-from deepdefense.geometry.search import SearchResult, search_boundary
+from deepdefense.geometry.search import SearchResult, SearchSettings, search_boundary
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.settings import (
     document_settings,
@@ -200,7 +200,9 @@ class DeepDefense(Objective):
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
         """Return the penalty of each example, and what it is computed from: [b ...], [b]."""
         # Rounding may move augmented examples out of the bounds, so their range is not checked.
-        with open_call(model, x, y, bounds=self.bounds, check_examples=False) as call:
+        with open_call(
+            model, x, y, bounds=self.bounds, check_examples=False, need_labels=True
+        ) as call:
             backend, f, flat = call.backend, call.f, call.x
             xp = backend.xp
             result, correct, finite = self._find_boundary(backend, f, flat, y, call.box)
@@ -228,15 +230,10 @@ class DeepDefense(Objective):
         self, backend: Backend, f: Forward, x: Array, y: Array, box: Box | None
     ) -> tuple[SearchResult, Array, Array]:
         """Return the search's result, and which examples [b] are correct, and finite."""
-        settings: dict[str, Any] = {
-            "p": self.p,
-            "steps": self.steps,
-            "overshoot": self.overshoot,
-            "candidates": self.candidates,
-        }
+        settings = SearchSettings(self.p, self.steps, self.overshoot, self.candidates)
         if self.gradient == "chord":
-            return find_nearest_point(backend, f, x, y, box=box, **settings)
-        return search_boundary(backend, f, x, y, reach=True, **settings)
+            return find_nearest_point(backend, f, x, y, settings, box=box)
+        return search_boundary(backend, f, x, y, settings, reach=True)
 
     def _differentiate_length(
         self, backend: Backend, f: Forward, x: Array, result: SearchResult

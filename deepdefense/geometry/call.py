@@ -38,6 +38,7 @@ def open_call(
     *,
     bounds: Bounds | None = None,
     check_examples: bool = True,
+    need_labels: bool = False,
 ) -> Iterator[Call]:
     """Yield the checked `Call`; the model is in inference mode until the context closes.
 
@@ -50,7 +51,7 @@ def open_call(
     """
     backend = backend_of(x, model=model, labels=y)
     backend.epsilon(x)  # raises unless x is float32 or float64
-    if y is not None:
+    if y is not None or need_labels:
         check_labels(y, x)
     with backend.inference(model) as f:
         box = make_box(backend, x, bounds, check_examples=check_examples)

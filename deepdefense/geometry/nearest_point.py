@@ -20,7 +20,7 @@ from deepdefense.geometry.boundary import (
 )
 from deepdefense.geometry.bounds import Box
 from deepdefense.geometry.norms import dual, norm, steepest_direction
-from deepdefense.geometry.search import SearchResult
+from deepdefense.geometry.search import SearchResult, SearchSettings
 from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
 __all__ = ["find_nearest_point"]
@@ -44,11 +44,8 @@ def find_nearest_point(
     f: Forward,
     x: Array,
     label: Array,
+    settings: SearchSettings,
     *,
-    p: float,
-    steps: int,
-    overshoot: float,
-    candidates: int,
     box: Box | None = None,
 ) -> tuple[SearchResult, Array, Array]:
     """Approach the nearest point of a boundary by steps that all start from x, none verified.
@@ -69,6 +66,7 @@ def find_nearest_point(
     Fiessler (1978), "Structural reliability under combined random load sequences".
     """
     xp = backend.xp
+    p, steps, overshoot, candidates = settings
     x = backend.stop_gradient(x)
     clean, fold = backend.class_gradients(f, x)
     task, finite = make_task(backend, x, clean, label, candidates, p)

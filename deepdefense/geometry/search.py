@@ -22,7 +22,7 @@ from deepdefense.geometry.bounds import Box
 from deepdefense.geometry.norms import norm
 from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
-__all__ = ["SearchResult", "search_boundary"]
+__all__ = ["SearchResult", "SearchSettings", "search_boundary"]
 
 # If clipping shortened a step, correct it at once, but only for small steps (at most this share of
 # the path so far), where a new linearisation would change little. A larger share saves more
@@ -31,6 +31,15 @@ CORRECTED_STEP = 0.1
 
 # The correction leaves this share of the overshoot unused: it carries the example across.
 RESERVED_OVERSHOOT = 0.1
+
+
+class SearchSettings(NamedTuple):
+    """The settings that `search_boundary` and `find_nearest_point` share."""
+
+    p: float  # order of the norm in which boundaries are compared and steps are shortest
+    steps: int  # largest number of steps for one example
+    overshoot: float  # how far to go past the boundary, as a share of the perturbation
+    candidates: int  # number of classes considered, the base class included
 
 
 class SearchResult(NamedTuple):
@@ -50,11 +59,8 @@ def search_boundary(
     f: Forward,
     x: Array,
     label: Array | None,
+    settings: SearchSettings,
     *,
-    p: float,
-    steps: int,
-    overshoot: float,
-    candidates: int,
     box: Box | None = None,
     reach: bool = False,
 ) -> tuple[SearchResult, Array, Array]:
@@ -68,6 +74,7 @@ def search_boundary(
     logits are not finite is neither moved nor successful. All results are constants.
     """
     xp = backend.xp
+    p, steps, overshoot, candidates = settings
     x = backend.stop_gradient(x)
     task, finite = make_task(backend, x, backend.forward(f, x), label, candidates, p)
 
@@ -82,7 +89,7 @@ def search_boundary(
         )
         shift = state.shift + move
         if box is not None:
-            shift = _clip_step(backend, box, task, state, shift, nearest, p, overshoot)
+            shift = _clip_step(backend, box, task, state, shift, nearest, settings)
         # Where the slope is almost 0 the step may overflow: that counts as no boundary.
         length = norm(backend, shift, p)
         exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
@@ -139,8 +146,7 @@ def _clip_step(
     state: SearchResult,
     shift: Array,
     plane: Boundary,
-    p: float,
-    overshoot: float,
+    settings: SearchSettings,
 ) -> Array:
     """Clip the step to x + shift to the box, and correct it if it is small: [b d] -> [b d].
 
@@ -152,10 +158,10 @@ def _clip_step(
     xp = backend.xp
     small = plane.distance <= CORRECTED_STEP * state.length
     shift = box.clip(task.x + shift) - task.x
-    point = box.clip(task.x + (1 + (1 - RESERVED_OVERSHOOT) * overshoot) * shift)
+    point = box.clip(task.x + (1 + (1 - RESERVED_OVERSHOOT) * settings.overshoot) * shift)
     gap = plane.gap + reduce(plane.normal * (point - task.x - state.shift), "b d -> b", "sum")
     zero = xp.zeros_like(gap)
     normal = box.mask_outward(point, plane.normal)
     rest = xp.where(small & (gap < 0), gap, zero)
-    correction, _ = find_boundary_step(backend, rest, normal, p, zero)
+    correction, _ = find_boundary_step(backend, rest, normal, settings.p, zero)
     return box.clip(task.x + shift + correction) - task.x

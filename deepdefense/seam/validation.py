@@ -184,6 +184,10 @@ def _may_be_equal(size: int | None, other: int | None) -> bool:
 
 def check_labels(y: Any, x: Array) -> None:
     """Raise unless there is one label per example."""
+    if y is None:
+        raise InputError(
+            f"labels are needed: class indices [b] with b = {x.shape[0]} examples, got None"
+        )
     shape = tuple(y.shape) if hasattr(y, "shape") else (len(y),)
     if len(shape) != 1 or not _may_be_equal(shape[0], x.shape[0]):
         raise InputError(
