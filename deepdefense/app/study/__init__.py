@@ -1,1 +1,1 @@
-"""The paper's study: train networks by several methods, attack them, and write tables."""
+"""Repeat the paper's study: train networks by several methods, attack them, and write tables."""

@@ -1,4 +1,7 @@
-"""Train the networks of an experiment once: the reference, and one by each method and seed."""
+"""Train the networks of one experiment, each once, and keep them in run folders.
+
+For each seed, these are an undefended reference network and one network for each method.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +51,13 @@ __all__ = [
 TableRow = dict[str, Any]
 
 
+# `measure_scale` uses this many training examples, drawn with this seed.
 SCALE_EXAMPLES, SCALE_SEED = 1000, 3
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network of the study, and the folder of its run. Its method may be "reference"."""
+    """A network of the study and its run folder. `method` is "reference" if it is undefended."""
 
     method: str
     seed: int
@@ -63,29 +67,29 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class HardenedNetwork(TrainedNetwork):
-    """A network that was fine-tuned by a method, with the report of that run."""
+    """A network that was fine-tuned by a method, with the report of that hardening run."""
 
     report: RunReport
 
 
 class ReferenceModel(NamedTuple):
-    """The model of the undefended network, and where its weights come from."""
+    """The model of the undefended reference network, and a phrase on the origin of its weights."""
 
     model: Any
     origin: str
 
 
 class StudyPlan(NamedTuple):
-    """The methods and seeds of a table, and the number of held-out examples to attack."""
+    """The methods and seeds to make a table for, and the number of held-out examples to attack."""
 
     methods: Sequence[str]
     seeds: Sequence[int]
     examples: int
-    weights: Path | None  # of the reference network; None: train it
+    weights: Path | None  # the weights of the reference network; None: train it
 
 
 class TableContent(NamedTuple):
-    """A table's rows, and its curves by the name of what they show."""
+    """The rows of a table, and its curves. The keys of `curves` are keys of `CURVE_AXES`."""
 
     rows: list[TableRow]
     curves: dict[str, Any]
@@ -93,9 +97,10 @@ class TableContent(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ExperimentRunner:
-    """An experiment with its data in memory, and a folder for the runs of its networks.
+    """Trains the networks of an experiment; each has a run folder inside `folder`.
 
-    `epochs` replaces the experiment's number of epochs.
+    `epochs` replaces the experiment's number of epochs. `run_study` makes one instance for each
+    experiment and passes it to the functions that make the tables.
     """
 
     experiment: Experiment
@@ -107,22 +112,26 @@ class ExperimentRunner:
 
     @cached_property
     def data_fingerprint(self) -> str:
-        """The fingerprint of the data."""
+        """The fingerprint of the data; run folders store it to detect that the data changed."""
         return self.data.fingerprint()
 
     @property
     def description(self) -> Network:
-        """The network's description in the zoo."""
+        """The zoo's description of the network for inputs and classes of this data."""
         return NETWORKS[self.experiment.network](self.data.x_train.shape[1:], self.data.classes)
 
     def build_network(self, seed: int) -> Any:
-        """Build the network with initial weights."""
+        """Return the network of the experiment as a model with random initial weights."""
         deviation = float(self.data.x_train.std()) or 1.0
         weights = initial_weights(self.description, seed, deviation)
         return self.backend.build(self.description, weights)
 
     def get_reference(self, weights: Path | None, seed: int) -> ReferenceModel:
-        """Return the undefended network: with the weights of a file, or trained here once."""
+        """Return the undefended reference network.
+
+        Its weights come from the file `weights`; without one, train it, or load it if its run
+        folder already holds it.
+        """
         model, path = self.build_network(seed), self.folder / f"reference-{seed}"
         settings = {"command": "reference", "data": self.data_fingerprint}
         if weights is not None:
@@ -147,7 +156,10 @@ class ExperimentRunner:
         return ReferenceModel(model, origin)
 
     def measure_scale(self, model: Any) -> Scale:
-        """Measure the reference network's scale on training examples."""
+        """Measure on training examples the sizes that methods derive their settings from.
+
+        `model` is the reference network.
+        """
         rows = np.random.default_rng(SCALE_SEED).permutation(len(self.data.x_train))
         rows = rows[:SCALE_EXAMPLES]
         x, y = self.data.x_train[rows], self.data.y_train[rows]
@@ -178,9 +190,10 @@ class ExperimentRunner:
         tag: str | None = None,
         objective: Objective | None = None,
     ) -> HardenedNetwork:
-        """Fine-tune the reference network by a method, unless its folder holds the result.
+        """Return the reference network fine-tuned by the method `name`.
 
-        An `objective` with other settings than the method's needs a `tag` to name its folder.
+        If the run folder already holds the result, load it. An `objective` with other settings than
+        the method's needs a `tag`, which names its run folder.
         """
         method = METHODS[name]
         recipe = replace(self.experiment.get_hardening(name).recipe, seed=seed)
@@ -227,7 +240,7 @@ class ExperimentRunner:
 
 
 def describe_network(runner: ExperimentRunner, network: TrainedNetwork) -> TableRow:
-    """Return the part of a row that names the network; every table has it."""
+    """Return the entries that identify the network; every row of a table begins with them."""
     is_reference = network.method == "reference"
     return {
         "network": runner.experiment.network,
@@ -241,7 +254,7 @@ def describe_network(runner: ExperimentRunner, network: TrainedNetwork) -> Table
 def prepare_reference(
     runner: ExperimentRunner, plan: StudyPlan, seed: int
 ) -> tuple[ReferenceModel, Scale]:
-    """Return the reference network, trained if it has to be, and its scale."""
+    """Return the reference network, which is trained only if needed, and its `Scale`."""
     reference = runner.get_reference(plan.weights, seed)
     return reference, runner.measure_scale(reference.model)
 
@@ -249,7 +262,7 @@ def prepare_reference(
 def train_networks(
     runner: ExperimentRunner, plan: StudyPlan, seed: int
 ) -> Iterator[TrainedNetwork]:
-    """Yield the reference, then the network of each method."""
+    """Yield the reference network, then the network that each method of the plan fine-tunes."""
     reference, scale = prepare_reference(runner, plan, seed)
     folder = runner.folder / f"reference-{seed}"
     yield TrainedNetwork("reference", seed, reference.model, folder)

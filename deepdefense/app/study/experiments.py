@@ -1,4 +1,4 @@
-"""The study's experiments: a network on a data set, and how it is trained and hardened."""
+"""The experiments of the study: a network, a data set, and settings to train and harden it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EXPERIMENTS", "Experiment"]
 
 @dataclass(frozen=True)
 class HardeningSettings:
-    """How to harden a network: the recipe, and the `steepness` that `calibrate` fits c to."""
+    """How to harden a network: the recipe, and the median c rho that `calibrate` sets c to."""
 
     recipe: Recipe
     steepness: float
@@ -22,11 +22,11 @@ class HardeningSettings:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A network on a data set.
+    """A network on a data set, with the settings to train it and to harden it.
 
-    `reference` is the recipe of the undefended network, used unless a file of its weights is beside
-    the data. `recipe`, `steepness` and `defense` are for hardening; they were chosen on validation
-    examples. `defense` holds settings of the penalty other than c and d.
+    `reference` is the recipe that trains the undefended network; it is not used if a file with
+    weights is beside the data. `recipe`, `steepness` and `defense` are for hardening; they were
+    chosen on validation examples. `defense` holds settings of the penalty other than c and d.
     """
 
     data: str
@@ -35,25 +35,26 @@ class Experiment:
     recipe: Recipe
     steepness: float
     defense: Mapping[str, Any]
-    image: HardeningSettings | None = None  # for the nearest image, if it needs other settings
+    image: HardeningSettings | None = None  # for the method "image"; None: those above
 
     @property
     def name(self) -> str:
-        """The data and the network, such as mnist-lenet."""
+        """The names of the data and the network, such as mnist-lenet."""
         return f"{self.data}-{self.network}"
 
     def get_hardening(self, method: str) -> HardeningSettings:
-        """Return the settings for a method, by its name."""
+        """Return the recipe and the steepness of the method with the name `method`."""
         if method == "image" and self.image is not None:
             return self.image
         return HardeningSettings(self.recipe, self.steepness)
 
 
+# Settings of the penalty: `IMPLICIT` and `LIGHT`. Settings of the recipe: `AUGMENTED` and `COSINE`.
 IMPLICIT = {"gradient": "implicit", "candidates": 3}
 
 
-# A network learns unaugmented photographs by heart. Robustness gained on them then does not carry
-# over to others.
+# Without random flips and shifts, a network memorises the training images of CIFAR-10, and the
+# robustness gained on them does not generalise to held-out images.
 AUGMENTED: Mapping[str, Any] = {"flip": True, "shift": 4}
 
 

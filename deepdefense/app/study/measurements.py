@@ -1,4 +1,7 @@
-"""Measurements of a trained network on held-out examples; most are stored in its folder."""
+"""Attack a trained network on held-out examples and measure its robustness.
+
+Most functions store their measurements as JSON files in the run folder of the network.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,14 @@ __all__ = [
     "take_first_examples",
 ]
 
-FGS_CURVE_POINTS = 21
+FGS_CURVE_POINTS = 21  # the number of step sizes in a curve of accuracy under FGS
 
 
-Numbers = dict[str, Any]
+Numbers = dict[str, Any]  # measurements by name, as JSON stores them
 
 
 def load_or_compute(folder: Path, name: str, compute: Callable[[], Numbers]) -> Numbers:
-    """Return what NAME.json in the folder holds; compute and write it if there is none."""
+    """Return the content of NAME.json in the folder; if it is missing, compute and write it."""
     path = folder / f"{name}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
@@ -48,13 +51,16 @@ def load_or_compute(folder: Path, name: str, compute: Callable[[], Numbers]) -> 
 def take_first_examples(
     data: Dataset, examples: int, backend: TrainingBackend, model: Any
 ) -> tuple[Any, Any]:
-    """Return the first held-out examples and labels as arrays of the framework."""
+    """Return the first `examples` held-out examples and their labels, as framework arrays."""
     x = backend.asarray(data.x_test[:examples], model)
     return x, backend.index(data.y_test[:examples], data.classes, x)
 
 
 def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
-    """Return the median l2 distances under a quick evaluation, and under its DeepFool alone."""
+    """Return the median l2 distance by the best of several attacks, and by DeepFool alone.
+
+    The attacks are those of `evaluate` with the preset "quick".
+    """
 
     def compute() -> Numbers:
         network = NetworkInfo(type(model).__name__, None, "given")
@@ -84,7 +90,7 @@ def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) ->
 
 
 def measure_fgs(model: Any, data: Dataset, eps: Sequence[float], examples: int) -> list[float]:
-    """Return accuracy under the fast gradient sign at each eps, without bounds as in the paper."""
+    """Return accuracy under FGS at each eps; perturbed examples have no bounds, as in the paper."""
     x, y = data.x_test[:examples], data.y_test[:examples]
     return list(fgs_accuracy(model, x, y, list(eps)))
 
@@ -97,7 +103,11 @@ def measure_attacks(
     examples: int,
     eps: dict[str, float],
 ) -> list[Numbers]:
-    """Run every attack; return a median distance each, or accuracy within the eps of its norm."""
+    """Run every attack of table 2 and return one line of results for each.
+
+    A minimum-norm attack has a median distance. A fixed-budget attack has the accuracy within
+    `eps[norm]`, where the keys of `eps` are "l2" and "linf".
+    """
     x, y = take_first_examples(data, examples, backend, model)
     bounds = data.pixel_bounds()
 

@@ -1,4 +1,4 @@
-"""The memory that a method's training takes beyond plain training."""
+"""Measure how much memory a method needs in training, beyond plain training."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ PROCESS_STATUS = Path("/proc/self/status")
 
 
 def read_peak_memory() -> float | None:
-    """Return this process's peak memory so far, in MB; None on systems other than Linux.
+    """Return the peak memory of this process so far, in MB; None on systems other than Linux.
 
-    `resource.getrusage` would not do: a process inherits that peak from its parent.
+    `resource.getrusage` is not suitable: a new process inherits the peak of its parent there.
     """
     if not PROCESS_STATUS.exists():
         return None
@@ -38,7 +38,7 @@ def read_peak_memory() -> float | None:
 
 
 class MemoryTrial(NamedTuple):
-    """A few batches to train on, starting from these weights."""
+    """The input of a memory measurement: a network, a few training batches, and an objective."""
 
     framework: str
     network: Network
@@ -50,22 +50,25 @@ class MemoryTrial(NamedTuple):
 
 
 def run_in_new_process(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
-    """Call a function in a new process, so that its peak memory is that of the call alone."""
+    """Call a function in a new process and return its result.
+
+    The peak memory of the new process is then that of this call alone.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def measure_extra_memory(trial: MemoryTrial) -> float | None:
-    """Return how many MB training takes beyond plain training on the same batches.
+    """Return how many MB training by the objective needs beyond plain training.
 
-    It is measured in a new process, so memory that another method used does not count, and memory
-    that a framework needs for compilation does.
+    Both train on the same batches in a new process. The result therefore excludes memory that other
+    methods used, and includes memory that the framework needs to compile the objective.
     """
     return run_in_new_process(_measure_growth, trial)
 
 
 def _measure_growth(trial: MemoryTrial) -> float | None:
-    """Train plainly, then by the objective; return how much the second raises the peak, in MB."""
+    """Train plainly, then by the objective; return by how many MB the objective raises the peak."""
     backend = training_backend(trial.framework)
     recipe = Recipe(lr=0.0, batch_size=trial.batch_size)
     trainer = recipe.make_trainer(backend, backend.build(trial.network, trial.weights))

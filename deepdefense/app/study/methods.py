@@ -1,4 +1,7 @@
-"""The methods that the study compares, with settings in proportion to the network's scale."""
+"""The methods that the study compares.
+
+Each derives its settings, such as the eps of an attack, from measurements of the reference network.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,23 @@ __all__ = ["METHODS", "NEAREST_POINT", "Method", "Scale"]
 
 @dataclass(frozen=True)
 class Scale:
-    """The reference network's scale, measured on training examples before hardening."""
+    """Sizes and penalties that fit the reference network, measured on training examples.
 
-    fgs: float  # the FGS step that lowers accuracy to 50 %, or halves it if it is lower already
-    distance: float  # the median l2 distance by DeepFool
-    fitted: DeepDefense  # with c and d fitted to the network
-    image: DeepDefense  # with the distance to the nearest image: a point in the range of pixels
+    `ExperimentRunner.measure_scale` makes it, and each `Method` derives its settings from it.
+    """
+
+    fgs: float  # the eps at which FGS lowers accuracy to 50 %, or halves an accuracy below 50 %
+    distance: float  # the median 2-norm of the perturbations that DeepFool finds
+    fitted: DeepDefense  # the penalty with c and d fitted to the network
+    image: DeepDefense  # the same, for the nearest boundary point in the range of pixels
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to fine-tune a network: an objective, and a change of the common recipe."""
+    """A method that fine-tunes a network.
+
+    `make_objective` makes its training objective; `adapt_recipe` changes the experiment's recipe.
+    """
 
     label: str
     make_objective: Callable[[Scale], Objective]
@@ -46,11 +55,12 @@ def _halve_rate(recipe: Recipe) -> Recipe:
 
 
 def _use_paper_recipe(recipe: Recipe) -> Recipe:
-    """Return the paper's recipe with this seed, and no more epochs than the recipe has."""
+    """Return the paper's recipe, with the seed of `recipe` and at most its number of epochs."""
     return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
 
 
-# The search for the nearest point of a decision boundary; DeepFool's point is farther away.
+# Settings with which the penalty searches for the nearest point of the decision boundary. DeepFool
+# finds a point that is farther away.
 NEAREST_POINT: Mapping[str, Any] = {**FAST, "steps": 3}
 
 

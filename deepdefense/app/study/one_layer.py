@@ -1,4 +1,7 @@
-"""The penalty differentiated in one layer's parameters alone, as in the paper's figure."""
+"""A variant of Deep Defense in which the penalty trains only one layer.
+
+The paper compares the layers of a network in this way.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ __all__ = ["OneLayer", "list_layers"]
 
 
 def list_layers(backend: TrainingBackend, model: Any) -> list[str]:
-    """Return the names of the layers that have a weight matrix or kernel, in their order."""
+    """Return the names of the layers with a weight matrix or kernel, in the network's order."""
     weights = backend.weights(model).items()
     return [name.rpartition(".")[0] for name, value in weights if value.ndim > 1]
 
@@ -23,9 +26,9 @@ def list_layers(backend: TrainingBackend, model: Any) -> list[str]:
 @document_settings
 @dataclass(frozen=True)
 class OneLayer(DeepDefense):
-    """Deep Defense whose penalty is differentiated in the parameters of one layer alone.
+    """Deep Defense with a penalty that has a gradient only in the parameters of `layer`.
 
-    The cross-entropy trains all layers.
+    The cross-entropy still trains all layers.
 
     Source: Yan, Guo and Zhang (2018), section 4.5.
     """
@@ -33,7 +36,7 @@ class OneLayer(DeepDefense):
     layer: str = setting("", "name of the layer, as in ``conv1.weight``", option=False)
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
-        """Return the per-example penalty and what it is computed from; see `DeepDefense.terms`."""
+        """Return the penalty of each example and its terms, as `DeepDefense.terms` does."""
         backend = training_backend(backend_of(x, model=model).name)
         with backend.inference(model):
             return super().terms(backend.freeze_except(model, self.layer), x, y)

@@ -1,4 +1,4 @@
-"""The part of a hardening's report.json that the study's tables need, read back."""
+"""Read from the report.json of a hardening run the figures that the study's tables need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RecordT = TypeVar("RecordT")
 
 @dataclass(frozen=True)
 class RunReport:
-    """The figures of one hardening run; the fields are those of `HardeningReport`."""
+    """The figures of one hardening run. The fields mean the same as in `HardeningReport`."""
 
     before: Summary
     after: Summary
@@ -31,7 +31,7 @@ class RunReport:
 
 
 def read_report(path: Path) -> RunReport:
-    """Read a report.json."""
+    """Return the figures in the report.json of a hardening run."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return RunReport(
         before=_read_record(Summary, content["before"]),
@@ -44,7 +44,10 @@ def read_report(path: Path) -> RunReport:
 
 
 def _read_record(kind: type[RecordT], entries: Mapping[str, Any]) -> RecordT:
-    """Make a dataclass from those entries that are its fields; JSON has infinity as "inf"."""
+    """Return an instance of the dataclass `kind`, from the entries that are named like its fields.
+
+    The JSON writes infinity as "inf".
+    """
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(
         **{

@@ -1,4 +1,7 @@
-"""The report of a study: one table with all that made it, as JSON, Markdown and a page."""
+"""Write a table of the study as JSON, as Markdown and as an HTML page.
+
+The JSON file also holds the settings, the environment and the data that the table was made with.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ STUDY_SCHEMA = "deepdefense.reproduce/1"
 
 @dataclass(frozen=True)
 class StudyReport:
-    """One table of the study; `data` and `curves` are by experiment."""
+    """One table of the study. The keys of `data` and `curves` are names of experiments."""
 
     table: str
     command: str
@@ -29,13 +32,13 @@ class StudyReport:
     curves: Mapping[str, Mapping[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of TABLE.json."""
+        """Return the content of TABLE.json as a dict."""
         content: dict[str, Any] = to_json({"schema": STUDY_SCHEMA, **asdict(self)})
         return content
 
 
 def write_study(run: RunFolder, report: StudyReport) -> None:
-    """Write TABLE.html, TABLE.md and, last, TABLE.json."""
+    """Write TABLE.html, TABLE.md and, last, TABLE.json to the folder of the study."""
     from deepdefense.app.pages import StudyPage, render_study
 
     content, table = report.as_dict(), report.table

@@ -1,4 +1,4 @@
-"""The paper's table: accuracy, robustness, and accuracy under the fast gradient sign."""
+"""Make the paper's table: accuracy, rho_2, and accuracy under the fast gradient sign (FGS)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from deepdefense.evaluation import eps_ref
 
 __all__ = ["make_table1"]
 
-EPS_FRACTIONS = (0.2, 0.5, 1.0)  # of eps_ref
-ACCURACY_LEVELS = (0.7, 0.5, 0.3)
+EPS_FRACTIONS = (0.2, 0.5, 1.0)  # FGS is run at these fractions of eps_ref
+ACCURACY_LEVELS = (0.7, 0.5, 0.3)  # each network has an eps_ref for each of these accuracies
 
 
 def make_table1(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of accuracy, rho_2, distances, and accuracy under FGS at common eps.
+    """Make the table of accuracy, rho_2, distances, and accuracy under FGS.
 
-    The eps are fractions of eps_ref, the FGS step that lowers the accuracy of one network to 50 %:
-    Deep Defense's, or the last method's if that is not among the methods. `fgs_at` has the same for
-    the eps_ref of every method at three levels of accuracy.
+    FGS attacks all networks at the same fractions of one eps_ref: the eps at which FGS lowers the
+    accuracy of the network hardened by "deepdefense" to 50 %. If that method is not in the plan,
+    the last method's network is used. The entry `fgs_at` of a row repeats the test for other
+    choices of eps_ref: that of each network at each of the ACCURACY_LEVELS.
     """
     rows, curves = [], {}
     for seed in plan.seeds:
@@ -70,11 +71,14 @@ def _measure_robustness(
     networks: Sequence[TrainedNetwork],
     examples: int,
 ) -> TableRow:
-    """Return a network's accuracy, rho_2 and distances; `networks` has the reference first."""
+    """Return the entries of a row on accuracy, rho_2 and distances.
+
+    `networks` are those of the same seed, the reference network first.
+    """
     reference, first_hardened, *_ = networks
     assert isinstance(first_hardened, HardenedNetwork)
     report = network.report if isinstance(network, HardenedNetwork) else None
-    # Every run of hardening begins with the reference, and measures it.
+    # Every hardening run measures the reference network before training, so any run will do.
     summary = first_hardened.report.before if report is None else report.after
     before, after = (
         measurements.measure_distances(each.model, runner.data, each.folder, examples)
@@ -103,7 +107,7 @@ def _compute_growth(before: float | None, after: float | None) -> float | None:
 def _find_eps_ref(
     runner: ExperimentRunner, network: TrainedNetwork, examples: int, level: float
 ) -> float | None:
-    """Return the FGS step that lowers accuracy to the level; None if it never is above that."""
+    """Return the eps at which FGS lowers accuracy to `level`; None if there is no such eps."""
     x, y = runner.data.x_test[:examples], runner.data.y_test[:examples]
     try:
         return float(f"{eps_ref(network.model, x, y, level=level):.4g}")
@@ -118,7 +122,10 @@ def _measure_under_fgs(
     eps_refs: Iterable[float],
     grid: Sequence[float],
 ) -> dict[float, float]:
-    """Return accuracy under FGS by eps: each fraction of each eps_ref, and the grid."""
+    """Return {eps: accuracy under FGS}.
+
+    The keys are the values of `grid`, and each of the EPS_FRACTIONS times each of the `eps_refs`.
+    """
     fractions = [fraction * eps for eps in eps_refs for fraction in EPS_FRACTIONS]
     sizes = sorted({*fractions, *grid})
     accuracy = measurements.measure_fgs(network.model, runner.data, sizes, examples)
@@ -128,7 +135,10 @@ def _measure_under_fgs(
 def _tabulate_levels(
     eps_refs: Mapping[tuple[str, float], float], accuracy: Mapping[float, float]
 ) -> dict[str, dict[str, float]]:
-    """Return accuracy at fractions of each method's eps_ref at each level."""
+    """Return the entry `fgs_at` of a row: accuracy at the fractions of each eps_ref.
+
+    The keys of `eps_refs` are (method, level of accuracy).
+    """
     return {
         f"{method} at {level:.0%}": {"eps": eps}
         | {f"{fraction:g}": accuracy[fraction * eps] for fraction in EPS_FRACTIONS}

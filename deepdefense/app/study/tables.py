@@ -1,4 +1,4 @@
-"""The study's tables: rows of figures, and curves, of the trained networks."""
+"""Make the tables of the study from the trained networks: rows of figures, and curves."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ from deepdefense.training.history import EpochRecord
 
 __all__ = ["TABLES", "VARIATIONS"]
 
+# The ablation multiplies each of these settings by each of these factors, one at a time.
 VARIED_SETTINGS = ("c", "d", "lam")
 VARIATION_FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
 def make_table2(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of stronger attacks, within eps and of minimum norm."""
+    """Make the table of stronger attacks: minimum-norm attacks, and attacks within eps."""
     rows = []
     for seed in plan.seeds:
         eps: dict[str, float] = {}
         for network in train_networks(runner, plan, seed):
-            if not eps:  # the first is the reference
+            if not eps:  # `train_networks` yields the reference network first
                 eps = _measure_median_distances(runner, network, plan.examples)
             lines = measurements.measure_attacks(
                 network.model, runner.backend, runner.data, network.folder, plan.examples, eps
@@ -51,7 +52,7 @@ def make_table2(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
 def _measure_median_distances(
     runner: ExperimentRunner, reference: TrainedNetwork, examples: int
 ) -> dict[str, float]:
-    """Return the reference's median distance in l2 and linf, the eps of attacks within a ball."""
+    """Return the reference network's median l2 and linf distances: eps of fixed-budget attacks."""
 
     def compute() -> dict[str, float]:
         x, y = measurements.take_first_examples(
@@ -68,7 +69,7 @@ def _measure_median_distances(
 
 
 def make_epochs_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of accuracy and rho_2 over the epochs of each method."""
+    """Make the table of accuracy and rho_2 after each epoch, for each method."""
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
@@ -94,7 +95,10 @@ def make_epochs_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent
 def _collect_curves(
     networks: Sequence[HardenedNetwork], name: str, get: Callable[[EpochRecord], float | None]
 ) -> dict[str, Any]:
-    """Return a figure over the epochs, by method; methods that lack it are left out."""
+    """Return {method: curve over the epochs}, where `get` returns the figure of an epoch.
+
+    A method is left out if the figure is missing for any of its epochs.
+    """
     curves = {}
     for network in networks:
         history = network.report.history
@@ -105,15 +109,14 @@ def _collect_curves(
 
 
 def make_cost_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of each method's cost: time, memory, and the steps of its searches."""
+    """Make the table of each method's cost: time, memory, and steps of the boundary search."""
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
         reference, scale = prepare_reference(runner, plan, seed)
         hardened = [runner.fine_tune(name, seed, reference, scale) for name in plan.methods]
-        networks = [
-            network for network in hardened if network.report.history
-        ]  # the first epoch was completed
+        # A run without a complete epoch has no figures.
+        networks = [network for network in hardened if network.report.history]
         first_seed = first_seed or [
             network for network in networks if network.report.history[0].iterations
         ]
@@ -143,7 +146,10 @@ def make_cost_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
 def _measure_memory(
     runner: ExperimentRunner, network: TrainedNetwork, reference: Any, scale: Scale
 ) -> float | None:
-    """Return how many MB the method takes on a few batches, beyond plain training."""
+    """Return how many MB the network's method needs on a few batches, beyond plain training.
+
+    The result is stored in the run folder of the network.
+    """
 
     def compute() -> dict[str, Any]:
         batch = runner.experiment.recipe.batch_size
@@ -164,7 +170,7 @@ def _measure_memory(
 
 
 def make_ablation_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of Deep Defense with c, d and lambda a quarter to four times as large."""
+    """Make the table of Deep Defense with c, d or lambda multiplied by VARIATION_FACTORS."""
     rows = []
     variations = [(name, factor) for name in VARIED_SETTINGS for factor in VARIATION_FACTORS]
     for seed in plan.seeds:
@@ -189,7 +195,7 @@ def make_ablation_table(runner: ExperimentRunner, plan: StudyPlan) -> TableConte
 
 
 def make_layers_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of the penalty differentiated in one layer at a time, and in all."""
+    """Make the table of Deep Defense with a penalty that trains all layers, or only one."""
     rows = []
     for seed in plan.seeds:
         reference, scale = prepare_reference(runner, plan, seed)
@@ -220,5 +226,5 @@ TABLES: Mapping[str, Callable[[ExperimentRunner, StudyPlan], TableContent]] = {
 }
 
 
-# Tables of fitted Deep Defense with other settings; they train no other method.
+# The tables that compare variations of the method "deepdefense". They ignore the other methods.
 VARIATIONS = ("ablation", "layers")

@@ -1,4 +1,4 @@
-"""How the study's tables are read: their columns, and the formats of their figures."""
+"""Format the study's tables as text: their columns, headings and number formats."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import numpy as np
 
 __all__ = ["VIEWS", "format_markdown", "format_table"]
 
+# Formats the values of one figure, one for each seed, as the text of a cell.
 CellFormat = Callable[[list[Any]], str]
 
 
 def average_seeds(form: Callable[[float], str]) -> CellFormat:
-    """Return a format of one figure of several seeds: their mean ± their standard deviation."""
+    """Return a function that formats the values of several seeds as mean ± standard deviation.
+
+    `form` formats one number. Missing values are left out.
+    """
 
     def format_cell(values: list[Any]) -> str:
         numbers = [float(value) for value in values if value is not None]
@@ -38,14 +42,15 @@ WHOLE_CELL = average_seeds(lambda value: f"{value:.0f}")
 
 
 class TableView(NamedTuple):
-    """How a table is read: rows with equal values of the keys `by` become one line.
+    """The layout of a table: how the rows of its JSON file become lines and columns.
 
-    Rows of one line differ in their seed. With `across`, there is one column for each value of that
-    key, which holds all figures; without it, one column for each figure.
+    Rows that are equal in all keys of `by` become one line; they differ in their seed. Without
+    `across`, each figure has a column. With it, each value of the key `across`, such as a method's
+    label, has a column, whose cells hold all figures.
     """
 
-    by: Mapping[str, str]  # the heading of each key
-    columns: Mapping[str, tuple[str, CellFormat]]  # the heading and the format of each figure
+    by: Mapping[str, str]  # {key of a row: heading}
+    columns: Mapping[str, tuple[str, CellFormat]]  # {key of a figure: (heading, format)}
     across: str | None = None
 
 
@@ -120,7 +125,7 @@ VIEWS: Mapping[str, TableView] = {
 def format_table(
     table: str, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the lines of a table."""
+    """Return the headings and the lines of cells of the table with the name `table`."""
     view = VIEWS[table]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -142,24 +147,24 @@ def format_table(
 
 
 def _select(rows: Sequence[Mapping[str, Any]], key: str, value: Any) -> list[Mapping[str, Any]]:
-    """Return the rows that have a value under a key."""
+    """Return the rows in which `row[key]` is `value`."""
     return [row for row in rows if row[key] == value]
 
 
 def _format_figures(view: TableView, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return each figure of the rows, averaged over their seeds, as text."""
+    """Return one cell of text for each figure, averaged over the rows, which differ in seed."""
     return [form([row.get(key) for row in rows]) for key, (_, form) in view.columns.items()]
 
 
 def _format_key(value: Any) -> str:
-    """Write the value of a key, such as an epoch or a name."""
+    """Format the value of a key of `by`, such as an epoch or a name."""
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def format_markdown(table: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table in Markdown."""
+    """Return the table with the name `table` in Markdown."""
     head, body = format_table(table, rows)
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
