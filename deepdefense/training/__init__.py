@@ -1,1 +1,1 @@
-"""Training in any framework: the recipe, the loop and its guard, hardening and its report."""
+"""Train and harden networks in any framework: recipe, training loop, guard and report."""

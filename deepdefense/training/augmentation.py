@@ -1,4 +1,4 @@
-"""Augmentation: random flips and shifts of training images."""
+"""Augment training images by random left-to-right flips and random shifts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Images = npt.NDArray[Any]
 
 
 def check_images(shape: tuple[int, ...], *, flip: bool, shift: int, channels_last: bool) -> None:
-    """Raise `InputError` unless examples of that shape, without the batch, can be augmented."""
+    """Raise `InputError` unless `augment` can flip and shift examples of this shape.
+
+    `shape` is the shape of a single example, without the batch axis.
+    """
     if not (flip or shift):
         return
     layout = "[h w c]" if channels_last else "[c h w]"
@@ -42,26 +45,29 @@ def augment(
     channels_last: bool = False,
     mean: Images | None = None,
 ) -> Images:
-    """Mirror each image left to right at random, and move it at random by up to `shift` pixels.
+    """Return the images, each flipped left to right at random and shifted by a random distance.
 
-    All moves along each axis are equally likely. Beyond its border an image continues as its own
-    mirror image, which adds no new values. With neither `flip` nor `shift`, examples of any shape
-    are returned unchanged.
+    With `flip`, each image is flipped with probability 1/2. With `shift`, each image moves along
+    both axes; all distances from -shift to shift pixels are equally likely. The pixels that enter
+    at a border repeat the image in mirror order, so a shift adds no new values. With neither
+    `flip` nor `shift`, examples of any shape are returned unchanged.
 
-    The mean image that was subtracted from the pixels does not move. For pixels v with mean m, the
-    image is x = v - m, and a transformation T returns T(v) - m = T(x) + T(m) - m.
+    If preprocessing has subtracted a mean image from the pixels, the pixels are flipped and
+    shifted, but the mean image is not. For pixels v with mean image m, the argument
+    is x = v - m. The result for a transformation T is T(v) - m = T(x) + T(m) - m.
 
     Args:
         x: images [b c h w], or [b h w c] with `channels_last`.
-        random: the generator of the flips and moves.
-        flip: whether to mirror half of the images.
-        shift: the largest move along each axis, in pixels.
+        random: the generator that draws the flips and the distances.
+        flip: whether to flip images.
+        shift: the largest distance along each axis, in pixels; 0: images are not shifted.
         channels_last: whether the layout is [b h w c].
-        mean: the mean image that was subtracted, [c h w] or [h w c]; None: none, or the same number
-            from every pixel.
+        mean: the mean image [c h w] or [h w c] that preprocessing has subtracted. None: it has
+            subtracted nothing, or the same number from every pixel.
 
     Raises:
-        InputError: the examples are not such images, or are smaller than the shift.
+        InputError: the examples are not images of the given layout, or `shift` is not less than
+            their height and width.
 
     >>> images = np.arange(3.0).reshape(1, 1, 1, 3)
     >>> augmented = augment(images, np.random.default_rng(0), flip=True)
@@ -86,5 +92,5 @@ def augment(
     if mean is None:
         return transform(x)
     means = np.broadcast_to(mean, x.shape)
-    correction: Images = transform(means) - means  # exactly 0 for a constant mean
+    correction: Images = transform(means) - means  # exactly 0 if all pixels have the same mean
     return np.add(transform(x), correction)

@@ -1,4 +1,7 @@
-"""The cost of hardening: plain and hardening steps, timed on the same batches before training."""
+"""Measure how much longer a hardening step takes than a step of plain training.
+
+Both kinds of steps are timed on the same batches, before training starts.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,17 @@ from deepdefense.training.recipe import Recipe
 
 __all__ = ["Cost", "CostMeasurement", "measure_cost"]
 
-TIMED_PAIRS = 5  # a pair is a plain step and a hardening step
+# The number of timed pairs: a pair is a plain step and a hardening step on the same batch. One more
+# pair is run first, because the first step of each kind includes compilation.
+TIMED_PAIRS = 5
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Median seconds of a plain step and of a hardening step, and the ratio of the two."""
+    """The median duration of a plain step and of a hardening step, in seconds.
+
+    `ratio` is the duration of the hardening step divided by that of the plain step.
+    """
 
     plain_step_seconds: float
     hardening_step_seconds: float
@@ -30,9 +38,10 @@ class Cost:
 
 
 class CostMeasurement(NamedTuple):
-    """The cost, and the median 2-norm of the gradients of the hardening steps.
+    """The result of `measure_cost`: the cost, and the typical size of a hardening gradient.
 
-    `gradient` is inf if none of these gradients was finite.
+    `gradient` is the median 2-norm of the gradients of the hardening steps. It is inf if none of
+    these gradients was finite.
     """
 
     cost: Cost
@@ -42,7 +51,12 @@ class CostMeasurement(NamedTuple):
 def measure_cost(
     backend: TrainingBackend, trainer: Trainer, data: Dataset, defense: Objective, recipe: Recipe
 ) -> CostMeasurement:
-    """Time plain and hardening steps in turn, at learning rate 0, and restore the trainer."""
+    """Return the median durations of plain and hardening steps, and the median gradient norm.
+
+    A plain step minimises the cross-entropy alone, a hardening step minimises `defense`. The two
+    kinds alternate on the same batches, at learning rate 0. The trainer is restored at the end,
+    because these steps still change the optimizer's momentum and the batch-norm statistics.
+    """
     initial_state = trainer.state()
     plain_seconds: list[float] = []
     hardening_seconds: list[float] = []
@@ -67,5 +81,8 @@ def measure_cost(
 
 
 def _warm_median(seconds: list[float]) -> float:
-    """Return the median without the first time, which includes compilation, if there are others."""
+    """Return the median duration of all steps but the first.
+
+    The first step includes compilation, so it counts only if there is no other.
+    """
     return statistics.median(seconds[1:] or seconds)

@@ -1,4 +1,4 @@
-"""One epoch of training: batches in a seeded order, and one optimizer step for each."""
+"""Train for one epoch: draw batches in a seeded order, and take an optimizer step on each."""
 
 from __future__ import annotations
 
@@ -28,21 +28,28 @@ __all__ = [
 
 
 class RejectedEpochError(RuntimeError):
-    """An epoch that must not be kept; the message says why."""
+    """Raised if an epoch has failed and its weights must be discarded.
+
+    The message gives the reason. `run_training` catches the error.
+    """
 
 
 class EpochResult(NamedTuple):
-    """The means over the steps of one epoch, and its duration in seconds."""
+    """The result of `train_epoch`: the mean result of its steps, and its duration in seconds.
+
+    The mean weights each step by the number of examples in its batch.
+    """
 
     means: StepResult
     seconds: float
 
 
 def draw_batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield the row numbers of all `count` examples, `size` at a time, in the order of the seed.
+    """Yield the batches of one epoch as arrays of row numbers, in a random order set by `seed`.
 
-    If a single example is left at the end, it joins the batch before it, because batch norm has no
-    variance for a batch of one.
+    Each of the numbers 0..count-1 occurs once. Each batch has `size` rows; the last batch has the
+    rest. If the rest is a single row, that row joins the batch before it, because batch norm has
+    no variance for a batch of one.
     """
     order = np.random.default_rng(seed).permutation(count)
     ends = [*range(0, count, size), count]
@@ -52,9 +59,9 @@ def draw_batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.i
 
 
 def count_steps(examples: int, batch_size: int) -> int:
-    """Return the number of steps in an epoch, ceil(examples / batch_size).
+    """Return the number of optimizer steps in an epoch, ceil(examples / batch_size).
 
-    An epoch takes one step less where `draw_batches` joins the last example to a batch.
+    The epoch has one step less if `draw_batches` adds a single last row to the batch before it.
     """
     return -(-examples // batch_size)
 
@@ -69,12 +76,15 @@ def take_step(
     lr: float,
     clip: float = math.inf,
 ) -> StepResult | None:
-    """Train on one batch in host memory: the objective's points, an update, its constraint.
+    """Train on one batch of examples `x` and labels `y`, which are in host memory.
 
-    Returns None, and changes no parameter, if the losses or the gradient are not finite.
+    The step computes the objective's `points`, updates the parameters along the gradient of its
+    `losses`, and applies its constraint to the new parameters. Returns the result of the step. If
+    the losses or the gradient are not finite, returns None and changes no parameter.
     """
     batch = backend.asarray(x, trainer.model)
-    labels = backend.index(y, int(y.max()) + 1, batch)  # `losses` checks them against the logits
+    # The number of classes is not known yet; `losses` compares the labels with the logits.
+    labels = backend.index(y, int(y.max()) + 1, batch)
     points = objective.points(trainer.model, batch, labels)
     loss = make_loss_function(backend, objective)
     result = trainer.step(loss, batch, labels, *points, lr=lr, clip=clip)
@@ -95,18 +105,21 @@ def train_epoch(
     mean: Array | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> EpochResult:
-    """Train once on every example; the result depends only on the trainer and the arguments.
+    """Train on every example once, and return the mean result of the steps and the duration.
+
+    All random draws are seeded by the recipe's seed and the epoch, so an epoch can be repeated
+    exactly from the same state of the trainer.
 
     Args:
-        backend: the framework of the model.
+        backend: the backend of the model's framework.
         trainer: the model with its optimizer.
         x: examples [n ...], in host memory.
         y: labels [n], in host memory.
-        recipe: learning rate, batch size, clip, augmentation and seed.
-        objective: what to minimise.
-        epoch: the number of the epoch, from 0.
-        mean: the mean image that was subtracted from the pixels. Augmentation does not move it.
-        progress: called with the number of steps done, after each step.
+        recipe: the learning rate, batch size, gradient clip, augmentation and seed.
+        objective: the objective to minimise.
+        epoch: the number of the epoch, counted from 0.
+        mean: the mean image that preprocessing has subtracted from the pixels, for `augment`.
+        progress: called after each step with the number of steps done in this epoch.
 
     Raises:
         RejectedEpochError: the loss or the gradient of a step is not finite.

@@ -1,4 +1,4 @@
-"""The limits that reject an epoch of hardening."""
+"""The limits by which hardening rejects an epoch or ends training early."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["Guard"]
 @document_settings
 @dataclass(frozen=True)
 class Guard:
-    """The limits that reject an epoch of hardening, and that end training.
+    """The limits by which `harden` rejects an epoch or ends training early.
 
-    If either limit is given, training examples are set aside to measure it. Held-out examples
-    decide nothing.
+    If `max_accuracy_drop` or `patience` is given, a share of the training examples is set aside:
+    the network is not trained on them; its accuracy and rho_2 on them decide whether a limit is
+    exceeded. Held-out (test) examples never influence training.
     """
 
     max_accuracy_drop: float | None = setting(
@@ -56,6 +57,6 @@ class Guard:
 
     @property
     def share(self) -> float:
-        """The share of the training examples to set aside: 0 if neither limit is given."""
+        """`validation` if `max_accuracy_drop` or `patience` is given, else 0."""
         is_needed = self.max_accuracy_drop is not None or self.patience is not None
         return self.validation if is_needed else 0.0

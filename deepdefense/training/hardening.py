@@ -1,4 +1,4 @@
-"""Hardening: measure a trained network, fine-tune a copy of it, and measure the copy."""
+"""Harden a trained network: measure it, fine-tune a copy with a defence, and measure the copy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ __all__ = [
 
 
 class HardeningOutcome(NamedTuple):
-    """The hardened network, its report, and the per-example measurements of both networks."""
+    """The result of `harden_network`: the hardened network, its report, and measurements.
+
+    `before` and `after` are the per-example measurements of the original and of the hardened
+    network on the held-out examples, with rho in the 2-norm.
+    """
 
     model: Any
     report: HardeningReport
@@ -45,7 +49,11 @@ class HardeningOutcome(NamedTuple):
 
 
 class _NetworkMeasurement(NamedTuple):
-    """The per-example measurement of one network with p = 2, and the summary with any p."""
+    """The measurements of one network on the held-out examples.
+
+    `euclidean` has the values of each example, with rho in the 2-norm. `summary` has their means,
+    and the mean of rho_p if the norm p of the defence is not the 2-norm.
+    """
 
     euclidean: Measurement
     summary: Summary
@@ -54,9 +62,9 @@ class _NetworkMeasurement(NamedTuple):
 def prepare_monitor(
     backend: TrainingBackend, model: Any, data: Dataset, recipe: Recipe, guard: Guard
 ) -> Monitor:
-    """Check that network, data and recipe fit together, and return the monitor of the training.
+    """Check that network, data and recipe fit together, and return a monitor for the training.
 
-    A job calls it before it writes anything. Raises `InputError`.
+    A job calls this function before it writes any file. Raises `InputError` if they do not fit.
     """
     check_network(backend, model, data)
     check_images(data.x_train.shape[1:], **recipe.augmentation)
@@ -75,12 +83,13 @@ def harden_network(
     checkpoint: Checkpoint | None,
     watcher: Watcher,
 ) -> HardeningOutcome:
-    """Measure the network, fine-tune a copy of it with the defense, and measure the copy.
+    """Measure the network, fine-tune a copy of it with the defence, and measure the copy.
 
-    The report's recipe has a number, or None, in place of clip "auto".
+    `network` describes the original network in the report. The report contains the recipe. If its
+    clip is "auto", the report has the chosen clip instead: a number, or None for no clipping.
     """
     data = monitor.data
-    p = float(getattr(defense, "p", 2))  # the report has rho in the norm of the defense, too
+    p = float(getattr(defense, "p", 2))  # the report also has rho in the norm of the defence
     warnings: list[str] = []
 
     def warn(line: str) -> None:
@@ -108,7 +117,7 @@ def harden_network(
     )
     after = _measure_network(backend, trainer.model, data, p, "after", watcher)
     curve_rho = float(before.euclidean.rho[monitor.curve_rows].mean())
-    one_example = backend.asarray(data.x_test[:1], trainer.model)  # it lies on the model's device
+    one_example = backend.asarray(data.x_test[:1], trainer.model)  # on the model's device
     report = HardeningReport(
         backend=backend.name,
         network=network,
@@ -132,7 +141,10 @@ def harden_network(
 def _measure_network(
     backend: TrainingBackend, model: Any, data: Dataset, p: float, when: str, watcher: Watcher
 ) -> _NetworkMeasurement:
-    """Measure accuracy and rho on the held-out examples, with p = 2 and with the given p."""
+    """Return accuracy and rho on the held-out examples, with rho in the 2-norm and the norm p.
+
+    `when`, "before" or "after" training, labels the progress messages.
+    """
     watcher.begin(f"evaluate {when}", len(data.x_test))
 
     def measure_in_norm(order: float) -> Measurement:
@@ -155,7 +167,11 @@ def _measure_network(
 
 
 def _choose_clip(gradient: float, warn: Callable[[str], None]) -> float | None:
-    """Return the clip for "auto": the median gradient, or None if it is 0 or not finite."""
+    """Return the gradient clip that replaces "auto": `gradient`, rounded to three digits.
+
+    `gradient` is the median 2-norm of the gradients before training. If it is almost 0 or not
+    finite, return None (no clipping) and warn.
+    """
     if not LEAST_CLIP <= gradient < math.inf:
         warn(f"no clip: the gradient before training has no size to go by ({gradient:g})")
         return None
@@ -163,6 +179,7 @@ def _choose_clip(gradient: float, warn: Callable[[str], None]) -> float | None:
 
 
 def _announce_cost(cost: Cost, epochs: int, steps_per_epoch: int, watcher: Watcher) -> None:
+    """Report the relative cost of a hardening step, and the expected duration of training."""
     seconds = epochs * steps_per_epoch * cost.hardening_step_seconds
     watcher.say(
         f"a hardening step takes {cost.ratio:.1f} times a plain one: "
@@ -171,14 +188,14 @@ def _announce_cost(cost: Cost, epochs: int, steps_per_epoch: int, watcher: Watch
 
 
 def count_weights(backend: TrainingBackend, model: Any) -> int:
-    """Return how many numbers the parameters and statistics of a model hold."""
+    """Return the number of elements in all parameters and batch-norm statistics of a model."""
     return sum(value.size for value in backend.weights(model).values())
 
 
 def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
-    """Raise `InputError` unless the model has weights, takes the data and returns logits.
+    """Raise `InputError` unless the model has parameters, accepts the data and returns logits.
 
-    It runs one forward pass, on two examples.
+    The check runs the model on the first two training examples.
     """
     if not count_weights(backend, model):
         raise InputError(
@@ -203,9 +220,10 @@ def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
 
 
 def _list_warnings(before: Summary, data: Dataset) -> list[str]:
-    """Return what makes the measurement before training doubtful."""
+    """Return a warning for each reason to doubt the measurement of the network before training."""
     warnings = []
-    if before.accuracy < 0.1 + 0.9 / data.classes:  # a tenth of the way from chance to perfect
+    # The limit is a tenth of the way from the accuracy of guessing, 1 / classes, to 1.
+    if before.accuracy < 0.1 + 0.9 / data.classes:
         warnings.append(
             f"before hardening the network is right on {before.accuracy:.1%} only: were its "
             "weights trained on this data, preprocessed in this way?"

@@ -1,4 +1,4 @@
-"""The history of a training: a record of each epoch, and the decision how training continues."""
+"""Record the epochs of a training run, and decide after each one whether training continues."""
 
 from __future__ import annotations
 
@@ -13,30 +13,41 @@ __all__ = ["EpochRecord", "Progress"]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One complete epoch: means over its steps, and figures of the network after it.
+    """The measurements of one accepted epoch, as listed in the history of a report.
 
-    `accuracy` is that of all held-out examples, `rho_2` the mean of a sample of them.
+    `loss`, `cross_entropy`, `penalty`, `unfinished`, `gradient` and `iterations` are means over the
+    steps of the epoch. `accuracy` and `rho_2` are measured on the network after the epoch:
+    `accuracy` on all held-out examples, `rho_2` as the mean over a fixed sample of them. `rho_2` is
+    None if it is not measured.
     """
 
     epoch: int
     loss: float
     cross_entropy: float
     penalty: float
-    unfinished: float  # the share of examples whose search ended before the boundary
+    unfinished: float  # share of examples for which DeepFool did not reach the boundary
     accuracy: float
     rho_2: float | None
-    gradient: float  # the mean 2-norm of a step's gradient, before clipping
+    gradient: float  # 2-norm of a step's gradient, before clipping
     seconds: float
-    iterations: float  # the mean number of steps of the searches
+    iterations: float  # number of DeepFool iterations per example
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The complete epochs of a training, and what decides how it continues.
+    """The state of a training run between two attempts at an epoch, without the weights.
 
-    `stopped` says why training ended early with an epoch rejected; None if it did not. `notes` are
-    the other events. The learning rate is halved `halvings` times, `rejections` of them for the
-    current epoch. `guard_rho` is the mean rho_2 of the examples set aside, by epoch.
+    `run_training` saves it with the checkpoint. An instance is immutable:
+    `reject_epoch`, `accept_epoch` and `watch_plateau` return a new one.
+
+    - `history`: the records of the accepted epochs.
+    - `stopped`: why training ended early after a rejected epoch; None if it has not.
+    - `notes`: one line for each other event, such as an epoch that is tried again.
+    - `halvings`: how often the learning rate has been halved since the start of the run.
+    - `rejections`: how often the current epoch has been rejected.
+    - `guard_rho`: the mean rho_2 of the examples set aside, after each accepted epoch. It is empty
+      if the guard has no `patience`.
+    - `has_plateaued`: whether training ended because `guard_rho` no longer grew.
     """
 
     history: tuple[EpochRecord, ...] = ()
@@ -49,7 +60,7 @@ class Progress:
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> Progress:
-        """Return the progress that was saved as JSON of `asdict`."""
+        """Rebuild the progress from the JSON data of a checkpoint, which `asdict` has made."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
         }
@@ -57,11 +68,15 @@ class Progress:
         return cls(**values)
 
     def is_finished(self, epochs: int) -> bool:
-        """Return whether no epoch remains to be trained."""
+        """Return whether training is over: after `epochs` accepted epochs, or earlier."""
         return len(self.history) >= epochs or bool(self.stopped) or self.has_plateaued
 
     def reject_epoch(self, why: str, retries: int) -> Progress:
-        """Halve the learning rate for another attempt, or stop after `retries` of them."""
+        """Return the progress after a rejected epoch; `why` is the reason.
+
+        The epoch is to be tried again at half the learning rate. If it has already been tried again
+        `retries` times, training stops instead.
+        """
         if self.rejections < retries:
             halvings = self.halvings + 1
             note = f"{why}: taken back, and tried again at {0.5**halvings:g} of the learning rate"
@@ -77,11 +92,15 @@ class Progress:
         return replace(self, stopped=f"{why}; {kept}. {advice}")
 
     def accept_epoch(self, record: EpochRecord) -> Progress:
-        """Append the record of an epoch."""
+        """Return the progress with the record of an accepted epoch appended."""
         return replace(self, history=(*self.history, record), rejections=0)
 
     def watch_plateau(self, rho: float, patience: int) -> Progress:
-        """Append the rho_2 of the examples set aside; end if it has not grown for `patience`."""
+        """Return the progress with `rho` appended to `guard_rho`.
+
+        `rho` is the mean rho_2 of the examples set aside, after the last accepted epoch. Training
+        ends once the largest rho_2 is `patience` epochs old.
+        """
         guard_rho = (*self.guard_rho, rho)
         since_best = len(guard_rho) - 1 - int(np.argmax(guard_rho))
         if since_best < patience:

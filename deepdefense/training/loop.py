@@ -1,4 +1,4 @@
-"""The training loop, epoch by epoch: it resumes from a checkpoint, and rejects bad epochs."""
+"""Train epoch by epoch, undo epochs that fail, and resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ from deepdefense.training.recipe import Recipe
 
 __all__ = ["Checkpoint", "run_training"]
 
-# Without `max_accuracy_drop`, training accuracy has collapsed once it has lost half of its lead
-# over guessing. The limits, in accuracy: a smaller loss than the first is accepted, because an
-# overfitted network may lose what it has memorised; a larger loss than the second is not.
+# Without `max_accuracy_drop`, the allowed drop of training accuracy is half of the initial lead
+# over guessing, clipped to this range. A drop below 0.10 is always allowed, because an overfitted
+# network may forget training examples that it had memorised.
 COLLAPSE_DROP = (0.10, 0.25)
 
-PROGRESS_LINES = 10  # the training announces about this many of its epochs
+PROGRESS_LINES = 10  # about this many epochs of a training run are reported, evenly spaced
 
 
 class Checkpoint(Protocol):
-    """The last complete epoch of a training, kept so that an interrupted run can be resumed."""
+    """A store for the state after the last accepted epoch, from which a run can be resumed.
+
+    `run_training` calls these methods. `deepdefense.app` stores the state in the run folder.
+    """
 
     def load(self) -> tuple[Weights, dict[str, Any]] | None:
-        """Return the arrays and facts that were saved last, or None."""
+        """Return the arrays and the JSON data of the last `save`, or None if nothing is saved."""
         ...
 
     def save(self, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> None:
-        """Replace what was saved."""
+        """Save the trainer's arrays and the JSON data `about`; they replace the last save."""
         ...
 
 
@@ -51,15 +54,17 @@ def run_training(
     checkpoint: Checkpoint | None,
     watcher: Watcher,
 ) -> Progress:
-    """Train for the recipe's epochs, and reject those that fail.
+    """Train for the recipe's epochs, undo each epoch that fails, and return the progress.
 
-    An epoch fails if its loss, gradient or weights are not finite, or if accuracy has then fallen
-    further than the guard allows. The trainer goes back to the last good epoch, and tries again at
-    half the learning rate; after the guard's last retry training stops there. Without a guard there
-    is no retry, accuracy is not limited, and no rho_2 is measured.
+    An epoch fails if its loss, gradient or weights are not finite, or if accuracy has fallen
+    further than the guard allows. The trainer then returns to its state after the last accepted
+    epoch and repeats the failed one at half the learning rate. After the guard's last retry,
+    training stops in that state. Without a guard, an epoch is never repeated, accuracy may fall by
+    any amount, and rho_2 is not measured.
 
-    The checkpoint is saved after each attempt. An interrupted training of the same `name` resumes
-    from it, to the same result.
+    The checkpoint is saved after each attempt at an epoch, and labelled with `name`. If the saved
+    checkpoint has this label at the start, training resumes from it. The result is then the same
+    as that of a training run without interruption.
     """
     x, y = monitor.select_training_data()
     steps = count_steps(len(x), recipe.batch_size)
@@ -111,7 +116,7 @@ def run_training(
 
 
 def _check_finite(state: Mapping[str, npt.NDArray[Any]], epoch: int) -> None:
-    """Raise `RejectedEpochError` unless every number of the trainer's state is finite."""
+    """Raise `RejectedEpochError` unless all weights and optimizer values are finite."""
     if not all(np.isfinite(value).all() for value in state.values()):
         raise RejectedEpochError(f"the weights were no longer finite after epoch {epoch}")
 
@@ -119,7 +124,11 @@ def _check_finite(state: Mapping[str, npt.NDArray[Any]], epoch: int) -> None:
 def _check_accuracy(
     monitor: Monitor, model: Any, initial_accuracy: float, guard: Guard, epoch: int
 ) -> None:
-    """Raise `RejectedEpochError` if accuracy has fallen further than the guard allows."""
+    """Raise `RejectedEpochError` if accuracy has fallen too far since the start of training.
+
+    The accuracy is that on the monitor's guard examples. The largest drop is the guard's
+    `max_accuracy_drop`; if that is None, see `COLLAPSE_DROP`.
+    """
     accuracy = monitor.measure_guard_accuracy(model)
     drop = guard.max_accuracy_drop
     if drop is None:
@@ -138,7 +147,7 @@ def _check_accuracy(
 def _make_record(
     monitor: Monitor, model: Any, epoch: int, result: EpochResult, *, with_rho: bool
 ) -> EpochRecord:
-    """Return the record of an epoch, with the network's figures on held-out examples."""
+    """Measure the network on held-out examples, and return the record of the epoch."""
     means, (accuracy, rho_2) = result.means, monitor.measure_held_out(model, with_rho=with_rho)
     return EpochRecord(
         epoch=epoch,
@@ -155,7 +164,7 @@ def _make_record(
 
 
 def _announce_epoch(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
-    """Say how the epoch went, for about `PROGRESS_LINES` of all epochs and the last one."""
+    """Report the epoch in a line of text, for about `PROGRESS_LINES` epochs and the last one."""
     if record.epoch % max(1, recipe.epochs // PROGRESS_LINES) and record.epoch < recipe.epochs:
         return
     rho = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"

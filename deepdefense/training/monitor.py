@@ -1,4 +1,4 @@
-"""Per-epoch evaluation, on the same examples each time."""
+"""Evaluate the network after each epoch, always on the same examples."""
 
 from __future__ import annotations
 
@@ -18,21 +18,27 @@ from deepdefense.seam.training import TrainingBackend
 
 __all__ = ["Monitor"]
 
-# The standard error of a mean rho over this many examples is about 2 % of it: enough for a curve.
+# The number of examples on which mean rho_2 is measured after each epoch. The standard error of
+# this mean is about 2 % of the mean, which is accurate enough for a curve over epochs.
 CURVE_EXAMPLES = 1000
+
+# The number of training examples on which the guard measures accuracy if none are set aside.
 GUARD_EXAMPLES = 2000
 
 
 @dataclass(frozen=True, eq=False)
 class Monitor:
-    """The examples of per-epoch evaluation, and the measurements on them.
+    """The examples that `run_training` trains and evaluates on, and methods that evaluate on them.
 
-    - `training_rows`: the training examples to train on.
-    - `guard_rows`: the training examples on which the guard judges an epoch. They are those set
-      aside, or some of `training_rows` if none are. Held-out examples therefore decide nothing.
+    The fields ending in `_rows` are row numbers in `data`:
+
+    - `training_rows`: the training examples that the network is trained on.
+    - `guard_rows`: the training examples on which the guard judges an epoch. If training examples
+      are set aside, these are all of them; otherwise they are a sample of `training_rows`. Held-out
+      examples therefore never influence training.
     - `curve_rows`: the held-out examples whose mean rho_2 is recorded after each epoch.
 
-    `attack` has the settings of DeepFool for rho_2.
+    `attack` has the settings with which DeepFool measures rho_2.
     """
 
     backend: TrainingBackend
@@ -51,7 +57,10 @@ class Monitor:
         attack: Mapping[str, Any],
         validation: float = 0.0,
     ) -> Monitor:
-        """Draw the examples with the seed; `validation` is the share to set aside."""
+        """Return a monitor with a random choice of examples, which the seed determines.
+
+        `validation` is the share of the training examples to set aside.
+        """
         random = np.random.default_rng((seed, 1))
         order = random.permutation(len(data.x_train))
         set_aside = math.ceil(validation * len(order))
@@ -70,14 +79,14 @@ class Monitor:
         )
 
     def select_training_data(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return the examples to train on, and their labels."""
+        """Return the examples [n ...] to train on, and their labels [n]."""
         x, y = self.data.x_train, self.data.y_train
         if len(self.training_rows) == len(x):
-            return x, y  # not a copy
+            return x, y  # avoid a copy of all examples
         return x[self.training_rows], y[self.training_rows]
 
     def measure_accuracy(self, model: Any, x: Any, y: Any, batch_size: int = 500) -> float:
-        """Return the share of examples [n] whose predicted class is their label."""
+        """Return the share of the examples x [n ...] whose predicted class is their label y [n]."""
         count = 0
         with self.backend.inference(model) as f:
             for start in range(0, len(x), batch_size):
@@ -87,20 +96,24 @@ class Monitor:
         return count / len(x)
 
     def measure_guard_accuracy(self, model: Any) -> float:
-        """Return the accuracy on the guard's examples."""
+        """Return the accuracy of the model on all of `guard_rows`."""
         rows = self.guard_rows
         return self.measure_accuracy(model, self.data.x_train[rows], self.data.y_train[rows])
 
     def measure_guard_rho(self, model: Any) -> float:
-        """Return the mean rho_2 of the guard's first examples."""
+        """Return the mean rho_2 of the model on the first `CURVE_EXAMPLES` of `guard_rows`."""
         rows = self.guard_rows[:CURVE_EXAMPLES]
         return self._measure_rho(model, self.data.x_train[rows], self.data.y_train[rows])
 
     def measure_held_out(self, model: Any, *, with_rho: bool) -> tuple[float, float | None]:
-        """Return the accuracy on the test set, and the mean rho_2 of the curve's examples."""
+        """Return the accuracy on all held-out examples, and the mean rho_2 on `curve_rows`.
+
+        Without `with_rho`, rho_2 is not measured and None is returned in its place.
+        """
         x, y, rows = self.data.x_test, self.data.y_test, self.curve_rows
         accuracy = self.measure_accuracy(model, x, y)
         return accuracy, self._measure_rho(model, x[rows], y[rows]) if with_rho else None
 
     def _measure_rho(self, model: Any, x: Any, y: Any) -> float:
+        """Return the mean rho_2 of the model on the examples x [n ...] with labels y [n]."""
         return float(measure_rho(model, x, y, backend=self.backend, **self.attack).rho.mean())

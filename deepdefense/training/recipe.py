@@ -1,7 +1,8 @@
-"""How to train: the schedule, the optimizer's settings, and the augmentation.
+"""The training recipe: learning-rate schedule, optimizer settings, augmentation and seed.
 
-For another optimizer, add its settings to `Recipe`, pass them to the backend in
-`Recipe.make_trainer`, and use them in the `trainer` of each backend (backends/*/training.py).
+To support another optimizer, add its settings to `Recipe`, pass them to the backend in
+`Recipe.make_trainer`, and use them in the `trainer` method of each backend
+(backends/*/training.py).
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from deepdefense.seam.training import Trainer, TrainingBackend
 
 __all__ = ["LEAST_CLIP", "Recipe"]
 
-LEAST_CLIP = 1e-6  # a smaller limit would stop training
+LEAST_CLIP = 1e-6  # with a shorter gradient, steps would hardly change the weights
 
 
 @document_settings
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: SGD with momentum, and a learning rate cut once near the end or annealed.
+    """The settings of training by SGD with momentum: learning-rate schedule, augmentation, seed.
 
-    The defaults are the paper's for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
+    The learning rate is cut once near the end, or annealed along half a cosine. The defaults are
+    those of the paper for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
 
-    Flips and shifts do not move the mean image that was subtracted from the pixels. For the data
-    of the command line this image is known. For your own arrays it is not, so let the model
-    subtract it.
+    If a mean image was subtracted from the pixels, flips and shifts move the pixels but not the
+    mean image (see `augment`). The command line knows the mean image of its data. The mean image of
+    your own arrays is unknown: pass the pixels unchanged, and let the model subtract the mean.
     """
 
     epochs: int = setting(5, "passes over the training examples", whole_number(0))
@@ -86,7 +88,9 @@ class Recipe:
         check_settings(self)
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
-        """Return the learning rate of an epoch, counted from 0, when `part` of it is done.
+        """Return the learning rate within an epoch, once the share `part` of its steps is done.
+
+        Epochs are counted from 0; `part` is 1 at the end of the epoch.
 
         >>> [Recipe(epochs=5, lr=1.0).rate(epoch) for epoch in (0, 3, 4)]
         [1.0, 1.0, 0.5]
@@ -107,12 +111,12 @@ class Recipe:
         return self.lr * warmup * decay
 
     def make_trainer(self, backend: TrainingBackend, model: Any) -> Trainer:
-        """Return the backend's trainer of the model: SGD with this momentum and weight decay."""
+        """Return a trainer of the model by SGD with this recipe's momentum and weight decay."""
         return backend.trainer(
             model, momentum=self.momentum, weight_decay=self.weight_decay, seed=self.seed
         )
 
     @property
     def augmentation(self) -> dict[str, Any]:
-        """The options of `augment`, by name."""
+        """The keyword arguments `flip`, `shift` and `channels_last` for `augment`."""
         return {"flip": self.flip, "shift": self.shift, "channels_last": self.channels_last}

@@ -1,4 +1,4 @@
-"""The report of a hardening run."""
+"""The report on a hardening run: what `harden` returns and report.json contains."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ HARDENING_SCHEMA = "deepdefense.harden/1"
 
 @dataclass(frozen=True)
 class CurveSample:
-    """The held-out examples whose rho_2 is in the history: how many, and their rho_2 before."""
+    """The sample of held-out examples on which the history records rho_2 after each epoch.
+
+    `n` is the number of examples in the sample. `rho_2_before` is their mean rho_2 before training.
+    """
 
     n: int
     rho_2_before: float
 
 
 def describe_objective(objective: Objective) -> dict[str, Any]:
-    """Return the name of an objective, and all its settings."""
+    """Return the class name of an objective under the key "method", and its settings by name."""
     return {"method": type(objective).__name__, **asdict(objective)}
 
 
@@ -37,9 +40,10 @@ def describe_objective(objective: Objective) -> dict[str, Any]:
 class HardeningReport:
     """The settings, results and cost of a hardening run.
 
-    `before` and `after` are the two networks' figures on held-out examples. `stopped` says why
-    training ended early, or is None; `notes` are the other events of training, such as an epoch
-    that was tried again; `warnings` are about the network before training.
+    `before` and `after` summarise the original and the hardened network on the held-out examples.
+    `history` has a record for each accepted epoch. `stopped` says why training ended early after a
+    rejected epoch, or is None. `notes` are the other events of training, such as an epoch that was
+    tried again. `warnings` are reasons to doubt the measurement before training.
     """
 
     backend: str
@@ -59,7 +63,7 @@ class HardeningReport:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Return accuracy and rho_2 before and after, the cost, and all warnings and notes."""
+        """Return lines of text: accuracy and rho_2 before and after, cost, warnings and notes."""
         lines = [
             f"accuracy {100 * self.before.accuracy:.2f} % -> {100 * self.after.accuracy:.2f} %, "
             f"rho_2 {self.before.rho_2:.4f} -> {self.after.rho_2:.4f} by DeepFool, "
@@ -73,7 +77,7 @@ class HardeningReport:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return every setting: of the objective, the recipe, the guard and the evaluation."""
+        """All settings by name: those of the objective, recipe, guard and rho evaluation."""
         return {
             **describe_objective(self.defense),
             **asdict(self.recipe),
@@ -82,7 +86,7 @@ class HardeningReport:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of report.json."""
+        """Return the content of report.json, by key."""
         content = {
             "schema": HARDENING_SCHEMA,
             "backend": self.backend,
