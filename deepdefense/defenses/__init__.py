@@ -1,1 +1,1 @@
-"""The objectives of training: Deep Defense, and the defences it is compared with."""
+"""The training objectives: Deep Defense, and the defences that it is compared with."""

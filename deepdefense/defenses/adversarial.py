@@ -1,4 +1,4 @@
-"""Adversarial training on perturbations by FGSM, by DeepFool and by PGD."""
+"""Adversarial training: train on examples perturbed by FGSM, DeepFool or PGD."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ __all__ = ["AdversarialTraining", "DeepFoolTraining", "PGDTraining"]
 @document_settings
 @dataclass(frozen=True)
 class AdversarialTraining(MixedCrossEntropy):
-    """alpha CE(x) + (1 - alpha) CE(x + eps sign(grad_x CE)).
+    """Adversarial training on examples perturbed by FGSM.
+
+        loss = alpha CE(x) + (1 - alpha) CE(x + eps sign(grad_x CE))
 
     Source: Goodfellow, Shlens and Szegedy (2015), "Explaining and harnessing adversarial examples",
     section 6.
@@ -41,17 +43,23 @@ class AdversarialTraining(MixedCrossEntropy):
     )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return the examples after one FGSM step; a misclassified example is not moved."""
+        """Return the examples after one FGSM step.
+
+        An example that the network misclassifies already is not perturbed.
+        """
         return (fgsm(model, x, y, eps=self.eps).x,)
 
 
 @document_settings
 @dataclass(frozen=True)
 class DeepFoolTraining(MixedCrossEntropy):
-    """alpha CE(x) + (1 - alpha) CE(x + D), D by DeepFool from the predicted class.
+    """Adversarial training on examples perturbed by DeepFool.
 
-    The paper compares with training on perturbed examples alone (alpha = 0), for five more epochs
-    at half the learning rate.
+        loss = alpha CE(x) + (1 - alpha) CE(x + D)
+
+    D is the perturbation by which DeepFool leaves the class that the network predicts for x. In the
+    source, a trained network is fine-tuned on perturbed examples alone (alpha = 0), for five more
+    epochs at half the learning rate.
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool", section 4.2.
     """
@@ -65,7 +73,7 @@ class DeepFoolTraining(MixedCrossEntropy):
     )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return DeepFool's perturbed examples."""
+        """Return the examples perturbed by DeepFool, which ignores the labels `y`."""
         perturbation = deepfool(
             model,
             x,
@@ -80,7 +88,11 @@ class DeepFoolTraining(MixedCrossEntropy):
 @document_settings
 @dataclass(frozen=True)
 class PGDTraining(MixedCrossEntropy):
-    """CE(x'), x' by projected gradient descent within eps of x (alpha = 0).
+    """Adversarial training on examples perturbed by projected gradient descent (PGD).
+
+        loss = alpha CE(x) + (1 - alpha) CE(x')
+
+    PGD finds x' within the distance eps of x. As in the source, alpha is 0 by default.
 
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu (2018), "Towards deep learning models
     resistant to adversarial attacks".
@@ -93,7 +105,7 @@ class PGDTraining(MixedCrossEntropy):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return PGD's perturbed examples, whether or not they are misclassified."""
+        """Return the examples perturbed by PGD, whether or not the network misclassifies them."""
         perturbation = pgd(
             model, x, y, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds
         )

@@ -1,4 +1,4 @@
-"""Declarations of settings that several defences share: those of the attacks they train on."""
+"""Help texts and checks of the settings that several defences share, such as an attack's radius."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ __all__ = ["BALL_NORM", "BALL_RADIUS", "BOUNDS", "CLEAN_WEIGHT", "DESCENT_STEPS"
 
 
 def _check_ball_norm(name: str, value: Any) -> Any:
+    """Return the order of a norm unchanged; raise `InputError` unless it is 2 or inf."""
     check_ball_order(value)
     return value
 
 
-# Each is the help and the check of a setting: `eps: float = setting(0.1, *BALL_RADIUS)`.
+# Each constant is a pair of a help text and a check, the second and third argument of `setting`:
+# `eps: float = setting(0.1, *BALL_RADIUS)`.
 CLEAN_WEIGHT = ("weight of the unperturbed examples, less than 1", real_number(0, below=1))
 
 BALL_RADIUS = ("radius of the ball, in the units of x", real_number(0))

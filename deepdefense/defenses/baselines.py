@@ -1,4 +1,4 @@
-"""Other defences, to compare Deep Defense with: each is an objective of training.
+"""The defences that Deep Defense is compared with. Each is a training objective.
 
 >>> from deepdefense.defenses.baselines import AdversarialTraining
 >>> AdversarialTraining(eps=0.1).alpha

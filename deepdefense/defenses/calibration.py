@@ -1,4 +1,4 @@
-"""Calibration: c and d of the penalty from the network's rho before training, without a search."""
+"""Fit c and d of the Deep Defense penalty to a network, from its rho before training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from deepdefense.seam.validation import check_labels, check_number
 
 __all__ = ["calibrate", "fit_penalty"]
 
-# c rho of the median example before training. Training increases rho by a factor of two or three,
-# so c rho passes the values of the paper's settings (2.8 for its MLP, 5.1 for LeNet) from below.
+# The default value of c times the median rho before training. Training increases rho by a factor of
+# two or three. c rho then rises from below to the values that the paper's settings give, which are
+# 2.8 for its MLP and 5.1 for LeNet.
 STEEPNESS = 1.5
 
-# The paper's d / c for MNIST: 5 / 25.
+# d / c in the paper's settings for MNIST, d = 5 and c = 25.
 D_OVER_C = 0.2
 
+# The largest number of training examples on which rho is measured.
 CALIBRATION_EXAMPLES = 1000
 
 
@@ -36,20 +38,21 @@ def calibrate(
     steepness: float = STEEPNESS,
     seed: int = 0,
 ) -> DeepDefense:
-    """Return the penalty with c and d that fit the network.
+    """Return a Deep Defense penalty whose c and d fit the network.
 
         c = steepness / median rho_p,    d = c / 5
 
-    The exponents c rho and d rho have no unit and should be of order 1 for any data and network.
-    The same c, however, does not fit all data: c = 25 fits images of MNIST, not those of CIFAR-10.
+    The median is that of the examples for which DeepFool finds a boundary. The exponents c rho and
+    d rho of the penalty have no unit and should be of order 1 for any data and network. A fixed c
+    cannot achieve this: c = 25 fits the images of MNIST, but not those of CIFAR-10.
 
     Args:
         model: a trained classifier of any framework.
-        x: training examples [n ...], of which 1,000 are measured.
+        x: training examples [n ...]. rho is measured on at most 1,000 of them, chosen at random.
         y: their labels [n].
-        defense: the penalty whose other settings to keep; `DeepDefense()` unless given.
-        steepness: c rho of the median example before training. A smaller value makes the network
-            more robust and costs more accuracy: 1 favours robustness, 3 accuracy.
+        defense: a `DeepDefense` whose other settings are kept; None: `DeepDefense()`.
+        steepness: c times the median rho before training. A smaller value makes the network more
+            robust and costs more accuracy: 1 favours robustness, 3 favours accuracy.
         seed: the seed of the random choice of examples.
 
     Raises:
@@ -87,9 +90,10 @@ def fit_penalty(
     steepness: float = STEEPNESS,
     like: Any = None,
 ) -> DeepDefense:
-    """Calibrate a checked penalty on examples in host memory: the second half of `calibrate`.
+    """Return `defense` with c and d fitted to the network, without checks of the arguments.
 
-    `like` is that of `measure_rho`.
+    `calibrate` calls this function after its checks. `x` and `y` are examples and labels in host
+    memory. Batches are placed on the device of the array `like`, by default on the model's device.
     """
     rows = np.random.default_rng((seed, 2)).permutation(len(x))[:CALIBRATION_EXAMPLES]
     options = {**RHO_ATTACK, "candidates": defense.candidates}

@@ -1,4 +1,4 @@
-"""The base of adversarial training: the cross-entropy at the examples and at perturbed ones."""
+"""The base class of adversarial training, which minimises cross-entropy at perturbed examples."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ __all__ = ["MixedCrossEntropy"]
 @document_settings
 @dataclass(frozen=True)
 class MixedCrossEntropy(Objective):
-    """alpha CE(x) + (1 - alpha) CE(x'); a subclass computes the points x' from x."""
+    """Adversarial training: a weighted sum of cross-entropies at given and perturbed examples.
+
+        loss = alpha CE(x) + (1 - alpha) CE(x')
+
+    CE is the mean cross-entropy of a batch. A subclass implements `points`, which returns the
+    perturbed examples x'.
+    """
 
     alpha: float = setting(0.5, *CLEAN_WEIGHT)
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """Return the weighted sum; the penalty is the weighted sum minus the first term's CE(x)."""
+        """Return the loss terms: the weighted sum as total, and CE(x) as cross-entropy.
+
+        The penalty is the difference of the two. `points` is the single array of x'.
+        """
         clean = mean_cross_entropy(backend, forward(x), y)
         (point,) = points
         total = self.alpha * clean + (1 - self.alpha) * mean_cross_entropy(

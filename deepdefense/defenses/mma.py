@@ -22,13 +22,17 @@ __all__ = ["MMA"]
 @document_settings
 @dataclass(frozen=True)
 class MMA(MixedCrossEntropy):
-    """alpha CE(x) + (1 - alpha) CE(x'), x' at the boundary, or at distance d_max.
+    """Max-margin adversarial training: train at the nearest points of the decision boundary.
 
-    For a correctly classified example, x' is the nearest point of the boundary: by the envelope
-    theorem, training there increases the margin. If that point is further away than d_max, x' is
-    the point towards it at distance d_max. For a misclassified example, x' = x. The paper finds
-    the nearest point by an adaptive search along the line of PGD's perturbation; this class uses
-    DDN for the 2-norm and FMN for the maximum norm.
+        loss = alpha CE(x) + (1 - alpha) CE(x')
+
+    For a correctly classified example x, x' is the nearest point of the decision boundary. By the
+    envelope theorem, a lower cross-entropy at x' increases the margin, which is the distance from x
+    to the boundary. If the nearest point is further away than d_max, x' is the point towards it at
+    distance d_max. For a misclassified example, x' = x.
+
+    The paper finds the nearest point by an adaptive search along the line of PGD's perturbation.
+    This class uses the attack DDN for the 2-norm, and FMN for the maximum norm.
 
     Source: Ding et al. (2020), "MMA training: direct input space margin maximization through
     adversarial training", algorithm 1.
@@ -41,7 +45,10 @@ class MMA(MixedCrossEntropy):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return points of the boundary, or towards it at distance d_max."""
+        """Return for each example the nearest boundary point that the attack finds.
+
+        If this point is further away than d_max, return the point towards it at distance d_max.
+        """
         if self.p == 2:
             perturbation = ddn(model, x, y, steps=self.steps, bounds=self.bounds)
         else:

@@ -20,13 +20,14 @@ __all__ = ["Parseval"]
 class Parseval(Objective):
     """Plain training that keeps the rows of every weight matrix nearly orthonormal.
 
-    After each step, W <- (1 + beta) W - beta W W^T W: a gradient step on beta / 4 ||W W^T - I||^2.
-    A convolution kernel is unfolded to [o (i s t)] and scaled by sqrt(s t), because each input is
-    in s t windows. If a matrix has more rows than columns, the columns take the place of the rows.
+    After each optimizer step, every weight matrix W is replaced by (1 + beta) W - beta W W^T W.
+    This is a gradient step on beta / 4 ||W W^T - I||^2. A convolution kernel [o i s t] is unfolded
+    to a matrix [o (i s t)] and scaled by sqrt(s t), because each input is in s t windows. If a
+    matrix has more rows than columns, its columns are kept nearly orthonormal instead of its rows.
 
     Source: Cisse et al. (2017), "Parseval networks: improving robustness to adversarial examples",
-    section 4. The paper also trains the coefficients with which branches are summed, projected onto
-    the simplex; the zoo's networks have none.
+    section 4. The paper also trains the coefficients of sums over branches of a network, and
+    projects these coefficients onto the simplex. The networks of the zoo have no such coefficients.
     """
 
     beta: float = setting(
@@ -36,7 +37,7 @@ class Parseval(Objective):
     )
 
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return every matrix and kernel after one step towards orthonormal rows."""
+        """Return every weight matrix and kernel, by name, after a step to orthonormal rows."""
         return {
             name: self._orthonormalise(backend, weight)
             for name, weight in weights.items()
@@ -44,7 +45,7 @@ class Parseval(Objective):
         }
 
     def _orthonormalise(self, backend: Backend, weight: Array) -> Array:
-        """Take one step for a weight [o ...] towards orthonormal rows."""
+        """Return the weight [o ...] after one step towards orthonormal rows (or columns)."""
         shape = tuple(weight.shape)
         scale = math.sqrt(math.prod(shape[2:]))
         rows = scale * backend.xp.reshape(weight, (shape[0], -1))

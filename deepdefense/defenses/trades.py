@@ -34,11 +34,15 @@ def mean_kl_divergence(backend: Backend, clean: Array, other: Array) -> Array:
 @document_settings
 @dataclass(frozen=True)
 class TRADES(Objective):
-    """CE(x) + beta KL(f(x) || f(x')), x' within eps of x.
+    """TRADES: cross-entropy, and a penalty on predictions that change within the distance eps.
 
-    Projected gradient descent finds x', from a random starting point, away from the predicted
-    class. The paper's inner problem maximises the divergence itself; this class uses PGD's loss
-    instead, because the gradient of the divergence vanishes where softmax saturates.
+        loss = CE(x) + beta KL(f(x) || f(x')),    ||x' - x||_p <= eps
+
+    f returns class probabilities, and KL is their Kullback-Leibler divergence, averaged over the
+    batch. Projected gradient descent (PGD) finds x': it starts at a random point and moves away
+    from the class that the network predicts for x. The paper chooses x' to maximise the divergence
+    itself. This class uses the loss of `pgd` instead, because the gradient of the divergence
+    vanishes where softmax saturates.
 
     Source: Zhang et al. (2019), "Theoretically principled trade-off between robustness and
     accuracy", algorithm 1.
@@ -51,14 +55,17 @@ class TRADES(Objective):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return PGD's points of the ball, which the network need not classify differently."""
+        """Return the points x' that PGD finds.
+
+        The network may still predict the same class for x' as for x.
+        """
         perturbation = pgd(model, x, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds)
         return (perturbation.x,)
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """Return the cross-entropy, and beta times the divergence as the penalty."""
+        """Return the loss terms; the penalty is beta times the divergence."""
         logits, (point,) = forward(x), points
         entropy = mean_cross_entropy(backend, logits, y)
         penalty = self.beta * mean_kl_divergence(backend, logits, forward(point))

@@ -1,7 +1,7 @@
-"""Networks described as data, from which each backend builds its own native model.
+"""Network architectures described as data, from which each backend builds a native model.
 
-In every framework, weights have the names and the layout of the PyTorch model: ``conv1.weight``
-[out in h w], ``fc1.weight`` [out in].
+In every framework, the weights have PyTorch's names and layout, for example ``conv1.weight``
+[out in h w] and ``fc1.weight`` [out in].
 """
 
 from deepdefense.zoo.layers import (

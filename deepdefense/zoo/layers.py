@@ -1,4 +1,4 @@
-"""Descriptions of layers and of networks, from which each backend builds native ones."""
+"""Classes that describe layers and networks; each backend builds native models from them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution: [b inputs h w] -> [b outputs h' w'], h' = (h + 2 padding - size) / stride + 1.
+    """A 2-d convolution with size x size kernels: [b inputs h w] -> [b outputs h' w'].
 
-    h' is rounded down, as for pools: rows and columns left over at the end are dropped.
+    h' = (h + 2 padding - size) / stride + 1, rounded down, and likewise w'. Pooling layers round in
+    the same way. Rows and columns at the end that do not fill a window are therefore ignored.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear map with bias: [b inputs] -> [b outputs]."""
+    """A fully connected layer with bias: [b inputs] -> [b outputs]."""
 
     name: str
     inputs: int
@@ -52,10 +53,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """(x - mean) / sqrt(variance + eps) * weight + bias, by feature: [b features ...] -> the same.
+    """Batch normalisation of each feature: (x - mean) / sqrt(variance + eps) * weight + bias.
 
-    In training mode, mean and variance are those of the batch, and the running estimates move
-    towards them by the share `momentum`. In inference mode, they are the running estimates.
+    Input and output have the shape [b features ...]. In training mode, mean and variance are
+    computed over the batch, and the share `momentum` of each running estimate is replaced by the
+    new value. In inference mode, mean and variance are the running estimates.
 
     Source: Ioffe and Szegedy (2015).
     """
@@ -68,7 +70,9 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class Dropout:
-    """In training, 0 with probability `rate`, else x / (1 - rate), by number; in inference, x.
+    """Dropout: in training mode, set each element to 0 with probability `rate`.
+
+    The other elements are divided by 1 - rate. In inference mode, the output is the input.
 
     Source: Srivastava et al. (2014).
     """
@@ -78,39 +82,46 @@ class Dropout:
 
 @dataclass(frozen=True)
 class _Pool:
+    """The settings of a pooling layer: windows of size x size, `stride` apart."""
+
     size: int = 2
     stride: int | None = None
     padding: int = 0
 
     @property
     def step(self) -> int:
-        """The distance between windows: the stride, or `size`, so that windows do not overlap."""
+        """The distance between windows: `stride`, or if that is None `size` (no overlap)."""
         return self.size if self.stride is None else self.stride
 
 
 @dataclass(frozen=True)
 class MaxPool(_Pool):
-    """The maximum over windows of size x size; padding is -inf, so it is never the maximum."""
+    """Max pooling: the maximum over each window of size x size.
+
+    Padding is -inf, so that it is never the maximum.
+    """
 
 
 @dataclass(frozen=True)
 class AveragePool(_Pool):
-    """The mean over windows of size x size; padding zeros count in the mean."""
+    """Average pooling: the mean over each window of size x size, including zeros of padding."""
 
 
 @dataclass(frozen=True)
 class AdaptiveAveragePool:
-    """The mean over size x size windows that cover an image of any size: -> [b c size size].
+    """Average pooling to a fixed output size: [b c h w] -> [b c size size] for any h and w.
 
-    With size 1, this is the mean of the whole image.
+    The image is covered by size x size windows, and each output is the mean over one window. With
+    size 1, the output is the mean of the whole image.
     """
 
     size: int = 1
 
     def means(self, length: int) -> npt.NDArray[np.float64]:
-        """Return the matrix [size length] that averages along one side of an image.
+        """Return the matrix [size length] that averages over the windows along one image axis.
 
-        Window i goes from floor(i n / size) to ceil((i + 1) n / size), as in PyTorch.
+        `length` is the number of pixels along the axis. Row i averages over the pixels from
+        floor(i length / size) up to, but not including, ceil((i + 1) length / size), as in PyTorch.
 
         >>> AdaptiveAveragePool(2).means(3)
         array([[0.5, 0.5, 0. ],
@@ -125,17 +136,20 @@ class AdaptiveAveragePool:
 
 @dataclass(frozen=True)
 class ReLU:
-    """max(x, 0)."""
+    """The activation max(x, 0), elementwise."""
 
 
 @dataclass(frozen=True)
 class Flatten:
-    """[b ...] -> [b d], channels first."""
+    """Flatten each example into a vector: [b ...] -> [b d], images in the order [c h w]."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A chain of layers under one name, which prefixes theirs: ``features.0.weight``."""
+    """A chain of layers that share a name.
+
+    The weights of the layers have names that start with the block's name: ``features.0.weight``.
+    """
 
     name: str
     layers: tuple[Layer, ...]
@@ -143,9 +157,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Residual:
-    """max(body(x) + shortcut(x), 0), where both are chains of layers; an empty shortcut is x.
+    """A residual block: max(body(x) + shortcut(x), 0).
 
-    The name prefixes those of the layers: ``layer1.0.conv1.weight``.
+    `body` and `shortcut` are chains of layers; an empty shortcut returns x unchanged. The weights
+    of the layers have names that start with the block's name: ``layer1.0.conv1.weight``.
 
     Source: He et al. (2016).
     """
@@ -172,9 +187,10 @@ Layer: TypeAlias = (
 
 @dataclass(frozen=True)
 class Network:
-    """A chain of layers for inputs of one shape.
+    """A network architecture: a chain of layers for examples of the shape `input_shape`.
 
-    `spread` is the rule for the standard deviation of initial weights: see `initial_weights`.
+    `classes` is the number of logits. `spread` is the rule that sets the standard deviation of the
+    initial weights, see `initial_weights`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The networks that the command line and `build` know by name."""
+"""The network architectures that `deepdefense.build` and the command line offer by name."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from deepdefense.zoo.layers import (
 __all__ = ["NETWORKS"]
 
 
-def _check_images(name: str, input_shape: tuple[int, ...], least: int) -> None:
-    """Raise `InputError` unless inputs are images [c h w] that are large enough."""
+def _check_image_size(name: str, input_shape: tuple[int, ...], least: int) -> None:
+    """Raise `InputError` unless inputs are images [c h w] with h and w of at least `least`."""
     if len(input_shape) != 3 or min(input_shape[1:]) < least:
         raise InputError(
             f"network {name} takes images [c h w] of {least} x {least} pixels or more, "
@@ -38,7 +38,9 @@ def _check_images(name: str, input_shape: tuple[int, ...], least: int) -> None:
 def mlp(
     input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (500, 150)
 ) -> Network:
-    """Return the paper's fully connected network, d-500-150-k with ReLU, for inputs of any shape.
+    """Return the paper's fully connected network, d-500-150-k with ReLU.
+
+    It accepts inputs of any shape and flattens them to d numbers; k is the number of classes.
 
     Source: Yan, Guo and Zhang (2018), section 4.1.
     """
@@ -52,7 +54,7 @@ def mlp(
 def bn_mlp(
     input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (500, 150)
 ) -> Network:
-    """Return the paper's fully connected network with batch norm before each ReLU.
+    """Return the paper's fully connected network, with batch norm added before each ReLU.
 
     Source: Ioffe and Szegedy (2015).
     """
@@ -67,11 +69,11 @@ def bn_mlp(
 def lenet(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return MatConvNet's LeNet, which has no ReLU after the convolutions.
 
-    It takes images of 16 x 16 pixels or more.
+    It accepts images of 16 x 16 pixels or more.
 
     Source: LeCun et al. (1998); the variant of Moosavi-Dezfooli et al. (2016).
     """
-    _check_images("lenet", input_shape, least=16)
+    _check_image_size("lenet", input_shape, least=16)
     channels, height, width = input_shape
     features = 50 * (((height - 4) // 2 - 4) // 2) * (((width - 4) // 2 - 4) // 2)
     layers = (
@@ -90,8 +92,9 @@ def lenet(input_shape: tuple[int, ...], classes: int) -> Network:
 def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return the paper's ConvNet, which is MatConvNet's network for CIFAR-10.
 
-    Three convolutions are followed by two that classify. It takes square images of 32 x 32 pixels
-    or more; the kernel of the fourth convolution covers what remains of the image.
+    Three convolutions with pooling are followed by two convolutions that act as fully connected
+    layers: the kernel of the fourth convolution is as large as its whole input. The network accepts
+    square images of 32 x 32 pixels or more.
 
     Source: Yan, Guo and Zhang (2018), section 4.2.
     """
@@ -119,13 +122,14 @@ def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
 
 
 def nin(input_shape: tuple[int, ...], classes: int) -> Network:
-    """Return Network in Network for CIFAR-10: a perceptron at every pixel, then a global mean.
+    """Return the Network in Network for CIFAR-10.
 
-    It takes images of 4 x 4 pixels or more.
+    Its 1 x 1 convolutions apply the same perceptron at every pixel. The logits are means over all
+    pixels. It accepts images of 4 x 4 pixels or more.
 
     Source: Lin, Chen and Yan (2014), as Yan, Guo and Zhang (2018) train it, section 4.2.
     """
-    _check_images("nin", input_shape, least=4)
+    _check_image_size("nin", input_shape, least=4)
     layers = (
         Conv("conv1", input_shape[0], 192, 5, padding=2),
         ReLU(),
@@ -155,13 +159,15 @@ def nin(input_shape: tuple[int, ...], classes: int) -> Network:
 
 
 def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> Network:
-    """Return torchvision's AlexNet, whose state dicts load: five convolutions, three linear maps.
+    """Return torchvision's AlexNet: five convolutions and three fully connected layers.
 
-    It takes images of 63 x 63 pixels or more; torchvision's weights are for 3 x 224 x 224.
+    The names and shapes of its weights are those of torchvision's state dict, so that torchvision's
+    pretrained weights can be loaded; they are for images [3 224 224]. The network accepts images of
+    63 x 63 pixels or more.
 
     Source: Krizhevsky (2014), the one-GPU variant of Krizhevsky, Sutskever and Hinton (2012).
     """
-    _check_images("alexnet", input_shape, least=63)
+    _check_image_size("alexnet", input_shape, least=63)
     features = (
         Conv("0", input_shape[0], 64, 11, padding=2, stride=4),
         ReLU(),
@@ -196,13 +202,15 @@ def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> N
 
 
 def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:
-    """Return torchvision's ResNet-18, whose state dicts load: eight blocks of two convolutions.
+    """Return torchvision's ResNet-18: eight residual blocks of two convolutions each.
 
-    It takes images of any size; torchvision's weights are for 3 x 224 x 224.
+    The names and shapes of its weights are those of torchvision's state dict, so that torchvision's
+    pretrained weights can be loaded; they are for images [3 224 224]. The network accepts images of
+    any size.
 
     Source: He et al. (2016).
     """
-    _check_images("resnet18", input_shape, least=1)
+    _check_image_size("resnet18", input_shape, least=1)
     layers: list[Layer] = [
         Conv("conv1", input_shape[0], 64, 7, padding=3, stride=2, bias=False),
         BatchNorm("bn1", 64),
@@ -217,7 +225,11 @@ def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:
 
 
 def _make_basic_block(name: str, inputs: int, outputs: int) -> Residual:
-    """Return two 3 x 3 convolutions; with more outputs than inputs, they halve the image."""
+    """Return a residual block of two 3 x 3 convolutions.
+
+    If `outputs` differs from `inputs`, the block halves the height and width of the image. The
+    shortcut is then a 1 x 1 convolution with the same stride and the same number of outputs.
+    """
     stride = 1 if inputs == outputs else 2
     projection = (
         Conv("0", inputs, outputs, 1, stride=stride, bias=False),

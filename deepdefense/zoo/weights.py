@@ -1,4 +1,4 @@
-"""The weights of networks: their names and shapes, as in PyTorch, and their initial values."""
+"""The weights of the zoo's networks: PyTorch's names and shapes for them, and initial values."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from deepdefense.zoo.layers import BatchNorm, Block, Conv, Layer, Linear, Networ
 
 __all__ = ["COUNTER", "initial_weights", "is_statistic", "weight_shapes"]
 
-# PyTorch's batch norm counts the batches that it has seen. No network of the zoo uses the count, so
-# weights may include it or not.
+# PyTorch's batch norm counts the training batches under this name. No network of the zoo uses the
+# count, so a set of weights may include it or leave it out.
 COUNTER = "num_batches_tracked"
 
+# The standard deviation of initial weights with `spread` "fixed".
 FIXED_DEVIATION = 0.01
-# The standard deviation of the first layer's outputs on MNIST with these weights: its images have
-# 784 pixels of deviation 79.
+# The standard deviation of the first layer's outputs on MNIST, for weights with FIXED_DEVIATION.
+# The images of MNIST have 784 pixels, whose standard deviation is 79.
 MNIST_OUTPUT_DEVIATION = FIXED_DEVIATION * 79 * 784**0.5
 
 
 def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of a network's weights, in the order of its layers.
+    """Return the shapes of a network's weights by name, in the order of its layers.
 
-    They are those of PyTorch's state dict, including the statistics of batch norm.
+    Names and shapes are those of PyTorch's state dict, which includes the batch-norm statistics.
 
     >>> weight_shapes(Network("tiny", (4,), 3, (Linear("fc", 4, 3),)))
     {'fc.weight': (3, 4), 'fc.bias': (3,)}
@@ -34,6 +35,7 @@ def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 
 def _list_shapes(layers: tuple[Layer, ...], prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the name and shape of each weight of the layers; all names start with `prefix`."""
     for layer in layers:
         match layer:
             case Conv(name, inputs, outputs, size):
@@ -56,7 +58,7 @@ def _list_shapes(layers: tuple[Layer, ...], prefix: str) -> Iterator[tuple[str, 
 
 
 def is_statistic(name: str) -> bool:
-    """Return whether the name is that of a batch-norm statistic, not of a parameter.
+    """Return whether a weight of this name is a batch-norm statistic rather than a parameter.
 
     >>> is_statistic("layer1.0.bn1.running_mean"), is_statistic("layer1.0.bn1.weight")
     (True, False)
@@ -67,20 +69,25 @@ def is_statistic(name: str) -> bool:
 def initial_weights(
     network: Network, seed: int, deviation: float
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return initial weights, the same for every framework: w ~ N(0, s^2), biases 0.
+    """Return random initial weights by name, the same for every framework.
 
-    `deviation` is the standard deviation of the inputs, and the network's `spread` the rule for s:
+    Weights are drawn from N(0, s^2); biases are 0. `deviation` is the standard deviation of the
+    network's inputs. The network's `spread` is the rule that sets s in each layer:
 
-    - "fixed": s = 0.01. In the first layer s = 22 / (deviation sqrt(n)) for n inputs, so that
-      neither their unit nor their number matters; for MNIST's pixels this is 0.01 too.
-    - "fan-in": s = sqrt(2 / n), where each output is a sum of n terms. The signal then keeps its
-      size through many layers with ReLU. In the first layer s is divided by `deviation`.
+    - "fixed": s = 0.01 in all layers but the first. In the first layer, s = 22 / (deviation
+      sqrt(n)) for examples of n numbers, so that the size of its outputs depends neither on the
+      unit of the inputs nor on n. For MNIST's pixels, this s is 0.01 too.
+    - "fan-in": s = sqrt(2 / n), where each output of the layer is a sum of n terms. Activations
+      then keep their size through many layers with ReLU. In the first layer, s is divided by
+      `deviation`.
     - "balanced": as "fan-in", but s is divided by deviation^(1 / L) in each of the L layers. The
-      network's outputs have the same size, but a gradient step changes all layers at about the same
-      rate. With "fan-in" it changes the first layer deviation^2 times as fast as the others (4,000
-      times, for pixels 0..255). For networks that are a chain of layers without batch norm.
+      network's outputs have the same size as with "fan-in", but a gradient step changes all layers
+      at about the same rate. With "fan-in", a gradient step changes the first layer deviation^2
+      times as fast as the others (4,000 times, for pixels 0..255). Use "balanced" only for networks
+      that are a chain of layers without batch norm.
 
-    Batch norm starts as the identity: weight and variance 1, bias and mean 0, without a count.
+    Batch norm starts as the identity: weight and variance are 1, bias and mean are 0. Its counter
+    of batches is left out.
 
     Source: "fixed" is the MNIST example of MatConvNet (Vedaldi and Lenc, 2015), on which the
     reference networks of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) are based; "fan-in"
@@ -94,7 +101,7 @@ def initial_weights(
     balanced = network.spread == "balanced"
     for name, shape in shapes.items():
         if name.endswith(COUNTER):
-            continue  # no framework needs the count to start
+            continue  # every framework starts without the counter
         if name.endswith((".bias", ".running_mean")):
             weights[name] = np.zeros(shape, np.float32)
         elif len(shape) == 1:
@@ -110,7 +117,11 @@ def initial_weights(
 def _weight_deviation(
     network: Network, shape: tuple[int, ...], divisor: float, *, first: bool
 ) -> float:
-    """Return the standard deviation s of a layer's weights, by the network's `spread`."""
+    """Return the standard deviation s of a layer's initial weights, as `initial_weights` says.
+
+    `shape` is the shape of the layer's weights. s is divided by `divisor`, to compensate for the
+    standard deviation of the network's inputs. `first` tells whether it is the first layer.
+    """
     if network.spread != "fixed":
         return math.sqrt(2 / math.prod(shape[1:])) / divisor
     if not first:
