@@ -36,7 +36,7 @@ class OneLayer(DeepDefense):
     layer: str = setting("", "name of the layer, as in ``conv1.weight``", option=False)
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
-        """Return the penalty of each example and its terms, as `DeepDefense.terms` does."""
+        """Return the penalty and the values it is computed from, as `DeepDefense.terms` does."""
         backend = training_backend(backend_of(x, model=model).name)
         with backend.inference(model):
             return super().terms(backend.freeze_except(model, self.layer), x, y)
