@@ -1,6 +1,9 @@
-"""The mathematics of decision boundaries: norms, bounds, linearised steps, searches, distances.
+"""The mathematics of decision boundaries, which attacks and the Deep Defense penalty share.
 
-`call` opens every attack and the penalty. `norms`, `arithmetic` and `bounds` are the elements.
-`boundary` finds one step onto a linearised boundary; `search` (DeepFool) and `nearest_point` repeat
-it. `distance` makes the distance found differentiable in the parameters.
+- `call`: argument checks, inference mode and flat examples, with which every call begins.
+- `arithmetic`, `norms`, `bounds`: safe division, p-norms, and the range of perturbed examples.
+- `boundary`: the shortest step onto the nearest of several linearised decision boundaries.
+- `search`, `nearest_point`: DeepFool's search for the boundary, and one for its nearest point.
+- `distance`: the distance that a search found, differentiable in the model's parameters.
+- `rho`: the size of a perturbation relative to its example.
 """

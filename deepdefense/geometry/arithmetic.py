@@ -1,4 +1,4 @@
-"""Division that is safe to differentiate where the denominator vanishes."""
+"""Division whose result and gradient stay finite where the denominator is 0."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ __all__ = ["divide"]
 def divide(
     backend: Backend, numerator: Array, denominator: Array, *, where: Array, keep: bool = False
 ) -> Array:
-    """Return numerator / denominator where `where` holds.
+    """Return numerator / denominator for the entries where the mask `where` is True.
 
-    Elsewhere the result is 0 with gradient 0, or with `keep` the numerator itself. The division is
-    by 1 there: masking the quotient alone would leave NaN in the gradient.
+    The other entries are 0 with gradient 0 or, with `keep`, equal to the numerator. They are
+    divided by 1 instead of their denominator: masking the quotient alone would leave NaN in the
+    gradient.
     """
     xp = backend.xp
     quotient = numerator / xp.where(where, denominator, xp.ones_like(denominator))

@@ -1,4 +1,4 @@
-"""One linearised decision boundary: the nearest of several, and the step onto it."""
+"""The nearest of several linearised decision boundaries, and the shortest step onto it."""
 
 from __future__ import annotations
 
@@ -23,35 +23,38 @@ __all__ = [
     "make_task",
 ]
 
-# A step is at least this many times the machine epsilon of ||x||_p. The limit matters only on a
-# boundary, where every step would be zero: it carries the example across.
+# The least length of a step from x, in units of (machine epsilon) * ||x||_p. It matters only for an
+# example on a boundary: without it, the step would have length 0 and never cross the boundary.
 LEAST_STEP_EPSILONS = 16
 
 
 class Boundary(NamedTuple):
-    """The linearised boundary of each example.
+    """The nearest linearised boundary of each example, as `find_nearest_boundary` returns it.
 
-    Where there is none, the distance is infinite and the gap and normal are 0.
+    An example without a boundary has an infinite distance, and 0 as gap and normal.
     """
 
-    distance: Array  # [b]
-    gap: Array  # [b], the difference of the two logits
+    distance: Array  # [b], |gap| / ||normal||_q
+    gap: Array  # [b], the logit of the target class minus the logit of the base class
     normal: Array  # [b d], the gradient of the gap
-    contrast: Array  # [b k], the two classes: +1 and -1
+    contrast: Array  # [b k], +1 for the target class, -1 for the base class, 0 for the others
 
 
 class Task(NamedTuple):
-    """The constants of a search, per example."""
+    """What a search needs to know about each example; no step of the search changes it."""
 
-    x: Array  # [b d]
+    x: Array  # [b d], the example
     label: Array  # [b]
-    leave: Array  # [b], True: leave the label; False: reach it
-    targets: Array  # [b m], candidate classes
+    leave: Array  # [b], True: the search is to leave the label; False: it is to reach the label
+    targets: Array  # [b m], the classes whose boundaries with the base class are compared
     least_step: Array  # [b], the least length of a step
 
 
 def gap_cotangent(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
-    """Return the cotangent of the gap f_target - f_base: [...], [...] -> [... k]."""
+    """Return the derivative of the gap f_target - f_base in the logits: [...], [...] -> [... k].
+
+    It is 1 for the target class, -1 for the base class, and 0 for every other class.
+    """
     depth = logits.shape[1]
     return backend.one_hot(target, depth, logits) - backend.one_hot(base, depth, logits)
 
@@ -66,14 +69,20 @@ def find_nearest_boundary(
     *,
     from_x: bool = False,
 ) -> Boundary:
-    """Find the nearest of the linearised boundaries between the classes of each contrast.
+    """Return each example's nearest linearised boundary among those of m pairs of classes.
 
-    l = argmin_j |g_j| / ||w_j||_q, the first of equals. A boundary whose normal vanishes, or whose
-    gap or normal is not finite, is infinitely far. Logits, normals w_j and gaps g_j are those at
-    x + shift; with `from_x` the gap is the linearised one at x, g_j - <w_j, shift>.
+    A contrast (see `gap_cotangent`) names two classes. g_j is the gap of their logits at x + shift,
+    and the normal w_j is the gradient of g_j there. The nearest boundary is the one with
 
-    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Boundary`. The fold passes the normals
-    [b n d] in chunks, so that memory does not grow with their number.
+        l = argmin_j |g_j| / ||w_j||_q,
+
+    the first of equally near ones. With `from_x`, distances are measured from x, so g_j is replaced
+    by the value of the linearised gap at x, g_j - <w_j, shift>. A boundary whose normal vanishes,
+    or whose gap or normal is not finite, counts as infinitely far.
+
+    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Boundary`. The fold
+    (`Backend.class_gradients`) passes the normals [b n d] in chunks, so that memory does not grow
+    with m.
     """
     xp = backend.xp
 
@@ -81,12 +90,12 @@ def find_nearest_boundary(
         gaps = reduce(rearrange(logits, "b k -> b 1 k") * contrasts, "b n k -> b n", "sum")
         if from_x:
             gaps = gaps - reduce(normals * rearrange(shift, "b d -> b 1 d"), "b n d -> b n", "sum")
-        # `constant_norm` synchronises with the device, so use it only for batched gradients.
+        # `constant_norm` waits for the device, which pays only for chunks of several normals.
         compute_norm = constant_norm if contrasts.shape[1] > 1 else norm
         slopes = compute_norm(backend, normals, dual(p))
         exists = (slopes > 0) & (slopes < math.inf)
         distances = divide(backend, xp.abs(gaps), slopes, where=exists, keep=True)
-        # The comparison is false for NaN.
+        # The comparison with inf is False for NaN, so that NaN also becomes an infinite distance.
         distances = xp.where(exists & (distances < math.inf), distances, infinite)
         if contrasts.shape[1] == 1:
             chunk = Boundary(distances[:, 0], gaps[:, 0], normals[:, 0], contrasts[:, 0])
@@ -113,13 +122,14 @@ def find_nearest_boundary(
 def find_boundary_step(
     backend: Backend, gap: Array, normal: Array, p: float, least: Array
 ) -> tuple[Array, Array]:
-    """Find the shortest step r onto the hyperplane gap + <normal, r> = 0, and its slope.
+    """Return the shortest step r onto the hyperplane gap + <normal, r> = 0, and the slope.
 
-    r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p; the
-    slope is ||normal||_q. The derivative of |gap| at 0 is that of -gap, so that an example on the
-    boundary is still pushed away from it. A constant lengthens a step shorter than `least` to it.
+    r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p. The
+    slope is ||normal||_q. At gap = 0, |gap| has the derivative of -gap, so that training still
+    pushes an example on the boundary away from it. A step shorter than `least` is lengthened to
+    `least`; no gradient flows through the added length.
 
-    Shapes: [b], [b d], [b] -> [b d], [b]. Where the normal vanishes both are zero.
+    Shapes: gap [b], normal [b d], least [b] -> step [b d], slope [b]. For a normal of 0 both are 0.
     """
     xp = backend.xp
     slope, direction = steepest_direction(backend, normal, p)
@@ -131,18 +141,18 @@ def find_boundary_step(
 
 
 def least_step(backend: Backend, x: Array, p: float) -> Array:
-    """Return the least length of a step for each example: [b d] -> [b]."""
+    """Return the least length of a step from each example, see `LEAST_STEP_EPSILONS`."""
     return LEAST_STEP_EPSILONS * backend.epsilon(x) * norm(backend, x, p)
 
 
 def make_task(
     backend: Backend, x: Array, clean: Array, label: Array | None, candidates: int, p: float
 ) -> tuple[Task, Array]:
-    """Make the task of each example from its clean logits [b k]; also return where both are finite.
+    """Return the `Task` of a search, and a mask [b] of the examples with finite input and logits.
 
-    A correctly classified example leaves its label (the predicted class if `label` is None) for any
-    of the other candidates, the classes of the highest clean logits. A misclassified one reaches
-    its label.
+    `clean` [b k] are the logits at x, and the candidate classes are those with the highest clean
+    logits. A correctly classified example is to leave its label (the predicted class if `label` is
+    None) for any other candidate class. A misclassified example is to reach its label.
     """
     xp, depth = backend.xp, clean.shape[1]
     warn_if_probabilities(backend, clean)
@@ -166,12 +176,14 @@ def find_nearest_step(
     *,
     from_x: bool = False,
 ) -> tuple[Array, Array, Array, Boundary]:
-    """Find the step onto the boundary that is nearest as linearised at x + shift.
+    """Return the shortest step onto the nearest of the boundaries linearised at x + shift.
 
-    The step leads from x + shift or, with `from_x`, from x. To leave a label, the base class is the
-    label; to reach it, the base class is the highest other class at the iterate.
+    The step starts at x + shift or, with `from_x`, at x. The base class of an example that is to
+    leave its label is the label. The base class of an example that is to reach its label is the
+    class with the highest logit at x + shift among the other classes.
 
-    Shapes: shift [b d], logits [b k] -> step [b d], its slope and base class [b], and the boundary.
+    Shapes: shift [b d], logits at x + shift [b k] -> step [b d], slope [b], base class [b], and the
+    nearest `Boundary`.
     """
     xp = backend.xp
     is_label = backend.one_hot(task.label, logits.shape[1], logits)

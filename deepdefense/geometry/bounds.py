@@ -1,4 +1,4 @@
-"""Bounds: the range that perturbed examples must stay in, such as that of pixels."""
+"""The range in which perturbed examples must stay, such as the range of pixel values."""
 
 from __future__ import annotations
 
@@ -19,26 +19,31 @@ __all__ = ["Bounds", "Box", "FrozenArray", "check_within", "freeze_bounds", "mak
 
 Bounds: TypeAlias = tuple[Any, Any]  # (low, high): numbers, or arrays of an example's shape
 
-# An example may lie outside the bounds by this share of their width: that is rounding, no mistake.
+# How far an example may lie outside the bounds, as a share of the width of the bounds: rounding can
+# put it there.
 BOUNDS_SLACK = 1e-6
 
 
 @dataclass(frozen=True)
 class Box:
-    """The points [b d] with low <= x <= high, each [1 d]."""
+    """The bounds of flat examples; `make_box` makes it from the user's bounds.
+
+    A flat example x lies in the box if low <= x <= high in every coordinate.
+    """
 
     backend: Backend
-    low: Array
-    high: Array
+    low: Array  # [1 d]
+    high: Array  # [1 d]
 
     def clip(self, point: Array) -> Array:
-        """Return the nearest point of the box, in any norm: [b d] -> [b d]."""
+        """Return the point of the box nearest to `point` in every p-norm: [b d] -> [b d]."""
         return self.backend.xp.clip(point, self.low, self.high)
 
     def mask_outward_each(self, point: Array, directions: Array) -> Array:
-        """Set components that lead out of the box to 0, for directions [b n d] from a point [b d].
+        """Return the directions [b n d] with components that lead out of the box set to 0.
 
-        The point lies in the box.
+        The directions start at a point [b d] of the box. A component leads out if its coordinate of
+        the point is at a bound and the component points beyond that bound.
         """
         xp = self.backend.xp
         row = rearrange(point, "b d -> b 1 d")
@@ -48,12 +53,14 @@ class Box:
         return xp.where(outward, xp.zeros_like(directions), directions)
 
     def mask_outward(self, point: Array, direction: Array) -> Array:
-        """Do the same for one direction from each point: [b d], [b d] -> [b d]."""
+        """Apply `mask_outward_each` to one direction for each point: [b d], [b d] -> [b d]."""
         return self.mask_outward_each(point, rearrange(direction, "b d -> b 1 d"))[:, 0]
 
 
 class FrozenArray(NamedTuple):
-    """An immutable, hashable copy of an array, for settings that are compared and written down.
+    """An immutable, hashable copy of an array, made by `freeze_bounds`.
+
+    Settings hold bounds in this form, so that they can be compared, hashed and written to reports.
 
     >>> FrozenArray.of(np.zeros((2, 3))) == FrozenArray.of(np.zeros((2, 3)))
     True
@@ -65,13 +72,13 @@ class FrozenArray(NamedTuple):
 
     @classmethod
     def of(cls, array: Any) -> FrozenArray:
-        """Copy an array of any framework."""
+        """Return a copy of an array of any framework."""
         host = np.ascontiguousarray(to_host(array))
         return cls(host.shape, host.dtype.str, host.tobytes())
 
     @property
     def array(self) -> np.ndarray:
-        """A writable NumPy copy: frameworks warn of read-only arrays."""
+        """A NumPy copy; it is writable because frameworks warn about read-only arrays."""
         return np.frombuffer(self.content, self.dtype).reshape(self.shape).copy()
 
     def __repr__(self) -> str:
@@ -81,7 +88,11 @@ class FrozenArray(NamedTuple):
 
 
 def freeze_bounds(bounds: Any) -> Bounds | None:
-    """Check bounds, and return them as values that a frozen dataclass can hold."""
+    """Return checked bounds with each array replaced by a `FrozenArray`; None stays None.
+
+    Raises:
+        InputError: the bounds are not a pair with low < high.
+    """
     check_bounds(bounds)
     if bounds is None:
         return None
@@ -95,17 +106,18 @@ def freeze_bounds(bounds: Any) -> Bounds | None:
 
 
 def _unfreeze(bound: Any) -> Any:
+    """Return the array of a `FrozenArray`; return any other bound unchanged."""
     return bound.array if isinstance(bound, FrozenArray) else bound
 
 
 def make_box(
     backend: Backend, x: Array, bounds: Bounds | None, *, check_examples: bool = True
 ) -> Box | None:
-    """Make the box of the flattened examples x [b ...], or return None without bounds.
+    """Return the bounds of the examples x [b ...] as a `Box`, or None if `bounds` is None.
 
     Raises:
-        InputError: the bounds are no pair with low < high, or do not fit the shape of the examples;
-            with `check_examples`, also if concrete examples lie outside.
+        InputError: the bounds are not a pair with low < high, or their shape does not fit that of
+            the examples; or, with `check_examples`, an example has concrete values outside them.
     """
     if bounds is None:
         return None
@@ -119,10 +131,11 @@ def make_box(
 
 
 def _flatten_bound(backend: Backend, x: Array, bound: Any) -> Array:
-    """Return a bound for each value of an example: [1 d]."""
+    """Return one bound, low or high, as an array with one value per coordinate: [1 d]."""
     xp, shape = backend.xp, tuple(x.shape[1:])
     row: Array = _unfreeze(bound)
-    # Bounds may be NumPy arrays in any framework. Dynamo cannot ask a number for its framework.
+    # Bounds may be NumPy arrays whatever the framework of x. Numbers are excluded first, because
+    # PyTorch's compiler cannot trace `framework_of` for a number.
     if not isinstance(row, int | float) and framework_of(row) == "numpy":
         row = backend.asarray(row, x)
     if bound_shape := tuple(getattr(row, "shape", ())):
@@ -131,7 +144,10 @@ def _flatten_bound(backend: Backend, x: Array, bound: Any) -> Array:
 
 
 def _fit_shape(bound: tuple[int, ...], example: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape in which an array of bounds broadcasts against an example."""
+    """Return the shape to which to reshape a bound, so that it broadcasts against an example.
+
+    `bound` and `example` are the shapes of the two arrays.
+    """
     if math.prod(bound) == math.prod(example):
         return example
     if len(bound) == len(example) and all(a in (1, b) for a, b in zip(bound, example, strict=True)):
@@ -143,12 +159,15 @@ def _fit_shape(bound: tuple[int, ...], example: tuple[int, ...]) -> tuple[int, .
 
 
 def check_within(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    """Raise `InputError` unless low < high and the examples lie between them, but for rounding."""
+    """Raise `InputError` unless low < high and low <= x <= high, up to rounding.
+
+    Values of x that are not finite are not compared with the bounds.
+    """
     if not (low < high).all():
         raise InputError("bounds must be a pair (low, high) with low < high everywhere")
     width = np.max(high - low, initial=0)
     finite = np.where(np.isfinite(x), x, np.clip(0, low, high))
-    # An infinite width says nothing about the unit of the data, so the data themselves set it.
+    # Infinite bounds have no width to measure rounding by, so take the largest value of x instead.
     slack = BOUNDS_SLACK * (width if np.isfinite(width) else np.abs(finite).max(initial=0))
     if ((finite < low - slack) | (finite > high + slack)).any():
         raise InputError(

@@ -1,4 +1,4 @@
-"""The opening of every attack and of the penalty: checks, inference mode, and flat examples."""
+"""How every attack and the penalty begin: argument checks, inference mode, and flat examples."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["Call", "flatten_inputs", "open_call"]
 
 @dataclass(frozen=True)
 class Call:
-    """A model in inference mode and a batch of flat examples."""
+    """A model in inference mode and a batch of flat examples; `open_call` yields it."""
 
     backend: Backend
     f: Forward  # flat points [b d] -> logits [b k]
-    x: Array  # [b d], constant
-    box: Box | None
-    shape: tuple[int, ...]  # of one example, as the caller gave it
+    x: Array  # [b d], detached: no gradient flows through it
+    box: Box | None  # None if there are no bounds
+    shape: tuple[int, ...]  # of one example before it was flattened
 
     def unflatten(self, rows: Array) -> Array:
-        """Return rows [b d] in the shape of the examples [b ...]."""
+        """Return flat rows [b d] in the original shape of the examples, [b ...]."""
         return self.backend.xp.reshape(rows, (-1, *self.shape))
 
 
@@ -40,14 +40,14 @@ def open_call(
     check_examples: bool = True,
     need_labels: bool = False,
 ) -> Iterator[Call]:
-    """Yield the checked `Call`; the model is in inference mode until the context closes.
+    """Check the arguments and yield a `Call`; the model is in inference mode in the `with` block.
 
-    Without `check_examples`, examples may lie outside the bounds.
+    Without `check_examples`, examples may lie outside the bounds. With `need_labels`, y must not be
+    None. The values of labels are checked later, by `Backend.index`, because the number of classes
+    is not known here.
 
     Raises:
         InputError: x is not float32 or float64, or the model, x, y and bounds do not fit together.
-            Values of labels are checked later, by `Backend.index`, which needs the number of
-            classes.
     """
     backend = backend_of(x, model=model, labels=y)
     backend.epsilon(x)  # raises unless x is float32 or float64
@@ -60,7 +60,10 @@ def open_call(
 
 
 def flatten_inputs(backend: Backend, f: Forward, x: Array) -> tuple[Forward, Array]:
-    """Return the model as a function of flat inputs that checks its logits, and flat x [b d]."""
+    """Return the model as a function of flat examples [b d], and x [b ...] as flat examples.
+
+    The function raises `InputError` if the model does not return logits [b k].
+    """
     shape = tuple(x.shape[1:])
 
     def flat_f(rows: Array) -> Array:

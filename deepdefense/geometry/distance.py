@@ -1,7 +1,7 @@
-"""The distance to the boundary as a function of the parameters: three ways to differentiate it.
+"""Three functions that differentiate the distance to the boundary in the model's parameters.
 
-Each takes the result of a search, all of it constant, and returns the length of the perturbation
-without overshoot [b], differentiable in the model's parameters.
+Each function accepts the `SearchResult` of a search, which is detached. It returns the length of
+the perturbation without overshoot [b], differentiable in the model's parameters.
 """
 
 from __future__ import annotations
@@ -20,33 +20,37 @@ __all__ = ["chord_distance", "implicit_distance", "unrolled_distance"]
 
 
 class _Replay(NamedTuple):
-    shift: Array  # [b d], differentiable
-    step: Array  # [b], how many steps were replayed
+    """The state of `unrolled_distance`, which repeats the steps of a search."""
+
+    shift: Array  # [b d], the sum of the repeated steps, differentiable
+    step: Array  # [b], how many steps have been repeated
 
 
 class _ReplayTask(NamedTuple):
+    """The examples of `unrolled_distance`, and the steps of the search to repeat."""
+
     x: Array  # [b d]
-    steps: Array  # [b], how many steps to replay
-    bases: Array  # [b t]
-    targets: Array  # [b t]
-    least_step: Array  # [b]
+    steps: Array  # [b], how many steps to repeat
+    bases: Array  # [b t], the base class of each step
+    targets: Array  # [b t], the target class of each step
+    least_step: Array  # [b], the least length of a step
 
 
 def unrolled_distance(
     backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float, steps: int
 ) -> Array:
-    """Return ||sum of the steps||_p, each step a function of the parameters: [b].
+    """Return ||sum of the steps||_p, differentiated through every step of the search: [b].
 
-    The search has chosen the classes without a graph. Only the chosen gap and normal of each step
-    are computed again, with a graph: the same value and gradient as differentiating the search, at
-    a fraction of the cost.
+    The search chose the two classes of each step without recording gradients. This function
+    computes the gap and the normal of these classes again, with gradients recorded. It returns the
+    same value and gradient as if the whole search were differentiated, at a fraction of the cost.
     """
     xp = backend.xp
 
     def step(state: _Replay, task: _ReplayTask) -> tuple[_Replay, Array]:
         logits, pull = backend.vjp(f, task.x + state.shift)
         contrast = _select_contrast(backend, task.bases, task.targets, state.step, logits)
-        # An example without a step left gets a zero contrast: it stays in the graph, unmoved.
+        # A contrast of 0 keeps an example without further steps in the graph but does not move it.
         due = rearrange(state.step < task.steps, "b -> b 1")
         contrast = xp.where(due, contrast, xp.zeros_like(contrast))
         gap = reduce(logits * contrast, "b k -> b", "sum")
@@ -68,10 +72,13 @@ def unrolled_distance(
 def implicit_distance(
     backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float
 ) -> Array:
-    """Return the distance found, with the gradient of the envelope theorem: [b].
+    """Return the distance that the search found, with the gradient of the envelope theorem: [b].
 
-    At b = x + r held fixed, d||r||_p = -dg(b) / ||grad g(b)||_q: one forward and one backward
-    pass, no second derivative.
+    With g the gap and b = x + r the boundary point, which is held fixed,
+
+        d||r||_p = -dg(b) / ||grad g(b)||_q.
+
+    This needs one forward pass, one backward pass and no second derivative.
     """
     xp = backend.xp
     logits, pull = backend.vjp(f, x + found.shift, twice=False)
@@ -87,16 +94,18 @@ def chord_distance(
 ) -> tuple[Array, Array]:
     """Return the distance found by `find_nearest_point`, corrected by one step of the chord method.
 
-    With b = x + r the point found, and w the normal of the last step, used once more,
+    With g the gap, b = x + r the point found, which is held fixed, and w the normal of the search's
+    last step, used once more,
 
-        length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q
+        length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q.
 
-    with b held fixed. With one step of the search this costs two forward passes and one backward
-    pass towards the input, and no second derivative. g is negative on the side of x. If the length
-    is not positive, because the step ended far beyond the boundary, it is ||r||_p instead.
+    g is negative on the side of x. If the step ended so far beyond the boundary that this length is
+    not positive, the length is ||r||_p instead. With a search of one step and two candidates,
+    search and correction together cost two forward passes and one backward pass to the input, and
+    no second derivative.
 
-    Returns: the length [b], differentiable, and whether the example is across [b]: the overshoot
-    covers what is left of the distance after the last step.
+    Returns: the differentiable length [b], and a mask [b] of the examples that are across the
+    boundary: the overshoot covers the distance that was left after the last step.
     """
     xp = backend.xp
     logits = f(x + found.shift)
@@ -111,7 +120,12 @@ def chord_distance(
 
 
 def _differential(backend: Backend, gap: Array, slope: Array, moved: Array) -> Array:
-    """Return 0 with the gradient of gap / slope where a slope exists: [b], [b], [b] -> [b]."""
+    """Return zeros whose gradient is that of gap / slope, with the slope held fixed.
+
+    Examples that did not move, or whose slope is not positive and finite, have gradient 0.
+
+    Shapes: gap [b], slope [b], the mask moved [b] -> [b].
+    """
     usable = moved & (slope > 0) & backend.xp.isfinite(slope)
     return divide(backend, gap - backend.stop_gradient(gap), slope, where=usable)
 
@@ -119,7 +133,10 @@ def _differential(backend: Backend, gap: Array, slope: Array, moved: Array) -> A
 def _select_contrast(
     backend: Backend, bases: Array, targets: Array, step: Array, logits: Array
 ) -> Array:
-    """Return the cotangent of the gap that a step closed: [b t], [b t], [b] -> [b k]."""
+    """Return the contrast (`gap_cotangent`) of the classes of step number `step`, counted from 0.
+
+    Shapes: bases [b t], targets [b t], step [b] -> [b k].
+    """
     xp = backend.xp
     slot = backend.one_hot(step, bases.shape[1], logits) > 0
     base, target = (

@@ -1,7 +1,7 @@
-"""The nearest point of a decision boundary within the bounds, in any p-norm.
+"""A search for the boundary point that is nearest to the example, in any p-norm, within bounds.
 
-`DeepDefense.fast` uses this search. Every step starts from x again, stays within the box if there
-is one, and is not verified by a forward pass.
+`DeepDefense` with the gradient "chord" uses this search. Every step starts at x again and stays
+within the box if there is one. No forward pass checks whether a step crosses the boundary.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
 __all__ = ["find_nearest_point"]
 
-# How often a step that the box shortened is extended. On MNIST images one extension leaves a
-# hundredth of the distance to the plane at most, and three leave some millionths.
+# How many times a step that was clipped to the box is extended towards the linearised boundary. On
+# MNIST images, at most a hundredth of the distance to that boundary remains after one extension,
+# and a few millionths remain after three.
 EXTENSIONS = 3
 
 
 class _NearestPoint(NamedTuple):
-    shift: Array  # [b d]
-    length: Array  # [b], its p-norm
-    slope: Array  # [b], of the last step's normal
+    """The state of the search after each step."""
+
+    shift: Array  # [b d], the last step, from x
+    length: Array  # [b], the p-norm of the shift
+    slope: Array  # [b], the change of the gap per unit of length of the last step
     base: Array  # [b], the base class of the last step
-    target: Array  # [b], the class on the other side of its boundary
-    steps: Array  # [b]
+    target: Array  # [b], the target class of the last step
+    steps: Array  # [b], the number of steps so far
 
 
 def find_nearest_point(
@@ -48,19 +51,20 @@ def find_nearest_point(
     *,
     box: Box | None = None,
 ) -> tuple[SearchResult, Array, Array]:
-    """Approach the nearest point of a boundary by steps that all start from x, none verified.
+    """Approach the boundary point that is nearest to each example, by steps that all start at x.
 
         r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box },  r_0 = 0
 
-    The first step is that of `search_boundary`. A later step leads from x to the plane that
-    linearises the boundary at x + r_i; one of `search_boundary` leads there from x + r_i, and its
-    steps add up to a longer path. As with `reach` there, a misclassified example moves to its
-    label. The first step reuses the gradients of the clean logits, so a step costs one forward pass
-    and a backward pass for each candidate.
+    The first step is the same as in `search_boundary`. Each later step leads from x to the
+    hyperplane that linearises the boundary at x + r_i. In `search_boundary` it would start at x +
+    r_i, and the steps add up to a longer path. A misclassified example moves to its label, as in
+    `search_boundary` with `reach`. One forward pass at x gives the clean logits and the gradients
+    for the first step, so every step costs one forward pass, and one backward pass for each
+    candidate class except the base class.
 
-    Returns what `search_boundary` returns, but `success` is False throughout, and `bases` and
-    `targets` [b 1] are those of the last step. Within a box, `slope` is |dg| / d||r||_p, the change
-    of the gap as the distance grows.
+    Returns: the same three values as `search_boundary`, but in the `SearchResult` `success` is
+    False for every example, and `bases` and `targets` [b 1] hold the classes of the last step only.
+    Within a box, `slope` is |dg| / d||r||_p, the change of the gap per unit of distance.
 
     Source: Hasofer and Lind (1974), "Exact and invariant second-moment code format"; Rackwitz and
     Fiessler (1978), "Structural reliability under combined random load sequences".
@@ -99,7 +103,7 @@ def find_nearest_point(
     zero = xp.zeros_like(task.least_step)
     start = _NearestPoint(xp.zeros_like(x), zero, zero, none, none, none)
     state, active = move(start, task, clean, fold)
-    # The first step also moved examples that are not finite but have finite logits: undo that.
+    # The first step also moved examples with finite logits whose input is not finite: undo that.
     state = state._replace(
         shift=xp.where(rearrange(finite, "b -> b 1"), state.shift, start.shift),
         length=xp.where(finite, state.length, zero),
@@ -122,13 +126,17 @@ def find_nearest_point(
 def _extend_within(
     backend: Backend, box: Box, x: Array, step: Array, plane: Boundary, p: float
 ) -> tuple[Array, Array]:
-    """Find the shortest step from x onto the plane within the box, and its slope: [b d], [b].
+    """Clip a step from x to the box, extend it to the plane, and return it and its slope.
 
-    Clipping a step leaves a part of the gap. Coordinates that are not at their bound make up for
-    it: they move as if there were no box and the gap were larger. For a gap that is larger still,
-    they would move on, and ||r||_p would grow by <grad ||r||_p, u> / ||w||_q of it, with w the
-    normal and u the steepest direction among them. The slope is the inverse of that growth, and 0
-    if all coordinates are at their bound.
+    `plane` is the linearised boundary. A clipped step r closes only part of the gap. The free
+    coordinates, those along which the normal does not lead out of the box, then move further to
+    close the rest of the gap, `EXTENSIONS` times.
+
+    The slope is the change of the gap per unit of ||r||_p if the free coordinates moved still
+    further: ||w||_q / <grad ||r||_p, u>, with w the normal restricted to these coordinates and u
+    its steepest direction. It is 0 if no coordinate is free.
+
+    Shapes: x [b d], step [b d] -> [b d], [b].
     """
     xp = backend.xp
     distance = xp.abs(plane.gap)

@@ -1,7 +1,7 @@
-"""p-norms of the rows of an array (its last axis), their duals and their steepest directions.
+"""p-norms of the rows of an array (its last axis), dual orders, and steepest directions.
 
-Every function is differentiable where the mathematics is, and has gradient zero instead of NaN at
-a zero row. Rows are scaled by their largest entry first, so that neither squares nor high powers
+Every function is differentiable wherever the norm is. At a row of zeros its gradient is 0, not NaN.
+Each row is first divided by its largest absolute entry, so that neither squares nor high powers
 overflow or vanish.
 """
 
@@ -16,13 +16,13 @@ from deepdefense.seam.contract import Array, Backend
 
 __all__ = ["constant_norm", "dual", "norm", "steepest_direction"]
 
-# A smaller 2-norm, computed without scaling, is not accurate: in float32 the squares of entries
-# below 1e-19 vanish.
+# A 2-norm below this limit is not accurate if its row was not scaled first: in float32 the squares
+# of entries below 1e-19 vanish.
 LEAST_ACCURATE_NORM = 1e-15
 
 
 def dual(p: float) -> float:
-    """Return the order q with 1/p + 1/q = 1.
+    """Return the order q of the dual norm of the p-norm, with 1/p + 1/q = 1.
 
     >>> dual(2.0), dual(1.0), dual(math.inf), dual(3.0)
     (2.0, inf, 1.0, 1.5)
@@ -33,7 +33,7 @@ def dual(p: float) -> float:
 
 
 def _power(backend: Backend, base: Array, exponent: float) -> Array:
-    """Return base ** exponent for base >= 0; 0 with gradient 0 where base is 0."""
+    """Return base ** exponent for base >= 0, elementwise; 0 with gradient 0 where base is 0."""
     xp = backend.xp
     zero = base == 0
     power = xp.exp(exponent * xp.log(xp.where(zero, xp.ones_like(base), base)))
@@ -41,16 +41,19 @@ def _power(backend: Backend, base: Array, exponent: float) -> Array:
 
 
 def _scale_rows(backend: Backend, v: Array) -> tuple[Array, Array]:
-    """Divide rows by their largest absolute entry; return that entry too, a constant [... 1]."""
+    """Return the rows divided by their largest absolute entries, and these entries [... 1].
+
+    A row of zeros stays as it is. No gradient flows through the largest entries.
+    """
     xp = backend.xp
-    # max |v_i| from the maximum and the minimum: an array of |v_i| is costly to allocate.
+    # Compute max |v_i| without an array of all |v_i|, which would be costly to allocate.
     highest, lowest = (reduce(v, "... d -> ... 1", which) for which in ("max", "min"))
     largest = backend.stop_gradient(xp.maximum(highest, -lowest))
     return divide(backend, v, largest, where=largest != 0, keep=True), largest
 
 
 def _scaled_norm(backend: Backend, u: Array, p: float) -> Array:
-    """Return ||u||_p of scaled rows, [... d] -> [... 1]: at least 1, and 1 for a zero row."""
+    """Return ||u||_p of rows scaled by `_scale_rows`, [... d] -> [... 1]; 1 for a row of zeros."""
     xp = backend.xp
     if p == 2:
         total = reduce(u * u, "... d -> ... 1", "sum")
@@ -69,10 +72,11 @@ def norm(backend: Backend, v: Array, p: float) -> Array:
 
 
 def constant_norm(backend: Backend, v: Array, p: float) -> Array:
-    """Return `norm` of many long rows, without a derivative: [... d] -> [...].
+    """Return ||v||_p like `norm`, for rows that need no gradient: [... d] -> [...].
 
-    For p = 2 the framework's own kernel computes it without temporary arrays as large as `v`,
-    unless its squares overflowed or too many of them vanished.
+    For p = 2 and concrete values, the framework's own kernel computes all norms without temporary
+    arrays as large as `v`. Otherwise, or if one of these norms is too small or too large to be
+    accurate, `norm` computes them.
     """
     if p == 2 and backend.is_concrete(v):
         norms = backend.euclidean(v)
@@ -85,11 +89,12 @@ def constant_norm(backend: Backend, v: Array, p: float) -> Array:
 def steepest_direction(backend: Backend, w: Array, p: float) -> tuple[Array, Array]:
     """Return the slope and the unit direction along which a linear function rises fastest.
 
-    For the gradient w it is u = argmax { <w, u> : ||u||_p <= 1 } =
-    |w|^(q-1) sign(w) / ||w||_q^(q-1), and the slope is ||w||_q, with q dual to p. For p = 1, u is
-    the coordinate of the largest |w_i| (the first of equals).
+    For a linear function with gradient w, the direction is
+    u = argmax { <w, u> : ||u||_p <= 1 } = |w|^(q-1) sign(w) / ||w||_q^(q-1),
+    and the slope along u is ||w||_q, with q dual to p. For p = 1, the only coordinate of u that is
+    not 0 is that of the largest |w_i| (the first of equals).
 
-    Shapes: [b d] -> ||w||_q [b], u [b d]; both are zero where w is.
+    Shapes: w [b d] -> slope [b], u [b d]. For w = 0 both are 0.
     """
     xp = backend.xp
     q = dual(p)

@@ -1,4 +1,4 @@
-"""The size of a perturbation relative to its example."""
+"""rho: the size of a perturbation relative to the size of its example."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ __all__ = ["rho"]
 def rho(delta: Array, x: Array, p: float = 2) -> Array:
     """Return the size of each perturbation relative to its example.
 
-    rho = ||delta||_p / ||x||_p, over the flattened example as the network takes it.
+    rho = ||delta||_p / ||x||_p. Both norms are those of flattened arrays, in the units of the
+    network's input.
 
-    Shapes: [b ...], [b ...] -> [b]. An all-zero example has no scale: its rho is 0, which never
-    overstates robustness.
+    Shapes: delta [b ...], x [b ...] -> [b]. For an all-zero example, whose norm is 0, rho is set to
+    0, which never overstates robustness.
 
     Raises:
         InputError: shapes or frameworks differ, or p is not from 1 to inf.
@@ -29,8 +30,8 @@ def rho(delta: Array, x: Array, p: float = 2) -> Array:
     >>> rho(np.array([[0.3, 0.4]]), np.array([[0.0, 2.0]])).round(6)
     array([0.25])
 
-    Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), section 4; its mean over a test set is the
-    paper's rho.
+    Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), section 4. The paper's rho is the mean over
+    a test set.
     """
     backend = backend_of(delta, x)
     order = check_order(p)

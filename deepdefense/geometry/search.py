@@ -1,8 +1,9 @@
-"""The search for a decision boundary by steps onto the nearest linearised one, in any p-norm.
+"""DeepFool's search for a decision boundary, for batches and any p-norm.
 
-`search_boundary` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016), batched.
-The attack and the Deep Defense penalty share it; the penalty also lets misclassified examples reach
-their label. `deepdefense.geometry.nearest_point` is another search with the same kind of step.
+`search_boundary` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016). The attack
+`deepfool` and the Deep Defense penalty share it. In the penalty, misclassified examples also move,
+until they reach their label. `deepdefense.geometry.nearest_point` has another search, with the same
+settings and the same type of result.
 """
 
 from __future__ import annotations
@@ -24,34 +25,35 @@ from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
 __all__ = ["SearchResult", "SearchSettings", "search_boundary"]
 
-# If clipping shortened a step, correct it at once, but only for small steps (at most this share of
-# the path so far), where a new linearisation would change little. A larger share saves more
-# gradients, but makes the path longer.
+# A step that was clipped to the box is corrected at once, without new gradients, if it is short: if
+# its length is at most this share of the perturbation so far. Over such a short step a new
+# linearisation would change little. A larger share saves more gradients but makes the path longer.
 CORRECTED_STEP = 0.1
 
-# The correction leaves this share of the overshoot unused: it carries the example across.
+# The correction counts on all of the overshoot except this share. The remaining share carries the
+# example across the boundary.
 RESERVED_OVERSHOOT = 0.1
 
 
 class SearchSettings(NamedTuple):
     """The settings that `search_boundary` and `find_nearest_point` share."""
 
-    p: float  # order of the norm in which boundaries are compared and steps are shortest
+    p: float  # order of the norm in which distances and steps are measured
     steps: int  # largest number of steps for one example
     overshoot: float  # how far to go past the boundary, as a share of the perturbation
     candidates: int  # number of classes considered, the base class included
 
 
 class SearchResult(NamedTuple):
-    """The state and the result of a search, per example; t is the largest number of steps."""
+    """The state of a search after each step, and its result; t is the largest number of steps."""
 
-    shift: Array  # [b d], the sum of the steps, without overshoot
-    length: Array  # [b], its p-norm
-    slope: Array  # [b], ||w||_q of the last step's normal w
-    steps: Array  # [b], how many were taken
-    success: Array  # [b]
+    shift: Array  # [b d], the perturbation so far, without overshoot
+    length: Array  # [b], the p-norm of the shift
+    slope: Array  # [b], ||w||_q for the normal w of the last step
+    steps: Array  # [b], the number of steps
+    success: Array  # [b], whether the example, with overshoot, is across the boundary
     bases: Array  # [b t], the base class of each step
-    targets: Array  # [b t], the class on the other side of its boundary
+    targets: Array  # [b t], the target class of each step
 
 
 def search_boundary(
@@ -67,11 +69,13 @@ def search_boundary(
     """Move every example to a decision boundary by steps onto the nearest linearised one.
 
     A correctly classified example leaves its label (the predicted class if `label` is None) for the
-    nearest of the other candidates. A misclassified one stays where it is or, with `reach`, moves
-    to its label. With a `box`, every iterate is clipped to it.
+    nearest of the other candidate classes. A misclassified example does not move or, with `reach`,
+    moves to its label. With a `box`, every iterate is clipped to the box.
 
-    Shapes: x [b d], label [b] -> `SearchResult`, correct [b], finite [b]. An example whose input or
-    logits are not finite is neither moved nor successful. All results are constants.
+    Shapes: x [b d], label [b] -> `SearchResult`, a mask [b] of the correctly classified examples,
+    and a mask [b] of the examples with finite input and logits. Examples with input or logits that
+    are not finite do not move and are not successful. All results are detached: no gradient flows
+    through them.
     """
     xp = backend.xp
     p, steps, overshoot, candidates = settings
@@ -90,7 +94,7 @@ def search_boundary(
         shift = state.shift + move
         if box is not None:
             shift = _clip_step(backend, box, task, state, shift, nearest, settings)
-        # Where the slope is almost 0 the step may overflow: that counts as no boundary.
+        # If the slope is almost 0, the step may overflow: then the example has no boundary.
         length = norm(backend, shift, p)
         exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
@@ -125,10 +129,11 @@ def search_boundary(
 
 
 def _mask_outward(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
-    """For p < 2, set components of the gradients that lead out of the box to 0.
+    """Return a fold that sets components of the gradients that lead out of the box to 0, if p < 2.
 
-    Such a step moves few coordinates (for p = 1, one), and if those are at their bound the search
-    would stand still. For p >= 2 the other coordinates move on.
+    A step for p < 2 moves mainly a few coordinates (for p = 1, a single one). If these are at their
+    bound, a clipped step would not move the point at all. For p >= 2 the other coordinates still
+    move, so the fold is returned unchanged.
     """
     if box is None or p >= 2:
         return fold
@@ -148,12 +153,14 @@ def _clip_step(
     plane: Boundary,
     settings: SearchSettings,
 ) -> Array:
-    """Clip the step to x + shift to the box, and correct it if it is small: [b d] -> [b d].
+    """Return the shift with x + shift clipped to the box, and corrected if the step is short.
 
-    A clipped step stops short of the plane, and the next step starts there. A small step
-    (`CORRECTED_STEP`) is corrected: it moves on once, the shortest way along the coordinates that
-    are not at their bound, until the point with all but the reserve of the overshoot
-    (`RESERVED_OVERSHOOT`) meets the plane.
+    A clipped step ends before it reaches the linearised boundary `plane`. After a long step the
+    search goes on from there. A short step (`CORRECTED_STEP`) is corrected: the point moves once
+    more, by the shortest step along the coordinates that are not at their bound, so that it reaches
+    the plane when all of the overshoot but the reserve (`RESERVED_OVERSHOOT`) is added.
+
+    Shapes: shift [b d] -> [b d].
     """
     xp = backend.xp
     small = plane.distance <= CORRECTED_STEP * state.length
