@@ -1,12 +1,13 @@
-"""Attacks: pure functions, one file each, named as the field names them.
+"""Adversarial attacks: one function per file, named as in the literature.
 
-Minimum-norm attacks look for the nearest point that fools the model: `deepfool`, `superdeepfool`,
-`ddn`, `fmn`, `cw`. Fixed-budget attacks look for any such point within eps: `fgsm`, `pgd`, `apgd`,
-and `square`, which needs no gradient. Each takes a model and a batch and returns a `Perturbation`.
+Minimum-norm attacks search for the nearest point that fools the model: `deepfool`, `superdeepfool`,
+`ddn`, `fmn`, `cw`. Fixed-budget attacks search for any point that fools the model within distance
+eps of the example: `fgsm`, `pgd`, `apgd`, and `square`, which needs no gradient. Every attack
+accepts a model and a batch of examples, and returns a `Perturbation`.
 
-A new attack, say in the 1-norm, is one more file here with one function like `fgsm`, the shortest
-example. It opens with `open_problem` and takes what it can from `common`. A ball or a loss that
-other attacks could use too goes to `common/balls.py` or `common/losses.py`.
+To add an attack, add a file here with one function; `fgsm` is the shortest example. The function
+begins with `open_problem` and uses the helpers in `common`. A ball or a loss that other attacks
+could use as well belongs in `common/balls.py` or `common/losses.py`.
 """
 
 from deepdefense.attacks.apgd import apgd

@@ -1,4 +1,4 @@
-"""Auto-PGD, APGD (Croce and Hein, ICML 2020): projected gradient ascent that adapts its step."""
+"""Auto-PGD, APGD (Croce and Hein, ICML 2020): projected gradient ascent, adaptive step size."""
 
 from __future__ import annotations
 
@@ -25,32 +25,37 @@ from deepdefense.seam.validation import check_choice, check_count, check_number
 __all__ = ["apgd"]
 
 LOSSES = ("cross-entropy", "dlr", "targeted-dlr")
-MOMENTUM = 0.75  # the weight of the new step against the last one; section 3.1 of the paper
-# Steps between checkpoints, as shares of all steps: the first, the decrease, and the least.
+MOMENTUM = 0.75  # the weight of the new step; the last step has 1 - MOMENTUM (section 3.1)
+# The number of steps from one checkpoint to the next, as a share of all steps: its first value,
+# its decrease at each checkpoint, and its least value.
 FIRST_WINDOW, WINDOW_DECREASE, LEAST_WINDOW = 0.22, 0.03, 0.06
 
 
 class _ApgdTask(NamedTuple):
+    """What one run needs to know about each example."""
+
     x: Array  # [b d]
     label: Array  # [b]
-    target: Array  # [b], of the targeted loss
+    target: Array  # [b], the target class of the loss "targeted-dlr"
 
 
 class _ApgdState(NamedTuple):
-    point: Array  # [b d], to try next
-    previous: Array  # [b d], the point before it
+    """The state of one run after each step."""
+
+    point: Array  # [b d], the point to try next
+    previous: Array  # [b d], the point from which the last step started, for the momentum
     value: Array  # [b], the loss at the point tried last
-    best: Array  # [b d], the point of the highest loss
-    best_gradient: Array  # [b d], of the loss there
-    highest: Array  # [b], the loss there
-    length: Array  # [b], of a step
-    window: Array  # [b], steps between the last checkpoint and the next
-    since: Array  # [b], steps since the last checkpoint
-    rises: Array  # [b], how many of those raised the loss
-    kept: Array  # [b], whether the last checkpoint kept the length
-    mark: Array  # [b], the highest loss at the last checkpoint
-    fooled: Array  # [b]
-    steps: Array  # [b]
+    best: Array  # [b d], the point with the highest loss so far
+    best_gradient: Array  # [b d], the gradient of the loss at `best`
+    highest: Array  # [b], the loss at `best`
+    length: Array  # [b], the step size
+    window: Array  # [b], the number of steps between the last checkpoint and the next
+    since: Array  # [b], the number of steps since the last checkpoint
+    rises: Array  # [b], how many steps since the last checkpoint raised the loss
+    kept: Array  # [b], whether the step size was kept at the last checkpoint
+    mark: Array  # [b], the value of `highest` at the last checkpoint
+    fooled: Array  # [b], whether the point tried last fools the model
+    steps: Array  # [b], the number of points tried
 
 
 def apgd(
@@ -68,36 +73,43 @@ def apgd(
     bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Perturbation:
-    """Take projected gradient steps with momentum; halve their length where progress has stalled.
+    """Take projected gradient steps with momentum; halve the step size where progress has stalled.
 
-    z = P(x_i + l u_i), x_{i+1} = P(x_i + a (z - x_i) + (1 - a)(x_i - x_{i-1})), a = 3/4, with P
-    the projection onto the ball and the bounds and u_i the direction in which the loss rises
-    fastest. l = 2 eps at first. At a checkpoint where fewer than 3/4 of the steps since the last
-    raised the loss, or neither l nor the highest loss has changed since, l is halved and the ascent
-    returns to the best point.
+    z = P(x_i + l u_i), x_{i+1} = P(x_i + a (z - x_i) + (1 - a)(x_i - x_{i-1})), a = 3/4.
+
+    P is the projection onto the ball and the bounds, and u_i the direction in which the loss rises
+    fastest. The step size l is 2 eps at first. At some steps, the checkpoints, the attack checks
+    its progress. It halves l and returns to the point with the highest loss if fewer than 3/4 of
+    the steps since the last checkpoint raised the loss, or if neither l nor the highest loss has
+    changed since the last checkpoint.
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes.
-        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        eps: radius of the ball, in the units of x.
-        p: order of the norm, 2 or inf.
-        steps: largest number of gradients of one run.
-        restarts: runs, each from another point; an example that fools starts no other.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects.
+        y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
+        eps: radius of the ball around each example, in the units of x.
+        p: order of the norm that defines the ball, 2 or inf.
+        steps: largest number of gradients for each example in one run.
+        restarts: number of runs, each from another starting point. An example that already fools
+            the model starts no further run.
         loss: "cross-entropy", "dlr" (difference of logits ratio), or "targeted-dlr", which makes
-            these runs towards each of the most likely `targets` other classes.
-        targets: classes of "targeted-dlr".
-        targeted: reach the class y instead of leaving it.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-        seed: of the random starts, which depend on it and on the values of the example.
+            `restarts` runs towards each of the `targets` most likely classes other than the label.
+        targets: number of target classes of "targeted-dlr".
+        targeted: whether to reach the class y instead of leaving it.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        seed: seed of the random starting points, which depend only on the seed and on the values of
+            each example.
 
     Returns:
-        `Perturbation` (x, delta, success, steps). An example stops as soon as it fools.
+        `Perturbation` (x, delta, success, steps). The attack on an example stops once it fools the
+        model.
 
-    The cross-entropy is replaced by its log-odds: the same ascent, without saturation.
+    In place of the cross-entropy, the attack maximises the log-odds against the label. The ascent
+    is the same, but the gradient does not vanish where the network is certain
+    (`attacks.common.losses.log_odds`).
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
@@ -139,6 +151,7 @@ def apgd(
 
 
 def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _ApgdState:
+    """Return the state of a run before its first step, which tries `point` [b d]."""
     xp = problem.backend.xp
     zero, none = xp.zeros_like(point[:, 0]), xp.zeros_like(problem.example.label)
     return _ApgdState(
@@ -162,7 +175,7 @@ def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _Apgd
 def _make_ascent_step(
     problem: Problem, loss: str, eps: float, p: float, steps: int
 ) -> Callable[[_ApgdState, _ApgdTask], tuple[_ApgdState, Array]]:
-    """Make the function that tries a point, adapts the step at a checkpoint, and moves."""
+    """Return the loop body of a run: try a point, adapt the step size at a checkpoint, and move."""
     backend = problem.backend
     xp = backend.xp
 
@@ -184,7 +197,8 @@ def _make_ascent_step(
         )
         fooled = problem.is_fooled(logits, task.label)
         state, halved = _adapt_length(backend, _keep_best(backend, state, value, gradient), steps)
-        # The state that halved its length is back at the best point.
+        # An example whose step size was halved continues from its best point, with the gradient
+        # there.
         halved_row = rearrange(halved, "b -> b 1")
         uphill = xp.where(halved_row, state.best_gradient, gradient)
         _, direction = steepest_direction(backend, uphill, p)
@@ -201,6 +215,7 @@ def _make_ascent_step(
 
 
 def _compute_loss(backend: Backend, name: str, logits: Array, task: _ApgdTask) -> losses.Loss:
+    """Return the loss with that name, which the attack maximises, for logits [b k]."""
     if name == "targeted-dlr":
         return losses.targeted_dlr(backend, logits, task.label, task.target)
     loss = losses.dlr if name == "dlr" else losses.log_odds
@@ -208,7 +223,7 @@ def _compute_loss(backend: Backend, name: str, logits: Array, task: _ApgdTask) -
 
 
 def _keep_best(backend: Backend, state: _ApgdState, value: Array, gradient: Array) -> _ApgdState:
-    """Record the loss [b] and its gradient [b d] at the point, and the best point so far."""
+    """Return the state updated with the loss [b] and its gradient [b d] at the point tried."""
     xp = backend.xp
     higher = value > state.highest
     row = rearrange(higher, "b -> b 1")
@@ -223,9 +238,9 @@ def _keep_best(backend: Backend, state: _ApgdState, value: Array, gradient: Arra
 
 
 def _adapt_length(backend: Backend, state: _ApgdState, steps: int) -> tuple[_ApgdState, Array]:
-    """At a checkpoint where progress has stalled, halve the length and return to the best point.
+    """Halve the step size and go back to the best point, at a checkpoint without enough progress.
 
-    Also returns where that happened [b].
+    Returns: the updated state, and a mask [b] of the examples whose step size was halved.
     """
     xp = backend.xp
     due = state.since == state.window

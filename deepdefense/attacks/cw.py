@@ -1,4 +1,4 @@
-"""Carlini and Wagner's attack in the 2-norm (S&P 2017), independent of input units."""
+"""Carlini and Wagner's attack in the 2-norm (S&P 2017), independent of the units of the inputs."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["cw"]
 
-MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # of Adam
+MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # decay rates of the running means in Adam
 
 
 class _CwTask(NamedTuple):
+    """What one run needs to know about each example."""
+
     x: Array  # [b d]
     label: Array  # [b]
     distance: Array  # [b], the estimated distance to the boundary
-    c: Array  # [b]
+    c: Array  # [b], the weight of the hinge loss
 
 
 class _CwState(NamedTuple):
-    point: Array  # [b d], to try next
-    mean: Array  # [b d], Adam's mean of the gradients
-    square: Array  # [b d], Adam's mean of their squares
-    mean_fade: Array  # [b], MEAN_DECAY to the power of the steps of this run
-    square_fade: Array  # [b], the same of SQUARE_DECAY
-    hit: Array  # [b], some point of this run fooled
-    best: Array  # [b d], the nearest point that fooled in any run
-    nearest: Array  # [b], its distance
-    steps: Array  # [b]
+    """The state after each step; the last three fields carry over from one run to the next."""
+
+    point: Array  # [b d], the point to try next
+    mean: Array  # [b d], Adam's running mean of the gradients
+    square: Array  # [b d], Adam's running mean of the squared gradients
+    mean_fade: Array  # [b], MEAN_DECAY ** (number of steps in this run)
+    square_fade: Array  # [b], SQUARE_DECAY ** (number of steps in this run)
+    hit: Array  # [b], whether any point of this run fooled the model
+    best: Array  # [b d], the nearest point of all runs that fooled the model
+    nearest: Array  # [b], the distance of `best` from the example; inf if no point fooled the model
+    steps: Array  # [b], the number of steps in all runs
 
 
 def cw(
@@ -52,33 +56,34 @@ def cw(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Minimise the distance plus c times the margin, and search for the best c.
+    """Minimise the squared distance plus c times a hinge loss, and search for the best c.
 
-    min ||delta||_2^2 + c max(-m(x + delta), 0) by Adam, m the margin (positive where x + delta
-    fools). c grows tenfold until a run fools; then the interval between the largest c that did not
-    and the smallest that did is halved. Each run starts on the nearest boundary of the network
-    linearised at x. Its distance d and slope s give the first c, 2 d / s (the paper starts at x,
-    with a constant).
+    Each run minimises ||delta||_2^2 + c max(-m(x + delta), 0) by Adam. m is the margin, positive
+    where x + delta fools the model. From run to run, c grows tenfold until a point of a run fools
+    the model. After that, c is the middle between the largest c of a run that failed and the
+    smallest c of a run that succeeded. Each run starts at the nearest point of the boundary of the
+    network linearised at x. The distance d of this point and the slope s of the margin there give
+    the first c, 2 d / s. (The paper starts at x, with a constant c.)
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes.
-        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        steps: gradients of one run.
-        searches: runs, one for each c.
-        rate: length of a step of Adam in all coordinates together, in units of d.
-        targeted: reach the class y instead of leaving it.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects.
+        y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
+        steps: number of gradients for each example in one run.
+        searches: number of runs, each with another c.
+        rate: step size of Adam: the 2-norm of a typical step, as a share of d.
+        targeted: whether to reach the class y instead of leaving it.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
 
     Returns:
-        `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled,
-        refined (`attacks.common.refinement`).
+        `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled
+        the model, refined (`attacks.common.refinement`).
 
-    Points are projected onto the bounds, one of the three ways of the paper's section 5.2. With its
-    change of variables, pixels at the edge of the range would hardly move.
+    Points are clipped to the bounds, one of the three methods in section 5.2 of the paper. With the
+    paper's change of variables, pixels at the edge of their range would hardly move.
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
@@ -114,7 +119,7 @@ def cw(
 def _make_adam_step(
     problem: Problem, rate: float
 ) -> Callable[[_CwState, _CwTask], tuple[_CwState, Array]]:
-    """Make the function that tries a point and takes one step of Adam."""
+    """Return the loop body of a run: try a point and take one step of Adam."""
     backend = problem.backend
     xp = backend.xp
 
@@ -145,7 +150,7 @@ def _make_adam_step(
 
 
 def _update_adam(backend: Backend, state: _CwState, gradient: Array) -> tuple[_CwState, Array]:
-    """Update Adam's means; also return the direction of its step [b d]."""
+    """Return the state with Adam's means updated, and the direction of Adam's step [b d]."""
     state = state._replace(
         mean=MEAN_DECAY * state.mean + (1 - MEAN_DECAY) * gradient,
         square=SQUARE_DECAY * state.square + (1 - SQUARE_DECAY) * gradient * gradient,

@@ -1,4 +1,4 @@
-"""Decoupling direction and norm, DDN (Rony et al., CVPR 2019), independent of input units."""
+"""Decoupling direction and norm, DDN (Rony et al., CVPR 2019), for inputs in any units."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ def ddn(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Take gradient steps on a sphere that shrinks while the point fools and grows otherwise.
+    """Step along gradients on a sphere that shrinks if the point fools the model, and else grows.
 
     delta_{i+1} = r_{i+1} v / ||v||, v = delta_i + alpha_i grad m / ||grad m||, with
-    r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i fools, else larger. The result is the nearest
-    point that fooled, refined (`attacks.common.refinement`). The first point lies on the nearest
-    boundary of the network linearised at x, whose distance is the first radius and the first alpha
-    (the paper starts at x, with 1 for both, for images in [0, 1]). alpha falls to a hundredth,
-    along a cosine. m is the margin, which near a boundary rises in the same direction as the
-    paper's cross-entropy.
+    r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i fools the model, else larger. m is the
+    margin. Near a boundary it rises in the same direction as the cross-entropy of the paper.
+
+    The first point is the nearest point of the boundary of the network linearised at x. Its
+    distance is the first radius and the first alpha. (The paper starts at x, with 1 for both, for
+    images in [0, 1].) alpha falls along a cosine, to a hundredth of its first value.
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes.
-        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        steps: gradients to take.
-        gamma: relative change of the radius in a step.
-        targeted: reach the class y instead of leaving it.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects.
+        y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
+        steps: number of gradients for each example.
+        gamma: relative change of the radius in each step.
+        targeted: whether to reach the class y instead of leaving it.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
 
     Returns:
-        `Perturbation` (x, delta, success, steps), small in the 2-norm.
+        `Perturbation` (x, delta, success, steps): the nearest point in the 2-norm that fooled the
+        model, refined (`attacks.common.refinement`).
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])

@@ -25,39 +25,42 @@ def deepfool(
     candidates: int = 10,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Find a small perturbation that takes each example just across its nearest decision boundary.
+    """Find a small perturbation that moves each example just across its nearest decision boundary.
 
     At each iterate x_i, with gaps g_j = f_j - f_k to the base class k and normals w_j = grad g_j,
 
         l = argmin_j |g_j| / ||w_j||_q,    x_{i+1} = x_i + |g_l| / ||w_l||_q^q |w_l|^(q-1) sign w_l
 
-    until the prediction at x + (1 + overshoot) sum_i r_i differs from k; that is the result.
+    with the steps r_i = x_{i+1} - x_i. The search stops when the prediction at
+    x + (1 + overshoot) sum_i r_i differs from k, and returns that point.
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...] of any shape, float32 or float64, in the units the model takes.
-        y: labels [b] to leave; None: the predicted class. An example that is already misclassified
-            is not moved, a success in 0 steps.
-        p: order of the norm that is kept small, from 1 to inf; q is its dual.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...] of any shape, float32 or float64, in the units that the model expects.
+        y: labels [b] to leave; None: the predicted classes. An example that is already
+            misclassified is not moved, and counts as a success in 0 steps.
+        p: order of the norm to minimise, from 1 to inf; q is the order of its dual norm.
         steps: largest number of linearisations for one example.
         overshoot: how far past the boundary to go, as a share of the perturbation.
-        candidates: classes of the highest clean logits to consider, the base class included. Each
-            but the base class costs a gradient per step; few candidates often find the same point.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-            Every iterate is clipped to it. For p < 2, whose steps move few coordinates, w_j omits
-            coordinates at a bound that it leads out of. If clipping leaves a small step (at most a
-            tenth of the path so far) short of its plane, it moves on at once, along the coordinates
-            that are not at their bound.
+        candidates: number of classes to consider, the base class included: those with the highest
+            clean logits. Each class except the base class costs one gradient per step. A few
+            candidates often lead to the same point as all classes.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+            Every iterate is clipped to this range. For p < 2, whose steps move only a few
+            coordinates, components of w_j that lead out of the range are set to 0. If clipping
+            shortens a small step (at most a tenth of the perturbation so far), the step is extended
+            at once, along the coordinates that are not at their bound.
 
     Returns:
         `Perturbation` (x, delta, success, steps); delta includes the overshoot.
 
-    A step of at least 16 machine epsilons of ||x||_p carries an example on the boundary across. An
-    example whose gradients all vanish (or are so small that a step overflows), or whose input or
-    logits are not finite, stops unsuccessfully where it is.
+    Every step has at least the length of 16 machine epsilons times ||x||_p, so that an example
+    exactly on a boundary also crosses it. The search stops without success, at the current iterate,
+    if all gradients vanish or are so small that a step overflows, or if the input or the logits are
+    not finite.
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])

@@ -26,25 +26,28 @@ def fgsm(
 ) -> Perturbation:
     """Take one step of length eps in the direction in which the cross-entropy rises fastest.
 
-    x + eps u, with u = argmax { <grad_x CE, u> : ||u||_p <= 1 }; sign(grad_x CE) for p = inf.
+    The result is x + eps u, with u = argmax { <grad_x CE, u> : ||u||_p <= 1 }. For p = inf, u is
+    sign(grad_x CE).
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes.
-        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects.
+        y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
         eps: length of the step, in the units of x.
-        p: order of the norm of that length, 1 to inf.
-        targeted: step towards the class y instead of away from it.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        p: order of the norm in which the step has length eps, from 1 to inf.
+        targeted: whether to step towards the class y instead of away from it.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
 
     Returns:
-        `Perturbation` (x, delta, success, steps). An example that fools unperturbed is not moved.
+        `Perturbation` (x, delta, success, steps). An example that already fools the model
+        is not moved.
 
-    The direction is that of the log-odds, which rise with the cross-entropy; their gradient does
-    not vanish in float32 where the network is certain (`attacks.common.losses.log_odds`).
+    The attack computes the gradient of the log-odds, which has the same direction as the gradient
+    of the cross-entropy, but does not vanish in float32 where the network is certain
+    (`attacks.common.losses.log_odds`).
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])

@@ -1,4 +1,4 @@
-"""The fast minimum-norm attack, FMN (Pintor et al., NeurIPS 2021), independent of input units."""
+"""The fast minimum-norm attack, FMN (Pintor et al., NeurIPS 2021), for inputs in any units."""
 
 from __future__ import annotations
 
@@ -30,31 +30,33 @@ def fmn(
 ) -> Perturbation:
     """Take gradient steps inside a ball whose radius follows the distance to the boundary.
 
-    delta_{i+1} = P(delta_i + alpha_i u_i), P the projection onto ||delta||_p <= eps_i, and u_i the
-    direction in which the margin m rises fastest. Until a point fools,
-    eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a little beyond the linearised boundary
-    (the paper stops on it, and may approach it for ever). From then on eps grows by 1 + gamma_i
-    while the point does not fool, and shrinks by 1 - gamma_i while it does, to the best distance at
-    most. The result is the nearest point that fooled, refined (`attacks.common.refinement`). The
-    first point lies on the nearest boundary of the network linearised at x, whose distance is the
-    first alpha (the paper starts at x, with 1, for images in [0, 1]). alpha falls to a hundredth
-    and gamma to a fiftieth, along a cosine.
+    delta_{i+1} = P(delta_i + alpha_i u_i), with P the projection onto ||delta||_p <= eps_i, and u_i
+    the direction in which the margin m rises fastest. As long as no point has fooled the model,
+    eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a little beyond the linearised boundary.
+    (The paper omits the factor, so its points may approach the boundary for ever.) After that, eps
+    is multiplied by 1 + gamma_i if the point does not fool the model. If it does, eps is multiplied
+    by 1 - gamma_i, and also limited to the distance of the nearest point that fooled the model.
+
+    The first point is the nearest point of the boundary of the network linearised at x. Its
+    distance is the first alpha. (The paper starts at x, with alpha = 1, for images in [0, 1].)
+    Along a cosine, alpha falls to a hundredth and gamma to a fiftieth of its first value.
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes.
-        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        p: order of the norm that is kept small, 2 or inf.
-        steps: gradients to take.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects.
+        y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
+        p: order of the norm to minimise, 2 or inf.
+        steps: number of gradients for each example.
         gamma: relative change of the radius in the first step.
-        targeted: reach the class y instead of leaving it.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        targeted: whether to reach the class y instead of leaving it.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
 
     Returns:
-        `Perturbation` (x, delta, success, steps).
+        `Perturbation` (x, delta, success, steps): the nearest point that fooled the model, refined
+        (`attacks.common.refinement`).
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])

@@ -1,4 +1,4 @@
-"""Projected gradient descent, PGD (Madry et al., ICLR 2018), in the maximum norm and 2-norm."""
+"""Projected gradient descent, PGD (Madry et al., ICLR 2018), in the maximum norm and the 2-norm."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ __all__ = ["pgd"]
 
 
 class _PgdState(NamedTuple):
-    point: Array  # [b d]
-    fooled: Array  # [b]
-    steps: Array  # [b]
+    """The state after each step."""
+
+    point: Array  # [b d], the point reached
+    fooled: Array  # [b], whether the point fools the model
+    steps: Array  # [b], the number of steps in all runs
 
 
 def pgd(
@@ -44,30 +46,33 @@ def pgd(
     bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Perturbation:
-    """Take steps along which the cross-entropy rises fastest, each projected onto a ball.
+    """Step in the direction in which the cross-entropy rises fastest, and project onto a ball.
 
-    x_{i+1} = P(x_i + alpha u_i), u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }, and P the
-    projection onto ||x_i - x||_p <= eps and the bounds. An example stops as soon as it fools.
+    x_{i+1} = P(x_i + alpha u_i), with u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }, and P the
+    projection onto the ball ||x_i - x||_p <= eps and the bounds. As in `fgsm`, the direction is
+    computed from the log-odds. The attack on an example stops once it fools the model.
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes.
-        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        eps: radius of the ball, in the units of x.
-        alpha: length of a step; None: 2.5 eps / steps.
-        steps: largest number of steps of one run.
-        p: order of the norm, 2 or inf.
-        restarts: runs, each from another point; an example that fools starts no other.
-        random_start: start from a point drawn uniformly from the ball, instead of from x.
-        targeted: reach the class y instead of leaving it.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-        seed: of the random starts, which depend on it and on the values of the example.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects.
+        y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
+        eps: radius of the ball around each example, in the units of x.
+        alpha: step size; None: 2.5 eps / steps.
+        steps: largest number of steps for each example in one run.
+        p: order of the norm that defines the ball, 2 or inf.
+        restarts: number of runs, each from another starting point. An example that already fools
+            the model starts no further run.
+        random_start: whether to start at a point drawn uniformly from the ball instead of at x.
+        targeted: whether to reach the class y instead of leaving it.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        seed: seed of the random starting points, which depend only on the seed and on the values of
+            each example.
 
     Returns:
         `Perturbation` (x, delta, success, steps).
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])

@@ -1,4 +1,4 @@
-"""The Square Attack (Andriushchenko et al., ECCV 2020): random search, without a gradient."""
+"""The Square Attack (Andriushchenko et al., ECCV 2020): random search without gradients."""
 
 from __future__ import annotations
 
@@ -19,26 +19,31 @@ from deepdefense.seam.validation import check_count, check_number
 
 __all__ = ["square"]
 
-Pixels = npt.NDArray[Any]
+Pixels = npt.NDArray[Any]  # a NumPy array of images, masks or positions
 
-# After each of these many of 10,000 queries, the share of the image that a square covers is halved.
+# The numbers of queries, in a search of 10,000, after which the share of the image that a square
+# covers is halved. They are scaled to the number of steps of the search.
 HALVING_QUERIES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-STEPS_DRAWN_AT_ONCE = 64  # it decides which random numbers a step gets
+STEPS_DRAWN_AT_ONCE = 64  # another value would give each step other random numbers
 
 
 class _SquareTask(NamedTuple):
+    """What one step needs to know about each example: the square to change, and how."""
+
     x: Array  # [b d]
     label: Array  # [b]
-    paint: Array  # [b d], the new values in the square
-    here: Array  # [b d], 1 in the square
-    there: Array  # [b d], 1 in another square, which gives its share of eps to the first (p = 2)
+    paint: Array  # [b d], the new perturbation in the square (p = inf), or the bumps (p = 2)
+    here: Array  # [b d], 1 inside the square, 0 outside
+    there: Array  # [b d], for p = 2: 1 inside a second square, whose perturbation is removed
 
 
 class _SquareState(NamedTuple):
-    point: Array  # [b d]
-    value: Array  # [b], of the margin there
-    fooled: Array  # [b]
-    steps: Array  # [b]
+    """The state of the search after each step."""
+
+    point: Array  # [b d], the best point so far
+    value: Array  # [b], the margin at `point`, oriented so that the attack maximises it
+    fooled: Array  # [b], whether the point tried last fools the model
+    steps: Array  # [b], the number of points tried
 
 
 class _Grid(NamedTuple):
@@ -51,7 +56,7 @@ class _Grid(NamedTuple):
 
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> _Grid:
-        """Read the shape of an example as an image or, if it is none, as one row."""
+        """Return the layout of an example's shape: that of an image or, for other data, one row."""
         if len(shape) == 3 and min(shape[0], shape[2]) <= 4:
             last = shape[2] < shape[0]
             c, h, w = (shape[2], *shape[:2]) if last else shape
@@ -61,19 +66,22 @@ class _Grid(NamedTuple):
         return cls(1, 1, math.prod(shape), channels_last=False)
 
     def flatten(self, images: Pixels) -> Pixels:
-        """Flatten images in the layout of the examples: [b c h w] -> [b d]."""
+        """Return images [b c h w] as flat examples [b d], in the order of the examples' values."""
         pattern = "b c h w -> b (h w c)" if self.channels_last else "b c h w -> b (c h w)"
         flat: Pixels = rearrange(np.broadcast_to(images, (len(images), *self[:3])), pattern)
         return flat
 
     def compute_side(self, share: float) -> int:
-        """Return the side of a square (in one row, the length of a segment) that covers a share."""
+        """Return the side of a square (in one row, a segment) that covers a share of the image."""
         most = max(self.columns - 1, 1) if self.rows == 1 else min(self.rows, self.columns)
         covered = share * self.rows * self.columns
         return max(1, min(round(covered if self.rows == 1 else math.sqrt(covered)), most))
 
     def place_squares(self, side: int, places: Pixels) -> tuple[Pixels, Pixels]:
-        """Place squares by numbers [b 2] in [0, 1): masks [b 1 h w] and corners [b 2]."""
+        """Return squares at random positions: their masks [b 1 h w] and top left corners [b 2].
+
+        `places` [b 2] are random numbers in [0, 1), which choose the row and the column.
+        """
         height = min(side, self.rows)
         span = np.array([self.rows - height + 1, self.columns - side + 1])
         corner = np.floor(places * span).astype(int)
@@ -97,31 +105,35 @@ def square(
     bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Perturbation:
-    """Change squares at random places, and keep each change that raises the margin.
+    """Change the perturbation in random squares, and keep each change that raises the margin.
 
-    p = inf: a square is set to +eps or -eps, a sign for each channel. p = 2: two bumps of opposite
-    sign are added to a square; their length is what is left of eps, with what another square gives
-    up that is set to 0. In both norms the search starts with columns of one sign, and the squares
-    shrink as it goes on. An example that is no image is one row, and its squares are segments.
+    For p = inf, a step sets the perturbation in a square to +eps or -eps, with a random sign for
+    each channel. For p = 2, a step adds two bumps of opposite sign to the perturbation in a square,
+    and removes the perturbation from a second square. The new values in the first square are scaled
+    so that the whole perturbation has the norm eps. For both norms, the search starts with vertical
+    stripes of random sign, and the squares shrink in the course of the search. An example that is
+    not an image counts as an image of one row, in which the squares are segments.
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes; images may have their
-            channels first or last.
-        y: labels [b] to leave (None: the predicted class) or, if `targeted`, to reach.
-        eps: radius of the ball, in the units of x.
-        p: order of the norm, 2 or inf.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects. Images
+            may have their channels first or last.
+        y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
+        eps: radius of the ball around each example, in the units of x.
+        p: order of the norm that defines the ball, 2 or inf.
         steps: largest number of queries of the model for each example.
-        share: of the image that a square covers at first.
-        targeted: reach the class y instead of leaving it.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
-        seed: of the squares, which depend on it and on the values of the example.
+        share: share of the image that a square covers at first.
+        targeted: whether to reach the class y instead of leaving it.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        seed: seed of the random squares, which depend only on the seed and on the values of each
+            example.
 
     Returns:
-        `Perturbation` (x, delta, success, steps). An example stops as soon as it fools.
+        `Perturbation` (x, delta, success, steps). The attack on an example stops once it fools the
+        model.
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
@@ -163,7 +175,7 @@ Step = Callable[[_SquareState, _SquareTask], tuple[_SquareState, Array]]
 
 
 def _make_steps(problem: Problem, eps: float, p: float) -> tuple[Step, Step]:
-    """Make the functions that try the stripes of the start, and a square."""
+    """Return two loop bodies: one tries the initial stripes, the other tries a square."""
     backend = problem.backend
     xp = backend.xp
 
@@ -193,7 +205,10 @@ def _make_steps(problem: Problem, eps: float, p: float) -> tuple[Step, Step]:
 
 
 def _add_bumps(backend: Backend, task: _SquareTask, delta: Array, eps: float) -> Array:
-    """Add the bumps to one square, with the length that another square gives up: [b d] -> [b d]."""
+    """Return delta with the bumps added in one square and 0 in the other: [b d] -> [b d].
+
+    The new values in the first square are scaled so that the 2-norm of the result is eps.
+    """
     xp = backend.xp
 
     def sum_squares(rows: Array) -> Array:
@@ -214,7 +229,7 @@ def _add_bumps(backend: Backend, task: _SquareTask, delta: Array, eps: float) ->
 def _draw_stripes(
     grid: _Grid, generators: list[np.random.Generator], eps: float, p: float
 ) -> Pixels:
-    """Draw columns of one sign for each channel, of length eps: [b c h w]."""
+    """Draw a perturbation of norm eps whose columns have one sign for each channel: [b c h w]."""
     shape = (grid.channels, 1, grid.columns)
     signs = np.reshape([g.choice((-1.0, 1.0), shape) for g in generators], (-1, *shape))
     values = grid.channels * grid.rows * grid.columns
@@ -232,7 +247,7 @@ def _draw_squares(
     p: float,
     steps: int,
 ) -> Iterator[tuple[Pixels, Pixels, Pixels]]:
-    """Draw the squares of each step: paint, and the masks of two squares, [b c h w] each."""
+    """Yield for each step `paint`, `here` and `there` of a `_SquareTask`, as images [b c h w]."""
     for first in range(0, steps, STEPS_DRAWN_AT_ONCE):
         numbers = np.reshape(
             [g.random((STEPS_DRAWN_AT_ONCE, 5 + grid.channels)) for g in generators],
@@ -253,11 +268,13 @@ def _draw_squares(
 
 
 def _make_dipole(grid: _Grid, side: int, corner: Pixels, upright: Pixels) -> Pixels:
-    """Make two bumps of opposite sign in the halves of each square, side by side or `upright` [b].
+    """Return two bumps of opposite sign for each square, one in each half.
 
-    From its centre a bump falls off with the rings around it, sum_{k >= ring} 1 / (k + 1)^2.
+    The halves are side by side or, where `upright` [b] is True, one above the other. A bump is
+    highest at its centre. Its height in the ring of pixels at distance `ring` from the centre is
+    sum_{k >= ring} 1 / (k + 1)^2. Values outside the square are not used.
 
-    Shapes: corners [b 2] -> [b 1 h w].
+    Shapes: corner [b 2] -> [b 1 h w].
     """
     sides = np.array([min(side, grid.rows), side])
     rows = np.arange(grid.rows) - corner[:, :1]
@@ -266,7 +283,7 @@ def _make_dipole(grid: _Grid, side: int, corner: Pixels, upright: Pixels) -> Pix
     heights = np.cumsum(1 / np.arange(side + 1, 0, -1.0) ** 2)[::-1]
 
     def make_along(axis: int) -> Pixels:
-        """Make the dipole whose halves follow one another along that axis."""
+        """Return the bumps in the two halves along an axis: 0 for rows, 1 for columns."""
         middle = sides[axis] // 2
         second = place[axis] >= middle
         half = np.where(second, sides[axis] - middle, max(middle, 1))

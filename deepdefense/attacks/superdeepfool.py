@@ -17,10 +17,12 @@ __all__ = ["superdeepfool"]
 
 
 class _SuperDeepFoolState(NamedTuple):
-    point: Array  # [b d], where the next search starts
-    best: Array  # [b d], the nearest point that fooled
-    nearest: Array  # [b], its distance
-    steps: Array  # [b]
+    """The state after each round of search and projection."""
+
+    point: Array  # [b d], the point at which the next search starts
+    best: Array  # [b d], the nearest point that fooled the model
+    nearest: Array  # [b], the distance of `best` from the example; inf if no point fooled the model
+    steps: Array  # [b], the number of rounds
 
 
 def superdeepfool(
@@ -35,29 +37,33 @@ def superdeepfool(
     candidates: int = 10,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Alternate DeepFool with a projection onto the boundary's hyperplane.
+    """Alternate DeepFool with a projection of x onto the hyperplane tangent to the boundary.
 
-    From x_i DeepFool leads to a boundary point b. With w the gradient of the margin there,
-    x_{i+1} = x + <b - x, w> / ||w||_q u, u = argmax { <w, u> : ||u||_p <= 1 }: the nearest point to
-    x of the hyperplane through b. This repeats until x_{i+1} itself fools.
+    DeepFool leads from x_i to a boundary point b. With w the gradient of the margin at b,
+
+        x_{i+1} = x + <b - x, w> / ||w||_q u,    u = argmax { <w, u> : ||u||_p <= 1 },
+
+    is the point nearest to x on the hyperplane through b with the normal w. Rounds of search and
+    projection repeat until x_{i+1} itself fools the model.
 
     Args:
-        model: a batch [b ...] -> logits [b k], k >= 2; called in inference mode.
-        x: examples [b ...], float32 or float64, in the units the model takes.
-        y: labels [b] to leave; None: the predicted class.
-        p: order of the norm that is kept small, from 1 to inf; q is its dual.
+        model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
+        x: examples [b ...], float32 or float64, in the units that the model expects.
+        y: labels [b] to leave; None: the predicted classes.
+        p: order of the norm to minimise, from 1 to inf; q is the order of its dual norm.
         steps: largest number of rounds of search and projection.
-        search_steps: largest number of DeepFool's steps in a round.
-        overshoot: of DeepFool, as a share of its perturbation.
-        candidates: classes of the highest logits that DeepFool considers, the base class included.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        search_steps: largest number of DeepFool's steps in one round.
+        overshoot: how far DeepFool goes past the boundary, as a share of its perturbation.
+        candidates: number of classes that DeepFool considers, the base class included: those with
+            the highest logits.
+        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
 
     Returns:
-        `Perturbation` (x, delta, success, steps): the nearest point that fooled, refined
+        `Perturbation` (x, delta, success, steps): the nearest point that fooled the model, refined
         (`attacks.common.refinement`); `steps` counts rounds.
 
     Raises:
-        InputError: an argument is out of range, or of the wrong shape, type or framework.
+        InputError: an argument is out of range or has the wrong shape, type or framework.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])

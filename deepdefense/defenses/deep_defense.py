@@ -1,4 +1,4 @@
-"""Deep Defense (Yan, Guo, Zhang, NeurIPS 2018): train against the attack's own perturbation."""
+"""Deep Defense (Yan, Guo, Zhang, NeurIPS 2018): a penalty on small DeepFool perturbations."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms", "penalty_from_rho"]
 
 GRADIENTS = ("unrolled", "implicit", "chord")
 
-# Above this exponent the penalty of a misclassified example is linear, because exp(89) overflows
-# float32. With d = 5 the exponent 10 means a perturbation twice as long as the input.
+# Above this exponent, the penalty of a misclassified example is linear in rho, because exp(89)
+# overflows float32. With d = 5, the exponent 10 means a perturbation twice as long as the input.
 LARGEST_EXPONENT = 10.0
 
 # The settings of `DeepDefense.fast` and of the command line's --fast.
@@ -42,21 +42,22 @@ FAST: Mapping[str, Any] = {"gradient": "chord", "candidates": 2, "steps": 1}
 
 
 class Terms(NamedTuple):
-    """The penalty of each example [b], and what it is computed from.
+    """The penalty of each example and its intermediate values; `DeepDefense.terms` returns it.
 
-    `penalty` and `rho` are differentiable in the model's parameters; `correct`, `success` and
-    `steps` are constants. `measured` is False for an example without a rho, whose gradient is 0:
+    Only `penalty` and `rho` are differentiable in the model's parameters.
+    """
+
+    penalty: Array  # [b], lam included
+    rho: Array  # [b], the size of the perturbation relative to the example
+    correct: Array  # [b], whether the model classifies the example correctly
+    success: Array  # [b], whether the perturbed example is across the boundary
+    steps: Array  # [b], the number of steps of the search
+    measured: Array
+    """[b], False for an example that has no rho, and whose penalty therefore has no gradient:
 
     - An example whose input or logits are not finite, or whose input is all zero, has penalty 0.
     - An example for which no boundary was found, because every gradient vanishes, has rho 0.
     """
-
-    penalty: Array
-    rho: Array
-    correct: Array
-    success: Array
-    steps: Array
-    measured: Array
 
 
 def penalty_from_rho(
@@ -67,8 +68,8 @@ def penalty_from_rho(
         penalty = lam exp(-c rho)   for a correctly classified example
         penalty = lam exp(+d rho)   for a misclassified one
 
-    The formula is here alone: to change the shape of the penalty, change this function. Above
-    `LARGEST_EXPONENT` the second line continues along its tangent.
+    Only this function contains the formula, so change the shape of the penalty here. Above the
+    exponent `LARGEST_EXPONENT`, the second formula continues along its tangent.
     """
     xp = backend.xp
     exponent = xp.where(correct, -c * rho, d * rho)
@@ -87,24 +88,27 @@ class DeepDefense(Objective):
         penalty = lam exp(-c rho)   for a correctly classified example, whose D leads away from y,
         penalty = lam exp(+d rho)   for a misclassified one, whose D leads to y.
 
-    Added to the cross-entropy, it moves boundaries away from correctly classified examples and
-    towards misclassified ones. c rho should be of order 1 to 6, so data with a smaller typical rho
-    need a larger c; `calibrate` measures it. The experiments on CIFAR-10, where the network
-    misclassifies up to a fifth of the examples, start with c rho = 0.5 (docs/study.md).
+    Added to the cross-entropy, the penalty moves boundaries away from correctly classified examples
+    and towards misclassified ones. c rho should be of order 1 to 6, so data with a smaller typical
+    rho need a larger c. `calibrate` measures rho and chooses c and d. The experiments on CIFAR-10,
+    where the network misclassifies up to a fifth of the examples, start with c rho = 0.5
+    (docs/study.md).
 
-    `gradient` is how the distance is differentiated.
+    `gradient` selects how the distance to the boundary is differentiated:
 
     - "unrolled" differentiates every iteration, as the paper does. It needs second derivatives.
-    - "implicit" uses the envelope theorem at the boundary point found,
+    - "implicit" uses the envelope theorem at the boundary point x + r that DeepFool found,
       d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. It needs no second derivatives and costs a
-      fraction. Where one step reaches the boundary of a linear network, the two are equal.
-    - "chord" is an approximation that costs a fraction of "implicit", with a search of its own.
-      Each of its `steps` goes from x to the nearest point of the boundary as linearised at the
-      last iterate, and no forward pass checks it. The last slope extrapolates the remaining
-      distance. See `fast`.
+      fraction of "unrolled". For linear networks, if one step reaches the boundary, the two
+      gradients are equal.
+    - "chord" is an approximation that costs a fraction of "implicit". It replaces DeepFool by
+      another search: each step goes from x to the nearest point of the boundary linearised at the
+      last iterate, and no forward pass checks whether a step crosses the boundary. The slope of the
+      last step extrapolates the distance that remains. See `fast`.
 
-    With `bounds`, the distance is that of the nearest boundary point within them, because attacks
-    on images have to stay within their range. Examples should lie within the bounds.
+    With `bounds`, the distance is that of the nearest boundary point within the bounds, because
+    attacks on images have to stay within the range of pixel values. Examples should lie within the
+    bounds.
 
     Raises:
         InputError: a setting out of range.
@@ -161,13 +165,13 @@ class DeepDefense(Objective):
 
     @classmethod
     def fast(cls, **changes: Any) -> DeepDefense:
-        """Return the cheapest penalty: one step towards the runner-up, then a chord.
+        """Return the penalty with its cheapest settings: one step towards the runner-up.
 
-        This is ``DeepDefense(gradient="chord", candidates=2, steps=1)``, with any other setting by
-        name. The distance is an approximation. It is exact for linear networks on which the
-        runner-up is the nearest class. More `steps` come closer to the nearest point of the
-        boundary, which DeepFool's path misses. docs/cost.md has the time that the preset saves and
-        the error that it makes.
+        These are ``DeepDefense(gradient="chord", candidates=2, steps=1)``. `changes` are settings
+        by name, which take precedence. The distance is approximate. It is exact for linear networks
+        if the boundary with the runner-up is the nearest. With more `steps`, the search comes
+        closer to the nearest point of the boundary, which DeepFool's path misses. docs/cost.md
+        lists the time that these settings save, and the error of the distance.
 
         >>> DeepDefense.fast(c=12.0).gradient
         'chord'
@@ -175,13 +179,16 @@ class DeepDefense(Objective):
         return cls(**{**FAST, **changes})
 
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
-        """Return the penalty of each example, lam included: [b ...], [b] -> [b]."""
+        """Return the penalty of each example, lam included: x [b ...], y [b] -> [b]."""
         return self.terms(model, x, y).penalty
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """Return the mean cross-entropy of the model in training mode, and the mean penalty."""
+        """Return the `Losses` of a batch: the mean cross-entropy plus the mean penalty.
+
+        The cross-entropy is that of the model in training mode.
+        """
         xp, logits = backend.xp, forward(x)
         labels = backend.index(y, logits.shape[1], x)
         entropy = mean_cross_entropy(backend, logits, labels)
@@ -189,7 +196,7 @@ class DeepDefense(Objective):
         penalty = reduce(terms.penalty, "b ->", "mean")
         zeros = xp.zeros_like(terms.penalty)
         unfinished = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
-        # A product with a one-hot matrix converts the integer steps in every framework.
+        # A product with one-hot rows converts the integer steps to floats in every framework.
         numbers = backend.asarray([float(number) for number in range(self.steps + 1)], zeros)
         one_hot = backend.one_hot(terms.steps, self.steps + 1, zeros)
         iterations = einsum(one_hot, numbers, "b t, t -> b")
@@ -198,7 +205,11 @@ class DeepDefense(Objective):
         )
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
-        """Return the penalty of each example, and what it is computed from: [b ...], [b]."""
+        """Return the penalty of each example and its intermediate values: x [b ...], y [b].
+
+        Raises:
+            InputError: y is None, or the model, x and y do not fit together.
+        """
         # Rounding may move augmented examples out of the bounds, so their range is not checked.
         with open_call(
             model, x, y, bounds=self.bounds, check_examples=False, need_labels=True
@@ -206,7 +217,8 @@ class DeepDefense(Objective):
             backend, f, flat = call.backend, call.f, call.x
             xp = backend.xp
             result, correct, finite = self._find_boundary(backend, f, flat, y, call.box)
-            # A non-finite example would put NaN in the gradient even when it is masked out.
+            # An example that is not finite would put NaN in the gradient, although its penalty is
+            # masked out below.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
             length, success = self._differentiate_length(backend, f, flat, result)
             distance = (1 + self.overshoot) * length
@@ -229,7 +241,11 @@ class DeepDefense(Objective):
     def _find_boundary(
         self, backend: Backend, f: Forward, x: Array, y: Array, box: Box | None
     ) -> tuple[SearchResult, Array, Array]:
-        """Return the search's result, and which examples [b] are correct, and finite."""
+        """Search for the boundary; return the result and two masks [b] of the examples.
+
+        The first mask holds the correctly classified examples, the second those with finite input
+        and logits.
+        """
         settings = SearchSettings(self.p, self.steps, self.overshoot, self.candidates)
         if self.gradient == "chord":
             return find_nearest_point(backend, f, x, y, settings, box=box)
@@ -238,7 +254,10 @@ class DeepDefense(Objective):
     def _differentiate_length(
         self, backend: Backend, f: Forward, x: Array, result: SearchResult
     ) -> tuple[Array, Array]:
-        """Return the differentiable length [b] of the perturbation, and its success [b]."""
+        """Return the differentiable length [b] of each perturbation, without overshoot.
+
+        Also return a mask [b] of the examples that are across the boundary with overshoot.
+        """
         if self.gradient == "unrolled":
             length = unrolled_distance(backend, f, x, result, p=self.p, steps=self.steps)
             return length, result.success

@@ -1,4 +1,4 @@
-"""The objective of training: the mean cross-entropy. Each defence overrides parts of it."""
+"""`Objective`: what plain training minimises, and the base class of every defence."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def mean_cross_entropy(backend: Backend, logits: Array, y: Array) -> Array:
 
 @dataclass(frozen=True)
 class Objective:
-    """Plain training, and the base class of every defence.
+    """The mean cross-entropy, which plain training minimises; the base class of every defence.
 
-    A training step computes `points`, differentiates `losses`, updates the weights, and replaces
-    those that `constrain` returns. A defence overrides one or more of these methods. Objectives
-    with equal settings compare equal, so a step is compiled only once.
+    A training step calls `points`, differentiates the total of `losses`, updates the parameters,
+    and then replaces the parameters for which `constrain` returns new values. A defence overrides
+    one or more of these three methods. Objectives with equal settings compare equal, so that a
+    framework compiles a training step only once for all of them.
     """
 
     def __post_init__(self) -> None:
@@ -38,35 +39,37 @@ class Objective:
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Return the arrays that `losses` needs besides the batch, such as perturbed examples.
 
-        They are constants of the step. Attacks run here, and not in `losses`, which a framework may
-        compile: attacks need concrete values, because they draw at random and stop early.
+        No gradient flows through these arrays. Attacks run here and not in `losses`, because a
+        framework may compile `losses`, and attacks need concrete values to draw random numbers and
+        to stop early.
         """
         return ()
 
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """Return the loss terms for examples [b ...] and labels [b].
+        """Return the loss terms for examples x [b ...], labels y [b] and the arrays of `points`.
 
-        They are differentiable in the parameters. `forward` calls the model in training mode, with
-        dropout and batch statistics; `model` is the model itself.
+        The loss terms are differentiable in the model's parameters. `forward` calls the model in
+        training mode, with dropout and batch statistics. `model` is the model itself.
         """
         entropy = mean_cross_entropy(backend, forward(x), y)
         zero = backend.stop_gradient(entropy) * 0
         return Losses(entropy, entropy, zero, zero, zero)
 
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return new values for some of the parameters, by name, after a step.
+        """Return new values for the parameters that a constraint changes, by name.
 
-        The arrays of `weights`, and those returned, have PyTorch's layout.
+        `weights` are the parameters after the update of a training step. The arrays in `weights`
+        and in the result have PyTorch's layout.
         """
         return {}
 
     def objective(self, model: Model, x: Array, y: Array, *points: Array) -> Array:
-        """Return the total loss, a scalar, for a training loop of your own.
+        """Return the total loss as a scalar, for use in your own training loop.
 
-        The model is called in its current mode. `points` are computed from the batch unless given.
-        Inside a compiled function they must be given.
+        The model is called in its current mode. If no `points` are given, the method `points`
+        computes them from the batch. Inside a compiled function, pass them.
         """
         backend = backend_of(x, model=model, labels=y)
         check_labels(y, x)
@@ -87,9 +90,9 @@ class Objective:
 
 @cache
 def make_loss_function(backend: Backend, objective: Objective) -> LossFunction:
-    """Return the objective's losses as a function of model and batch.
+    """Return `objective.losses` as a function of the forward pass, the model and the batch.
 
-    Equal arguments return the same function, so a framework compiles it only once.
+    Calls with equal arguments return the same function, so that a framework compiles it only once.
     """
 
     def loss(forward: Forward, model: Model, x: Array, y: Array, *points: Array) -> Losses:

@@ -1,8 +1,8 @@
-"""What several attacks share.
+"""Parts that several attacks share.
 
-- `problem`: the opening and the result of every attack, and whether a point fools the model.
-- `losses`: what attacks maximise, as functions of the logits.
-- `balls`: the ball of radius eps, projections onto it, and random starts in it.
-- `walk`: the loop of minimum-norm attacks that move step by step (`ddn`, `fmn`).
-- `refinement`: the last stage of minimum-norm attacks, which brings a point that fools nearer.
+- `problem`: how every attack begins, what it returns, and whether a point fools the model.
+- `losses`: the losses that attacks maximise, as functions of the logits.
+- `balls`: projections onto the ball of radius eps, and random starting points in the ball.
+- `walk`: the loop of the minimum-norm attacks `ddn` and `fmn`.
+- `refinement`: the last stage of minimum-norm attacks, which moves a point nearer to its example.
 """

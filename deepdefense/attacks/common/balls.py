@@ -1,4 +1,4 @@
-"""Balls of radius eps in the 2-norm and the maximum norm: projections and random starts."""
+"""Balls of radius eps in the 2-norm and the maximum norm: projections and random points."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["check_ball_order", "draw_start", "make_generators", "project_ball"]
 
 
 def check_ball_order(p: Any) -> float:
-    """Return the order of the norm; raise `InputError` unless it is 2 or inf."""
+    """Return the order p of the norm as a float; raise `InputError` unless it is 2 or inf."""
     if p not in (2, math.inf) or isinstance(p, bool):
         raise InputError(f"p must be 2 or inf for an attack within eps, got {p!r}")
     return float(p)
 
 
 def project_ball(backend: Backend, delta: Array, radius: Array, p: float) -> Array:
-    """Return the nearest point of the ball around 0: [b d], radius [b] -> [b d]."""
+    """Return the point nearest to delta in the ball around 0: delta [b d], radius [b] -> [b d]."""
     xp = backend.xp
     edge = rearrange(radius, "b -> b 1")
     if p == math.inf:
@@ -37,13 +37,13 @@ def project_ball(backend: Backend, delta: Array, radius: Array, p: float) -> Arr
 
 
 def make_generators(backend: Backend, x: Array, seed: int) -> list[np.random.Generator]:
-    """Make a random number generator for each example [b d], from its values and `seed`.
+    """Return a random number generator for each example, seeded by its values and by `seed`.
 
-    So what is drawn for an example depends neither on its place in a batch nor on the framework or
-    the device.
+    The random numbers of an example therefore do not depend on its position in the batch, on the
+    framework, or on the device.
 
     Raises:
-        InputError: inside a compiled function, where values are not concrete.
+        InputError: the call is inside a compiled function, where values are not concrete.
     """
     seed = check_count("seed", seed, least=0)
     if not backend.is_concrete(x):
@@ -61,7 +61,7 @@ def make_generators(backend: Backend, x: Array, seed: int) -> list[np.random.Gen
 def draw_start(
     backend: Backend, x: Array, generators: list[np.random.Generator], eps: float, p: float
 ) -> Array:
-    """Draw a point uniformly from the ball around 0 for each example: [b d]."""
+    """Draw a point for each example uniformly from the ball of radius eps around 0: [b d]."""
     d = x.shape[1]
     if p == math.inf:
         rows = [generator.uniform(-eps, eps, d) for generator in generators]

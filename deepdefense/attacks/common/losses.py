@@ -1,6 +1,6 @@
-"""The losses that attacks maximise, as functions of the logits, each with its own derivative.
+"""The losses that attacks maximise: functions of the logits that also return their derivatives.
 
-None of them saturates: they still have a gradient where softmax has rounded to 0 and 1. So large
+No loss saturates: its gradient is not 0 even where the softmax has rounded to 0 and 1. So large
 logits do not hide a network's weakness (Carlini and Wagner, 2017, section 5).
 """
 
@@ -19,7 +19,7 @@ __all__ = ["Loss", "dlr", "log_odds", "loss_gradient", "margin", "targeted_dlr"]
 
 
 class Loss(NamedTuple):
-    """A loss that grows away from the label, per example, and its derivative."""
+    """The loss of each example and its derivative; moving away from the label raises the loss."""
 
     value: Array  # [b]
     cotangent: Array  # [b k], d value / d logits
@@ -28,7 +28,10 @@ class Loss(NamedTuple):
 def loss_gradient(
     backend: Backend, f: Forward, point: Array, loss: Callable[[Array], Loss]
 ) -> tuple[Array, Array, Array]:
-    """Return logits [b k], loss [b] and its gradient [b d] at a point [b d]; all constant."""
+    """Return the logits [b k], the loss [b] and the gradient of the loss [b d] at points [b d].
+
+    All three are detached: no gradient flows through them.
+    """
     logits, fold = backend.class_gradients(f, point)
     value, cotangent = loss(logits)
     gradient = fold(
@@ -40,17 +43,18 @@ def loss_gradient(
 
 
 def _split_label(backend: Backend, logits: Array, label: Array) -> tuple[Array, Array]:
-    """Return the label as one-hot [b k], and the logits with -inf in its place."""
+    """Return the label as one-hot [b k], and the logits [b k] with -inf for the label's logit."""
     one_hot = backend.one_hot(label, logits.shape[1], logits)
     return one_hot, backend.xp.where(one_hot > 0, backend.xp.zeros_like(logits) - math.inf, logits)
 
 
 def _linear_loss(logits: Array, cotangent: Array) -> Loss:
+    """Return the loss <cotangent, logits>, whose derivative is the cotangent [b k]."""
     return Loss(einsum(logits, cotangent, "b k, b k -> b"), cotangent)
 
 
 def margin(backend: Backend, logits: Array, label: Array) -> Loss:
-    """Return max_{k != y} f_k - f_y, positive where the prediction is not the label."""
+    """Return the margin max_{k != y} f_k - f_y, positive where the prediction is not the label."""
     one_hot, others = _split_label(backend, logits, label)
     runner_up = backend.one_hot(backend.xp.argmax(others, 1), logits.shape[1], logits)
     return _linear_loss(logits, runner_up - one_hot)
@@ -59,10 +63,10 @@ def margin(backend: Backend, logits: Array, label: Array) -> Loss:
 def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
     """Return the log-odds against the label, log sum_{k != y} exp f_k - f_y.
 
-    It is log(exp(CE) - 1): it rises where the cross-entropy CE does, and its gradient has the same
-    direction. So for attacks that use only signs or unit vectors of the gradient and compare
-    values, it is equivalent. But the gradient of CE carries the factor 1 - p_y, which float32
-    rounds to 0 once f_y leads by 17.
+    The log-odds equal log(exp(CE) - 1), which rises with the cross-entropy CE, and their gradient
+    has the same direction. An attack that uses only the direction of the gradient, and compares
+    values of the loss, therefore gives the same result with both. But the gradient of CE contains
+    the factor 1 - p_y, which float32 rounds to 0 if f_y exceeds the other logits by 17 or more.
     """
     xp = backend.xp
     one_hot, others = _split_label(backend, logits, label)
@@ -74,7 +78,10 @@ def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
 
 
 def _ratio_loss(backend: Backend, logits: Array, gap: Array, scale: Array) -> Loss:
-    """Return <gap, f> / <scale, f> for cotangents [b k], or <gap, f> where <scale, f> is 0."""
+    """Return <gap, f> / <scale, f> for logits f, or <gap, f> where <scale, f> is 0.
+
+    `gap` and `scale` [b k] are the derivatives of the numerator and of the denominator.
+    """
     xp = backend.xp
     above, below = _linear_loss(logits, gap).value, _linear_loss(logits, scale).value
     usable = below != 0
@@ -85,21 +92,21 @@ def _ratio_loss(backend: Backend, logits: Array, gap: Array, scale: Array) -> Lo
     return Loss(value, divide(backend, gap - factor * scale, below, where=usable, keep=True))
 
 
-def _select_ranked(backend: Backend, logits: Array, place: int) -> Array:
-    """Return the class of that place as one-hot [b k]: 0 for the highest logit.
+def _select_ranked(backend: Backend, logits: Array, rank: int) -> Array:
+    """Return the class with the given rank as one-hot [b k]; rank 0 has the highest logit.
 
-    If there are fewer classes, it is the last one.
+    If there are too few classes for that rank, return the class with the lowest logit.
     """
     depth = logits.shape[1]
-    order = backend.rank(logits, min(place + 1, depth))
+    order = backend.rank(logits, min(rank + 1, depth))
     return backend.one_hot(order[:, -1], depth, logits)
 
 
 def dlr(backend: Backend, logits: Array, label: Array) -> Loss:
     """Return the difference of logits ratio, (max_{k != y} f_k - f_y) / (f_(1) - f_(3)).
 
-    f_(i) is the i-th largest. A shift or a scale of the logits changes nothing. With two classes,
-    where the ratio is constant, it is the margin.
+    f_(i) is the i-th largest logit. The ratio does not change if the logits are shifted or scaled.
+    With two classes such a ratio would be constant, so the loss is the margin instead.
 
     Source: Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble
     of diverse parameter-free attacks", equation 6.
@@ -114,7 +121,7 @@ def dlr(backend: Backend, logits: Array, label: Array) -> Loss:
 def targeted_dlr(backend: Backend, logits: Array, label: Array, target: Array) -> Loss:
     """Return (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2), for the target class t [b].
 
-    With three classes f_(3) stands for f_(4); with two it is the difference f_t - f_y.
+    With three classes, f_(3) is used in place of f_(4). With two, the loss is f_t - f_y.
 
     Source: Croce and Hein (2020), equation 7.
     """

@@ -1,8 +1,8 @@
-"""The problem that every attack opens, and the perturbation that it returns.
+"""`open_problem`, with which every attack begins, and `Perturbation`, which every attack returns.
 
-A point *fools* the model if its prediction is not the label or, in a targeted attack, is the class
-to reach. Attacks run on flat examples [b d]. A point that fools is returned exactly as it was
-tried.
+A point *fools* the model if the model does not predict the label there or, in a targeted attack, if
+it predicts the class to reach. Attacks work on flat examples [b d]. If a point fools the model, an
+attack returns exactly the values that the model was given.
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from deepdefense.seam.validation import warn_if_probabilities
 
 __all__ = ["Example", "Perturbation", "Problem", "open_problem"]
 
-# A point fools only if its logits lead by this many machine epsilons of the largest one: rounding
-# differs with the size of the batch.
+# A point counts as fooling the model only if the margin exceeds this many machine epsilons times
+# the largest absolute logit. Smaller margins may change sign with the size of the batch, by
+# rounding.
 LEAST_LEAD_EPSILONS = 64
 
 
 class Perturbation(NamedTuple):
-    """Perturbed examples, their perturbations, and the outcome of the attack on each.
+    """The result of an attack: perturbed examples, their perturbations, and the outcome for each.
 
-    `x` and `delta` [b ...]: the perturbed example and its difference from the original; `success`
-    [b]: the perturbed example fools the model (never without a finite prediction); `steps` [b]: how
-    often the attack moved the example, as that attack counts steps.
+    - `x` [b ...]: the perturbed examples.
+    - `delta` [b ...]: the perturbed examples minus the original examples.
+    - `success` [b]: whether the perturbed example fools the model; False if a logit is not finite.
+    - `steps` [b]: how many steps the attack made; each attack's docstring says what a step is.
     """
 
     x: Array
@@ -50,28 +52,28 @@ class Perturbation(NamedTuple):
 
 
 class Example(NamedTuple):
-    """The constants of an attack, per example."""
+    """What an attack needs to know about each example."""
 
     x: Array  # [b d]
     label: Array  # [b], the class to leave or, in a targeted attack, to reach
 
 
 class Estimate(NamedTuple):
-    """The distance to the boundary, by linearising the network at the example."""
+    """The nearest boundary of the network linearised at each example."""
 
-    distance: Array  # [b]
-    slope: Array  # [b], the dual norm of the normal
+    distance: Array  # [b], the distance to the linearised boundary
+    slope: Array  # [b], the dual norm of the boundary's normal
     point: Array  # [b d], the nearest point of the linearised boundary
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A batch to attack."""
+    """A model and a batch to attack; `open_problem` yields it."""
 
     call: Call
     example: Example
     clean: Array  # [b k], the logits of the unperturbed examples
-    targeted: bool
+    targeted: bool  # whether examples are to reach `example.label` instead of leaving it
 
     @property
     def backend(self) -> Backend:
@@ -80,18 +82,19 @@ class Problem:
 
     @property
     def f(self) -> Forward:
-        """The model over flat points: [b d] -> logits [b k]."""
+        """The model as a function of flat points: [b d] -> logits [b k]."""
         return self.call.f
 
     def clip(self, point: Array) -> Array:
-        """Return the nearest point within the bounds, if there are any: [b d] -> [b d]."""
+        """Return points clipped to the bounds, or unchanged without bounds: [b d] -> [b d]."""
         box = self.call.box
         return point if box is None else box.clip(point)
 
     def is_fooled(self, logits: Array, label: Array) -> Array:
-        """Return where logits [b k] are finite and fool the model by more than rounding: [b].
+        """Return a mask [b] of the points with finite logits [b k] that fool the model clearly.
 
-        Otherwise a point on the boundary would fool in one batch and not in another.
+        Clearly means by more than rounding (`LEAST_LEAD_EPSILONS`). Without this limit, a point on
+        the boundary would fool the model in one batch and not in another.
         """
         backend = self.backend
         lead = self.orient(margin(backend, logits, label)).value
@@ -101,28 +104,28 @@ class Problem:
 
     @cached_property
     def is_done(self) -> Array:
-        """Where the unperturbed example already fools the model: [b]."""
+        """A mask [b] of the examples that fool the model without a perturbation."""
         xp, label = self.backend.xp, self.example.label
         hit = xp.argmax(self.clean, 1) == label
         return (hit if self.targeted else ~hit) & xp.all(xp.isfinite(self.clean), 1)
 
     @cached_property
     def is_open(self) -> Array:
-        """Where the example must move, and it and its logits are finite: [b]."""
+        """A mask [b] of the examples to perturb: finite, and not fooling the model yet."""
         xp = self.backend.xp
         finite = xp.all(xp.isfinite(self.example.x), 1) & xp.all(xp.isfinite(self.clean), 1)
         return finite & ~self.is_done
 
     def orient(self, loss: Loss) -> Loss:
-        """Return the loss that this attack maximises: negative in a targeted attack."""
+        """Return the loss that the attack maximises: `loss` or, in a targeted attack, -`loss`."""
         return Loss(-loss.value, -loss.cotangent) if self.targeted else loss
 
     def find_ascent(
         self, point: Array, loss: Callable[[Array], Loss]
     ) -> tuple[Array, Array, Array]:
-        """Return logits [b k], the loss to maximise [b] and its gradient at a point [b d].
+        """Return logits [b k], the loss to maximise [b] and its gradient [b d] at points [b d].
 
-        The gradient is 0 where it is not finite. All are constants.
+        A gradient that is not finite is replaced by 0. All results are detached.
         """
         xp = self.backend.xp
         logits, value, gradient = loss_gradient(
@@ -134,9 +137,10 @@ class Problem:
     def keep_nearest(
         self, best: Array, nearest: Array, point: Array, distance: Array, fooled: Array
     ) -> tuple[Array, Array]:
-        """Return the best point [b d] and its distance [b], after one more point was tried.
+        """Return the nearest point [b d] that fooled the model, and its distance [b].
 
-        The new point replaces the best one where it fools and is nearer.
+        Where `point` fooled the model at a `distance` below `nearest`, return `point` and
+        `distance`; elsewhere return `best` and `nearest`.
         """
         xp = self.backend.xp
         better = fooled & (distance < nearest)
@@ -148,12 +152,15 @@ class Problem:
     def estimate_distance(self, p: float, candidates: int = 10) -> Estimate:
         """Estimate the distance to the boundary by linearising the network at the examples.
 
-        Untargeted, the boundary is the nearest of those with the `candidates` highest logits. The
-        nearest need not be the runner-up's, and an attack that starts towards the wrong class
-        seldom finds the right one. Targeted, it is the boundary with the highest other class.
+        In an untargeted attack, the boundary is the nearest of those between the label and the
+        `candidates` classes with the highest logits. The nearest boundary need not be that of the
+        runner-up, and an attack that starts towards the wrong class seldom finds the right class.
+        In a targeted attack, it is the boundary between the class to reach and the highest other
+        class.
 
-        Attacks take the distance as their unit of length, so that they do not depend on the units
-        of the inputs. Where no boundary exists, it is a tenth of ||x||_p, or 0.1 for x = 0.
+        Attacks measure lengths in units of this distance, so that their results do not depend on
+        the units of the inputs. For an example without a boundary, the distance is a tenth of
+        ||x||_p, or 0.1 for x = 0.
         """
         backend, (x, label) = self.backend, self.example
         xp, depth = backend.xp, self.clean.shape[1]
@@ -178,7 +185,7 @@ class Problem:
         )
 
     def make_result(self, point: Array, fooled: Array, steps: Array) -> Perturbation:
-        """Return points [b d] as a `Perturbation`; examples that are not open stay as they are."""
+        """Return points [b d] as a `Perturbation`; only examples in `is_open` are perturbed."""
         xp, x = self.backend.xp, self.example.x
         perturbed = xp.where(rearrange(self.is_open, "b -> b 1"), point, x)
         return Perturbation(
@@ -193,13 +200,13 @@ class Problem:
 def open_problem(
     model: Model, x: Array, y: Array | None, *, targeted: bool, bounds: Bounds | None
 ) -> Iterator[Problem]:
-    """Yield the `Problem`; the model is in inference mode until the context closes.
+    """Check the arguments and yield a `Problem`; the model is in inference mode in the block.
 
-    Without y, the class to leave is the predicted one.
+    If y is None, every example is to leave its predicted class.
 
     Raises:
-        InputError: an argument is of the wrong shape, type or framework, or a targeted attack has
-            no class to reach.
+        InputError: an argument has the wrong shape, type or framework, or the attack is targeted
+            and y is None.
     """
     with open_call(model, x, y, bounds=bounds) as call:
         if targeted and y is None:

@@ -1,7 +1,7 @@
-"""The last stage of minimum-norm attacks: bring a point that fools nearer to its example.
+"""The last stage of minimum-norm attacks: move a point that fools the model nearer to its example.
 
-It bisects the segment to the example, and projects the example onto the boundary's hyperplane at
-the point.
+It bisects the segment between the example and the point, and projects the example onto the
+hyperplane that is tangent to the boundary near the point.
 """
 
 from __future__ import annotations
@@ -18,29 +18,35 @@ from deepdefense.seam.contract import Array
 
 __all__ = ["finish", "project_on_hyperplane"]
 
-BISECTIONS = 10  # of the segment; they bring the length within a thousandth of the crossing
-PROJECTIONS = 4  # at most
-PROJECTION_OVERSHOOT = 1e-3  # of a projection, so that it ends across the boundary
+BISECTIONS = 10  # they locate the boundary to a thousandth of the length of the segment
+PROJECTIONS = 4  # the largest number of projections
+PROJECTION_OVERSHOOT = 1e-3  # lengthens a projection by this share, to end across the boundary
 
 
 class _Segment(NamedTuple):
-    low: Array  # [b], a share of the segment that does not fool
-    high: Array  # [b], a share that does
-    best: Array  # [b d], the point at `high`, exactly as it was tried
+    """The state of a bisection: positions on a segment from the example (0) to a point (1)."""
+
+    low: Array  # [b], a position at which the model is not fooled
+    high: Array  # [b], a position at which the model is fooled
+    best: Array  # [b d], the point at `high`, with exactly the values that the model was given
 
 
 class _SegmentEnds(NamedTuple):
-    x: Array  # [b d]
+    """What a bisection needs to know about each example: the ends of the segment, and the label."""
+
+    x: Array  # [b d], the example
     label: Array  # [b]
-    point: Array  # [b d]
+    point: Array  # [b d], the point that fools the model
 
 
 class _Refined(NamedTuple):
-    point: Array  # [b d]
+    """The state of the projections."""
+
+    point: Array  # [b d], the nearest point so far that fools the model
 
 
 def bisect(problem: Problem, point: Array, active: Array) -> Array:
-    """Move points that fool [b d] towards their examples as far as they still fool."""
+    """Return points [b d] moved towards their examples, as near as they still fool the model."""
     backend = problem.backend
     xp = backend.xp
 
@@ -64,12 +70,15 @@ def bisect(problem: Problem, point: Array, active: Array) -> Array:
 def project_on_hyperplane(
     problem: Problem, example: Example, point: Array, p: float, overshoot: float = 0.0
 ) -> tuple[Array, Array]:
-    """Project the example onto the hyperplane through `point` along the boundary there.
+    """Project each example onto the hyperplane through `point` that is tangent to the boundary.
 
-    x + <b - x, w> / ||w||_q u at a point b, with w the gradient of the margin there and
-    u = argmax { <w, u> : ||u||_p <= 1 }; `overshoot` lengthens the step relatively.
+    With b the point and w the gradient of the margin at b, the projection is
 
-    Shapes: point [b d] -> the projection [b d], and where the gradient does not vanish [b].
+        x + <b - x, w> / ||w||_q u,    u = argmax { <w, u> : ||u||_p <= 1 }.
+
+    The step from x is lengthened by the share `overshoot`.
+
+    Shapes: point [b d] -> the projection [b d], and a mask [b] of the examples with w != 0.
     """
     backend = problem.backend
     x, label = example
@@ -82,11 +91,11 @@ def project_on_hyperplane(
 
 
 def refine(problem: Problem, point: Array, active: Array, p: float) -> Array:
-    """Bring points that fool [b d] nearer: bisect, project a few times, and bisect again.
+    """Return points [b d] that fool the model, moved nearer: bisect, project, and bisect again.
 
-    A projection replaces the point where it fools and is nearer. So attacks whose paths differ by
-    rounding, or by framework, end at the same point. It takes at most four gradients and 24 forward
-    passes.
+    A projection replaces the point if the projection fools the model and is nearer to the example.
+    Attacks whose paths differ by rounding, or between frameworks, therefore end at the same point.
+    Refinement costs at most four gradients and 24 forward passes.
     """
     backend = problem.backend
     xp = backend.xp
@@ -106,9 +115,10 @@ def refine(problem: Problem, point: Array, active: Array, p: float) -> Array:
 def finish(
     problem: Problem, best: Array, nearest: Array, last: Array, steps: Array, p: float
 ) -> Perturbation:
-    """Return the best point [b d], refined; or the last one tried where none fooled.
+    """Return the result of an attack: the point `best` [b d], refined, as a `Perturbation`.
 
-    `nearest` [b] is the distance of the best point, inf where none fooled.
+    `nearest` [b] is the distance of `best`, or inf for an example without a point that fooled the
+    model. For such an example, the result is the point `last` [b d], without success.
     """
     fooled = problem.backend.xp.isfinite(nearest)
     point = problem.backend.xp.where(rearrange(fooled, "b -> b 1"), best, last)

@@ -1,7 +1,7 @@
-"""The loop of minimum-norm attacks that move step by step and keep the nearest point that fools.
+"""The loop of the minimum-norm attacks `ddn` and `fmn`, which keeps the nearest fooling point.
 
-Each attack supplies its own move. It measures lengths in the estimated distance to the boundary, so
-that nothing depends on the units of the inputs.
+Each attack supplies its own function `Move`. It measures lengths in units of the estimated distance
+to the boundary, so that results do not depend on the units of the inputs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Iterate", "WalkTask", "cosine_schedule", "walk"]
 
 
 class WalkTask(NamedTuple):
-    """The constants of a walk, per example."""
+    """What a `Move` needs to know about each example."""
 
     x: Array  # [b d]
     label: Array  # [b]
@@ -28,33 +28,35 @@ class WalkTask(NamedTuple):
 
 
 class Iterate(NamedTuple):
-    """The point x + delta that was just tried, as a move needs it."""
+    """What a `Move` needs to know about the point x + delta that was tried last."""
 
     delta: Array  # [b d]
     distance: Array  # [b], the norm of delta
-    fooled: Array  # [b]
+    fooled: Array  # [b], whether the point fools the model
     value: Array  # [b], the loss to maximise
-    gradient: Array  # [b d], of the loss
-    radius: Array  # [b], as the last move returned it
-    nearest: Array  # [b], the distance of the nearest point that fooled so far; inf if none did
-    time: Array  # [b], from 0 at the first step to 1
+    gradient: Array  # [b d], the gradient of the loss
+    radius: Array  # [b], the radius that the last move returned
+    nearest: Array  # [b], the distance of the nearest point so far that fooled the model, or inf
+    time: Array  # [b], the share of the steps that are done
 
 
 class _WalkState(NamedTuple):
-    point: Array  # [b d], to try next
-    radius: Array  # [b]
-    time: Array  # [b]
-    best: Array  # [b d], the nearest point that fooled
-    nearest: Array  # [b], its distance
-    steps: Array  # [b]
+    """The state after each step."""
+
+    point: Array  # [b d], the point to try next
+    radius: Array  # [b], the radius that the last move returned
+    time: Array  # [b], the share of the steps that are done
+    best: Array  # [b d], the nearest point that fooled the model
+    nearest: Array  # [b], the distance of `best`; inf if no point fooled the model
+    steps: Array  # [b], the number of points tried
 
 
-# Returns the next delta [b d] and its radius [b].
+# A move returns the next delta [b d] and the next radius [b].
 Move = Callable[[WalkTask, Iterate], tuple[Array, Array]]
 
 
 def cosine_schedule(backend: Backend, time: Array, first: float, last: float) -> Array:
-    """Interpolate along half a cosine from `first` at time 0 to `last` at time 1."""
+    """Return values that fall along a cosine from `first` at time 0 to `last` at time 1: [b]."""
     return last + (first - last) * (1 + backend.xp.cos(math.pi * time)) / 2
 
 
@@ -66,9 +68,9 @@ def walk(
     p: float,
     steps: int,
 ) -> Perturbation:
-    """Try a point and move on, `steps` times; return the nearest point that fooled, refined.
+    """Try a point and move on, `steps` times; return the nearest fooling point, refined.
 
-    The first point is the nearest one of the boundary as linearised at x.
+    The first point is the nearest point of the boundary of the network linearised at x.
     """
     backend = problem.backend
     xp = backend.xp
