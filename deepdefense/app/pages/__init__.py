@@ -1,4 +1,4 @@
-"""The HTML pages that the commands write; each page is one file with its pictures and style.
+"""The HTML pages that the commands write; each is a single file with its pictures and styles.
 
 For each page, a Python module prepares the content and a Jinja2 template lays it out. The larger
 pages have separate modules for the headline and for the tables. The pages need matplotlib and

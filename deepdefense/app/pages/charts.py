@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 SERIES_STYLES = {"before": (BEFORE, "--"), "after": (AFTER, "-"), "this network": (AFTER, "-")}
-WIDE_CHART = (4.3, 2.7)  # inches
+WIDE_CHART = (4.3, 2.7)  # width and height in inches
 HISTOGRAM_BINS = 40
 
 
@@ -48,7 +48,7 @@ class HistogramSeries(NamedTuple):
     """The values of one network in a histogram; `draw_histogram` draws several such series."""
 
     name: str  # a key of SERIES_STYLES
-    values: NumpyArray  # [m]; examples without a value are left out
+    values: NumpyArray  # [m], one for each example that has a value
     total: int  # the number of all examples; the bars show shares of it
     median: float | None  # over all examples, drawn as a line; None: no line
 
@@ -135,7 +135,7 @@ def draw_histogram(series: Sequence[HistogramSeries], x_label: str, alt: str) ->
 def draw_security_curve(
     curves: Mapping[str, Curve], x_label: str, eps: float | None, alt: str
 ) -> Markup:
-    """Draw accuracy under attack in percent over the perturbation's size, with its 95 % band.
+    """Draw accuracy under attack over the perturbation's size, with its 95 % confidence band.
 
     The keys of `curves` are keys of SERIES_STYLES. A dotted line marks `eps`.
     """

@@ -1,4 +1,4 @@
-"""Helpers that create chart axes, render charts as inline SVG, and encode images as PNG."""
+"""Create the axes of charts, render charts as inline SVG, and encode images as PNG."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ MATPLOTLIB_STYLE: Any = {
 }
 
 
-SMALL_IMAGE = 96  # pixels; the longer side of an image that counts as small
+SMALL_IMAGE = 96  # largest height and width in pixels of an image that counts as small
 
 
 def create_axes(

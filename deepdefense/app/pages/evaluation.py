@@ -41,9 +41,9 @@ CHECK_STATUSES = {"fail": ("Fails", "bad"), "warn": ("Warns", "mixed"), "pass": 
 
 @dataclass(frozen=True)
 class WeakestExamples:
-    """The fooled examples with the smallest perturbations, as pictures for the page."""
+    """Pictures of the fooled examples that need the smallest perturbations; the page shows them."""
 
-    images: NumpyArray  # [m h w c], c = 1 or 3, in display range 0..1
+    images: NumpyArray  # [m h w c], c = 1 or 3, in the display range 0..1
     deltas: NumpyArray  # [m h w c], the perturbations, in the units of the images
     labels: tuple[str, ...]  # [m], the names of the true classes
     fooled: tuple[str, ...]  # [m], the predicted classes of the perturbed examples
@@ -56,9 +56,9 @@ class _NetworkCurves(NamedTuple):
     """The data of one network for the two charts of the page."""
 
     name: str
-    distances: NumpyArray  # [n]
-    summary: Distance
-    curve: Curve
+    distances: NumpyArray  # [n], the distance of each example
+    summary: Distance  # statistics of the distances
+    curve: Curve  # accuracy under attack by size of the perturbation
 
 
 def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str:
@@ -116,7 +116,7 @@ def _rank_check(check: Check) -> tuple[int, bool]:
 
 
 def _draw_curve(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | None:
-    """Draw accuracy under attack over the size; return None if the curve has no point."""
+    """Draw accuracy under attack over the perturbation's size; return None if it has no point."""
     curve = report.curve
     if not curve.eps:
         return None

@@ -23,7 +23,7 @@ __all__ = ["explain_withholding", "format_radius", "judge_evaluation"]
 
 
 def judge_evaluation(report: Report) -> Verdict:
-    """Return the verdict on an evaluation. Its headline is the gravest finding."""
+    """Return the verdict on an evaluation. If there is a bad finding, the headline states it."""
     reason = explain_withholding(report)
     if reason is not None:
         return _refuse_verdict(report, reason)

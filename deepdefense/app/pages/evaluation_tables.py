@@ -44,7 +44,7 @@ Figures = Report | ReferenceFigures  # both have the fields that the tables read
 WITHHELD = "withheld"
 NONE_FOUND = "none found"
 MAX_CONFUSION_CLASSES = 20  # with more classes, the confusion table is too large to read
-MAX_LISTED_CLASSES = 15  # rows of the table that is shown in its stead
+MAX_LISTED_CLASSES = 15  # the number of classes in the table that replaces it
 
 
 # The strongest shade of a cell of the confusion table, in percent. Numbers on it stay readable on
@@ -80,7 +80,8 @@ class ClassLine(NamedTuple):
     name: str
     total: int  # the number of fooled examples of this class
     median: float | None  # the median distance of the correctly classified examples
-    entries: tuple[tuple[int, float], ...] = ()  # each: examples, shade in percent
+    # For each predicted class: the number of examples, and the shade of the cell in percent.
+    entries: tuple[tuple[int, float], ...] = ()
     neighbour: str = MISSING
     share: float | None = None  # the share of `total` that is predicted as the neighbour
 
@@ -107,7 +108,7 @@ class _LineMaker:
     def make_line(
         self, label: str, before: str, value: TableCell | str, change: TableCell | str = ""
     ) -> TableLine:
-        """Make a line; if the report has no reference network, leave out before and change."""
+        """Make a line; if the report has no reference network, leave out `before` and `change`."""
         after = value if isinstance(value, TableCell) else TableCell(value)
         if self._report.reference is None:
             return TableLine(label, (after,))

@@ -37,7 +37,7 @@ __all__ = ["Gallery", "render_hardening"]
 
 @dataclass(frozen=True)
 class Gallery:
-    """A few held-out examples as pictures, with the perturbations that DeepFool found for them.
+    """Pictures of a few held-out examples, and of the perturbations that DeepFool found for them.
 
     The perturbations are in the units of the images. "Before" is the undefended reference network,
     "after" is the hardened network.
@@ -49,8 +49,8 @@ class Gallery:
     labels: tuple[str, ...]  # [n], the names of the true classes
     fooled_before: tuple[str, ...]  # [n], the predicted classes of the perturbed examples
     fooled_after: tuple[str, ...]
-    rho_before: NumpyArray  # [n]
-    rho_after: NumpyArray  # [n]
+    rho_before: NumpyArray  # [n], rho_2 of the examples for the reference network
+    rho_after: NumpyArray  # [n], rho_2 of the examples for the hardened network
 
 
 def render_hardening(

@@ -19,7 +19,7 @@ __all__ = ["judge_hardening"]
 
 
 def judge_hardening(report: HardeningReport) -> Verdict:
-    """Return the verdict on a hardening run. Its headline is the gravest finding."""
+    """Return the verdict on a hardening run. If there is a bad finding, the headline states it."""
     before, after = report.before, report.after
     measures = list_rho_measures(report)
     gain = compute_ratio(measures[0].before, measures[0].after)

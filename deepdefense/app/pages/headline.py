@@ -16,7 +16,7 @@ Tone = Literal["good", "mixed", "bad"]
 GRAVE_ACCURACY_FALL = 5.0
 
 
-# If a distance changes relatively by less than this, the verdict does not call it a change.
+# A fraction. If a distance changes by less than this, the verdict does not say that it changed.
 NEGLIGIBLE_CHANGE = 0.02
 
 

@@ -38,11 +38,11 @@ TEXT_COLUMNS = ("data", "network", "method", "attack", "norm", "changed", "layer
 
 
 class CurveAxes(NamedTuple):
-    """The labels of a chart's axes, and the unit of its values."""
+    """The labels of a chart's axes, and a factor for its values."""
 
     x_label: str
     y_label: str
-    unit: float = 1.0  # values are multiplied by it; 100 draws fractions as percent
+    unit: float = 1.0  # factor for the values of the y axis; 100 turns fractions into percent
 
 
 CURVE_AXES = {
@@ -92,7 +92,7 @@ def _draw_methods(
 ) -> Markup:
     """Draw one curve for each method, each in its own colour and dash pattern.
 
-    `identity` is unique on the page. The keys of `curves` are the methods.
+    `identity` names the chart and must be unique on the page. The keys of `curves` are the methods.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes(labels.y_label, labels.x_label, (4.8, 3.4))

@@ -129,8 +129,8 @@ class ExperimentRunner:
     def get_reference(self, weights: Path | None, seed: int) -> ReferenceModel:
         """Return the undefended reference network.
 
-        Its weights come from the file `weights`; without one, train it, or load it if its run
-        folder already holds it.
+        Load its weights from the file `weights` if that is given. Otherwise train the network, or
+        load it if its run folder already holds it.
         """
         model, path = self.build_network(seed), self.folder / f"reference-{seed}"
         settings = {"command": "reference", "data": self.data_fingerprint}

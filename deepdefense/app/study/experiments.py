@@ -14,7 +14,7 @@ __all__ = ["EXPERIMENTS", "Experiment"]
 
 @dataclass(frozen=True)
 class HardeningSettings:
-    """How to harden a network: the recipe, and the median c rho that `calibrate` sets c to."""
+    """The recipe that hardens a network, and the `steepness` from which `calibrate` computes c."""
 
     recipe: Recipe
     steepness: float
@@ -24,8 +24,8 @@ class HardeningSettings:
 class Experiment:
     """A network on a data set, with the settings to train it and to harden it.
 
-    `reference` is the recipe that trains the undefended network; it is not used if a file with
-    weights is beside the data. `recipe`, `steepness` and `defense` are for hardening; they were
+    `reference` is the recipe that trains the undefended network, unless the folder of the data
+    holds a file with its weights. `recipe`, `steepness` and `defense` are for hardening; they were
     chosen on validation examples. `defense` holds settings of the penalty other than c and d.
     """
 
@@ -35,7 +35,7 @@ class Experiment:
     recipe: Recipe
     steepness: float
     defense: Mapping[str, Any]
-    image: HardeningSettings | None = None  # for the method "image"; None: those above
+    image: HardeningSettings | None = None  # replaces recipe and steepness for the method "image"
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ PROCESS_STATUS = Path("/proc/self/status")
 def read_peak_memory() -> float | None:
     """Return the peak memory of this process so far, in MB; None on systems other than Linux.
 
-    `resource.getrusage` is not suitable: a new process inherits the peak of its parent there.
+    `resource.getrusage` is not suitable: its peak for a new process includes the parent's peak.
     """
     if not PROCESS_STATUS.exists():
         return None
@@ -68,7 +68,7 @@ def measure_extra_memory(trial: MemoryTrial) -> float | None:
 
 
 def _measure_growth(trial: MemoryTrial) -> float | None:
-    """Train plainly, then by the objective; return by how many MB the objective raises the peak."""
+    """Return by how many MB training by the objective raises the peak memory of plain training."""
     backend = training_backend(trial.framework)
     recipe = Recipe(lr=0.0, batch_size=trial.batch_size)
     trainer = recipe.make_trainer(backend, backend.build(trial.network, trial.weights))

@@ -34,7 +34,7 @@ class Scale:
     fgs: float  # the eps at which FGS lowers accuracy to 50 %, or halves an accuracy below 50 %
     distance: float  # the median 2-norm of the perturbations that DeepFool finds
     fitted: DeepDefense  # the penalty with c and d fitted to the network
-    image: DeepDefense  # the same, for the nearest boundary point in the range of pixels
+    image: DeepDefense  # a fitted penalty on the distance to the nearest boundary image
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,11 @@ ACCURACY_LEVELS = (0.7, 0.5, 0.3)  # each network has an eps_ref for each of the
 def make_table1(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of accuracy, rho_2, distances, and accuracy under FGS.
 
-    FGS attacks all networks at the same fractions of one eps_ref: the eps at which FGS lowers the
-    accuracy of the network hardened by "deepdefense" to 50 %. If that method is not in the plan,
-    the last method's network is used. The entry `fgs_at` of a row repeats the test for other
-    choices of eps_ref: that of each network at each of the ACCURACY_LEVELS.
+    FGS attacks all networks at the same eps, which are fractions of one eps_ref. This eps_ref is
+    the eps at which FGS lowers the accuracy of the network hardened by "deepdefense" to 50 %. If
+    that method is not in the plan, the network of the last method is used instead. The entry
+    `fgs_at` of a row repeats the test with the eps_ref of each network at each of the
+    ACCURACY_LEVELS.
     """
     rows, curves = [], {}
     for seed in plan.seeds:
@@ -78,7 +79,7 @@ def _measure_robustness(
     reference, first_hardened, *_ = networks
     assert isinstance(first_hardened, HardenedNetwork)
     report = network.report if isinstance(network, HardenedNetwork) else None
-    # Every hardening run measures the reference network before training, so any run will do.
+    # Every hardening run measures the reference network before training, so take the first run.
     summary = first_hardened.report.before if report is None else report.after
     before, after = (
         measurements.measure_distances(each.model, runner.data, each.folder, examples)

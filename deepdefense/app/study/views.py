@@ -44,9 +44,9 @@ WHOLE_CELL = average_seeds(lambda value: f"{value:.0f}")
 class TableView(NamedTuple):
     """The layout of a table: how the rows of its JSON file become lines and columns.
 
-    Rows that are equal in all keys of `by` become one line; they differ in their seed. Without
-    `across`, each figure has a column. With it, each value of the key `across`, such as a method's
-    label, has a column, whose cells hold all figures.
+    Rows that are equal in all keys of `by` differ in the seed, and become one line. If `across` is
+    None, each figure has a column. Otherwise `across` is a key, such as "label", and each of its
+    values has a column. A cell of this column holds all figures, separated by commas.
     """
 
     by: Mapping[str, str]  # {key of a row: heading}
