@@ -81,9 +81,9 @@ def differentiate_in_jax(model: Any, x: Any, y: Any, defense: dd.DeepDefense) ->
 def differentiate_in_tensorflow(model: Any, x: Any, y: Any, defense: dd.DeepDefense) -> Any:
     import tensorflow as tf
 
-    from deepdefense_tensorflow.weights import named
+    from deepdefense_tensorflow.weights import name_weights
 
-    weights = named(model)
+    weights = name_weights(model)
 
     @tf.function
     def objective(x: Any, y: Any) -> Any:
@@ -94,7 +94,7 @@ def differentiate_in_tensorflow(model: Any, x: Any, y: Any, defense: dd.DeepDefe
 
     total, gradients = objective(x, y)
     return total, {
-        name: rearrange(gradient.numpy(), f"{weight.here} -> {weight.there}")
+        name: rearrange(gradient.numpy(), f"{weight.keras_axes} -> {weight.torch_axes}")
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
     }
 

@@ -1,4 +1,4 @@
-"""Networks of the zoo in JAX: pytrees of weights, interpreted by their descriptions."""
+"""Networks of the zoo in JAX: pytrees of weights, evaluated by their descriptions."""
 
 from __future__ import annotations
 
@@ -32,37 +32,37 @@ from deepdefense.zoo import (
 __all__ = ["ZooModel"]
 
 
-def _padded(x: Array, padding: int, value: float = 0.0) -> Array:
-    """[b c h w] with so many more values on each side of an image."""
+def _pad(x: Array, padding: int, value: float = 0.0) -> Array:
+    """Pad images [b c h w] on each side."""
     sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
     return jnp.pad(x, sides, constant_values=value) if padding else x
 
 
 def _every(stride: int, start: int, count: int) -> slice:
-    """The places start, start + stride, ..., so many of them."""
+    """Return the slice of `count` positions start, start + stride, ..."""
     return slice(start, start + stride * (count - 1) + 1, stride)
 
 
 def _windows(x: Array, size: int, stride: int) -> Array:
-    """Windows of size x size: [b c h w] -> [b c h' w' s]; what is left over is dropped."""
-    if stride == size:  # a reshape, where the general case copies
+    """Return windows of size x size: [b c h w] -> [b c h' w' s]; incomplete ones are dropped."""
+    if stride == size:  # then a reshape is enough, without copies
         height, width = (length // size * size for length in x.shape[2:])
         x = x[:, :, :height, :width]
         return rearrange(x, "b c (h s) (w t) -> b c h w (s t)", s=size, t=size)
     height, width = ((length - size) // stride + 1 for length in x.shape[2:])
-    places = product(range(size), repeat=2)
-    each = [x[:, :, _every(stride, s, height), _every(stride, t, width)] for s, t in places]
-    return jnp.stack(each, -1)
+    offsets = product(range(size), repeat=2)
+    entries = [x[:, :, _every(stride, s, height), _every(stride, t, width)] for s, t in offsets]
+    return jnp.stack(entries, -1)
 
 
-def _convolved(x: Array, kernel: Array, padding: int, stride: int) -> Array:
-    """[b i h w] * [o i s s] -> [b o h' w'], as one matrix product for each row of the kernel.
+def _convolve(x: Array, kernel: Array, padding: int, stride: int) -> Array:
+    """Convolve [b i h w] * [o i s s] -> [b o h' w'] by one matrix product for each kernel row.
 
-    XLA's own convolution takes up to a hundred times as long inside of a loop on CPUs
-    (jax-ml/jax issue 12868), and every attack is a loop.
+    XLA's own convolution is very slow inside a loop on CPUs (jax-ml/jax issue 12868), and every
+    attack is a loop.
     """
     size = kernel.shape[2]
-    x = rearrange(_padded(x, padding), "b i h w -> b h w i")
+    x = rearrange(_pad(x, padding), "b i h w -> b h w i")
     height, width = ((length - size) // stride + 1 for length in x.shape[1:3])
     strips = jnp.concatenate([x[:, :, _every(stride, s, width)] for s in range(size)], -1)
     rows = rearrange(kernel, "o i r s -> r (s i) o")
@@ -70,49 +70,49 @@ def _convolved(x: Array, kernel: Array, padding: int, stride: int) -> Array:
     return rearrange(sum(products[1:], products[0]), "b h w o -> b o h w")
 
 
-def _by_feature(values: Array, x: Array) -> Array:
-    """[c] -> [1 c 1 ...], of the rank of x."""
+def _along_features(values: Array, x: Array) -> Array:
+    """Reshape [c] -> [1 c 1 ...], to the rank of x."""
     return jnp.reshape(values, (1, -1) + (1,) * (x.ndim - 2))
 
 
 class _Pass:
-    """One pass of a batch through a network: in training if there is a key to draw dropout from.
+    """One pass of a batch through a network: in training mode if there is a key for dropout.
 
-    `moved` gathers what the running statistics become.
+    `statistics` collects the new running statistics.
     """
 
     def __init__(self, weights: Mapping[str, Array], key: Array | None = None) -> None:
         self._weights, self._key = weights, key
-        self.moved: dict[str, Array] = {}
+        self.statistics: dict[str, Array] = {}
 
     def chain(self, layers: tuple[Layer, ...], x: Array, prefix: str = "") -> Array:
-        """The layers one after another; `prefix` comes before the names of their weights."""
+        """Apply the layers one after another; `prefix` precedes the names of their weights."""
         for layer in layers:
-            x = self._layer(layer, x, prefix)
+            x = self._apply(layer, x, prefix)
         return x
 
-    def _layer(self, layer: Layer, x: Array, prefix: str) -> Array:
+    def _apply(self, layer: Layer, x: Array, prefix: str) -> Array:
         match layer:
             case Conv(name, _, _, _, padding, stride, bias):
-                mapped = _convolved(x, self._weights[f"{prefix}{name}.weight"], padding, stride)
+                mapped = _convolve(x, self._weights[f"{prefix}{name}.weight"], padding, stride)
                 if not bias:
                     return mapped
-                return mapped + _by_feature(self._weights[f"{prefix}{name}.bias"], mapped)
+                return mapped + _along_features(self._weights[f"{prefix}{name}.bias"], mapped)
             case Linear(name):
                 mapped = x @ self._weights[f"{prefix}{name}.weight"].T
-                return mapped + _by_feature(self._weights[f"{prefix}{name}.bias"], mapped)
+                return mapped + _along_features(self._weights[f"{prefix}{name}.bias"], mapped)
             case BatchNorm(name):
-                return self._normalised(layer, x, f"{prefix}{name}")
+                return self._normalise(layer, x, f"{prefix}{name}")
             case Dropout(rate):
-                return self._dropped(x, rate)
+                return self._drop(x, rate)
             case MaxPool(size, _, padding):
-                windows = _windows(_padded(x, padding, -jnp.inf), size, layer.step)
-                # The first of equals, as the other frameworks choose; far faster to differentiate
-                # twice on CPUs than XLA's window reduction.
+                windows = _windows(_pad(x, padding, -jnp.inf), size, layer.step)
+                # Among equal values the first is the maximum, as in the other frameworks. On CPUs
+                # XLA's window reduction is slower to differentiate twice.
                 first = jax.nn.one_hot(jnp.argmax(windows, -1), size * size, dtype=bool)
                 return jnp.where(first, windows, jnp.zeros_like(windows)).sum(-1)
             case AveragePool(size, _, padding):
-                return _windows(_padded(x, padding), size, layer.step).mean(-1)
+                return _windows(_pad(x, padding), size, layer.step).mean(-1)
             case AdaptiveAveragePool():
                 rows, columns = (jnp.asarray(layer.means(n), x.dtype) for n in x.shape[2:])
                 return einsum(x, rows, columns, "b c h w, r h, s w -> b c r s")
@@ -126,7 +126,7 @@ class _Pass:
                 inner = f"{prefix}{name}."
                 return jax.nn.relu(self.chain(body, x, inner) + self.chain(shortcut, x, inner))
 
-    def _normalised(self, layer: BatchNorm, x: Array, name: str) -> Array:
+    def _normalise(self, layer: BatchNorm, x: Array, name: str) -> Array:
         running = [f"{name}.running_mean", f"{name}.running_var"]
         mean, variance = (lax.stop_gradient(self._weights[own]) for own in running)
         if self._key is not None:
@@ -137,29 +137,29 @@ class _Pass:
                     "use larger batches"
                 )
             old, mean, variance = (mean, variance), x.mean(axes), x.var(axes)
-            # As PyTorch has it: the estimate that is kept, and it alone, is the unbiased one.
+            # As in PyTorch, the running variance is the unbiased estimate.
             new = (mean, variance * (count / (count - 1)))
             for own, before, after in zip(running, old, new, strict=True):
                 step = layer.momentum * (lax.stop_gradient(after) - before)
-                self.moved[own] = before + step
+                self.statistics[own] = before + step
         scale = self._weights[f"{name}.weight"] * lax.rsqrt(variance + layer.eps)
         shift = self._weights[f"{name}.bias"] - mean * scale
-        return x * _by_feature(scale, x) + _by_feature(shift, x)
+        return x * _along_features(scale, x) + _along_features(shift, x)
 
-    def _dropped(self, x: Array, rate: float) -> Array:
+    def _drop(self, x: Array, rate: float) -> Array:
         if self._key is None:
             return x
         self._key, key = jax.random.split(self._key)
-        kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-        return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+        keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+        return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
 
 
 @jax.tree_util.register_pytree_with_keys_class
 class ZooModel:
-    """A network of the zoo: a pytree of weights that is called on a batch, in inference mode.
+    """A network of the zoo: a pytree of weights. Calling it evaluates it in inference mode.
 
-    `weights` maps PyTorch's names to arrays in PyTorch's layout. Batch norm's running statistics
-    are among them: their gradient is zero, and an optimizer that decays weights must omit them.
+    `weights` maps PyTorch's names to arrays in PyTorch's layout. It includes the running statistics
+    of batch norm: their gradient is zero, and an optimizer with weight decay must omit them.
     """
 
     def __init__(self, network: Network, weights: Mapping[str, Array]) -> None:
@@ -170,25 +170,25 @@ class ZooModel:
         return _Pass(self.weights).chain(self.network.layers, x)
 
     def training(self, x: Array, key: Array) -> tuple[Array, dict[str, Array]]:
-        """[b ...] -> logits [b k] in training mode, and what the running statistics become.
+        """[b ...] -> logits [b k] in training mode, and the new running statistics.
 
-        Dropout draws from the key; batch norm takes the batch's own mean and variance.
+        Dropout draws from the key; batch norm uses the mean and variance of the batch.
         """
         run = _Pass(self.weights, key)
-        return run.chain(self.network.layers, x), run.moved
+        return run.chain(self.network.layers, x), run.statistics
 
     @property
     def statistics(self) -> dict[str, Array]:
-        """The weights that are running statistics, by name."""
+        """Return the weights that are running statistics, by name."""
         return {name: value for name, value in self.weights.items() if is_statistic(name)}
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], Any]:
-        """The weights by name, and the rest."""
+        """Return the weights by name, and the static part."""
         keyed = [(jax.tree_util.DictKey(name), value) for name, value in self.weights.items()]
         return keyed, (self.network, tuple(self.weights))
 
     @classmethod
     def tree_unflatten(cls, rest: Any, values: Any) -> ZooModel:
-        """The model with other weights."""
+        """Rebuild the model with other weights."""
         network, names = rest
         return cls(network, dict(zip(names, values, strict=True)))

@@ -1,4 +1,4 @@
-"""What training needs natively in JAX: weights, and one step by optax."""
+"""Training in JAX: models as pytrees, their weights, and SGD steps by optax."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deepdefense.zoo import COUNTER, Network
 from deepdefense_jax.models import is_parameter
 from deepdefense_jax.networks import ZooModel
 
-__all__ = ["JaxTraining", "ZooModel"]
+__all__ = ["JaxTraining"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -32,7 +32,7 @@ def _name(path: Any) -> str:
 
 
 def _parameters(model: Any) -> dict[str, Array]:
-    """The inexact arrays of a pytree by the names of their paths."""
+    """Return the inexact arrays of a pytree, by their paths."""
     paths, _ = jax.tree_util.tree_flatten_with_path(model)
     return {_name(path): leaf for path, leaf in paths if is_parameter(leaf)}
 
@@ -52,42 +52,43 @@ def _from_torch(name: str, value: Array) -> Array:
     return rearrange(value, "o i ... -> ... i o") if _is_flax_kernel(name, value) else value
 
 
-def _with(model: Any, parameters: Mapping[str, Array]) -> Any:
-    """The same pytree with those arrays in their places."""
+def _replace_parameters(model: Any, parameters: Mapping[str, Array]) -> Any:
+    """Return the pytree with these arrays in place of its own."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: parameters[_name(path)] if is_parameter(leaf) else leaf, model
     )
 
 
 def _statistics(model: Any) -> dict[str, Array]:
-    """What training keeps but does not train: of the zoo's networks, the only ones that tell."""
+    """Return the weights that are not trained, which only networks of the zoo declare."""
     return model.statistics if isinstance(model, ZooModel) else {}
 
 
-def _training(model: Any, key: Array) -> Callable[[Array], Array]:
-    """The model as it trains: each call draws anew, and moves the statistics of the model itself.
+def _training_mode(model: Any, key: Array) -> Callable[[Array], Array]:
+    """Return the model in training mode: a call draws dropout and updates the model's statistics.
 
-    As PyTorch's do, so that the penalty, which asks the model itself, has them as they are then.
+    It updates the model itself, as PyTorch does, so that a penalty computed after a call has the
+    updated statistics too.
     """
     if not isinstance(model, ZooModel):
         return model  # type: ignore[no-any-return]
     calls = count()
 
     def forward(x: Array) -> Array:
-        logits, moved = model.training(x, jax.random.fold_in(key, next(calls)))
-        model.weights.update(moved)
+        logits, statistics = model.training(x, jax.random.fold_in(key, next(calls)))
+        model.weights.update(statistics)
         return logits
 
     return forward
 
 
 class _State(NamedTuple):
-    """What training goes on from."""
+    """The state that training continues from."""
 
     parameters: dict[str, Array]
     momentum: Any
     statistics: dict[str, Array]
-    steps: Array  # that were taken: each draws its own dropout
+    steps: Array  # the number of steps so far, which seeds the dropout of the next
 
 
 class _Trainer:
@@ -107,7 +108,7 @@ class _Trainer:
 
     @property
     def model(self) -> Any:
-        return _with(self._start, self._state.parameters | self._state.statistics)
+        return _replace_parameters(self._start, self._state.parameters | self._state.statistics)
 
     def _step(
         self,
@@ -119,24 +120,24 @@ class _Trainer:
         lr: Any,
         clip: Any,
     ) -> tuple[Any, tuple[Array, ...], Array]:
-        parameters, momentum, statistics, steps = state
+        parameters, momentum, old_statistics, steps = state
 
         def total(parameters: dict[str, Array]) -> tuple[Array, tuple[Losses, dict[str, Array]]]:
-            model = _with(self._start, parameters | statistics)
-            forward = _training(model, jax.random.fold_in(self._key, steps))
-            found = loss(forward, model, x, y, *points)
-            return found.total, (found, _statistics(model))
+            model = _replace_parameters(self._start, parameters | old_statistics)
+            forward = _training_mode(model, jax.random.fold_in(self._key, steps))
+            losses = loss(forward, model, x, y, *points)
+            return losses.total, (losses, _statistics(model))
 
-        gradients, (found, kept) = jax.grad(total, has_aux=True)(parameters)
-        size = optax.tree.norm(gradients)
-        shorter = jnp.minimum(1.0, clip / jnp.where(size > 0, size, 1.0))
-        gradients = optax.tree.scale(shorter, gradients)
-        moves, momentum = self._optimizer.update(gradients, momentum, parameters)
-        moved = jax.tree.map(lambda p, move: p - lr * move, parameters, moves)
-        usable = jnp.isfinite(found.total) & jnp.isfinite(size)
-        after = _State(moved, momentum, kept, steps + 1)
-        state = jax.tree.map(partial(jnp.where, usable), after, state)
-        return state, (*found, size), usable
+        gradients, (losses, statistics) = jax.grad(total, has_aux=True)(parameters)
+        norm = optax.tree.norm(gradients)
+        scale = jnp.minimum(1.0, clip / jnp.where(norm > 0, norm, 1.0))
+        gradients = optax.tree.scale(scale, gradients)
+        updates, momentum = self._optimizer.update(gradients, momentum, parameters)
+        updated = jax.tree.map(lambda p, update: p - lr * update, parameters, updates)
+        is_finite = jnp.isfinite(losses.total) & jnp.isfinite(norm)
+        new = _State(updated, momentum, statistics, steps + 1)
+        state = jax.tree.map(partial(jnp.where, is_finite), new, state)
+        return state, (*losses, norm), is_finite
 
     def step(
         self, loss: LossFunction, x: Array, y: Any, *points: Array, lr: float, clip: float
@@ -144,8 +145,8 @@ class _Trainer:
         if loss not in self._compiled:
             self._compiled[loss] = jax.jit(partial(self._step, loss))
         step = self._compiled[loss]
-        self._state, found, usable = step(self._state, x, y, *points, lr=lr, clip=clip)
-        return StepResult(*map(float, found)) if bool(usable) else None
+        self._state, terms, is_finite = step(self._state, x, y, *points, lr=lr, clip=clip)
+        return StepResult(*map(float, terms)) if bool(is_finite) else None
 
     def update_weights(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
         parameters = self._state.parameters
@@ -156,11 +157,11 @@ class _Trainer:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         parameters, momentum, statistics, steps = self._state
         weights = parameters | statistics
-        kept = {f"weights.{name}": np.array(value) for name, value in weights.items()}
-        kept["random.steps"] = np.array(steps)
+        state = {f"weights.{name}": np.array(value) for name, value in weights.items()}
+        state["random.steps"] = np.array(steps)
         for name, value in momentum[1].trace.items():
-            kept[f"momentum.{name}"] = np.array(value)
-        return kept
+            state[f"momentum.{name}"] = np.array(value)
+        return state
 
     def restore(self, state: Arrays) -> None:
         parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "random": {}}
@@ -171,12 +172,12 @@ class _Trainer:
         parameters = {name: weights[name] for name in self._state.parameters}
         statistics = {name: weights[name] for name in self._state.statistics}
         decay, trace = self._optimizer.init(parameters)
-        moving = {name: parts["momentum"].get(name, zero) for name, zero in trace.trace.items()}
-        momentum = (decay, trace._replace(trace=moving))
+        values = {name: parts["momentum"].get(name, zero) for name, zero in trace.trace.items()}
+        momentum = (decay, trace._replace(trace=values))
         self._state = _State(parameters, momentum, statistics, parts["random"]["steps"])
 
 
-def _list_devices(kind: str) -> list[jax.Device]:
+def _list_devices(kind: str) -> list[Any]:
     try:
         return jax.devices(kind)
     except RuntimeError:  # there is no platform of this name
@@ -184,41 +185,43 @@ def _list_devices(kind: str) -> list[jax.Device]:
 
 
 class JaxTraining(TrainingBackend):
-    """The training side of the JAX backend.
+    """Training in JAX.
 
-    A model is a pytree that can be called: one of the zoo, an equinox module, or
-    ``jax.tree_util.Partial(apply, parameters)``. All its inexact arrays are trained, but for the
-    running statistics of the zoo's, which move as PyTorch's do.
+    A model is a callable pytree: one of the zoo, an equinox module, or
+    ``jax.tree_util.Partial(apply, parameters)``. All its inexact arrays are trained, except the
+    running statistics of the zoo's networks, which are updated as in PyTorch.
     """
 
     @contextmanager
     def on_device(self, device: str | None) -> Iterator[None]:
-        chosen = device and jax.default_device(find_device(device, _list_devices))
-        with chosen or nullcontext():
+        context = device and jax.default_device(find_device(device, _list_devices))
+        with context or nullcontext():
             yield
 
     def build(self, network: Network, weights: Arrays) -> ZooModel:
-        # Not the counters of batches: integers, which nothing here depends on.
-        own = {n: jnp.asarray(v) for n, v in weights.items() if not n.endswith(COUNTER)}
-        return ZooModel(network, own)
+        # Batch norm's counters of batches are integers that nothing here depends on.
+        used = {n: jnp.asarray(v) for n, v in weights.items() if not n.endswith(COUNTER)}
+        return ZooModel(network, used)
 
     def copy(self, model: Any) -> Any:
-        return model  # a pytree is never changed
+        return model  # nothing changes a pytree in place
 
     def weights(self, model: Any) -> dict[str, npt.NDArray[Any]]:
         return {name: np.array(value) for name, value in _parameters(model).items()}
 
     def load(self, model: Any, weights: Arrays) -> Any:
         own = _parameters(model)
-        return _with(model, {n: jnp.asarray(weights[n], dtype=v.dtype) for n, v in own.items()})
+        return _replace_parameters(
+            model, {n: jnp.asarray(weights[n], dtype=v.dtype) for n, v in own.items()}
+        )
 
     def freeze_except(self, model: Any, layer: str) -> Callable[[Array], Array]:
-        own = _parameters(model).items()
-        held: Callable[[Array], Array] = _with(
-            model,
-            {n: v if n.rpartition(".")[0] == layer else lax.stop_gradient(v) for n, v in own},
-        )
-        return held
+        parameters = {
+            name: value if name.rpartition(".")[0] == layer else lax.stop_gradient(value)
+            for name, value in _parameters(model).items()
+        }
+        frozen: Callable[[Array], Array] = _replace_parameters(model, parameters)
+        return frozen
 
     def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> _Trainer:
         return _Trainer(model, momentum, weight_decay, seed)

@@ -1,4 +1,4 @@
-"""Keras models, on whichever backend Keras runs."""
+"""Keras models in inference mode, on any backend of Keras."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import keras
 
 from deepdefense.errors import InputError
 
-__all__ = ["layers", "open_inference"]
+__all__ = ["all_layers", "open_inference"]
 
 
-def layers(model: keras.Layer) -> list[keras.Layer]:
-    """The model and every layer in it, at any depth."""
-    found, queue = {id(model): model}, [model]
+def all_layers(model: keras.Layer) -> list[keras.Layer]:
+    """Return the model and every layer in it, at any depth."""
+    layers, queue = {id(model): model}, [model]
     while queue:
         for layer in vars(queue.pop())["_layers"]:
-            if id(layer) not in found:
-                found[id(layer)] = layer
+            if id(layer) not in layers:
+                layers[id(layer)] = layer
                 queue.append(layer)
-    return list(found.values())
+    return list(layers.values())
 
 
 @contextmanager
 def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
-    """The model as it predicts: dropout and statistics at rest, in the dtype of its variables.
+    """Open the model in inference mode: no dropout, fixed statistics, the dtype of its variables.
 
-    A mixed precision policy computes in 16 bits, too coarse for the distance to a boundary. What a
-    call would assign (seeds, counters, metrics) or add to `losses` is dropped.
+    A mixed precision policy would compute in 16 bits, too coarse for the distance to a boundary.
+    Calls assign nothing to variables (seeds, counters, metrics) and add nothing to `losses`.
     """
     if not model.built:
         raise InputError(
@@ -42,24 +42,25 @@ def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
             return model(x, training=False)
 
     with ExitStack() as stack:
-        for layer in layers(model):
-            stack.callback(_refill, layer._losses, list(layer._losses))  # a call empties them
-            for holder, name, value in _unmixed(layer, model.variable_dtype):
+        for layer in all_layers(model):
+            stack.callback(_restore, layer._losses, list(layer._losses))  # a call clears them
+            for holder, name, value in _full_precision(layer, model.variable_dtype):
                 stack.callback(vars(holder).update, {name: vars(holder)[name]})
                 vars(holder)[name] = value
         yield forward
 
 
-def _refill(losses: list[Any], kept: list[Any]) -> None:
+def _restore(losses: list[Any], kept: list[Any]) -> None:
     losses[:] = kept
 
 
-def _unmixed(layer: keras.Layer, dtype: str) -> list[tuple[Any, str, Any]]:
-    """Which attributes to set, so that the layer neither computes nor takes inputs in 16 bits.
+def _full_precision(layer: keras.Layer, dtype: str) -> list[tuple[Any, str, Any]]:
+    """Return the attributes to set so that a layer does not compute or take inputs in 16 bits.
 
-    Not through the property `dtype_policy`: it may quantise, and cannot undo a policy of a map.
+    The property `dtype_policy` is no alternative: setting it may quantise the layer, and it cannot
+    undo a policy from a map.
     """
-    if isinstance(layer, keras.layers.InputLayer):  # Sequential gives its own the compute dtype
+    if isinstance(layer, keras.layers.InputLayer):  # that of a Sequential has the compute dtype
         coarse = layer.dtype in ("float16", "bfloat16")
         return [(holder, "_dtype", dtype) for holder in (layer, layer.output) if coarse]
     if layer.quantization_mode is not None or layer.compute_dtype == layer.variable_dtype:

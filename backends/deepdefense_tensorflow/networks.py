@@ -27,48 +27,47 @@ from deepdefense.zoo import (
     Residual,
 )
 
-__all__ = ["AdaptiveAverage", "LowestPadding", "graph"]
+__all__ = ["AdaptiveAverage", "LowestPadding", "build_graph"]
 
 
-def graph(network: Network, dtype: str) -> keras.Model:
-    """The whole network; a layer's name is that of its weights in PyTorch, dots included."""
+def build_graph(network: Network, dtype: str) -> keras.Model:
+    """Build the network; a layer's name is the prefix of its weights in PyTorch, with dots."""
     inputs = keras.Input(network.input_shape, dtype=dtype)
     return keras.Model(inputs, _Graph(network)(inputs), name=network.name)
 
 
-def _flat(layers: tuple[Layer, ...]) -> Iterator[Layer]:
-    """The layers, and those inside of them."""
+def _all_layers(layers: tuple[Layer, ...]) -> Iterator[Layer]:
+    """Yield the layers, and those inside them."""
     for layer in layers:
         yield layer
         match layer:
             case Block(_, inner):
-                yield from _flat(inner)
+                yield from _all_layers(inner)
             case Residual(_, body, shortcut):
-                yield from _flat((*body, *shortcut))
+                yield from _all_layers((*body, *shortcut))
 
 
 class _Graph:
-    """Puts Keras's layers after one another.
+    """Applies Keras layers one after another.
 
-    They have channels last, as TensorFlow's convolutions on CPUs need them. Padding is a layer of
-    its own: "same" would put more of it at the end than at the beginning where a stride leaves a
-    rest.
+    Images have channels last, as TensorFlow's convolutions on CPUs require. Padding is a separate
+    layer, since Keras's "same" may pad more at the end than at the beginning.
     """
 
     def __init__(self, network: Network) -> None:
         self._layers = network.layers
-        self._image = any(isinstance(layer, Conv) for layer in _flat(network.layers))
-        self._seeds = count()  # fixed, so that a network is the same one whenever it is built
+        self._image = any(isinstance(layer, Conv) for layer in _all_layers(network.layers))
+        self._seeds = count()  # so that each build has the same dropout
 
     def __call__(self, x: Any) -> Any:
         return self._chain(self._layers, keras.layers.Permute((2, 3, 1))(x) if self._image else x)
 
     def _chain(self, layers: tuple[Layer, ...], x: Any, prefix: str = "") -> Any:
         for layer in layers:
-            x = self._after(x, layer, prefix)
+            x = self._apply(x, layer, prefix)
         return x
 
-    def _after(self, x: Any, layer: Layer, prefix: str) -> Any:
+    def _apply(self, x: Any, layer: Layer, prefix: str) -> Any:
         match layer:
             case Conv(name, _, outputs, size, padding, stride, bias):
                 return keras.layers.Conv2D(
@@ -77,7 +76,7 @@ class _Graph:
             case Linear(name, _, outputs):
                 return keras.layers.Dense(outputs, name=f"{prefix}{name}")(x)
             case BatchNorm(name, _, eps, momentum):
-                # The variance that Keras keeps is the biased estimate, PyTorch's the unbiased one.
+                # Keras keeps the biased estimate of the variance, PyTorch the unbiased one.
                 return keras.layers.BatchNormalization(
                     momentum=1 - momentum, epsilon=eps, name=f"{prefix}{name}"
                 )(x)
@@ -93,13 +92,14 @@ class _Graph:
             case ReLU():
                 return keras.layers.ReLU()(x)
             case Flatten():
-                first = self._image and len(x.shape) == 4
-                return keras.layers.Flatten()(keras.layers.Permute((3, 1, 2))(x) if first else x)
+                is_image = self._image and len(x.shape) == 4
+                flat = keras.layers.Flatten()
+                return flat(keras.layers.Permute((3, 1, 2))(x) if is_image else x)
             case Block(name, layers):
                 return self._chain(layers, x, f"{prefix}{name}.")
             case Residual(name, body, shortcut):
-                ends = [self._chain(part, x, f"{prefix}{name}.") for part in (body, shortcut)]
-                return keras.layers.ReLU()(keras.layers.Add()(ends))
+                sums = [self._chain(part, x, f"{prefix}{name}.") for part in (body, shortcut)]
+                return keras.layers.ReLU()(keras.layers.Add()(sums))
 
 
 def _padded(x: Any, width: int) -> Any:
@@ -108,7 +108,7 @@ def _padded(x: Any, width: int) -> Any:
 
 @keras.saving.register_keras_serializable("deepdefense")
 class LowestPadding(keras.layers.Layer):  # type: ignore[misc]
-    """Pads images [b h w c] with -inf on each side, for a maximum."""
+    """Pads images [b h w c] with -inf on each side, before max pooling."""
 
     def __init__(self, width: int, **settings: Any) -> None:
         super().__init__(**settings)
@@ -120,7 +120,7 @@ class LowestPadding(keras.layers.Layer):  # type: ignore[misc]
         return tf.pad(x, sides, constant_values=-np.inf)
 
     def get_config(self) -> dict[str, Any]:
-        """What it is made again from."""
+        """Return the arguments that Keras rebuilds the layer from."""
         return {**super().get_config(), "width": self._width}
 
 
@@ -138,5 +138,5 @@ class AdaptiveAverage(keras.layers.Layer):  # type: ignore[misc]
         return einsum(x, rows, columns, "b h w c, r h, s w -> b r s c")
 
     def get_config(self) -> dict[str, Any]:
-        """What it is made again from."""
+        """Return the arguments that Keras rebuilds the layer from."""
         return {**super().get_config(), "size": self._pool.size}

@@ -1,4 +1,4 @@
-"""What training needs natively in TensorFlow: Keras models, their weights, and one SGD step."""
+"""Training in TensorFlow: Keras models, their weights, and SGD steps."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from deepdefense.errors import InputError
 from deepdefense.seam.training import LossFunction, StepResult, TrainingBackend
 from deepdefense.seam.validation import find_device
 from deepdefense.zoo import Network, weight_shapes
-from deepdefense_tensorflow.networks import graph
-from deepdefense_tensorflow.weights import host, named, randomness
+from deepdefense_tensorflow.networks import build_graph
+from deepdefense_tensorflow.weights import name_weights, random_states, to_host
 
 __all__ = ["TensorFlowTraining"]
 
@@ -38,19 +38,20 @@ class _Trainer:
     ) -> Any:
         variables = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape() as tape:
-            found = loss(partial(self.model, training=True), self.model, x, y, *points)
+            losses = loss(partial(self.model, training=True), self.model, x, y, *points)
         gradients = tape.gradient(
-            found.total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            losses.total, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        size = tf.linalg.global_norm(gradients)
-        usable = tf.math.is_finite(found.total) & tf.math.is_finite(size)
-        shorter = tf.where(size > clip, tf.math.divide_no_nan(clip, size), tf.ones_like(size))
-        # As PyTorch's and optax's: part of the gradient, of every parameter, before the momentum.
+        norm = tf.linalg.global_norm(gradients)
+        is_finite = tf.math.is_finite(losses.total) & tf.math.is_finite(norm)
+        scale = tf.where(norm > clip, tf.math.divide_no_nan(clip, norm), tf.ones_like(norm))
+        # As in PyTorch and optax, weight decay is part of the gradient of every parameter, before
+        # momentum.
         decayed = [
-            shorter * tf.convert_to_tensor(g) + self._decay * w
+            scale * tf.convert_to_tensor(g) + self._decay * w
             for g, w in zip(gradients, variables, strict=True)
         ]
-        return decayed, (*found, size), usable
+        return decayed, (*losses, norm), is_finite
 
     def step(
         self, loss: LossFunction, x: tf.Tensor, y: Any, *points: tf.Tensor, lr: float, clip: float
@@ -61,45 +62,47 @@ class _Trainer:
             )
         step = self._compiled[loss]
         limit = tf.constant(clip, x.dtype)
-        gradients, found, usable = step(limit, x, tf.convert_to_tensor(y), *points)
-        if not bool(usable):
+        gradients, terms, is_finite = step(limit, x, tf.convert_to_tensor(y), *points)
+        if not bool(is_finite):
             return None
         self._optimizer.learning_rate = lr
         self._optimizer.apply(gradients, self.model.trainable_variables)
-        return StepResult(*map(float, found))
+        return StepResult(*map(float, terms))
 
     def update_weights(
         self, to: Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
     ) -> None:
         trained = {id(variable) for variable in self.model.trainable_variables}
-        own = {n: w for n, w in named(self.model).items() if id(w.variable) in trained}
-        for name, value in to({name: weight.tensor() for name, weight in own.items()}).items():
-            own[name].set(value)
+        weights = {n: w for n, w in name_weights(self.model).items() if id(w.variable) in trained}
+        for name, value in to({name: weight.tensor() for name, weight in weights.items()}).items():
+            weights[name].set(value)
 
     def _variables(self) -> dict[str, Any]:
-        """All that is kept besides the weights, which have a layout of their own."""
-        kept = {f"optimizer.{i}": v for i, v in enumerate(self._optimizer.variables)}
-        return kept | {f"random.{i}": v for i, v in randomness(self.model).items()}
+        """Return the variables of the state other than weights: of the optimizer and of dropout."""
+        state = {f"optimizer.{i}": v for i, v in enumerate(self._optimizer.variables)}
+        return state | {f"random.{i}": v for i, v in random_states(self.model).items()}
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        weights = {f"weights.{name}": weight.get() for name, weight in named(self.model).items()}
+        weights = {
+            f"weights.{name}": weight.get() for name, weight in name_weights(self.model).items()
+        }
         others = self._variables().items()
-        return weights | {name: host(v) for name, v in others}
+        return weights | {name: to_host(v) for name, v in others}
 
     def restore(self, state: Arrays) -> None:
-        for name, weight in named(self.model).items():
+        for name, weight in name_weights(self.model).items():
             weight.set(state[f"weights.{name}"])
         for name, variable in self._variables().items():
             variable.assign(state[name])
 
 
 class TensorFlowTraining(TrainingBackend):
-    """The training side of the TensorFlow backend. A model is Keras's."""
+    """Training in TensorFlow. A model is a Keras model."""
 
     @contextmanager
     def on_device(self, device: str | None) -> Iterator[None]:
-        chosen = device and tf.device(find_device(device, _devices).name)
-        with chosen or nullcontext():
+        context = device and tf.device(find_device(device, _list_devices).name)
+        with context or nullcontext():
             yield
 
     def build(self, network: Network, weights: Arrays) -> keras.Model:
@@ -109,28 +112,28 @@ class TensorFlowTraining(TrainingBackend):
                 "before anything imports it, or use that framework's own backend"
             )
         dtype = weights[next(iter(weight_shapes(network)))].dtype.name
-        with _policy(dtype):
-            model = graph(network, dtype)
+        with _dtype_policy(dtype):
+            model = build_graph(network, dtype)
         return self.load(model, weights)
 
     def copy(self, model: keras.Model) -> keras.Model:
         twin = keras.models.clone_model(model)
-        for own, other in zip(twin.variables, model.variables, strict=True):
-            own.assign(other)
+        for variable, original in zip(twin.variables, model.variables, strict=True):
+            variable.assign(original)
         return twin
 
     def weights(self, model: keras.Model) -> dict[str, npt.NDArray[Any]]:
         if not isinstance(model, keras.Layer):
-            return {}  # a function may be attacked, but shows no weights
-        return {name: weight.get() for name, weight in named(model).items()}
+            return {}  # a plain function has no visible weights
+        return {name: weight.get() for name, weight in name_weights(model).items()}
 
     def load(self, model: keras.Model, weights: Arrays) -> keras.Model:
-        for name, weight in named(model).items():
+        for name, weight in name_weights(model).items():
             weight.set(weights[name])
         return model
 
     def freeze_except(self, model: keras.Model, layer: str) -> Callable[[tf.Tensor], tf.Tensor]:
-        names = {id(w.variable): name.rpartition(".")[0] for name, w in named(model).items()}
+        names = {id(w.variable): name.rpartition(".")[0] for name, w in name_weights(model).items()}
         trained = [
             v.value if names[id(v)] == layer else tf.stop_gradient(v.value)
             for v in model.trainable_variables
@@ -145,16 +148,16 @@ class TensorFlowTraining(TrainingBackend):
 
     @contextmanager
     def fixed_seed(self, *seed: int) -> Iterator[None]:
-        yield  # Keras draws from generators that are part of the model and of a trainer's state
+        yield  # Keras's random generators are part of the model, and of a trainer's state
 
 
-def _devices(kind: str) -> Any:
+def _list_devices(kind: str) -> Any:
     return tf.config.list_logical_devices(kind.upper())
 
 
 @contextmanager
-def _policy(dtype: str) -> Iterator[None]:
-    """Layers made inside have that dtype, whatever the user's policy."""
+def _dtype_policy(dtype: str) -> Iterator[None]:
+    """Open a context in which new layers have that dtype, whatever the user's policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

@@ -1,4 +1,4 @@
-"""Keras's weights in PyTorch's names and layout, and back."""
+"""Conversion of Keras weights to and from PyTorch's names and layout."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-__all__ = ["Weight", "host", "named", "randomness"]
+__all__ = ["Weight", "name_weights", "random_states", "to_host"]
 
-# By a layer's kind and a variable's name in Keras: PyTorch's name, and both layouts.
+# The layouts of kernels in Keras and in PyTorch, and PyTorch's names for Keras's.
 _KERNELS = {keras.layers.Dense: ("i o", "o i"), keras.layers.Conv2D: ("h w i o", "o i h w")}
 _NAMES = {
     "kernel": "weight",
@@ -25,46 +25,48 @@ _NAMES = {
 
 
 class Weight(NamedTuple):
-    """One variable of a Keras model, and how PyTorch lays it out."""
+    """One variable of a Keras model, and its layout there and in PyTorch."""
 
     variable: Any
-    here: str
-    there: str
+    keras_axes: str
+    torch_axes: str
 
     def get(self) -> npt.NDArray[Any]:
-        """A copy, in PyTorch's layout."""
-        return np.array(rearrange(host(self.variable), f"{self.here} -> {self.there}"), order="C")
+        """Copy the value in PyTorch's layout."""
+        return np.array(
+            rearrange(to_host(self.variable), f"{self.keras_axes} -> {self.torch_axes}"), order="C"
+        )
 
     def tensor(self) -> Any:
-        """Its value as a tensor, in PyTorch's layout."""
-        return rearrange(self.variable.value, f"{self.here} -> {self.there}")
+        """Return the value as a tensor in PyTorch's layout."""
+        return rearrange(self.variable.value, f"{self.keras_axes} -> {self.torch_axes}")
 
     def set(self, value: Any) -> None:
         """Assign a value in PyTorch's layout."""
-        self.variable.assign(rearrange(value, f"{self.there} -> {self.here}"))
+        self.variable.assign(rearrange(value, f"{self.torch_axes} -> {self.keras_axes}"))
 
 
-def host(variable: Any) -> npt.NDArray[Any]:
-    """A copy of a Keras variable's value."""
+def to_host(variable: Any) -> npt.NDArray[Any]:
+    """Copy the value of a Keras variable."""
     return np.array(variable.value.numpy())
 
 
-def named(model: keras.Layer, prefix: str = "") -> dict[str, Weight]:
-    """All weights of a model by names as PyTorch gives them: ``conv1.weight``."""
-    found: dict[str, Weight] = {}
-    below: set[int] = set()
+def name_weights(model: keras.Layer, prefix: str = "") -> dict[str, Weight]:
+    """Return all weights of a model by PyTorch's names, such as ``conv1.weight``."""
+    weights: dict[str, Weight] = {}
+    in_children: set[int] = set()
     for child in _children(model):
-        found |= named(child, f"{prefix}{child.name}.")
-        below |= {id(variable) for variable in child.weights}
+        weights |= name_weights(child, f"{prefix}{child.name}.")
+        in_children |= {id(variable) for variable in child.weights}
     for variable in model.weights:
-        if id(variable) not in below:
+        if id(variable) not in in_children:
             name = str(variable.name)
-            found[prefix + _NAMES.get(name, name)] = Weight(variable, *_layout(model, variable))
-    return found
+            weights[prefix + _NAMES.get(name, name)] = Weight(variable, *_layout(model, variable))
+    return weights
 
 
 def _children(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """The layers directly in a layer."""
+    """Return the layers directly in a layer."""
     children: Iterator[keras.Layer] = layer._flatten_layers(include_self=False, recursive=False)
     return children
 
@@ -77,8 +79,8 @@ def _layout(layer: keras.Layer, variable: Any) -> tuple[str, str]:
     return axes, axes
 
 
-def randomness(model: keras.Layer) -> Mapping[str, Any]:
-    """The states of a model's random generators, which Keras counts as variables."""
+def random_states(model: keras.Layer) -> Mapping[str, Any]:
+    """Return the states of a model's random generators, which are Keras variables too."""
     weights = {id(variable) for variable in model.weights}
     states = [variable for variable in model.variables if id(variable) not in weights]
     return {str(i): variable for i, variable in enumerate(states)}

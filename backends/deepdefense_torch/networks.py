@@ -1,4 +1,4 @@
-"""Networks of the zoo as PyTorch modules, with torchvision's names for what torchvision has."""
+"""Networks of the zoo as PyTorch modules; those that torchvision has too share its names."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from deepdefense.zoo import (
     Residual,
 )
 
-__all__ = ["ResidualBlock", "chain"]
+__all__ = ["ResidualBlock", "build_chain"]
 
 
-def chain(layers: Iterable[Layer]) -> nn.Sequential:
-    """Layers one after another, each under its own name, or under its place if it has none."""
-    return nn.Sequential(OrderedDict(_named(layers)))
+def build_chain(layers: Iterable[Layer]) -> nn.Sequential:
+    """Build layers one after another, each under its name, or under its position if it has none."""
+    return nn.Sequential(OrderedDict(_name_modules(layers)))
 
 
-def _named(layers: Iterable[Layer]) -> Iterator[tuple[str, nn.Module]]:
+def _name_modules(layers: Iterable[Layer]) -> Iterator[tuple[str, nn.Module]]:
     for i, layer in enumerate(layers):
-        yield getattr(layer, "name", str(i)), _module(layer)
+        yield getattr(layer, "name", str(i)), _build_module(layer)
 
 
-def _module(layer: Layer) -> nn.Module:
+def _build_module(layer: Layer) -> nn.Module:
     match layer:
         case Conv(_, inputs, outputs, size, padding, stride, bias):
             return nn.Conv2d(inputs, outputs, size, stride, padding, bias=bias)
@@ -56,13 +56,13 @@ def _module(layer: Layer) -> nn.Module:
         case Flatten():
             return nn.Flatten()
         case Block(_, layers):
-            return chain(layers)
+            return build_chain(layers)
         case Residual():
             return ResidualBlock(layer)
 
 
 class _BatchNorm(nn.BatchNorm2d):
-    """Batch norm of images and of rows; PyTorch has two classes, which differ in this check."""
+    """Batch norm of images and of rows; PyTorch has a class for each, with different checks."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -70,11 +70,11 @@ class _BatchNorm(nn.BatchNorm2d):
 
 
 class ResidualBlock(nn.Module):
-    """max(body(x) + shortcut(x), 0); the layers of both are its children."""
+    """max(body(x) + shortcut(x), 0); the layers of both are children of the module."""
 
     def __init__(self, block: Residual) -> None:
         super().__init__()
-        for name, module in _named((*block.body, *block.shortcut)):
+        for name, module in _name_modules((*block.body, *block.shortcut)):
             self.add_module(name, module)
         self._length = len(block.body)
 

@@ -1,4 +1,4 @@
-"""What training needs natively in PyTorch: weights, and one SGD step."""
+"""Training in PyTorch: building and copying models, their weights, and SGD steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from deepdefense.errors import InputError
 from deepdefense.seam.training import Losses, LossFunction, StepResult, TrainingBackend
 from deepdefense.zoo import Network, weight_shapes
-from deepdefense_torch.networks import chain
+from deepdefense_torch.networks import build_chain
 from deepdefense_torch.precision import without_autocast
 
 __all__ = ["TorchTraining"]
@@ -23,14 +23,14 @@ __all__ = ["TorchTraining"]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def _host(tensor: Tensor) -> npt.NDArray[Any]:
-    # In the layout that names them, whatever it is on the device: files hold no strides.
+def _to_host(tensor: Tensor) -> npt.NDArray[Any]:
+    # In C order, whatever the strides on the device: files hold none.
     return np.array(tensor.detach().cpu().numpy(), order="C")
 
 
 @contextmanager
-def _in_training(model: nn.Module) -> Iterator[None]:
-    """All modules in training mode; in the end each is in the mode that it came in."""
+def _training_mode(model: nn.Module) -> Iterator[None]:
+    """Set all modules to training mode; on exit restore the mode of each."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.train()
@@ -41,7 +41,7 @@ def _in_training(model: nn.Module) -> Iterator[None]:
 
 
 class _Trainer:
-    """SGD on one module."""
+    """SGD on the parameters of one module that are not frozen."""
 
     def __init__(self, model: nn.Module, momentum: float, weight_decay: float) -> None:
         self.model = model
@@ -62,27 +62,28 @@ class _Trainer:
     ) -> StepResult | None:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        with _in_training(self.model):
-            found = loss(self.model, self.model, x, y, *points)
+        with _training_mode(self.model):
+            losses = loss(self.model, self.model, x, y, *points)
             self._optimizer.zero_grad()
-            # In full precision, or second derivatives, of an exact penalty, would not be. Left to
-            # itself the pass goes on to the points where gradients were taken, which nobody asks.
+            # Autocast would compute the second derivatives of the penalty in 16 bits. Without
+            # `inputs`, the pass would also compute gradients at the points of the search.
             with without_autocast():
-                found.total.backward(inputs=list(self._parameters.values()))
-        taken = self._taken(found, clip)
+                losses.total.backward(inputs=list(self._parameters.values()))
+        result = self._update(losses, clip)
         self._optimizer.zero_grad()
-        return taken
+        return result
 
-    def _taken(self, found: Losses, clip: float) -> StepResult | None:
+    def _update(self, losses: Losses, clip: float) -> StepResult | None:
+        """Clip the gradients and update the parameters, if loss and gradients are finite."""
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        size = torch.nn.utils.get_total_norm(gradients)
-        if not bool(torch.isfinite(found.total) & torch.isfinite(size)):
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(torch.isfinite(losses.total) & torch.isfinite(norm)):
             return None
-        if size > clip:
+        if norm > clip:
             for gradient in gradients:
-                gradient.mul_(clip / size)
+                gradient.mul_(clip / norm)
         self._optimizer.step()
-        return StepResult(*(float(term.detach()) for term in (*found, size)))
+        return StepResult(*(float(term.detach()) for term in (*losses, norm)))
 
     @torch.no_grad()
     def update_weights(self, to: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> None:
@@ -90,9 +91,9 @@ class _Trainer:
             self._parameters[name].copy_(value)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        weights = {f"weights.{n}": _host(t) for n, t in self.model.state_dict().items()}
+        weights = {f"weights.{n}": _to_host(t) for n, t in self.model.state_dict().items()}
         momentum = {
-            f"momentum.{name}": _host(self._optimizer.state[parameter]["momentum_buffer"])
+            f"momentum.{name}": _to_host(self._optimizer.state[parameter]["momentum_buffer"])
             for name, parameter in self._parameters.items()
             if self._optimizer.state[parameter].get("momentum_buffer") is not None
         }
@@ -111,38 +112,36 @@ class _Trainer:
 
 
 class TorchTraining(TrainingBackend):
-    """The training side of the PyTorch backend."""
+    """Training in PyTorch."""
 
     @contextmanager
     def on_device(self, device: str | None) -> Iterator[None]:
         try:
             torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:  # NotImplementedError is the first, too
+        except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
             reason = str(error).partition(". ")[0]
             raise InputError(f"PyTorch has no device {device!r} here: {reason}") from error
         with nullcontext() if device is None else torch.device(device):
             yield
 
     def build(self, network: Network, weights: Arrays) -> nn.Module:
-        with self.fixed_seed(
-            0
-        ):  # only so that the native initialisation draws from no global state
-            model: nn.Module = chain(network.layers)
+        with self.fixed_seed(0):  # PyTorch draws the initial weights, soon overwritten, at random
+            model: nn.Module = build_chain(network.layers)
         dtype = torch.as_tensor(weights[next(iter(weight_shapes(network)))]).dtype
         model = self.load(model.to(dtype), weights)
         for kernel in (p for p in model.parameters() if p.dim() == 4):
-            # A step of LeNet takes half of the time (2 CPU cores). `contiguous` would not do: it
-            # leaves a kernel of one input channel as it is.
+            # Convolutions are faster so on CPUs. `contiguous` would leave a kernel of one input
+            # channel unchanged.
             kernel.data = kernel.data.to(memory_format=torch.channels_last)
-        return model.eval()  # as whatever comes with weights; a trainer's step switches it itself
+        return model.eval()  # a trainer's step sets training mode itself
 
     def copy(self, model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
 
     def weights(self, model: nn.Module) -> dict[str, npt.NDArray[Any]]:
         if not isinstance(model, nn.Module):
-            return {}  # a function may be attacked, but shows no weights
-        return {name: _host(tensor) for name, tensor in model.state_dict().items()}
+            return {}  # a plain function has no visible weights
+        return {name: _to_host(tensor) for name, tensor in model.state_dict().items()}
 
     def load(self, model: nn.Module, weights: Arrays) -> nn.Module:
         model.load_state_dict({n: torch.as_tensor(np.array(v)) for n, v in weights.items()})
