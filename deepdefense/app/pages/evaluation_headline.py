@@ -117,7 +117,7 @@ def _describe_comparison(report: Report) -> str:
         )
     if not parts:
         return "It cannot be compared with the undefended network."
-    return f"Against the undefended network {' and '.join(parts)}."
+    return f"Compared with the undefended network, {' and '.join(parts)}."
 
 
 def _compute_accuracy_change(report: Report) -> float:
@@ -133,7 +133,7 @@ def _describe_checks(report: Report) -> str:
     """Return a sentence on the number of checks, with the names of those that do not pass."""
     total = len(report.checks)
     if not total:
-        return "Nothing was checked."
+        return "No check was run."
     if _all_checks_pass(report):
         return f"All {total} checks pass." if total > 1 else "The one check passes."
     parts = []

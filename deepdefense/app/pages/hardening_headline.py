@@ -28,7 +28,7 @@ def judge_hardening(report: HardeningReport) -> Verdict:
     parts = [*map(_describe_rho_change, measures), _describe_accuracy_change(report, points)]
     sentence = "; ".join(parts) + "." + doubt
     if report.stopped:
-        return Verdict("The run stopped early", f"Where it stopped: {sentence}", "bad")
+        return Verdict("The run stopped early", f"Until then: {sentence}", "bad")
     if not report.history:
         return Verdict("No epoch was run, so nothing was hardened", sentence, "mixed")
     if points < -GRAVE_ACCURACY_FALL:
