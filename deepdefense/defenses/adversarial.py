@@ -34,6 +34,8 @@ class AdversarialTraining(MixedCrossEntropy):
 
         loss = alpha CE(x) + (1 - alpha) CE(x + eps sign(grad_x CE))
 
+    CE is the mean cross-entropy of a batch.
+
     Source: Goodfellow, Shlens and Szegedy (2015), "Explaining and harnessing adversarial examples",
     section 6.
     """
@@ -57,9 +59,9 @@ class DeepFoolTraining(MixedCrossEntropy):
 
         loss = alpha CE(x) + (1 - alpha) CE(x + D)
 
-    D is the perturbation by which DeepFool leaves the class that the network predicts for x. In the
-    source, a trained network is fine-tuned on perturbed examples alone (alpha = 0), for five more
-    epochs at half the learning rate.
+    CE is the mean cross-entropy of a batch. D is the perturbation by which DeepFool leaves the
+    class that the network predicts for x. In the source, a trained network is fine-tuned on
+    perturbed examples alone (alpha = 0), for five more epochs at half the learning rate.
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool", section 4.2.
     """
@@ -92,7 +94,8 @@ class PGDTraining(MixedCrossEntropy):
 
         loss = alpha CE(x) + (1 - alpha) CE(x')
 
-    PGD finds x' within the distance eps of x. As in the source, alpha is 0 by default.
+    CE is the mean cross-entropy of a batch. PGD finds x' within the distance eps of x. As in the
+    source, alpha is 0 by default, so that the network is trained on perturbed examples alone.
 
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu (2018), "Towards deep learning models
     resistant to adversarial attacks".

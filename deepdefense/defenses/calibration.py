@@ -18,8 +18,8 @@ from deepdefense.seam.validation import check_labels, check_number
 __all__ = ["calibrate", "fit_penalty"]
 
 # The default value of c times the median rho before training. Training increases rho by a factor of
-# two or three. c rho then rises from below to the values that the paper's settings give, which are
-# 2.8 for its MLP and 5.1 for LeNet.
+# two or three, so c rho grows from this value towards the values of c rho in the paper's settings:
+# 2.8 for the MLP and 5.1 for LeNet.
 STEEPNESS = 1.5
 
 # d / c in the paper's settings for MNIST, d = 5 and c = 25.

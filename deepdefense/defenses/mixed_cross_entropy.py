@@ -1,4 +1,4 @@
-"""The base class of adversarial training, which minimises cross-entropy at perturbed examples."""
+"""The common base class of the adversarial training objectives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MixedCrossEntropy"]
 @document_settings
 @dataclass(frozen=True)
 class MixedCrossEntropy(Objective):
-    """Adversarial training: a weighted sum of cross-entropies at given and perturbed examples.
+    """Adversarial training: a weighted sum of the losses at clean and at perturbed examples.
 
         loss = alpha CE(x) + (1 - alpha) CE(x')
 
@@ -29,9 +29,9 @@ class MixedCrossEntropy(Objective):
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """Return the loss terms: the weighted sum as total, and CE(x) as cross-entropy.
+        """Return the loss terms: `total` is the weighted sum, `cross_entropy` is CE(x).
 
-        The penalty is the difference of the two. `points` is the single array of x'.
+        `penalty` is the difference of the two. `points` is one array, the perturbed examples x'.
         """
         clean = mean_cross_entropy(backend, forward(x), y)
         (point,) = points

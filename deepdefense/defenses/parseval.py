@@ -22,8 +22,9 @@ class Parseval(Objective):
 
     After each optimizer step, every weight matrix W is replaced by (1 + beta) W - beta W W^T W.
     This is a gradient step on beta / 4 ||W W^T - I||^2. A convolution kernel [o i s t] is unfolded
-    to a matrix [o (i s t)] and scaled by sqrt(s t), because each input is in s t windows. If a
-    matrix has more rows than columns, its columns are kept nearly orthonormal instead of its rows.
+    to a matrix [o (i s t)] and scaled by sqrt(s t), because each input pixel lies in s t windows.
+    If a matrix has more rows than columns, its columns are kept nearly orthonormal instead of its
+    rows.
 
     Source: Cisse et al. (2017), "Parseval networks: improving robustness to adversarial examples",
     section 4. The paper also trains the coefficients of sums over branches of a network, and
@@ -37,7 +38,7 @@ class Parseval(Objective):
     )
 
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return every weight matrix and kernel, by name, after a step to orthonormal rows."""
+        """Return all weight matrices and kernels by name, after a step towards orthonormality."""
         return {
             name: self._orthonormalise(backend, weight)
             for name, weight in weights.items()

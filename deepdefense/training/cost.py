@@ -38,7 +38,7 @@ class Cost:
 
 
 class CostMeasurement(NamedTuple):
-    """The result of `measure_cost`: the cost, and the typical size of a hardening gradient.
+    """The result of `measure_cost`: the cost, and the typical length of a gradient.
 
     `gradient` is the median 2-norm of the gradients of the hardening steps. It is inf if none of
     these gradients was finite.
@@ -83,6 +83,6 @@ def measure_cost(
 def _warm_median(seconds: list[float]) -> float:
     """Return the median duration of all steps but the first.
 
-    The first step includes compilation, so it counts only if there is no other.
+    The first step includes compilation, so it counts only if there is no other step.
     """
     return statistics.median(seconds[1:] or seconds)

@@ -76,14 +76,15 @@ def take_step(
     lr: float,
     clip: float = math.inf,
 ) -> StepResult | None:
-    """Train on one batch of examples `x` and labels `y`, which are in host memory.
+    """Take one optimizer step on a batch of examples `x` [b ...] with labels `y` [b].
 
-    The step computes the objective's `points`, updates the parameters along the gradient of its
-    `losses`, and applies its constraint to the new parameters. Returns the result of the step. If
-    the losses or the gradient are not finite, returns None and changes no parameter.
+    Both are arrays in host memory. The step computes the objective's `points`, updates the
+    parameters with the gradient of its `losses`, and applies its constraint to the new parameters.
+    Returns the result of the step. If the losses or the gradient are not finite, returns None and
+    changes no parameter.
     """
     batch = backend.asarray(x, trainer.model)
-    # The number of classes is not known yet; `losses` compares the labels with the logits.
+    # The number of classes is known only in `losses`, which checks the labels against it.
     labels = backend.index(y, int(y.max()) + 1, batch)
     points = objective.points(trainer.model, batch, labels)
     loss = make_loss_function(backend, objective)

@@ -57,6 +57,6 @@ class Guard:
 
     @property
     def share(self) -> float:
-        """`validation` if `max_accuracy_drop` or `patience` is given, else 0."""
+        """The share to set aside: `validation` if one of the two limits is given, else 0."""
         is_needed = self.max_accuracy_drop is not None or self.patience is not None
         return self.validation if is_needed else 0.0

@@ -117,7 +117,8 @@ def harden_network(
     )
     after = _measure_network(backend, trainer.model, data, p, "after", watcher)
     curve_rho = float(before.euclidean.rho[monitor.curve_rows].mean())
-    one_example = backend.asarray(data.x_test[:1], trainer.model)  # on the model's device
+    # `describe_environment` reads the device of the model from an array that is placed there.
+    one_example = backend.asarray(data.x_test[:1], trainer.model)
     report = HardeningReport(
         backend=backend.name,
         network=network,

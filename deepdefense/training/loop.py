@@ -126,8 +126,9 @@ def _check_accuracy(
 ) -> None:
     """Raise `RejectedEpochError` if accuracy has fallen too far since the start of training.
 
-    The accuracy is that on the monitor's guard examples. The largest drop is the guard's
-    `max_accuracy_drop`; if that is None, see `COLLAPSE_DROP`.
+    Accuracy is measured on the monitor's `guard_rows`. The largest allowed drop is the guard's
+    `max_accuracy_drop`. If that is None, it is half of the initial lead over guessing, clipped to
+    the range `COLLAPSE_DROP`.
     """
     accuracy = monitor.measure_guard_accuracy(model)
     drop = guard.max_accuracy_drop
@@ -164,7 +165,7 @@ def _make_record(
 
 
 def _announce_epoch(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
-    """Report the epoch in a line of text, for about `PROGRESS_LINES` epochs and the last one."""
+    """Report the epoch in one line, if it is the last or one of about `PROGRESS_LINES` epochs."""
     if record.epoch % max(1, recipe.epochs // PROGRESS_LINES) and record.epoch < recipe.epochs:
         return
     rho = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"

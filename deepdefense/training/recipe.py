@@ -24,7 +24,7 @@ from deepdefense.seam.training import Trainer, TrainingBackend
 
 __all__ = ["LEAST_CLIP", "Recipe"]
 
-LEAST_CLIP = 1e-6  # with a shorter gradient, steps would hardly change the weights
+LEAST_CLIP = 1e-6  # a smaller gradient clip would leave the weights almost unchanged
 
 
 @document_settings
@@ -88,7 +88,7 @@ class Recipe:
         check_settings(self)
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
-        """Return the learning rate within an epoch, once the share `part` of its steps is done.
+        """Return the learning rate in an epoch once the share `part` of its steps is done.
 
         Epochs are counted from 0; `part` is 1 at the end of the epoch.
 
@@ -111,7 +111,7 @@ class Recipe:
         return self.lr * warmup * decay
 
     def make_trainer(self, backend: TrainingBackend, model: Any) -> Trainer:
-        """Return a trainer of the model by SGD with this recipe's momentum and weight decay."""
+        """Return a trainer for SGD on the model with the recipe's momentum and weight decay."""
         return backend.trainer(
             model, momentum=self.momentum, weight_decay=self.weight_decay, seed=self.seed
         )

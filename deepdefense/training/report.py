@@ -1,4 +1,4 @@
-"""The report on a hardening run: what `harden` returns and report.json contains."""
+"""The report on a hardening run, returned by `harden` and written to report.json."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class HardeningReport:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of report.json, by key."""
+        """Return the report as a dictionary, with the keys and values of report.json."""
         content = {
             "schema": HARDENING_SCHEMA,
             "backend": self.backend,

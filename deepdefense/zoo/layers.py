@@ -90,7 +90,7 @@ class _Pool:
 
     @property
     def step(self) -> int:
-        """The distance between windows: `stride`, or if that is None `size` (no overlap)."""
+        """The distance between windows: `stride`, or `size` (no overlap) if `stride` is None."""
         return self.size if self.stride is None else self.stride
 
 
@@ -111,8 +111,8 @@ class AveragePool(_Pool):
 class AdaptiveAveragePool:
     """Average pooling to a fixed output size: [b c h w] -> [b c size size] for any h and w.
 
-    The image is covered by size x size windows, and each output is the mean over one window. With
-    size 1, the output is the mean of the whole image.
+    The image is divided into `size` rows and `size` columns of windows, which may overlap. Each
+    output is the mean over one window. With size 1, the output is the mean of the whole image.
     """
 
     size: int = 1

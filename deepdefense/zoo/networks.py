@@ -161,9 +161,9 @@ def nin(input_shape: tuple[int, ...], classes: int) -> Network:
 def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> Network:
     """Return torchvision's AlexNet: five convolutions and three fully connected layers.
 
-    The names and shapes of its weights are those of torchvision's state dict, so that torchvision's
-    pretrained weights can be loaded; they are for images [3 224 224]. The network accepts images of
-    63 x 63 pixels or more.
+    The names and shapes of its weights are those of torchvision's state dict, so torchvision's
+    pretrained weights for images [3 224 224] can be loaded. The network accepts images of 63 x 63
+    pixels or more.
 
     Source: Krizhevsky (2014), the one-GPU variant of Krizhevsky, Sutskever and Hinton (2012).
     """
@@ -204,9 +204,8 @@ def alexnet(input_shape: tuple[int, ...], classes: int, hidden: int = 4096) -> N
 def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return torchvision's ResNet-18: eight residual blocks of two convolutions each.
 
-    The names and shapes of its weights are those of torchvision's state dict, so that torchvision's
-    pretrained weights can be loaded; they are for images [3 224 224]. The network accepts images of
-    any size.
+    The names and shapes of its weights are those of torchvision's state dict, so torchvision's
+    pretrained weights for images [3 224 224] can be loaded. The network accepts images of any size.
 
     Source: He et al. (2016).
     """

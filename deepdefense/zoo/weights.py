@@ -1,4 +1,4 @@
-"""The weights of the zoo's networks: PyTorch's names and shapes for them, and initial values."""
+"""The names, shapes and initial values of the weights of the zoo's networks."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def initial_weights(
 def _weight_deviation(
     network: Network, shape: tuple[int, ...], divisor: float, *, first: bool
 ) -> float:
-    """Return the standard deviation s of a layer's initial weights, as `initial_weights` says.
+    """Return the standard deviation s of a layer's initial weights, by its network's rule `spread`.
 
     `shape` is the shape of the layer's weights. s is divided by `divisor`, to compensate for the
     standard deviation of the network's inputs. `first` tells whether it is the first layer.
