@@ -147,7 +147,7 @@ def test_calibration_fits_the_penalty_to_the_network(model: Any) -> None:
 
 def test_modes_and_gradients_of_the_network_are_restored(model: Any) -> None:
     model.eval()
-    model[1].training = True  # a frozen layer has a mode of its own
+    model[1].training = True  # as a frozen layer in training mode
     hardened, _ = harden(model)
     model[1].training = False
     assert [module.training for module in hardened] == [False, True, False, False, False]

@@ -62,7 +62,7 @@ def cases(
     """Draw a case: Hypothesis chooses and shrinks shapes and settings; a seed gives the values.
 
     Seeded values are in general position: no two classes are equally far, no example lies on a
-    kink. There are few shapes, because a compiler compiles each function anew for each of them.
+    kink. There are few shapes, because a compiler compiles every function again for each of them.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed"))
     shape = draw(st.sampled_from([(2,), (1, 2, 3)]), label="shape")
