@@ -26,7 +26,7 @@ from deepdefense.app.data import load_data
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.provenance import describe_environment
 from deepdefense.seam.choosing import available_backends
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS
 
 app = App(name="benchmarks", help="What hardening and attacks cost, as ratios in one process.")

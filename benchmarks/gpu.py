@@ -12,7 +12,7 @@ from benchmarks.hardening import make_steps
 from benchmarks.subjects import CLASSES, LARGE, make_resnet18
 from benchmarks.timing import time_alternately
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["measure_lenet", "measure_resnet18"]

@@ -12,7 +12,7 @@ from benchmarks.timing import time_alternately
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.training.epoch import take_step
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS

@@ -14,7 +14,7 @@ from deepdefense.app.data import load_data
 from deepdefense.app.study.memory import read_peak_memory, run_in_new_process
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.training.epoch import train_epoch
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS, initial_weights

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepdefense.app.runs import load_weights
+from deepdefense.app.run_folder import load_weights
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.training.epoch import train_epoch
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS, initial_weights

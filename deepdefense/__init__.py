@@ -10,7 +10,7 @@ from inspect import isfunction
 from deepdefense import zoo
 from deepdefense.app.jobs.evaluate import evaluate
 from deepdefense.app.jobs.harden import harden
-from deepdefense.app.networks import build
+from deepdefense.app.load_network import build
 from deepdefense.attacks import (
     Perturbation,
     apgd,

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 import deepdefense as dd
 from deepdefense.app.data import load_data
-from deepdefense.app.runs import RunFolder, load_weights
-from deepdefense.seam.training import training_backend
+from deepdefense.app.run_folder import RunFolder, load_weights
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS
 
 CLASSES = (3, 7, 4)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import deepdefense as dd
-from deepdefense.evaluation.rho import Summary, measure_rho, summarize_rho
+from deepdefense.evaluation.rho_protocol import Summary, measure_rho, summarize_rho
 from deepdefense.seam.choosing import backend_for
 from deepdefense.seam.progress import Watcher
 

@@ -12,7 +12,7 @@ import blobs
 import deepdefense as dd
 from blobs import DEFENSE, TEST, TRAIN
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import TrainingBackend
+from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.training.epoch import take_step
 from deepdefense.zoo import Network, initial_weights, mlp
 

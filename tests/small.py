@@ -10,7 +10,7 @@ from einops import reduce
 import deepdefense as dd
 from blobs import DEFENSE
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import Losses, Trainer, TrainingBackend
+from deepdefense.seam.training_contract import Losses, Trainer, TrainingBackend
 from deepdefense.training.epoch import take_step
 from deepdefense.zoo import (
     AdaptiveAveragePool,

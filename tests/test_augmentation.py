@@ -14,7 +14,7 @@ import deepdefense as dd
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import RawData, preprocess
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.training.augmentation import augment, check_images
 from deepdefense.training.loop import run_training
 from deepdefense.training.monitor import Monitor

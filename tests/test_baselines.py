@@ -21,7 +21,7 @@ from deepdefense.defenses.baselines import (
     PGDTraining,
 )
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 from deepdefense.training.epoch import take_step
 
 BACKENDS = [pytest.param(n, marks=pytest.mark.only(n)) for n in ("torch", "jax", "tensorflow")]

@@ -19,7 +19,7 @@ from blobs import TEST, TRAIN, Interrupt
 from deepdefense.app import cli
 from deepdefense.app.cli.options import with_options
 from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE, Panels, find_defaults
-from deepdefense.app.runs import load_weights
+from deepdefense.app.run_folder import load_weights
 from deepdefense.seam.settings import setting
 
 pytest.importorskip("torch", reason="PyTorch is not installed")

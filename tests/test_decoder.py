@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import deepdefense as dd
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS, initial_weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")

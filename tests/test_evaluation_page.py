@@ -23,7 +23,7 @@ from deepdefense.evaluation.report import (
     Weakness,
 )
 from deepdefense.evaluation.statistics import Comparison, Curve, Distance
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 
 Array = npt.NDArray[Any]
 N = 1000

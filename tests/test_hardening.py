@@ -13,7 +13,7 @@ import pytest
 
 import deepdefense as dd
 from blobs import DEFENSE, RECIPE, TEST, TRAIN, summarize
-from deepdefense.app.runs import load_weights
+from deepdefense.app.run_folder import load_weights
 from torch_blobs import harden, have_same_weights, torch, train_network
 
 pytestmark = pytest.mark.only("torch")

@@ -12,9 +12,9 @@ import pytest
 
 import deepdefense as dd
 from blobs import RECIPE, TEST, TRAIN, Interrupt, summarize
-from deepdefense.app.runs import load_weights
+from deepdefense.app.run_folder import load_weights
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import Losses
+from deepdefense.seam.training_contract import Losses
 from torch_blobs import harden, have_same_weights, train_network
 
 pytestmark = pytest.mark.only("torch")

@@ -12,8 +12,8 @@ import pytest
 from deepdefense.app.pages import Gallery, judge_hardening, render_hardening
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.evaluation.provenance import NetworkInfo
-from deepdefense.evaluation.rho import Summary
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.evaluation.rho_protocol import Summary
+from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
 from deepdefense.training.history import EpochRecord

@@ -11,12 +11,12 @@ import pytest
 
 import deepdefense as dd
 from blobs import RECIPE, TEST, TRAIN, Interrupt
-from deepdefense.app.runs import RunFolder
+from deepdefense.app.run_folder import RunFolder
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import dataset_from_arrays
-from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.training.loop import run_training
 from deepdefense.training.monitor import Monitor
 from torch_blobs import harden, have_same_weights, train_network

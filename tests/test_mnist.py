@@ -8,9 +8,9 @@ import pytest
 
 import deepdefense as dd
 from deepdefense.app.data import load_data
-from deepdefense.app.runs import load_weights
-from deepdefense.evaluation.rho import measure_rho, summarize_rho
-from deepdefense.seam.training import training_backend
+from deepdefense.app.run_folder import load_weights
+from deepdefense.evaluation.rho_protocol import measure_rho, summarize_rho
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS
 
 MNIST = Path(__file__).parent.parent.parent / "shared" / "data" / "mnist"

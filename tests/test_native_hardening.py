@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 import deepdefense as dd
 from blobs import TEST, TRAIN, Interrupt, summarize
 from deepdefense.app import cli
-from deepdefense.app.runs import load_weights
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.app.run_folder import load_weights
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 from deepdefense.zoo import initial_weights, mlp
 from native_blobs import BACKENDS, RECIPE, harden, have_same_weights, train_network
 

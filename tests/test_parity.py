@@ -17,7 +17,7 @@ from einops import rearrange
 
 import blobs
 import deepdefense as dd
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS, Network, weight_shapes
 
 pytestmark = [pytest.mark.only(name) for name in ("torch", "jax", "tensorflow")]

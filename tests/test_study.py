@@ -17,7 +17,7 @@ from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.views import format_markdown
 from deepdefense.evaluation import fgs_accuracy
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")

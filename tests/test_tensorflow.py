@@ -250,7 +250,7 @@ def test_evaluate_takes_host_data_and_attacks_do_not() -> None:
 
 
 def test_the_zoo_raises_unless_keras_uses_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deepdefense.seam.training import training_backend
+    from deepdefense.seam.training_contract import training_backend
     from deepdefense.zoo import initial_weights, mlp
 
     chain = mlp((4,), 3)

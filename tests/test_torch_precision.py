@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import deepdefense as dd
-from deepdefense.seam.training import Losses, training_backend
+from deepdefense.seam.training_contract import Losses, training_backend
 from torch_models import DEFENSES, build_network, draw_batch, nn, torch
 
 pytestmark = pytest.mark.only("torch")
@@ -76,7 +76,7 @@ def test_measurements_turn_tf32_off_and_restore_it(setting: str) -> None:
 import warnings
 import torch
 import deepdefense as dd
-from deepdefense.evaluation.rho import measure_rho
+from deepdefense.evaluation.rho_protocol import measure_rho
 
 warnings.simplefilter("error")
 cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

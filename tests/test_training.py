@@ -14,7 +14,7 @@ import deepdefense as dd
 from blobs import DEFENSE, TRAIN
 from deepdefense.app.study.one_layer import OneLayer
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 from deepdefense.training.epoch import draw_batches, take_step
 from deepdefense.zoo import NETWORKS, initial_weights, mlp
 from native_blobs import BACKENDS, RECIPE, have_same_weights, train_network

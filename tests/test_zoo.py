@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import deepdefense as dd
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 from deepdefense.training.epoch import take_step
 from deepdefense.zoo import (
     NETWORKS,

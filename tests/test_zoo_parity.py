@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 import deepdefense as dd
 from blobs import DEFENSE
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 from deepdefense.training.epoch import take_step
 from deepdefense.zoo import Network, alexnet, bn_mlp, nin, resnet18
 from small import (

@@ -16,7 +16,7 @@ import optax
 from einops import rearrange
 from jax import Array, lax
 
-from deepdefense.seam.training import Losses, LossFunction, StepResult, TrainingBackend
+from deepdefense.seam.training_contract import Losses, LossFunction, StepResult, TrainingBackend
 from deepdefense.seam.validation import find_device
 from deepdefense.zoo import COUNTER, Network
 from deepdefense_jax.models import is_parameter

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training import LossFunction, StepResult, TrainingBackend
+from deepdefense.seam.training_contract import LossFunction, StepResult, TrainingBackend
 from deepdefense.seam.validation import find_device
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_tensorflow.networks import build_graph

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training import Losses, LossFunction, StepResult, TrainingBackend
+from deepdefense.seam.training_contract import Losses, LossFunction, StepResult, TrainingBackend
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_torch.networks import build_chain
 from deepdefense_torch.precision import without_autocast

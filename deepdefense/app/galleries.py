@@ -9,11 +9,11 @@ import numpy as np
 
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.report import Report
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.evaluation.subject import HostArray
 from deepdefense.seam.contract import Model
-from deepdefense.seam.training import TrainingBackend
+from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.training.hardening import HardeningOutcome
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from einops import rearrange
 
 from deepdefense.attacks.common.losses import margin
+from deepdefense.attacks.common.minimum_norm_walk import Iterate, WalkTask, cosine_schedule, walk
 from deepdefense.attacks.common.problem import Perturbation, open_problem
-from deepdefense.attacks.common.walk import Iterate, WalkTask, cosine_schedule, walk
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.geometry.norms import steepest_direction
 from deepdefense.seam.contract import Array, Model

@@ -6,7 +6,7 @@ from einops import rearrange
 
 from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.geometry.call import open_call
+from deepdefense.geometry.open_call import open_call
 from deepdefense.geometry.search import SearchSettings, search_boundary
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.validation import check_count, check_number, check_order

@@ -9,8 +9,7 @@ import numpy as np
 
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError
-from deepdefense.evaluation.protocol import RHO_ATTACK
-from deepdefense.evaluation.rho import measure_rho
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK, measure_rho
 from deepdefense.seam.choosing import backend_for, framework_of, to_host
 from deepdefense.seam.contract import Backend
 from deepdefense.seam.validation import check_labels, check_number

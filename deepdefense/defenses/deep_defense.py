@@ -13,10 +13,10 @@ from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.errors import InputError
 from deepdefense.geometry.arithmetic import divide
 from deepdefense.geometry.bounds import Bounds, Box
-from deepdefense.geometry.call import open_call
 from deepdefense.geometry.distance import chord_distance, implicit_distance, unrolled_distance
 from deepdefense.geometry.nearest_point import find_nearest_point
 from deepdefense.geometry.norms import norm
+from deepdefense.geometry.open_call import open_call
 from deepdefense.geometry.search import SearchResult, SearchSettings, search_boundary
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.settings import (
@@ -27,7 +27,7 @@ from deepdefense.seam.settings import (
     setting,
     whole_number,
 )
-from deepdefense.seam.training import Losses
+from deepdefense.seam.training_contract import Losses
 
 __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms", "penalty_from_rho"]
 

@@ -8,7 +8,7 @@ from deepdefense.defenses.attack_settings import CLEAN_WEIGHT
 from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.settings import document_settings, setting
-from deepdefense.seam.training import Losses
+from deepdefense.seam.training_contract import Losses
 
 __all__ = ["MixedCrossEntropy"]
 

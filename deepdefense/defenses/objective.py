@@ -11,7 +11,7 @@ from einops import reduce
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.settings import check_settings
-from deepdefense.seam.training import Losses, LossFunction
+from deepdefense.seam.training_contract import Losses, LossFunction
 from deepdefense.seam.validation import check_labels, check_logits
 
 __all__ = ["Objective", "make_loss_function", "mean_cross_entropy"]

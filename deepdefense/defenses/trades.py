@@ -13,7 +13,7 @@ from deepdefense.defenses.objective import Objective, mean_cross_entropy
 from deepdefense.geometry.bounds import Bounds
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.settings import document_settings, real_number, setting
-from deepdefense.seam.training import Losses
+from deepdefense.seam.training_contract import Losses
 
 __all__ = ["TRADES"]
 

@@ -2,9 +2,9 @@
 
 from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.doctor import Diagnosis, doctor
-from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
+from deepdefense.evaluation.fgs_accuracy import eps_ref, fgs_accuracy
 from deepdefense.evaluation.report import Report
-from deepdefense.evaluation.rho import Measurement, Summary, measure_rho
+from deepdefense.evaluation.rho_protocol import Measurement, Summary, measure_rho
 
 __all__ = [
     "Check",

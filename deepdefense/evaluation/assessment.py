@@ -9,7 +9,7 @@ from typing import Any
 from deepdefense.errors import InputError
 from deepdefense.evaluation.cache import AttackCache, Storage
 from deepdefense.evaluation.checks import Check
-from deepdefense.evaluation.checks.run import run_attack_checks, run_network_checks
+from deepdefense.evaluation.checks.run_checks import run_attack_checks, run_network_checks
 from deepdefense.evaluation.dataset import fingerprint
 from deepdefense.evaluation.manifest import (
     default_radius,
@@ -20,6 +20,7 @@ from deepdefense.evaluation.manifest import (
 )
 from deepdefense.evaluation.minima import Minima, initial_minima
 from deepdefense.evaluation.plan import EvaluationPlan
+from deepdefense.evaluation.presets import PlannedAttack, build_suite, estimate_seconds
 from deepdefense.evaluation.provenance import Provenance
 from deepdefense.evaluation.report import Report, Threat
 from deepdefense.evaluation.report_parts import (
@@ -29,8 +30,8 @@ from deepdefense.evaluation.report_parts import (
     measure_weakness,
     tabulate_attacks,
 )
-from deepdefense.evaluation.rho import Measurement, Summary, measure_rho, summarize_in_norm
-from deepdefense.evaluation.runner import AttackRunner, run_transfer
+from deepdefense.evaluation.rho_protocol import Measurement, Summary, measure_rho, summarize_in_norm
+from deepdefense.evaluation.run_attacks import AttackRunner, run_transfer
 from deepdefense.evaluation.statistics import (
     compare_distances,
     security_curve,
@@ -38,9 +39,8 @@ from deepdefense.evaluation.statistics import (
     typical_distance,
 )
 from deepdefense.evaluation.subject import Subject, open_subject
-from deepdefense.evaluation.suite import PlannedAttack, build_suite, estimate_seconds
 from deepdefense.seam.contract import Array, Model
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.seam.progress import Watcher
 
 __all__ = ["assess"]

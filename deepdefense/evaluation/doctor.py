@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepdefense.evaluation.checks import Check
-from deepdefense.evaluation.checks.run import run_network_checks
+from deepdefense.evaluation.checks.run_checks import run_network_checks
 from deepdefense.evaluation.subject import open_subject
 from deepdefense.seam.contract import Array, Model
 

@@ -11,10 +11,10 @@ from deepdefense.attacks.fgsm import fgsm
 from deepdefense.evaluation.dataset import fingerprint
 from deepdefense.evaluation.minima import perturbation_size
 from deepdefense.evaluation.plan import EvaluationPlan
+from deepdefense.evaluation.presets import PlannedAttack
 from deepdefense.evaluation.provenance import describe_environment
 from deepdefense.evaluation.subject import Subject, pick_evenly, select_finite
-from deepdefense.evaluation.suite import PlannedAttack
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 
 __all__ = [
     "default_radius",

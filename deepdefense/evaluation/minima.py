@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from deepdefense.evaluation.presets import PlannedAttack
 from deepdefense.evaluation.statistics import ROUNDING, Values
 from deepdefense.evaluation.subject import HostArray, Subject
-from deepdefense.evaluation.suite import PlannedAttack
 
 __all__ = [
     "AttackOutcome",

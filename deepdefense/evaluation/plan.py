@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.evaluation.suite import build_suite
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.evaluation.presets import build_suite
+from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.seam.validation import check_count, check_number, check_order, to_python_numbers
 
 __all__ = ["EvaluationPlan"]

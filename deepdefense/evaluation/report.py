@@ -11,10 +11,10 @@ import numpy.typing as npt
 from deepdefense.evaluation.checks import Check, find_severe_failure
 from deepdefense.evaluation.minima import Minima
 from deepdefense.evaluation.provenance import NetworkInfo, to_json
-from deepdefense.evaluation.rho import Summary
+from deepdefense.evaluation.rho_protocol import Summary
 from deepdefense.evaluation.statistics import Comparison, Curve, Distance, Interval
 from deepdefense.evaluation.subject import HostArray
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 
 __all__ = [
     "AttackLine",

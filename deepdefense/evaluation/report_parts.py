@@ -10,7 +10,7 @@ from deepdefense.evaluation.checks import Check, find_severe_failure
 from deepdefense.evaluation.minima import Minima
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.evaluation.report import AttackLine, Headline, ReferenceFigures, Weakness
-from deepdefense.evaluation.rho import Measurement, Summary
+from deepdefense.evaluation.rho_protocol import Measurement, Summary
 from deepdefense.evaluation.statistics import (
     Interval,
     bootstrap,
@@ -24,7 +24,7 @@ from deepdefense.evaluation.statistics import (
     wilson_interval,
 )
 from deepdefense.evaluation.subject import HostArray
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 
 __all__ = [
     "make_headline",

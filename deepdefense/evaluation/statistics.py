@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 
 __all__ = [
     "Comparison",

@@ -17,7 +17,7 @@ from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError, ProbabilityWarning
 from deepdefense.evaluation import Measurement, Report, Summary, measure_rho
-from deepdefense.evaluation.rho import summarize_in_norm
+from deepdefense.evaluation.rho_protocol import summarize_in_norm
 from deepdefense.geometry.rho import rho
 from deepdefense.seam.choosing import current_backend, get_backend, use_backend
 from deepdefense.testing.harness import Harness

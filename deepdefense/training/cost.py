@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.seam.training import Trainer, TrainingBackend
+from deepdefense.seam.training_contract import Trainer, TrainingBackend
 from deepdefense.training.epoch import draw_batches, take_step
 from deepdefense.training.recipe import Recipe
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from deepdefense.defenses.objective import Objective, make_loss_function
 from deepdefense.seam.contract import Array
-from deepdefense.seam.training import StepResult, Trainer, TrainingBackend
+from deepdefense.seam.training_contract import StepResult, Trainer, TrainingBackend
 from deepdefense.training.augmentation import augment
 from deepdefense.training.recipe import Recipe
 

@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo, describe_data, describe_environment
-from deepdefense.evaluation.rho import Measurement, Summary, measure_rho, summarize_in_norm
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.evaluation.rho_protocol import (
+    RHO_ATTACK,
+    Measurement,
+    Summary,
+    measure_rho,
+    summarize_in_norm,
+)
+from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import TrainingBackend
+from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.seam.validation import call_model, is_softmax
 from deepdefense.training.augmentation import check_images
 from deepdefense.training.cost import Cost, measure_cost

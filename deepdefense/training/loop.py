@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import Trainer, Weights
+from deepdefense.seam.training_contract import Trainer, Weights
 from deepdefense.training.epoch import EpochResult, RejectedEpochError, count_steps, train_epoch
 from deepdefense.training.guard import Guard
 from deepdefense.training.history import EpochRecord, Progress

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.rho import measure_rho
+from deepdefense.evaluation.rho_protocol import measure_rho
 from deepdefense.evaluation.statistics import is_correct
-from deepdefense.seam.training import TrainingBackend
+from deepdefense.seam.training_contract import TrainingBackend
 
 __all__ = ["Monitor"]
 

@@ -20,7 +20,7 @@ from deepdefense.seam.settings import (
     true_or_false,
     whole_number,
 )
-from deepdefense.seam.training import Trainer, TrainingBackend
+from deepdefense.seam.training_contract import Trainer, TrainingBackend
 
 __all__ = ["LEAST_CLIP", "Recipe"]
 

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepdefense.defenses.objective import Objective
-from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo, to_json
-from deepdefense.evaluation.rho import Summary
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK, Summary
+from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
 from deepdefense.training.history import EpochRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from deepdefense.app.cli.options import option, with_options
-from deepdefense.app.cli.shell import Resume, TerminalWatcher, show_verdict
+from deepdefense.app.cli.terminal import Resume, TerminalWatcher, show_verdict
 from deepdefense.app.jobs.evaluate import find_hardened, run_evaluate
 from deepdefense.app.jobs.settings import EVALUATE
 from deepdefense.errors import InputError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from deepdefense.app.cli.options import option, switch, with_options
-from deepdefense.app.cli.shell import Resume, TerminalWatcher, show_verdict
+from deepdefense.app.cli.terminal import Resume, TerminalWatcher, show_verdict
 from deepdefense.app.jobs.harden import run_harden
 from deepdefense.app.jobs.settings import HARDEN
 from deepdefense.defenses.deep_defense import FAST

@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError
 from deepdefense.app.cli.evaluate import evaluate_command
 from deepdefense.app.cli.harden import harden_command
 from deepdefense.app.cli.reproduce import reproduce_command
-from deepdefense.app.cli.shell import console
+from deepdefense.app.cli.terminal import console
 from deepdefense.errors import InputError
 from deepdefense.seam.choosing import available_backends
 

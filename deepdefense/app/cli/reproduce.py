@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from deepdefense.app.cli.options import option, switch, with_options
-from deepdefense.app.cli.shell import TerminalWatcher
+from deepdefense.app.cli.terminal import TerminalWatcher
 from deepdefense.app.jobs.reproduce import run_study
 from deepdefense.app.jobs.settings import REPRODUCE
 

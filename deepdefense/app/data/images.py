@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from einops import repeat
 
-from deepdefense.app.data.libraries import convert_errors, import_optional, silence_datasets
+from deepdefense.app.data.optional_imports import convert_errors, import_optional, silence_datasets
 from deepdefense.evaluation.dataset import (
     DataError,
     Dataset,

@@ -13,7 +13,7 @@ from deepdefense.app.data.images import (
     load_parquet,
     load_published,
 )
-from deepdefense.app.data.libraries import convert_errors, import_optional
+from deepdefense.app.data.optional_imports import convert_errors, import_optional
 from deepdefense.evaluation.dataset import (
     DataError,
     Dataset,

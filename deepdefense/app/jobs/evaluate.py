@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from deepdefense.app.galleries import ToPictures, choose_weakest
-from deepdefense.app.jobs.opening import Job, open_job
+from deepdefense.app.jobs.job import Job, open_job
 from deepdefense.app.jobs.settings import EVALUATE, AttackOptions, choose_fields
-from deepdefense.app.runs import HARDENED_FILE, REFERENCE_FILE, RunFolder, find_latest
+from deepdefense.app.run_folder import HARDENED_FILE, REFERENCE_FILE, RunFolder, find_latest
 from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.plan import EvaluationPlan
-from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo, Provenance
 from deepdefense.evaluation.report import Report
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.evaluation.subject import HostArray
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.progress import Watcher

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from deepdefense.app.jobs.opening import Job, open_job
+from deepdefense.app.jobs.job import Job, open_job
 from deepdefense.app.jobs.settings import CALIBRATED_SETTINGS, HARDEN, choose_fields
-from deepdefense.app.runs import REFERENCE_FILE, RunFolder
-from deepdefense.app.training_runs import harden_in_folder, train_reference
+from deepdefense.app.run_folder import REFERENCE_FILE, RunFolder
+from deepdefense.app.training_in_folder import harden_in_folder, train_reference
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
@@ -20,7 +20,7 @@ from deepdefense.evaluation.dataset import Dataset, dataset_from_arrays, fingerp
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.choosing import backend_for, current_backend, to_host
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.seam.validation import check_kind, check_pair
 from deepdefense.training.guard import Guard
 from deepdefense.training.hardening import count_weights, prepare_monitor

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from deepdefense.app.data import load_data
-from deepdefense.app.jobs.opening import open_backend, to_plain_options
+from deepdefense.app.jobs.job import open_backend, to_plain_options
 from deepdefense.app.jobs.settings import REPRODUCE, StudyOptions, choose_fields, find_defaults
-from deepdefense.app.runs import RunFolder
+from deepdefense.app.run_folder import RunFolder
 from deepdefense.app.study.experiment_runner import ExperimentRunner, StudyPlan
 from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.study_report import StudyReport, write_study

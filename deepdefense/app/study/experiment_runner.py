@@ -13,22 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepdefense.app.networks import load_network_weights
-from deepdefense.app.runs import HARDENED_FILE, REPORT_FILE, RunFolder, load_weights
+from deepdefense.app.load_network import load_network_weights
+from deepdefense.app.run_folder import HARDENED_FILE, REPORT_FILE, RunFolder, load_weights
 from deepdefense.app.study.experiments import Experiment
 from deepdefense.app.study.methods import METHODS, NEAREST_POINT, Scale
 from deepdefense.app.study.run_report import RunReport, read_report
-from deepdefense.app.training_runs import harden_in_folder, train_reference
+from deepdefense.app.training_in_folder import harden_in_folder, train_reference
 from deepdefense.attacks.deepfool import deepfool
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import Dataset, fingerprint
-from deepdefense.evaluation.fgs import eps_ref, fgs_accuracy
-from deepdefense.evaluation.protocol import RHO_ATTACK
+from deepdefense.evaluation.fgs_accuracy import eps_ref, fgs_accuracy
 from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import TrainingBackend
+from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.training.guard import Guard
 from deepdefense.training.hardening import count_weights, prepare_monitor
 from deepdefense.training.recipe import Recipe

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from deepdefense import attacks
-from deepdefense.app.runs import RunFolder
+from deepdefense.app.run_folder import RunFolder
 from deepdefense.evaluation import fgs_accuracy
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.plan import EvaluationPlan
-from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo, Provenance
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import TrainingBackend
+from deepdefense.seam.training_contract import TrainingBackend
 
 __all__ = [
     "FGS_CURVE_POINTS",

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.training import training_backend
+from deepdefense.seam.training_contract import training_backend
 from deepdefense.training.epoch import train_epoch
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import Network

@@ -12,7 +12,7 @@ from deepdefense.defenses.deep_defense import DeepDefense, Terms
 from deepdefense.seam.choosing import backend_of
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.settings import document_settings, setting
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 
 __all__ = ["OneLayer", "list_layers"]
 

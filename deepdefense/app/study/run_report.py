@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deepdefense.evaluation.rho import Summary
+from deepdefense.evaluation.rho_protocol import Summary
 from deepdefense.training.cost import Cost
 from deepdefense.training.history import EpochRecord
 

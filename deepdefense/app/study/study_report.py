@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deepdefense.app.runs import RunFolder
+from deepdefense.app.run_folder import RunFolder
 from deepdefense.app.study.views import format_markdown, format_table
 from deepdefense.evaluation.provenance import to_json
 

@@ -23,8 +23,8 @@ from deepdefense.geometry.boundary import (
     gap_cotangent,
 )
 from deepdefense.geometry.bounds import Bounds
-from deepdefense.geometry.call import Call, open_call
 from deepdefense.geometry.norms import norm
+from deepdefense.geometry.open_call import Call, open_call
 from deepdefense.seam.contract import Array, Backend, Forward, Model
 from deepdefense.seam.validation import warn_if_probabilities
 

@@ -12,8 +12,8 @@ from deepdefense.attacks.common.losses import log_odds, loss_gradient, margin
 from deepdefense.evaluation.checks.check import Check, as_percent, grade, make_check
 from deepdefense.evaluation.subject import HostArray, Subject
 from deepdefense.geometry.arithmetic import divide
-from deepdefense.geometry.call import flatten_inputs
 from deepdefense.geometry.norms import norm, steepest_direction
+from deepdefense.geometry.open_call import flatten_inputs
 from deepdefense.seam.contract import Array
 
 __all__ = ["check_input_gradients", "check_second_derivative"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -14,7 +14,17 @@ from deepdefense.geometry.rho import rho
 from deepdefense.seam.choosing import to_host
 from deepdefense.seam.contract import Array, Backend, Model
 
-__all__ = ["Measurement", "Summary", "measure_rho", "summarize_in_norm", "summarize_rho"]
+__all__ = [
+    "RHO_ATTACK",
+    "Measurement",
+    "Summary",
+    "measure_rho",
+    "summarize_in_norm",
+    "summarize_rho",
+]
+
+# DeepFool's settings when it measures rho, whatever settings the penalty of training has.
+RHO_ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}
 
 
 class Measurement(NamedTuple):

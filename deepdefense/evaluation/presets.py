@@ -14,7 +14,7 @@ from deepdefense import attacks
 from deepdefense.attacks.common.problem import Perturbation
 from deepdefense.errors import InputError
 from deepdefense.evaluation.subject import Subject
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 
 __all__ = ["PRESETS", "PlannedAttack", "build_suite", "estimate_seconds"]
 

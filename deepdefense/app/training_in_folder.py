@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepdefense.app.galleries import choose_gallery
-from deepdefense.app.networks import load_network_weights
-from deepdefense.app.runs import CHECKPOINT_FILE, HARDENED_FILE, RunFolder
+from deepdefense.app.load_network import load_network_weights
+from deepdefense.app.run_folder import CHECKPOINT_FILE, HARDENED_FILE, RunFolder
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.protocol import RHO_ATTACK
 from deepdefense.evaluation.provenance import NetworkInfo
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import TrainingBackend
+from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.training.guard import Guard
 from deepdefense.training.hardening import HardeningOutcome, harden_network
 from deepdefense.training.loop import run_training

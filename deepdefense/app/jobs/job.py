@@ -10,12 +10,16 @@ from typing import Any
 
 from deepdefense.app.data import load_data
 from deepdefense.app.jobs.settings import Panels, find_defaults
-from deepdefense.app.networks import find_installed_framework, load_network_weights, make_network
-from deepdefense.app.runs import RunFolder, find_unfinished, name_new_folder
+from deepdefense.app.load_network import (
+    find_installed_framework,
+    load_network_weights,
+    make_network,
+)
+from deepdefense.app.run_folder import RunFolder, find_unfinished, name_new_folder
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset, fingerprint
 from deepdefense.seam.progress import Watcher
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 
 __all__ = ["Job", "open_backend", "open_job", "to_plain_options"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.app.runs import WeightArrays, load_weights
+from deepdefense.app.run_folder import WeightArrays, load_weights
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.seam.choosing import available_backends, current_backend
-from deepdefense.seam.training import TrainingBackend, training_backend
+from deepdefense.seam.training_contract import TrainingBackend, training_backend
 from deepdefense.zoo import COUNTER, NETWORKS, Network, initial_weights, weight_shapes
 
 __all__ = [

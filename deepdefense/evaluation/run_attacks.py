@@ -15,10 +15,10 @@ from deepdefense.evaluation.minima import (
     add_outcome,
     confirm_points,
 )
+from deepdefense.evaluation.presets import PlannedAttack
 from deepdefense.evaluation.statistics import is_robust
 from deepdefense.evaluation.subject import HostArray, Subject, expand_to
-from deepdefense.evaluation.suite import PlannedAttack
-from deepdefense.seam.frozen import FrozenDict
+from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.seam.progress import Watcher
 
 __all__ = ["AttackRunner", "run_transfer"]
