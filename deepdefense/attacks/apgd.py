@@ -104,8 +104,8 @@ def apgd(
         `Perturbation` (x, delta, success, steps). The attack on an example stops once it fools the
         model.
 
-    In place of the cross-entropy, the attack maximises the log-odds against the label. The ascent
-    is the same, but the gradient does not vanish where the network is certain
+    With the loss "cross-entropy", the attack maximises the log-odds against the label instead. The
+    ascent is the same, but the gradient does not vanish where the network is certain
     (`attacks.common.losses.log_odds`).
 
     Raises:
@@ -135,8 +135,8 @@ def apgd(
         runs = min(targets, depth - 1) if loss == "targeted-dlr" else 1
         ranked = backend.rank(problem.clean, runs + 1)
         generators = make_generators(backend, x, seed)
-        none = xp.zeros_like(label)
-        point, fooled, total = x, none > 0, none
+        integer_zero = xp.zeros_like(label)
+        point, fooled, total = x, integer_zero > 0, integer_zero
         for run in range(runs * restarts):
             active = problem.is_open & ~fooled
             if not backend.to_numpy(active).any():
@@ -153,7 +153,7 @@ def apgd(
 def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _ApgdState:
     """Return the state of a run before its first step, which tries `point` [b d]."""
     xp = problem.backend.xp
-    zero, none = xp.zeros_like(point[:, 0]), xp.zeros_like(problem.example.label)
+    zero, integer_zero = xp.zeros_like(point[:, 0]), xp.zeros_like(problem.example.label)
     return _ApgdState(
         point=point,
         previous=point,
@@ -162,13 +162,13 @@ def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _Apgd
         best_gradient=xp.zeros_like(point),
         highest=zero - math.inf,
         length=zero + 2 * eps,
-        window=none + max(int(FIRST_WINDOW * steps), 1),
-        since=none,
-        rises=none,
-        kept=none < 0,
+        window=integer_zero + max(int(FIRST_WINDOW * steps), 1),
+        since=integer_zero,
+        rises=integer_zero,
+        kept=integer_zero < 0,
         mark=zero - math.inf,
-        fooled=none > 0,
-        steps=none,
+        fooled=integer_zero > 0,
+        steps=integer_zero,
     )
 
 
@@ -215,7 +215,7 @@ def _make_ascent_step(
 
 
 def _compute_loss(backend: Backend, name: str, logits: Array, task: _ApgdTask) -> losses.Loss:
-    """Return the loss with that name, which the attack maximises, for logits [b k]."""
+    """Return the loss called `name`, one of `LOSSES`, for logits [b k]."""
     if name == "targeted-dlr":
         return losses.targeted_dlr(backend, logits, task.label, task.target)
     loss = losses.dlr if name == "dlr" else losses.log_odds
@@ -247,16 +247,16 @@ def _adapt_length(backend: Backend, state: _ApgdState, steps: int) -> tuple[_Apg
     unchanged = state.kept & (state.mark == state.highest)
     halved = due & ((4 * state.rises < 3 * state.window) | unchanged)
     row = rearrange(halved, "b -> b 1")
-    none = xp.zeros_like(state.since)
+    integer_zero = xp.zeros_like(state.since)
     decrease, least = (max(int(each * steps), 1) for each in (WINDOW_DECREASE, LEAST_WINDOW))
-    shorter = xp.maximum(state.window - decrease, none + least)
+    shorter = xp.maximum(state.window - decrease, integer_zero + least)
     state = state._replace(
         point=xp.where(row, state.best, state.point),
         previous=xp.where(row, state.best, state.previous),
         length=xp.where(halved, state.length / 2, state.length),
         window=xp.where(due, shorter, state.window),
-        since=xp.where(due, none + 1, state.since + 1),
-        rises=xp.where(due, none, state.rises),
+        since=xp.where(due, integer_zero + 1, state.since + 1),
+        rises=xp.where(due, integer_zero, state.rises),
         kept=xp.where(due, ~halved, state.kept),
         mark=xp.where(due, state.highest, state.mark),
     )

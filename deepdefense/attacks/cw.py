@@ -103,10 +103,10 @@ def cw(
         distance, slope, start = problem.estimate_distance(2)
         low, high = xp.zeros_like(distance), xp.zeros_like(distance) + math.inf
         c = divide(backend, 2 * distance, slope, where=slope != 0, keep=True)
-        zero, one, none = xp.zeros_like(x), xp.ones_like(distance), xp.zeros_like(label)
-        best, nearest, total, last = x, high, none, x
+        zero, one, integer_zero = xp.zeros_like(x), xp.ones_like(distance), xp.zeros_like(label)
+        best, nearest, total, last = x, high, integer_zero, x
         for _ in range(searches):
-            state = _CwState(start, zero, zero, one, one, none < 0, best, nearest, total)
+            state = _CwState(start, zero, zero, one, one, integer_zero < 0, best, nearest, total)
             task = _CwTask(x, label, distance, c)
             state = backend.iterate(step, state, task, problem.is_open, steps=steps)
             best, nearest, total, last = state.best, state.nearest, state.steps, state.point

@@ -107,8 +107,8 @@ def pgd(
             return _PgdState(point, fooled, state.steps + 1), ~fooled
 
         generators = make_generators(backend, example.x, seed) if random_start else []
-        none = xp.zeros_like(example.label)
-        state = _PgdState(example.x, none > 0, none)
+        integer_zero = xp.zeros_like(example.label)
+        state = _PgdState(example.x, integer_zero > 0, integer_zero)
         for _ in range(restarts):
             active = problem.is_open & ~state.fooled
             start = example.x

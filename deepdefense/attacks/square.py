@@ -41,7 +41,7 @@ class _SquareState(NamedTuple):
     """The state of the search after each step."""
 
     point: Array  # [b d], the best point so far
-    value: Array  # [b], the margin at `point`, oriented so that the attack maximises it
+    value: Array  # [b], the margin at `point`; in a targeted attack, minus the margin
     fooled: Array  # [b], whether the point tried last fools the model
     steps: Array  # [b], the number of points tried
 
@@ -155,9 +155,9 @@ def square(
         def flatten(images: Pixels) -> Array:
             return backend.asarray(grid.flatten(images).astype(np.float64), x)
 
-        none, zero = xp.zeros_like(label), xp.zeros_like(x)
+        integer_zero, zero = xp.zeros_like(label), xp.zeros_like(x)
         value = problem.orient(margin(backend, problem.clean, label)).value
-        state = _SquareState(x, value, none > 0, none)
+        state = _SquareState(x, value, integer_zero > 0, integer_zero)
         stripes = flatten(_draw_stripes(grid, generators, eps, order))
         try_stripes, try_square = _make_steps(problem, eps, order)
         task = _SquareTask(x, label, stripes, zero, zero)

@@ -103,8 +103,8 @@ class DeepDefense(Objective):
       gradients are equal.
     - "chord" is an approximation that costs a fraction of "implicit". It replaces DeepFool by
       another search: each step goes from x to the nearest point of the boundary linearised at the
-      last iterate, and no forward pass checks whether a step crosses the boundary. The slope of the
-      last step extrapolates the distance that remains. See `fast`.
+      last iterate, and no forward pass checks whether a step crosses the boundary. The distance
+      that remains is estimated from the slope of the last step. See `fast`.
 
     With `bounds`, the distance is that of the nearest boundary point within the bounds, because
     attacks on images have to stay within the range of pixel values. Examples should lie within the
@@ -167,11 +167,11 @@ class DeepDefense(Objective):
     def fast(cls, **changes: Any) -> DeepDefense:
         """Return the penalty with its cheapest settings: one step towards the runner-up.
 
-        These are ``DeepDefense(gradient="chord", candidates=2, steps=1)``. `changes` are settings
-        by name, which take precedence. The distance is approximate. It is exact for linear networks
-        if the boundary with the runner-up is the nearest. With more `steps`, the search comes
-        closer to the nearest point of the boundary, which DeepFool's path misses. docs/cost.md
-        lists the time that these settings save, and the error of the distance.
+        These are ``DeepDefense(gradient="chord", candidates=2, steps=1)``. `changes` sets other
+        settings by name, or replaces these. The distance is approximate. It is exact for linear
+        networks if the boundary with the runner-up is the nearest. With more `steps`, the search
+        comes closer to the nearest point of the boundary, which DeepFool's path misses.
+        docs/cost.md lists the time that these settings save, and the error of the distance.
 
         >>> DeepDefense.fast(c=12.0).gradient
         'chord'

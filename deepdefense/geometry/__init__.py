@@ -1,6 +1,6 @@
 """The mathematics of decision boundaries, which attacks and the Deep Defense penalty share.
 
-- `call`: argument checks, inference mode and flat examples, with which every call begins.
+- `call`: how every attack and the penalty begin: argument checks, inference mode, flat examples.
 - `arithmetic`, `norms`, `bounds`: safe division, p-norms, and the range of perturbed examples.
 - `boundary`: the shortest step onto the nearest of several linearised decision boundaries.
 - `search`, `nearest_point`: DeepFool's search for the boundary, and one for its nearest point.

@@ -37,7 +37,7 @@ class _ReplayTask(NamedTuple):
 
 
 def unrolled_distance(
-    backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float, steps: int
+    backend: Backend, f: Forward, x: Array, result: SearchResult, *, p: float, steps: int
 ) -> Array:
     """Return ||sum of the steps||_p, differentiated through every step of the search: [b].
 
@@ -60,9 +60,9 @@ def unrolled_distance(
 
     replayed = backend.iterate(
         step,
-        _Replay(xp.zeros_like(x), xp.zeros_like(found.steps)),
-        _ReplayTask(x, found.steps, found.bases, found.targets, least_step(backend, x, p)),
-        found.steps >= 0,
+        _Replay(xp.zeros_like(x), xp.zeros_like(result.steps)),
+        _ReplayTask(x, result.steps, result.bases, result.targets, least_step(backend, x, p)),
+        result.steps >= 0,
         steps=steps,
         differentiable=True,
     )
@@ -70,7 +70,7 @@ def unrolled_distance(
 
 
 def implicit_distance(
-    backend: Backend, f: Forward, x: Array, found: SearchResult, *, p: float
+    backend: Backend, f: Forward, x: Array, result: SearchResult, *, p: float
 ) -> Array:
     """Return the distance that the search found, with the gradient of the envelope theorem: [b].
 
@@ -81,16 +81,16 @@ def implicit_distance(
     This needs one forward pass, one backward pass and no second derivative.
     """
     xp = backend.xp
-    logits, pull = backend.vjp(f, x + found.shift, twice=False)
-    last = xp.maximum(found.steps - 1, xp.zeros_like(found.steps))
-    contrast = _select_contrast(backend, found.bases, found.targets, last, logits)
+    logits, pull = backend.vjp(f, x + result.shift, twice=False)
+    last = xp.maximum(result.steps - 1, xp.zeros_like(result.steps))
+    contrast = _select_contrast(backend, result.bases, result.targets, last, logits)
     gap = reduce(logits * contrast, "b k -> b", "sum")
     slope = norm(backend, pull(contrast), dual(p))
-    return found.length - _differential(backend, gap, slope, found.steps > 0)
+    return result.length - _differential(backend, gap, slope, result.steps > 0)
 
 
 def chord_distance(
-    backend: Backend, f: Forward, x: Array, found: SearchResult, *, overshoot: float
+    backend: Backend, f: Forward, x: Array, result: SearchResult, *, overshoot: float
 ) -> tuple[Array, Array]:
     """Return the distance found by `find_nearest_point`, corrected by one step of the chord method.
 
@@ -108,15 +108,15 @@ def chord_distance(
     boundary: the overshoot covers the distance that was left after the last step.
     """
     xp = backend.xp
-    logits = f(x + found.shift)
-    contrast = gap_cotangent(backend, found.targets[:, 0], found.bases[:, 0], logits)
+    logits = f(x + result.shift)
+    contrast = gap_cotangent(backend, result.targets[:, 0], result.bases[:, 0], logits)
     gap = reduce(logits * contrast, "b k -> b", "sum")
     constant_gap = backend.stop_gradient(gap)
-    usable = (found.steps > 0) & xp.isfinite(constant_gap)
-    rest = divide(backend, -constant_gap, found.slope, where=usable)
-    length = xp.where(found.length + rest > 0, found.length + rest, found.length)
-    across = usable & (rest <= overshoot * found.length)
-    return length - _differential(backend, gap, found.slope, usable), across
+    usable = (result.steps > 0) & xp.isfinite(constant_gap)
+    rest = divide(backend, -constant_gap, result.slope, where=usable)
+    length = xp.where(result.length + rest > 0, result.length + rest, result.length)
+    across = usable & (rest <= overshoot * result.length)
+    return length - _differential(backend, gap, result.slope, usable), across
 
 
 def _differential(backend: Backend, gap: Array, slope: Array, moved: Array) -> Array:

@@ -56,8 +56,8 @@ def find_nearest_point(
         r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box },  r_0 = 0
 
     The first step is the same as in `search_boundary`. Each later step leads from x to the
-    hyperplane that linearises the boundary at x + r_i. In `search_boundary` it would start at x +
-    r_i, and the steps add up to a longer path. A misclassified example moves to its label, as in
+    hyperplane that linearises the boundary at x + r_i. Steps of `search_boundary` start at the last
+    iterate instead, and add up to a longer path. A misclassified example moves to its label, as in
     `search_boundary` with `reach`. One forward pass at x gives the clean logits and the gradients
     for the first step, so every step costs one forward pass, and one backward pass for each
     candidate class except the base class.
@@ -99,15 +99,15 @@ def find_nearest_point(
         logits, fold = backend.class_gradients(f, task.x + state.shift)
         return move(state, task, logits, fold)
 
-    none = xp.zeros_like(task.label)
+    integer_zero = xp.zeros_like(task.label)
     zero = xp.zeros_like(task.least_step)
-    start = _NearestPoint(xp.zeros_like(x), zero, zero, none, none, none)
+    start = _NearestPoint(xp.zeros_like(x), zero, zero, integer_zero, integer_zero, integer_zero)
     state, active = move(start, task, clean, fold)
     # The first step also moved examples with finite logits whose input is not finite: undo that.
     state = state._replace(
         shift=xp.where(rearrange(finite, "b -> b 1"), state.shift, start.shift),
         length=xp.where(finite, state.length, zero),
-        steps=xp.where(finite, state.steps, none),
+        steps=xp.where(finite, state.steps, integer_zero),
     )
     if steps > 1:
         state = backend.iterate(step, state, task, active & finite, steps=steps - 1)
@@ -116,7 +116,7 @@ def find_nearest_point(
         length=state.length,
         slope=state.slope,
         steps=state.steps,
-        success=none > 0,
+        success=integer_zero > 0,
         bases=rearrange(state.base, "b -> b 1"),
         targets=rearrange(state.target, "b -> b 1"),
     )

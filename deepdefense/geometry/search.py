@@ -25,13 +25,13 @@ from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
 __all__ = ["SearchResult", "SearchSettings", "search_boundary"]
 
-# A step that was clipped to the box is corrected at once, without new gradients, if it is short: if
-# its length is at most this share of the perturbation so far. Over such a short step a new
+# A step that was clipped to the box is corrected at once, without new gradients, if it was short:
+# at most this share of the length of the perturbation so far. Over such a short step, a new
 # linearisation would change little. A larger share saves more gradients but makes the path longer.
 CORRECTED_STEP = 0.1
 
-# The correction counts on all of the overshoot except this share. The remaining share carries the
-# example across the boundary.
+# The correction moves the point so that it lies on the linearised boundary when all of the
+# overshoot except this share is added. The remaining share carries the example across the boundary.
 RESERVED_OVERSHOOT = 0.1
 
 
@@ -114,15 +114,15 @@ def search_boundary(
         )
         return state, exists & ~success
 
-    none = xp.zeros_like(task.label)
+    integer_zero = xp.zeros_like(task.label)
     start = SearchResult(
         shift=xp.zeros_like(x),
         length=xp.zeros_like(task.least_step),
         slope=xp.zeros_like(task.least_step),
-        steps=none,
+        steps=integer_zero,
         success=finite & ~task.leave & (not reach),
-        bases=repeat(none, "b -> b t", t=steps),
-        targets=repeat(none, "b -> b t", t=steps),
+        bases=repeat(integer_zero, "b -> b t", t=steps),
+        targets=repeat(integer_zero, "b -> b t", t=steps),
     )
     active = finite & (task.leave | reach)
     return backend.iterate(step, start, task, active, steps=steps), task.leave, finite
@@ -158,7 +158,7 @@ def _clip_step(
     A clipped step ends before it reaches the linearised boundary `plane`. After a long step the
     search goes on from there. A short step (`CORRECTED_STEP`) is corrected: the point moves once
     more, by the shortest step along the coordinates that are not at their bound, so that it reaches
-    the plane when all of the overshoot but the reserve (`RESERVED_OVERSHOOT`) is added.
+    the plane when all of the overshoot except `RESERVED_OVERSHOOT` is added.
 
     Shapes: shift [b d] -> [b d].
     """

@@ -1,6 +1,6 @@
 """The loop of the minimum-norm attacks `ddn` and `fmn`, which keeps the nearest fooling point.
 
-Each attack supplies its own function `Move`. It measures lengths in units of the estimated distance
+Each attack supplies its own `Move`. Moves measure lengths in units of the estimated distance
 to the boundary, so that results do not depend on the units of the inputs.
 """
 

@@ -42,7 +42,7 @@ class Perturbation(NamedTuple):
     - `x` [b ...]: the perturbed examples.
     - `delta` [b ...]: the perturbed examples minus the original examples.
     - `success` [b]: whether the perturbed example fools the model; False if a logit is not finite.
-    - `steps` [b]: how many steps the attack made; each attack's docstring says what a step is.
+    - `steps` [b]: the number of steps in all runs; `superdeepfool` counts its rounds instead.
     """
 
     x: Array
@@ -63,7 +63,7 @@ class Estimate(NamedTuple):
 
     distance: Array  # [b], the distance to the linearised boundary
     slope: Array  # [b], the dual norm of the boundary's normal
-    point: Array  # [b d], the nearest point of the linearised boundary
+    point: Array  # [b d], the nearest point of the linearised boundary, clipped to the bounds
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Problem:
 
     @cached_property
     def is_open(self) -> Array:
-        """A mask [b] of the examples to perturb: finite, and not fooling the model yet."""
+        """A mask [b] of the examples to perturb: input and logits are finite, and not `is_done`."""
         xp = self.backend.xp
         finite = xp.all(xp.isfinite(self.example.x), 1) & xp.all(xp.isfinite(self.clean), 1)
         return finite & ~self.is_done
@@ -137,7 +137,7 @@ class Problem:
     def keep_nearest(
         self, best: Array, nearest: Array, point: Array, distance: Array, fooled: Array
     ) -> tuple[Array, Array]:
-        """Return the nearest point [b d] that fooled the model, and its distance [b].
+        """Return the nearest point [b d] so far that fooled the model, and its distance [b].
 
         Where `point` fooled the model at a `distance` below `nearest`, return `point` and
         `distance`; elsewhere return `best` and `nearest`.
