@@ -47,7 +47,7 @@ class Terms(NamedTuple):
     Only `penalty` and `rho` are differentiable in the model's parameters.
     """
 
-    penalty: Array  # [b], lam included
+    penalty: Array  # [b], with the factor lam
     rho: Array  # [b], the size of the perturbation relative to the example
     correct: Array  # [b], whether the model classifies the example correctly
     success: Array  # [b], whether the perturbed example is across the boundary
@@ -179,7 +179,7 @@ class DeepDefense(Objective):
         return cls(**{**FAST, **changes})
 
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
-        """Return the penalty of each example, lam included: x [b ...], y [b] -> [b]."""
+        """Return the penalty of each example, with the factor lam: x [b ...], y [b] -> [b]."""
         return self.terms(model, x, y).penalty
 
     def losses(

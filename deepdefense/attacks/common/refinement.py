@@ -18,7 +18,7 @@ from deepdefense.seam.contract import Array
 
 __all__ = ["finish", "project_on_hyperplane"]
 
-BISECTIONS = 10  # they locate the boundary to a thousandth of the length of the segment
+BISECTIONS = 10  # halvings of the segment, which locate the boundary to a thousandth of it
 PROJECTIONS = 4  # the largest number of projections
 PROJECTION_OVERSHOOT = 1e-3  # lengthens a projection by this share, to end across the boundary
 
