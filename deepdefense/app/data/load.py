@@ -6,27 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from deepdefense.app.data.images import (
-    HUB_SETS,
-    decode_dataset,
-    load_image_folder,
-    load_parquet,
-    load_published,
-)
-from deepdefense.app.data.optional_imports import convert_errors, import_optional
+from deepdefense.app.data.decoding import decode_dataset
+from deepdefense.app.data.image_folder import load_image_folder
+from deepdefense.app.data.npz import load_npz
+from deepdefense.app.data.optional_imports import import_optional
+from deepdefense.app.data.parquet import HUB_SETS, load_parquet, load_published
 from deepdefense.evaluation.dataset import (
     DataError,
     Dataset,
-    RawData,
     hold_out,
     preprocess,
     to_channels_first,
-    to_class_indices,
 )
 
 __all__ = ["load_data"]
-
-SPLIT_KEYS, WHOLE_KEYS = ("x_train", "y_train", "x_test", "y_test"), ("x", "y")
 
 
 def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: int = 0) -> Dataset:
@@ -48,7 +41,7 @@ def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: i
     if source in HUB_SETS:
         return decode_dataset(source, load_published(source, data_dir), seed, HUB_SETS[source][1])
     if path.is_file() and path.suffix == ".npz":
-        return preprocess(path.stem, _load_npz(path, seed), ())
+        return preprocess(path.stem, load_npz(path, seed), ())
     if path.is_dir() and not any(path.glob("*.parquet")):
         return decode_dataset(path.name, load_image_folder(path), seed)
     if path.is_dir() or (path.is_file() and path.suffix == ".parquet"):
@@ -56,33 +49,3 @@ def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: i
     came = "a file of another kind" if path.exists() else "which does not exist"
     expected = f"digits, {', '.join(HUB_SETS)}, an .npz or .parquet file or a folder"
     raise DataError(f"data must be {expected}, got {source!r}, {came}")
-
-
-def _load_npz(path: Path, seed: int) -> RawData:
-    """Load a user's arrays: uint8 are pixels, all others stay as they are."""
-    with (
-        convert_errors(f"{path} could not be read as an .npz archive of plain arrays"),
-        path.open("rb") as file,
-        np.load(file, allow_pickle=False) as archive,
-    ):
-        names = list(archive.files)
-        keys = SPLIT_KEYS if set(SPLIT_KEYS) <= set(names) else WHOLE_KEYS
-        arrays = {key: archive[key] for key in keys if key in names}
-    if len(arrays) < len(keys):
-        expected = f"{', '.join(SPLIT_KEYS)}, or x, y"
-        raise DataError(f"{path} must have the keys {expected}; has {', '.join(names) or 'none'}")
-    for key in keys:  # each x before its y
-        array, where = arrays[key], f"{path}: {key}"
-        if key.startswith("y"):
-            arrays[key] = to_class_indices(array, len(arrays["x" + key[1:]]), where)
-        elif array.dtype.kind in "biuf" and array.ndim >= 2 and 0 not in array.shape[1:]:
-            arrays[key] = to_channels_first(array)
-        else:
-            raise DataError(f"{where} must be numbers [n ...], got {array.dtype} {array.shape}")
-    if keys == WHOLE_KEYS:
-        return hold_out(arrays["x"], arrays["y"], seed)
-    raw = RawData(*(arrays[key] for key in keys))
-    if (raw.x_train.dtype == np.uint8) != (raw.x_test.dtype == np.uint8):
-        came = f"{raw.x_train.dtype} and {raw.x_test.dtype}"
-        raise DataError(f"{path}: x_train and x_test must both be uint8 or neither, got {came}")
-    return raw

@@ -1,0 +1,72 @@
+"""Decode images of any format to pixels, and make a data set of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from einops import repeat
+
+from deepdefense.app.data.encoded_images import EncodedSplits
+from deepdefense.app.data.optional_imports import convert_errors, import_optional
+from deepdefense.evaluation.dataset import (
+    DataError,
+    Dataset,
+    RawData,
+    hold_out,
+    preprocess,
+    to_channels_first,
+    to_class_indices,
+)
+
+__all__ = ["decode_dataset"]
+
+
+def decode_dataset(
+    name: str, splits: EncodedSplits, seed: int, shape: tuple[int, ...] = ()
+) -> Dataset:
+    """Decode and preprocess images, of `shape` if given; split a test set off if there is none."""
+    train, test = splits
+    files = train + test
+    x = to_channels_first(_decode_images(name, [image for file in files for image in file.images]))
+    if shape not in ((), x.shape[1:]):
+        raise DataError(f"{name}: expected images {shape}, the copy given has {x.shape[1:]}")
+    labels = np.concatenate([file.labels for file in files])
+    y = to_class_indices(labels, len(x), f"{name}: labels")
+    n = sum(len(file.images) for file in train)
+    raw = RawData(x[:n], y[:n], x[n:], y[n:]) if test else hold_out(x, y, seed)
+    return preprocess(name, raw, train[0].names)
+
+
+def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> np.ndarray:
+    """Decode images to uint8 [n h w c]; c is 1 if all of them are grey (mode L), else 3."""
+    pil = import_optional("PIL.Image")
+    decoded: np.ndarray = np.zeros((0, 1, 1, 1), np.uint8)
+    for i, (content, name) in enumerate(images):
+        pixels = _decode_image(pil, content, name)
+        if i == 0:
+            decoded = np.empty((len(images), *pixels.shape), np.uint8)
+        if pixels.shape[:2] != decoded.shape[1:3]:
+            sizes = f"{images[0][1]} is {decoded.shape[1:3]}, {name} is {pixels.shape[:2]}"
+            raise DataError(f"{dataset}: images must have one height and width, {sizes}: resize")
+        if pixels.shape[2] > decoded.shape[3]:  # the first image in colour
+            decoded = repeat(decoded, "n h w 1 -> n h w c", c=pixels.shape[2])
+        decoded[i] = pixels
+    return decoded
+
+
+def _decode_image(pil: Any, content: bytes | str, name: str) -> np.ndarray:
+    """Decode one image, upright, to uint8 [h w 1] if it is grey (mode L), else [h w 3]."""
+    source = content if isinstance(content, str) else BytesIO(content)
+    with convert_errors(f"image {name} could not be read"), pil.open(source) as image:
+        if "exif" in image.info:  # calling exif_transpose for every image is slow
+            import_optional("PIL.ImageOps").exif_transpose(image, in_place=True)
+        if image.mode[0] in "IF":  # a conversion to RGB would silently clip the values
+            came = f"{name} has more (mode {image.mode})"
+            raise DataError(f"images must have 8 bits a pixel, {came}: convert it, or give .npz")
+        if image.mode == "L":
+            return np.asarray(image)[..., None]
+        # Convert palettes through RGBA: Pillow warns if a transparent one becomes RGB directly.
+        return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))

@@ -1,0 +1,54 @@
+"""Read images from parquet files: a user's, or a published data set of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from deepdefense.app.data.encoded_images import EncodedSplits, collect_images, open_stream
+from deepdefense.app.data.optional_imports import convert_errors, import_optional, silence_datasets
+from deepdefense.evaluation.dataset import DataError
+
+__all__ = ["HUB_SETS", "load_parquet", "load_published"]
+
+# The name on the Hugging Face hub, and the shape of an image.
+HUB_SETS = {
+    "mnist": ("ylecun/mnist", (1, 28, 28)),
+    "cifar10": ("uoft-cs/cifar10", (3, 32, 32)),
+}
+
+
+def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
+    """Load a data set of `HUB_SETS` from a local copy or from the hub."""
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser().resolve()
+        return load_parquet(folder / name if (folder / name).is_dir() else folder)
+    failed = f"{name}: the Hugging Face hub could not be reached or read"
+    hint = "; --data-dir takes a local copy, a folder with train*.parquet and test*.parquet"
+    with silence_datasets(), convert_errors(failed, hint):
+        # Into the hub's own cache, where the next run and other programs find it.
+        splits = import_optional("datasets").load_dataset(HUB_SETS[name][0])
+        train, test = (
+            collect_images(splits[split], f"{name} {split}") for split in ("train", "test")
+        )
+    return [train], [test]
+
+
+def load_parquet(path: Path) -> EncodedSplits:
+    """Load a .parquet file in the hub's schema, or a folder of train*.parquet and test*.parquet."""
+    groups = [[path], []]
+    if not path.is_file():
+        groups = [sorted(path.glob(f"{split}*.parquet")) for split in ("train", "test")]
+        if not all(groups):
+            names = ", ".join(sorted(file.name for file in path.glob("*"))[:9]) or "nothing"
+            came = f"it has {names}" if path.is_dir() else "it is none or does not exist"
+            raise DataError(f"{path} must be a folder of train*.parquet and test*.parquet, {came}")
+    splits: EncodedSplits = ([], [])
+    with silence_datasets() as cache:
+        for group, split in zip(groups, splits, strict=True):
+            for file in group:  # one by one, so that an error names the file
+                with convert_errors(f"{file} could not be read"):
+                    # The library's own choice of a batch size fails on an empty file.
+                    files = open_stream("parquet", cache, glob.escape(str(file)), batch_size=1000)
+                    split.append(collect_images(files["train"], str(file)))
+    return splits
