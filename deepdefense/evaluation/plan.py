@@ -1,4 +1,4 @@
-"""The settings of an evaluation."""
+"""The settings of an evaluation, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -8,36 +8,49 @@ from typing import Any
 
 import numpy as np
 
-from deepdefense.evaluation.presets import build_suite
+from deepdefense.evaluation.presets import PRESETS, build_suite
+from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.seam.frozen_dict import FrozenDict
-from deepdefense.seam.validation import check_count, check_number, check_order, to_python_numbers
+from deepdefense.seam.settings import (
+    check_settings,
+    document_settings,
+    norm_order,
+    one_of,
+    setting,
+    whole_number,
+)
+from deepdefense.seam.validation import check_number, check_order
 
 __all__ = ["EvaluationPlan"]
 
 
+@document_settings
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """Every setting of an evaluation that may change a figure.
+    """The settings of one evaluation.
 
-    `rho` holds the steps, overshoot and candidates of the DeepFool that measures rho.
-
-    Raises:
-        InputError: a setting is out of range.
+    `evaluate` makes a plan from its arguments, and `assess` carries the plan out. A plan raises
+    `InputError` if a setting is out of range.
     """
 
-    preset: str
-    p: float
-    eps: tuple[float, ...]  # empty: the median distance of the minimum-norm attacks
-    seed: int
-    batch_size: int
-    rho: FrozenDict[Any]
+    preset: str = setting("standard", "which attacks run, with how many steps", one_of(*PRESETS))
+    p: float = setting(2.0, "the order of the attacker's norm, 2 or inf", norm_order)
+    eps: tuple[float, ...] = setting(
+        (),
+        "the radii of the fixed-budget attacks; if empty, the median distance that the "
+        "minimum-norm attacks find is the radius",
+    )
+    seed: int = setting(0, "the seed of all random draws", whole_number(least=0))
+    batch_size: int = setting(500, "the number of examples in a batch", whole_number(least=1))
+    rho: FrozenDict[Any] = setting(
+        FrozenDict(RHO_ATTACK),
+        "the steps, overshoot and candidates of the DeepFool attack that measures rho",
+    )
 
     def __post_init__(self) -> None:
         """Check every setting before anything is computed."""
-        to_python_numbers(self)
-        check_count("batch_size", self.batch_size, least=1)
-        check_count("seed", self.seed, least=0)
-        build_suite(self.preset, self.p, self.eps, 2)
+        check_settings(self)
+        build_suite(self.preset, self.p, self.eps, 2)  # raises unless p is 2 or inf
 
     @classmethod
     def from_arguments(
@@ -50,7 +63,11 @@ class EvaluationPlan:
         batch_size: int,
         rho: Mapping[str, Any],
     ) -> EvaluationPlan:
-        """Make a plan from the arguments of `evaluate`."""
+        """Make a plan from the arguments of `evaluate`; `eps` may be one radius, several or None.
+
+        Raises:
+            InputError: an argument is out of range.
+        """
         radii = [] if eps is None else np.atleast_1d(np.asarray(eps)).tolist()
         for radius in radii:
             check_number("eps", radius, least=0)

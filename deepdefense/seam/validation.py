@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,6 @@ __all__ = [
     "has_constant_sum",
     "is_softmax",
     "to_python_number",
-    "to_python_numbers",
     "warn_if_probabilities",
 ]
 
@@ -84,12 +82,6 @@ def to_python_number(value: Any) -> Any:
     0.5
     """
     return value.item() if isinstance(value, np.number) else value
-
-
-def to_python_numbers(settings: Any) -> None:
-    """Convert the NumPy scalars among the fields of a frozen dataclass, in its `__post_init__`."""
-    for field in fields(settings):
-        object.__setattr__(settings, field.name, to_python_number(getattr(settings, field.name)))
 
 
 def check_order(p: Any) -> float:
