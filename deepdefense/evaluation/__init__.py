@@ -1,4 +1,4 @@
-"""Measuring the accuracy and robustness of a network, and checking the figures."""
+"""Measures the accuracy and robustness of a network, and checks whether to trust the figures."""
 
 from deepdefense.evaluation.checks import Check
 from deepdefense.evaluation.doctor import Diagnosis, doctor

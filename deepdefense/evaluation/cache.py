@@ -1,4 +1,4 @@
-"""A cache of attack results per batch, so that an interrupted evaluation can be resumed."""
+"""Saves the result of every attack on every batch, so that an evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -16,35 +16,39 @@ NamedArrays = dict[str, npt.NDArray[Any]]
 
 
 class Storage(Protocol):
-    """A store of named sets of arrays, which the caller provides."""
+    """What `AttackCache` needs of a store: to save named arrays under a key, and to load them.
+
+    The caller of the evaluation provides it: `RunFolder.attack_storage` stores them in files.
+    """
 
     def load(self, name: str) -> NamedArrays | None:
-        """Return the arrays saved under a name, or None."""
+        """Return the arrays that were saved under this key, or None if there are none."""
         ...
 
     def save(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], attack: str) -> None:
-        """Save arrays under a name; `attack` says in words which attack they belong to."""
+        """Save arrays under this key; `attack` describes the attack that computed them."""
         ...
 
 
 @dataclass(frozen=True)
 class AttackCache:
-    """The results of attacks on batches; without a storage it is always empty.
+    """A cache of attack results, with one entry for each attack and batch.
 
-    `prefix` identifies the network, the examples and the settings.
+    Without a `storage` it keeps nothing. `prefix` is a text that identifies the network, the
+    examples and the settings, so that evaluations of different networks never share entries.
     """
 
     storage: Storage | None = None
     prefix: str = ""
 
     def get(self, attack: object, batch: npt.NDArray[Any]) -> NamedArrays | None:
-        """Return the saved result of an attack on the examples with these indices, or None."""
+        """Return the saved result of an attack on the examples with indices `batch`, or None."""
         return None if self.storage is None else self.storage.load(self._key(attack, batch))
 
     def put(
         self, attack: object, batch: npt.NDArray[Any], result: Mapping[str, npt.NDArray[Any]]
     ) -> None:
-        """Save the result of an attack on the examples with these indices."""
+        """Save the result of an attack on the examples with the indices `batch`."""
         if self.storage is not None:
             self.storage.save(self._key(attack, batch), result, str(attack))
 

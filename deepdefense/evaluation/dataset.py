@@ -1,4 +1,4 @@
-"""A data set in memory, and how its arrays are checked, split and centred."""
+"""Data sets in memory: functions that check, split and preprocess the arrays of a data set."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ __all__ = [
 
 
 class DataError(InputError):
-    """Unusable data; the message says what was expected, what came and what to do."""
+    """Raised for data that cannot be used; the message says what was expected and how to fix it."""
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of arrays, in their order."""
+    """Return 16 hexadecimal digits that identify a sequence of arrays.
+
+    They are the start of the SHA-256 of the dtypes, shapes and values of the arrays.
+    """
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -40,32 +43,40 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A preprocessed training and test set in memory."""
+    """A training set and a test set in memory, checked and preprocessed.
+
+    `preprocess` makes one from `RawData`. Training and evaluation read from it.
+    """
 
     name: str
     x_train: np.ndarray  # float32 [n ...], images as [n c h w]
-    y_train: np.ndarray  # int64 [n], every class of 0..classes-1 is present
-    x_test: np.ndarray
-    y_test: np.ndarray
-    classes: int
-    mean: np.ndarray  # float32 [...]; for images x + mean lies in 0..scale
-    scale: float  # 0 unless the examples are images [n c h w] with 1 or 3 channels
-    preprocessing: str  # one sentence, for the report
+    y_train: np.ndarray  # int64 [n]; each class of 0..classes-1 has at least one example
+    x_test: np.ndarray  # float32 [m ...]
+    y_test: np.ndarray  # int64 [m]
+    classes: int  # the number of classes
+    mean: np.ndarray  # float32 [...], the shape of an example; x + mean lies in 0..scale for images
+    scale: float  # the width of that range; 0 unless examples are images with 1 or 3 channels
+    preprocessing: str  # a phrase that describes the preprocessing, for reports
     class_names: tuple[str, ...]
 
     def fingerprint(self) -> str:
-        """Return a fingerprint of all values and labels in their order."""
+        """Return a hash of all examples and labels, which also changes if their order changes."""
         return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
     def pixel_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the range of pixels minus the mean, or None if the examples are not pixels."""
+        """Return the bounds (low, high) of preprocessed pixels, or None if x are not pixels.
+
+        Preprocessing subtracts the mean image, so the range is 0 - mean to 255 - mean.
+        """
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
 
     def shorten(self, examples: int | None = None, test: int | None = None) -> Dataset:
-        """Keep the first training and test examples, all for None.
+        """Return the data set with only the first training examples and the first test examples.
+
+        None instead of a number of examples keeps them all.
 
         Raises:
-            DataError: a class has no training examples left.
+            DataError: a class would have no training example.
         """
         labels = self.y_train[:examples]
         missing = self.classes - len(np.unique(labels))
@@ -83,7 +94,10 @@ class Dataset:
         )
 
     def to_pictures(self, x: np.ndarray) -> np.ndarray | None:
-        """Return examples as pictures [n h w c] in 0..1, or None if they are not images."""
+        """Convert examples [n c h w] to pictures [n h w c] in 0..1 for display.
+
+        Return None if the data set does not hold images.
+        """
         if not self.scale:
             return None
         pictures: np.ndarray = rearrange((x + self.mean) / self.scale, "n c h w -> n h w c")
@@ -91,22 +105,22 @@ class Dataset:
 
 
 class RawData(NamedTuple):
-    """A training and test set before preprocessing; arrays of uint8 are pixels."""
+    """A training set and a test set as loaded, before `preprocess`; uint8 arrays hold pixels."""
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
-    note: str = ""  # on the origin of the test set, for the report
+    note: str = ""  # how the test set was made, appended to the description of preprocessing
 
 
 def dataset_from_arrays(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
 ) -> Dataset:
-    """Make a data set of arrays that are already preprocessed: no mean is subtracted.
+    """Make a data set from arrays that are already preprocessed; their values do not change.
 
     Raises:
-        DataError: labels or shapes do not fit, or a value is not finite.
+        DataError: labels or shapes do not match the examples, or a value is not finite.
     """
     for name, x, y in (("training", x_train, y_train), ("test", x_test, y_test)):
         if x.ndim < 2 or x.dtype.kind not in "biuf":
@@ -117,7 +131,10 @@ def dataset_from_arrays(
 
 
 def to_channels_first(x: np.ndarray) -> np.ndarray:
-    """Return pixels (uint8) [n h w] or [n h w c], c 1 or 3, as [n c h w]; other arrays as is."""
+    """Move the channels of uint8 images to the second axis; return other arrays unchanged.
+
+    [n h w] -> [n 1 h w], and [n h w c] -> [n c h w] if c is 1 or 3.
+    """
     if x.dtype == np.uint8 and x.ndim == 3:
         return rearrange(x, "n h w -> n 1 h w")
     if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3):
@@ -126,7 +143,10 @@ def to_channels_first(x: np.ndarray) -> np.ndarray:
 
 
 def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
-    """Return labels as int64 [n]; raise `DataError` unless they are n integers, none negative."""
+    """Convert labels to int64 [n]; raise `DataError` unless they are n non-negative integers.
+
+    `where` names the labels in the error message.
+    """
     if y.dtype.kind not in "iu" or y.shape != (n,):
         came = f"got {y.dtype} of shape {y.shape}"
         raise DataError(f"{where} must be {n} integers, a class for each example, {came}")
@@ -138,9 +158,10 @@ def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
 
 
 def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
-    """Hold out 20 % of each class as a test set, drawn by the seed; the order is kept.
+    """Split examples at random: 20 % of each class become the test set, the others train.
 
-    A class of two or more examples gives at least one of them, a class of one gives none.
+    `seed` determines the draw. Both sets keep the order of the examples. Every class of two or more
+    examples has at least one test example. A class of one example has only that training example.
     """
     random = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)
@@ -152,9 +173,11 @@ def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
 
 
 def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255) -> Dataset:
-    """Check both sets and convert them to float32; scale pixels to 0..255, subtract their mean.
+    """Check a training and a test set, convert them to float32, and centre pixels.
 
-    `width` is the largest value of a pixel, and `names` are the names of the classes.
+    Pixels (uint8 arrays) are scaled from 0..`width` to 0..255, and the mean training image is
+    subtracted from them. Values of other dtypes do not change. `name` is the name of the data set,
+    and `names` are those of its classes.
     """
     if not (len(raw.x_train) and len(raw.x_test)):
         came = f"got {len(raw.x_train)} and {len(raw.x_test)}"
@@ -187,7 +210,7 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
 
 
 def _count_classes(name: str, raw: RawData, names: tuple[str, ...]) -> int:
-    """Return the number of classes; raise `DataError` unless training has all of 0..classes-1."""
+    """Return the number of classes; raise `DataError` unless each has a training example."""
     seen = np.unique(raw.y_train)
     classes, unseen = len(seen), np.setdiff1d(raw.y_test, seen)
     gaps = np.flatnonzero(seen != np.arange(classes))
@@ -202,7 +225,7 @@ def _count_classes(name: str, raw: RawData, names: tuple[str, ...]) -> int:
 
 
 def _to_float32(x: np.ndarray, where: str) -> np.ndarray:
-    """Return a float32 copy in C order; raise `DataError` unless it is finite."""
+    """Copy an array to float32 in C order; raise `DataError` if a value is not finite."""
     with np.errstate(over="ignore"):  # an overflow is reported below as infinite
         floats = x.astype(np.float32, order="C")
     bad = ~np.isfinite(floats)

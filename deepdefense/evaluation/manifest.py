@@ -1,4 +1,4 @@
-"""What a report says of its inputs, and fingerprints of what its figures depend on."""
+"""Describes the inputs of an evaluation for its report, and computes fingerprints of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ __all__ = [
 def make_manifest(
     subject: Subject, plan: EvaluationPlan, planned: tuple[PlannedAttack, ...]
 ) -> FrozenDict[Any]:
-    """Return everything that is needed to repeat the evaluation; `eps` lists the radii."""
+    """Return the report's `manifest`: versions, settings and seeds to repeat the evaluation.
+
+    Its key `eps` lists the radii of the fixed-budget attacks.
+    """
     radii = dict.fromkeys(attack.eps for attack in planned if attack.eps is not None)
     return FrozenDict(
         environment=describe_environment(subject.backend.name, subject.to_native(subject.x[:1])),
@@ -45,7 +48,11 @@ def make_manifest(
 
 
 def fingerprint_evaluation(subject: Subject) -> str:
-    """Return a text that changes with the network, the examples, the bounds or the version."""
+    """Return a text that identifies the inputs of an evaluation, for the cache of its attacks.
+
+    The text changes if the outputs or gradients of the network, the examples, the labels, the
+    bounds or the version of this package change.
+    """
     outputs, gradients = _fingerprint_outputs(subject), _fingerprint_gradients(subject)
     bounds = subject.bounds
     exact = "none" if bounds is None else fingerprint(map(np.asarray, bounds))
@@ -57,14 +64,18 @@ def _fingerprint_outputs(subject: Subject) -> str:
 
 
 def _fingerprint_gradients(subject: Subject) -> str:
-    """Fingerprint the gradients, because networks with the same outputs may differ in these."""
+    """Return a fingerprint of the input gradients at eight examples.
+
+    Networks with the same outputs may have different gradients, and attacks depend on both. The
+    gradients are rounded, so rounding errors seldom change the fingerprint.
+    """
     few = pick_evenly(np.arange(len(subject.x)), 8)
     result = fgsm(subject.scaled_logits, *subject.load_examples(few), eps=1.0, p=2)
     return fingerprint([np.round(subject.backend.to_numpy(result.delta), 2)])
 
 
 def describe_bounds(subject: Subject) -> str:
-    """Return the bounds in words."""
+    """Return a phrase that describes the bounds of the perturbed examples, for the report."""
     if subject.bounds is None:
         return "none"
     low, high = (np.asarray(bound, np.float64) for bound in subject.bounds)
@@ -77,7 +88,7 @@ def describe_bounds(subject: Subject) -> str:
 
 
 def describe_arrays(subject: Subject) -> dict[str, Any]:
-    """Describe examples of unknown origin."""
+    """Return the report's `data` for examples that were passed as arrays, without a data set."""
     classes = subject.logits.shape[1]
     return {
         "name": "arrays",
@@ -92,5 +103,8 @@ def describe_arrays(subject: Subject) -> dict[str, Any]:
 
 
 def default_radius(subject: Subject, p: float) -> float:
-    """Return a radius for when no perturbation is known: a tenth of the median example's norm."""
+    """Return the eps to use if no attack fooled any example: a tenth of the median norm of x.
+
+    The median is taken over at most 100 examples.
+    """
     return 0.1 * float(np.median(perturbation_size(select_finite(subject.sample(100).x), p)))

@@ -1,4 +1,4 @@
-"""The subject of an evaluation: a network in inference mode, and its examples."""
+"""The subject of an evaluation: a network in inference mode, and the examples to test it on."""
 
 from __future__ import annotations
 
@@ -29,44 +29,48 @@ __all__ = ["HostArray", "Subject", "expand_to", "open_subject", "pick_evenly", "
 
 HostArray = npt.NDArray[Any]  # an array in host memory
 
-# Attacks see the logits divided by one number, which gives them this standard deviation over the
-# classes. It is typical of trained networks. No prediction changes, and a network whose logits are
-# multiplied by a factor gets the same figures.
+# Attacks get the logits divided by one positive number per network, chosen such that the standard
+# deviation of an example's logits over the classes is about 4, as in typical trained networks. The
+# division changes no prediction. It ensures that two networks whose logits differ by a constant
+# factor get the same figures.
 LOGIT_SPREAD = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network in inference mode and its n examples, which are in host memory."""
+    """A network in inference mode, with n examples, their labels and their logits in host memory.
+
+    `open_subject` makes a subject. The checks and the attacks of an evaluation read from it.
+    """
 
     backend: Backend
     network: Forward
-    compiled: Forward  # the same function, faster
-    like: Any  # an array or the model, on whose device batches are placed
-    x: HostArray
-    y: HostArray
-    bounds: tuple[Any, Any] | None
+    compiled: Forward  # `network`, perhaps compiled by the framework to run faster
+    like: Any  # an array or the model; batches are placed on its device
+    x: HostArray  # the examples [n ...]
+    y: HostArray  # the labels [n]
+    bounds: tuple[Any, Any] | None  # the range (low, high) of perturbed examples
     batch_size: int
-    scale: float  # the divisor of `scaled_logits`
-    logits: HostArray  # [n k], not scaled
+    scale: float  # `scaled_logits` divides the logits by this number
+    logits: HostArray  # the logits [n k] of the examples, not divided by `scale`
     in_training_mode: bool  # whether the caller passed the model in training mode
 
     def scaled_logits(self, x: Array) -> Array:
-        """Return the logits in common units, as attacks see them."""
+        """Return the logits [b k] of a batch divided by `scale`: the function that is attacked."""
         return self.compiled(x) * (1 / self.scale)
 
     @property
     def correct(self) -> HostArray:
-        """Whether the network classifies each example correctly: [n]."""
+        """A mask [n] of the examples that the network classifies correctly."""
         return is_correct(self.logits, self.y)
 
     def to_native(self, x: HostArray) -> Array:
-        """Return a batch as an array of the framework, on the device of the network."""
+        """Copy a batch from host memory to an array of the framework, on the device of `like`."""
         return self.backend.asarray(np.array(x, order="C"), self.like)
 
     @property
     def native_bounds(self) -> tuple[Any, Any] | None:
-        """The bounds as attacks take them: numbers, or arrays of the framework."""
+        """The bounds in the form that attacks accept: numbers, or arrays of the framework."""
         if self.bounds is None:
             return None
         low, high = (
@@ -76,7 +80,7 @@ class Subject:
         return low, high
 
     def iterate_batches(self, rows: HostArray) -> Iterator[HostArray]:
-        """Iterate over the indices of examples in batches."""
+        """Split indices of examples [m] into batches, and yield the indices of each batch."""
         for start in range(0, len(rows), self.batch_size):
             yield rows[start : start + self.batch_size]
 
@@ -85,14 +89,17 @@ class Subject:
         return self.to_native(self.x[rows]), self.to_native(self.y[rows])
 
     def displace(self, rows: HostArray, delta: HostArray) -> HostArray:
-        """Add delta [m ...] to examples and clip to the bounds, in the examples' dtype."""
+        """Return the m examples with these indices, plus delta [m ...], clipped to the bounds.
+
+        The result has the dtype of the examples.
+        """
         points = self.x[rows] + delta
         if self.bounds is not None:
             points = np.clip(points, *self.bounds)
         return points.astype(self.x.dtype)
 
     def predict(self, x: HostArray, batch_size: int | None = None) -> HostArray:
-        """Return the logits [n k] of examples, not scaled; compute them in batches."""
+        """Compute the logits [m k] of examples [m ...] in batches; do not divide by `scale`."""
         size = batch_size or self.batch_size
         parts = [
             self.backend.to_numpy(
@@ -103,28 +110,28 @@ class Subject:
         return np.concatenate(parts) if parts else np.zeros((0, self.logits.shape[1]))
 
     def sample(self, count: int) -> Subject:
-        """Return the same network with at most `count` examples, spread evenly over the data."""
+        """Return a subject with this network and at most `count` examples, at even spacing."""
         return self.restrict_to(pick_evenly(np.arange(len(self.x)), count))
 
     def restrict_to(self, rows: HostArray) -> Subject:
-        """Return the same network with the examples of these indices."""
+        """Return a subject with this network and only the examples with these indices."""
         return replace(self, x=self.x[rows], y=self.y[rows], logits=self.logits[rows])
 
 
 def pick_evenly(rows: HostArray, count: int) -> HostArray:
-    """Return at most `count` of the rows, spread evenly over them."""
-    places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
-    picked: HostArray = rows[np.unique(places.astype(int))]
+    """Return at most `count` of the entries of `rows`, at even spacing from first to last."""
+    positions = np.linspace(0, len(rows) - 1, min(count, len(rows)))
+    picked: HostArray = rows[np.unique(positions.astype(int))]
     return picked
 
 
 def expand_to(factors: HostArray, like: HostArray) -> HostArray:
-    """Reshape a number for each example [m] so that it multiplies examples [m ...]."""
+    """Reshape one factor per example [m] to [m 1 ... 1], to multiply examples [m ...] by it."""
     return factors.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def select_finite(x: HostArray) -> HostArray:
-    """Return the examples [n ...] without NaN and infinity."""
+    """Return only the examples of x [n ...] whose values are all finite."""
     finite: HostArray = x[np.isfinite(x.reshape(len(x), -1)).all(1)]
     return finite
 
@@ -139,12 +146,13 @@ def open_subject(
     batch_size: int,
     beside: Subject | None = None,
 ) -> Iterator[Subject]:
-    """Put the model in inference mode, and yield it with its examples and labels.
+    """Put the model in inference mode, and yield the subject made of it and the examples.
 
-    `beside` is the subject of another network, whose framework and device this one shares.
+    When the context ends, the model returns to its former mode. If `beside`, the subject of another
+    network, is given, this subject uses the same framework and device.
 
     Raises:
-        InputError: the examples, labels or bounds do not fit each other or the model.
+        InputError: the examples, labels or bounds do not match each other or the model.
     """
     if framework_of(x) is None:
         raise InputError(f"examples must be an array, got {type(x).__name__}: convert it first")
@@ -188,14 +196,14 @@ def open_subject(
 
 
 def _logit_scale(logits: HostArray) -> float:
-    """Return the divisor that gives logits [n k] the common spread."""
+    """Return the number by which to divide logits [n k] so that their spread is `LOGIT_SPREAD`."""
     finite = select_finite(logits).astype(np.float64)
     spread = float(np.sqrt(np.mean(finite.var(1)))) if len(finite) else 0.0
     return spread / LOGIT_SPREAD if 0 < spread < np.inf else 1.0
 
 
 def _broadcast_bound(bound: Any, x: HostArray) -> HostArray:
-    """Return a bound for every input of an example, in the examples' dtype."""
+    """Broadcast one bound to the shape of an example, in the dtype of the examples x [n ...]."""
     try:
         return np.broadcast_to(np.asarray(bound, x.dtype), x.shape[1:])
     except ValueError as error:
@@ -206,7 +214,7 @@ def _broadcast_bound(bound: Any, x: HostArray) -> HostArray:
 
 
 def _prepare_bounds(x: HostArray, bounds: Sequence[Any]) -> tuple[Any, Any]:
-    """Return the bounds in host memory; raise `InputError` if an example lies outside of them."""
+    """Return the bounds as numbers or NumPy arrays; raise if an example of x lies outside."""
     low, high = (to_host(b) if framework_of(b) else b for b in bounds)
     low, high = (
         _broadcast_bound(bound, x) if np.ndim(bound) else float(bound) for bound in (low, high)
