@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-__all__ = ["Weight", "name_weights", "random_states", "to_host"]
+__all__ = ["Arrays", "Weight", "name_weights", "random_states", "to_host"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 # The layouts of kernels in Keras and in PyTorch, and PyTorch's names for Keras's.
 _KERNELS = {keras.layers.Dense: ("i o", "o i"), keras.layers.Conv2D: ("h w i o", "o i h w")}

@@ -1,8 +1,8 @@
 """The training recipe: learning-rate schedule, optimizer settings, augmentation and seed.
 
-To support another optimizer, add its settings to `Recipe`, pass them to the backend in
-`Recipe.make_trainer`, and use them in the `trainer` method of each backend
-(backends/*/training.py).
+The optimizers are in backends/*/optimizer.py, one file for each backend. To support another
+optimizer, add its settings to `Recipe`, pass them to the backend in `Recipe.make_trainer`, add them
+to the `trainer` method of each backend (backends/*/training.py), and use them in optimizer.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,55 @@
+"""The parameters of a JAX model, named by their paths in its pytree, and their PyTorch layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy.typing as npt
+from einops import rearrange
+from jax import Array
+
+from deepdefense_jax.models import is_parameter
+
+__all__ = [
+    "Arrays",
+    "from_torch_layout",
+    "name_parameters",
+    "replace_parameters",
+    "to_torch_layout",
+]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def name_parameters(model: Any) -> dict[str, Array]:
+    """Return the inexact arrays of a pytree, by their paths."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(model)
+    return {_name(path): leaf for path, leaf in paths if is_parameter(leaf)}
+
+
+def _is_flax_kernel(name: str, value: Array) -> bool:
+    """Return whether flax lays out this parameter: it has [... i o] for PyTorch's [o i ...]."""
+    return value.ndim > 1 and "kernel" in name.split(".")
+
+
+def to_torch_layout(name: str, value: Array) -> Array:
+    """Return a parameter in PyTorch's layout."""
+    return rearrange(value, "... i o -> o i ...") if _is_flax_kernel(name, value) else value
+
+
+def from_torch_layout(name: str, value: Array) -> Array:
+    """Return a parameter in its library's layout, from PyTorch's."""
+    return rearrange(value, "o i ... -> ... i o") if _is_flax_kernel(name, value) else value
+
+
+def replace_parameters(model: Any, parameters: Mapping[str, Array]) -> Any:
+    """Return the pytree with these arrays in place of its own."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: parameters[_name(path)] if is_parameter(leaf) else leaf, model
+    )

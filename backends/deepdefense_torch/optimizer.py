@@ -1,0 +1,105 @@
+"""The optimizer of the PyTorch backend: SGD steps on one module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from deepdefense.errors import InputError
+from deepdefense.seam.training_contract import Losses, LossFunction, StepResult
+from deepdefense_torch.precision import without_autocast
+from deepdefense_torch.weights import Arrays, to_host
+
+__all__ = ["TorchTrainer"]
+
+
+@contextmanager
+def _training_mode(model: nn.Module) -> Iterator[None]:
+    """Set all modules to training mode; on exit restore the mode of each."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class TorchTrainer:
+    """The SGD optimizer of one module: it trains the parameters with `requires_grad`.
+
+    It implements `deepdefense.seam.training_contract.Trainer`. `TorchTraining.trainer` makes it.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float, weight_decay: float) -> None:
+        self.model = model
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if not self._parameters:
+            raise InputError(
+                "every parameter of the model is frozen: set requires_grad_(True) on the module, "
+                "or on the layers to train"
+            )
+        self._optimizer = torch.optim.SGD(
+            self._parameters.values(),
+            momentum=momentum,
+            weight_decay=weight_decay,
+        )
+
+    def step(
+        self, loss: LossFunction, x: Tensor, y: Any, *points: Tensor, lr: float, clip: float
+    ) -> StepResult | None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        with _training_mode(self.model):
+            losses = loss(self.model, self.model, x, y, *points)
+            self._optimizer.zero_grad()
+            # Autocast would compute the second derivatives of the penalty in 16 bits. Without
+            # `inputs`, the pass would also compute gradients at the points of the search.
+            with without_autocast():
+                losses.total.backward(inputs=list(self._parameters.values()))
+        result = self._update(losses, clip)
+        self._optimizer.zero_grad()
+        return result
+
+    def _update(self, losses: Losses, clip: float) -> StepResult | None:
+        """Clip the gradients and update the parameters, if loss and gradients are finite."""
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(torch.isfinite(losses.total) & torch.isfinite(norm)):
+            return None
+        if norm > clip:
+            for gradient in gradients:
+                gradient.mul_(clip / norm)
+        self._optimizer.step()
+        return StepResult(*(float(term.detach()) for term in (*losses, norm)))
+
+    @torch.no_grad()
+    def update_weights(self, to: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> None:
+        for name, value in to(self._parameters).items():
+            self._parameters[name].copy_(value)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        weights = {f"weights.{n}": to_host(t) for n, t in self.model.state_dict().items()}
+        momentum = {
+            f"momentum.{name}": to_host(self._optimizer.state[parameter]["momentum_buffer"])
+            for name, parameter in self._parameters.items()
+            if self._optimizer.state[parameter].get("momentum_buffer") is not None
+        }
+        return weights | momentum
+
+    def restore(self, state: Arrays) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "momentum": {}}
+        for key, value in state.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = torch.as_tensor(np.array(value))
+        self.model.load_state_dict(parts["weights"])
+        self._optimizer.state.clear()
+        for name, buffer in parts["momentum"].items():
+            parameter = self._parameters[name]
+            self._optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter)
