@@ -1,4 +1,4 @@
-"""An evaluation from beginning to end: check, attack, compare, report."""
+"""Carries out an evaluation: checks the network, attacks it, and makes the report."""
 
 from __future__ import annotations
 
@@ -58,9 +58,13 @@ def assess(
     storage: Storage | None,
     watcher: Watcher,
 ) -> Report:
-    """Evaluate a model on examples [n ...] as planned, and the reference model by its side.
+    """Evaluate a model on examples x [n ...] with labels y [n], and return the report.
 
-    `storage` keeps the attacks' results, so that an interrupted evaluation can be resumed.
+    The steps are: measure accuracy and rho, check the network, attack it, and check the attacks.
+    `reference` is an undefended network; if it is given, the same attacks run on it and the report
+    compares both networks. `provenance` describes the networks and the data for the report.
+    `storage`, if it is given, saves the attacks' results, so that an interrupted evaluation can be
+    resumed. `watcher` receives the progress.
     """
     with open_subject(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject:
         cache = AttackCache(storage, f"{fingerprint_evaluation(subject)} {plan}")
@@ -112,7 +116,10 @@ def assess(
 def _measure_paper_figures(
     subject: Subject, plan: EvaluationPlan, p: float, watcher: Watcher
 ) -> tuple[Summary, Measurement]:
-    """Return the paper's figures, with rho in the norm p too, and the measurement of rho_2."""
+    """Measure accuracy, rho_2 and rho_p by DeepFool, as the Deep Defense paper does.
+
+    Return their summary, and the accuracy and rho_2 of each example.
+    """
 
     def measure(order: float) -> Measurement:
         watcher.begin(f"rho_{order:g} by DeepFool", len(subject.x))
@@ -134,10 +141,11 @@ def _measure_paper_figures(
 def _attack_subject(
     subject: Subject, plan: EvaluationPlan, runner: AttackRunner, networks: int
 ) -> tuple[Minima, tuple[PlannedAttack, ...]]:
-    """Run the suite of the preset, and return the minima and the attacks of the suite.
+    """Run all attacks of the plan's preset; return the minima, and the attacks that ran.
 
-    If the plan has no eps, the fixed-budget attacks use the median distance of the minimum-norm
-    attacks. The watcher first hears how long the suite is expected to take on all networks.
+    If the plan has no eps, the radius of the fixed-budget attacks is the median distance that the
+    minimum-norm attacks found. Before the attacks start, the watcher receives an estimate of the
+    time that they take on all `networks` networks together.
     """
     classes = subject.logits.shape[1]
     announced = build_suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
@@ -160,7 +168,11 @@ def _attack_reference(
     planned: tuple[PlannedAttack, ...],
     runner: AttackRunner,
 ) -> tuple[Summary, Minima]:
-    """Measure and attack the reference network in the same way, on the same examples."""
+    """Measure and attack the undefended reference network on the examples of `subject`.
+
+    The attacks and their settings are those that ran on the evaluated network (`planned`). Return
+    the summary of accuracy and rho, and the minima, of the reference network.
+    """
     with open_subject(
         reference,
         subject.x,
@@ -182,7 +194,7 @@ def _attack_reference(
 
 
 def _summarize_checks(checks: Sequence[Check]) -> str:
-    """Return how many network checks pass, and those that do not in full."""
+    """Return a text that counts the checks that pass, and prints each other check in full."""
     bad = [check for check in checks if check.status != "pass"]
     passed = f"{len(checks) - len(bad)} of {len(checks)} cheap checks pass"
     return "\n".join([passed, *map(str, bad)])

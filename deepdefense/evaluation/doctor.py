@@ -1,4 +1,4 @@
-"""Checks that need no attack: can the robustness of this network be measured by its gradients?"""
+"""`doctor`: checks a network for faults that distort robustness figures, without an attack."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["Diagnosis", "doctor"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of `doctor`; iterating over it yields the checks."""
+    """The result of `doctor`: a sequence of checks that can be iterated over and printed."""
 
     checks: tuple[Check, ...]
 
     @property
     def healthy(self) -> bool:
-        """Whether no check fails."""
+        """Whether no check fails; warnings are allowed."""
         return all(check.status != "fail" for check in self.checks)
 
     def __iter__(self) -> Iterator[Check]:
-        """Iterate over the checks, in order."""
+        """Iterate over the checks in the order in which they ran."""
         return iter(self.checks)
 
     def __str__(self) -> str:
-        """Every check, failures first."""
+        """Return one line or two for every check: failures first, then warnings, then passes."""
         order = ("fail", "warn", "pass")
         return "\n".join(map(str, sorted(self.checks, key=lambda c: order.index(c.status))))
 
@@ -43,21 +43,24 @@ def doctor(
     bounds: tuple[Any, Any] | None = None,
     batch_size: int = 500,
 ) -> Diagnosis:
-    """Look for faults that would make robustness figures wrong, in seconds, without an attack.
+    """Check a model for faults that would make robustness figures wrong; run no attack.
 
-    The checks find logits that are probabilities, inputs in other units than the bounds, a model in
-    training mode, outputs that depend on the batch or on chance, and gradients that are missing,
-    vanishing, saturated or wrong.
+    The checks detect outputs that are probabilities instead of logits, inputs whose units differ
+    from those of the bounds, a model in training mode, outputs that depend on the batch or on
+    chance, and input gradients that are missing, zero, saturated or wrong.
 
     Args:
         model: a batch [b ...] -> logits [b k].
-        x: examples [n ...], of the model's framework, or NumPy arrays for a native model.
+        x: examples [n ...]: an array of the model's framework, or a NumPy array.
         y: labels [n].
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of their shape.
+        bounds: (low, high), the range of perturbed examples: two numbers, or two arrays with the
+            shape of an example.
         batch_size: the number of examples in a batch.
 
     Returns:
-        `Diagnosis`, with `.checks` of `name`, `status`, `evidence`, `remedy` and `severe`.
+        A `Diagnosis`. Each of its `checks` has a `name`, a `status` ("pass", "warn" or "fail"), the
+        `evidence` in words and numbers, a `remedy`, and `severe`: whether a failure of this check
+        means that robustness figures cannot be trusted.
 
     Raises:
         InputError: there is no example, or an argument is out of range or has the wrong shape.

@@ -1,4 +1,4 @@
-"""The paper's fast-gradient-sign test: accuracy at fractions of a common eps_ref."""
+"""The fast-gradient-sign test of the Deep Defense paper: accuracy after one step of size eps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from deepdefense.seam.validation import check_number
 
 __all__ = ["eps_ref", "fgs_accuracy"]
 
-# The search starts at a thousandth of the largest |x|, doubles eps, then halves the last interval.
+# `eps_ref` starts at 0.001 times the largest |x|. It doubles eps at most 60 times until accuracy
+# has fallen to the level, then bisects the last interval 20 times.
 DOUBLINGS, HALVINGS = 60, 20
 
 
@@ -30,14 +31,16 @@ def fgs_accuracy(
     bounds: tuple[Any, Any] | None = None,
     batch_size: int = 500,
 ) -> tuple[float, ...]:
-    """Return the accuracy on x + eps sign(grad_x CE), for each eps.
+    """Return the accuracy on the perturbed examples x + eps sign(grad_x CE), for each eps.
+
+    CE is the cross-entropy of the model's logits with the labels y.
 
     Args:
         model: a batch [b ...] -> logits [b k].
-        x: examples [n ...], of the model's framework, or NumPy arrays for a native model.
-        y: labels [n]; the gradient is that of the cross-entropy with these labels.
-        eps: sizes of the step, in the units of x.
-        bounds: (low, high), the range of perturbed examples; the paper has none.
+        x: examples [n ...]: an array of the model's framework, or a NumPy array.
+        y: labels [n].
+        eps: the step sizes, in the units of x.
+        bounds: (low, high); perturbed examples are clipped to this range. The paper does not clip.
         batch_size: the number of examples in a batch.
 
     Raises:
@@ -66,17 +69,18 @@ def eps_ref(
     bounds: tuple[Any, Any] | None = None,
     batch_size: int = 500,
 ) -> float:
-    """Return the smallest eps at which `fgs_accuracy` falls to `level`.
+    """Return the smallest eps at which `fgs_accuracy` is `level` or less.
 
-    The paper measures eps_ref on its own model at 50 %, and tests every model at 0.2, 0.5 and 1.0
-    times that eps. Here the caller chooses the model and the level.
+    The paper measures eps_ref at the level of 50 %, on the model that Deep Defense trained. It then
+    tests every model at 0.2, 0.5 and 1.0 times that eps. Here the caller chooses the model and the
+    level.
 
-    The search doubles eps until accuracy is at or below the level, then bisects the last interval.
-    Accuracy need not fall steadily, so it finds the first crossing only as far as the doubling
-    resolves it.
+    The search doubles eps until accuracy is `level` or less, then bisects between the last two
+    values of eps. If accuracy falls below the level and rises again between two tested values, the
+    search does not notice, and returns a larger eps.
 
     Raises:
-        InputError: accuracy is at or below the level at eps = 0, or never falls to it.
+        InputError: accuracy is `level` or less at eps = 0, or above it at every eps tried.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
@@ -110,14 +114,19 @@ def eps_ref(
 
 
 class _SignStepAccuracy:
-    """The accuracy after a sign step of a given size; it computes the directions once."""
+    """A function from eps to the accuracy of a subject after a step eps * sign(gradient).
+
+    An instance computes the signs once, when it is made, and reuses them for every eps. Examples
+    that are misclassified without a step count as misclassified for every eps.
+    """
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         rows, self._steps = np.flatnonzero(subject.correct), []
         for batch in subject.iterate_batches(rows):
             x, y = subject.load_examples(batch)
-            # Scaled logits would change the gradient of the cross-entropy, so use the model's own.
+            # Use the logits as the model returns them: dividing them by `subject.scale` would
+            # change the gradient of the cross-entropy.
             result = fgsm(subject.compiled, x, y, eps=1.0)
             self._steps.append((batch, np.sign(subject.backend.to_numpy(result.delta))))
         self.largest_input = float(np.max(np.abs(select_finite(subject.x)), initial=0))

@@ -1,4 +1,4 @@
-"""The smallest confirmed perturbation of each example over all attacks."""
+"""Keeps, for each example, the smallest perturbation that any attack found, once confirmed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def perturbation_size(delta: HostArray, p: float) -> Values:
-    """Return ||delta||_p of each example in float64: [n ...] -> [n]."""
+    """Return the norm ||delta||_p of each perturbation, computed in float64: [n ...] -> [n]."""
     sizes: Values = np.linalg.norm(_flatten_examples(delta).astype(np.float64), p, axis=1)
     return sizes
 
@@ -38,11 +38,13 @@ def _flatten_examples(x: HostArray) -> HostArray:
 
 @dataclass(frozen=True, eq=False)
 class AttackOutcome:
-    """The result of one attack on the n examples.
+    """The result of one attack on a subject's n examples.
 
-    `distance` [n] is that of the confirmed point: inf where the attack failed or did not run, and 0
-    where the network misclassifies the example itself. `ran` [n] says which examples were attacked.
-    `rejected` counts the reported points that were not confirmed; each is a failure of the attack.
+    `distance` [n] is the size of the attack's confirmed perturbation: inf where the attack failed
+    or did not run, and 0 where the network misclassifies the unperturbed example. `ran` [n] is a
+    mask of the examples that were attacked. `rejected` counts the perturbed examples that the
+    attack reported as misclassified but that `confirm_points` rejected; each counts as a failure of
+    the attack.
     """
 
     attack: PlannedAttack
@@ -54,11 +56,12 @@ class AttackOutcome:
 
 @dataclass(frozen=True, eq=False)
 class Minima:
-    """The smallest confirmed perturbation of each of the n examples so far.
+    """The smallest confirmed perturbation of each of n examples, over the attacks run so far.
 
-    `distance` [n] is 0 where the network misclassifies the example itself, and inf where nothing
-    fooled it. `points` [n ...] are the perturbed examples and `predicted` [n] their classes. `by`
-    [n] is the attack that found the point, as an index into `outcomes`, or -1.
+    `distance` [n] is the size of the perturbation: 0 where the network misclassifies the
+    unperturbed example, and inf where no attack fooled it. `points` [n ...] are the perturbed
+    examples, and `predicted` [n] the classes that the network predicts for them. `by` [n] is the
+    attack that found the perturbation, as an index into `outcomes`, or -1 if no attack did.
     """
 
     p: float
@@ -70,7 +73,7 @@ class Minima:
 
 
 def initial_minima(subject: Subject, p: float) -> Minima:
-    """Return the minima before any attack."""
+    """Return the minima before any attack has run: each example is its own perturbed example."""
     return Minima(
         p=p,
         distance=np.where(subject.correct, math.inf, 0.0),
@@ -81,10 +84,12 @@ def initial_minima(subject: Subject, p: float) -> Minima:
 
 
 class ConfirmedPoints(NamedTuple):
-    """The confirmed points of an attack on one batch, as arrays that the cache can save.
+    """The confirmed perturbed examples of one attack on one batch, as arrays for the cache.
 
-    `rows` [m] are the indices of the examples; `distance` [m], `points` [m ...] and `predicted` [m]
-    belong to them. `rejected` [1] counts the points that were not confirmed.
+    `rows` [m] are the indices of the m examples whose perturbations were confirmed. `points`
+    [m ...] are the perturbed examples, `predicted` [m] the classes that the network predicts for
+    them, and `distance` [m] the sizes of the perturbations. `rejected` [1] counts the perturbed
+    examples that were not confirmed, and `seconds` [1] is the duration of the attack.
     """
 
     rows: HostArray
@@ -92,7 +97,7 @@ class ConfirmedPoints(NamedTuple):
     points: HostArray
     predicted: HostArray
     rejected: HostArray
-    seconds: HostArray  # [1]
+    seconds: HostArray
 
 
 def confirm_points(
@@ -104,21 +109,23 @@ def confirm_points(
     p: float,
     begun: float,
 ) -> ConfirmedPoints:
-    """Keep the points [m ...], of the examples `rows` [m], that really fool the network.
+    """Check an attack's perturbed examples [m ...], and return those that fool the network.
 
-    Such a point is finite, within the bounds and within eps, and the network misclassifies it in a
-    batch of one. `begun` is the time at which the attack started.
+    `rows` [m] are the indices of the original examples. A perturbed example is confirmed if it is
+    finite, within the bounds and within eps, and if the network misclassifies it in a batch of one.
+    `begun` is the time at which the attack started, by `time.perf_counter`.
     """
     distance = perturbation_size(points - subject.x[rows], p)
     confirmed = np.isfinite(_flatten_examples(points)).all(1)
     if subject.bounds is not None:
         low, high = subject.bounds
         inside = (points >= low) & (points <= high)
-        # Preprocessing may round an example out of the bounds; it may then stay where it is.
+        # Preprocessing may round a coordinate of an example to just outside the bounds. Such a
+        # coordinate is allowed if the attack did not change it.
         confirmed &= _flatten_examples(inside | (points == subject.x[rows])).all(1)
     confirmed &= distance > 0
     if eps is not None:
-        # Rounding of each coordinate of x + delta may carry a point out of the ball.
+        # Rounding the coordinates of x + delta may make the perturbation slightly larger than eps.
         slack = np.finfo(points.dtype).eps * perturbation_size(points, p)
         confirmed &= distance <= eps * (1 + ROUNDING) + slack
         distance = np.minimum(distance, eps)
@@ -142,7 +149,11 @@ def add_outcome(
     ran: HostArray,
     parts: Sequence[ConfirmedPoints],
 ) -> Minima:
-    """Add the confirmed points of an attack on the examples `ran`, and keep the nearest points."""
+    """Return the minima updated with the result of one more attack.
+
+    `ran` holds the indices of the attacked examples, and `parts` the confirmed perturbed examples
+    of each batch. A perturbation replaces an example's former minimum if it is smaller.
+    """
     distance = np.where(subject.correct, math.inf, 0.0)
     tried = np.zeros(len(distance), bool)
     tried[ran] = True

@@ -1,4 +1,4 @@
-"""The attacks of each preset, their settings, and an estimate of how long they take."""
+"""Lists the attacks of each preset with their settings, and estimates how long they take."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ __all__ = ["PRESETS", "PlannedAttack", "build_suite", "estimate_seconds"]
 
 SEEDED_ATTACKS = ("apgd", "square")
 PRESETS = ("quick", "standard", "thorough")
-TARGETED_CLASSES = 9  # of the targeted loss, as in AutoAttack
+TARGETED_CLASSES = 9  # APGD with the targeted loss targets this many classes, as in AutoAttack
 
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """An attack with its settings.
+    """An attack with its settings, which can be called on a batch.
 
-    `gradients` and `queries` are about how many of each an example takes.
+    `gradients` and `queries` are the approximate numbers of gradients and of forward passes that
+    the attack computes per example; `estimate_seconds` uses them.
     """
 
     name: str
@@ -38,11 +39,11 @@ class PlannedAttack:
 
     @property
     def eps(self) -> float | None:
-        """The radius of a fixed-budget attack, None for a minimum-norm attack."""
+        """The radius of a fixed-budget attack, or None for a minimum-norm attack."""
         return self.settings.get("eps")
 
     def __call__(self, subject: Subject, x: Any, y: Any, seed: int) -> Perturbation:
-        """Attack a batch of the framework's own arrays."""
+        """Attack a batch of examples x [b ...] with labels y [b], as arrays of the framework."""
         options = dict(self.settings)
         if self.name in SEEDED_ATTACKS:
             options["seed"] = seed
@@ -50,7 +51,7 @@ class PlannedAttack:
         return function(subject.scaled_logits, x, y, bounds=subject.native_bounds, **options)
 
     def __str__(self) -> str:
-        """The attack as a call, without the model and the examples."""
+        """Return the attack in the form of a function call, such as `fmn(p=2, steps=30)`."""
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return f"{self.name}({settings})"
 
@@ -58,7 +59,10 @@ class PlannedAttack:
 def _minimum_norm(
     name: str, p: float, *, gradients: int, queries: int = 10, **settings: Any
 ) -> PlannedAttack:
-    """Plan a minimum-norm attack; `ddn` and `cw` have no p, because they know the 2-norm only."""
+    """Plan a minimum-norm attack in the norm p.
+
+    The attacks `ddn` and `cw` have no parameter p, because they support only the 2-norm.
+    """
     order = {} if name in ("ddn", "cw") else {"p": p}
     options = FrozenDict({**order, **settings})
     return PlannedAttack(name, "minimum-norm", options, gradients, queries)
@@ -67,19 +71,19 @@ def _minimum_norm(
 def _within(
     name: str, p: float, eps: float, *, gradients: int, queries: int, **settings: Any
 ) -> PlannedAttack:
-    """Plan a fixed-budget attack."""
+    """Plan a fixed-budget attack within radius eps in the norm p."""
     options = FrozenDict({"eps": eps, "p": p, **settings})
     return PlannedAttack(name, "within eps", options, gradients, queries)
 
 
 @dataclass(frozen=True)
 class _Strength:
-    """The effort of a preset."""
+    """The computational effort that a preset spends on each attack."""
 
-    steps: int
-    rounds: int  # of SuperDeepFool
-    squares: int  # queries of the random search
-    restarts: int  # of APGD
+    steps: int  # iterations of FMN, DDN and APGD
+    rounds: int  # iterations of SuperDeepFool
+    squares: int  # queries of the random search `square`
+    restarts: int  # restarts of APGD
 
 
 STRENGTHS = {
@@ -92,11 +96,16 @@ STRENGTHS = {
 def build_suite(
     preset: str, p: float, eps: tuple[float, ...], classes: int
 ) -> tuple[PlannedAttack, ...]:
-    """Return the attacks of a preset in the norm p: minimum-norm attacks first, then each eps.
+    """Return the attacks of a preset in the norm p.
 
-    quick: DeepFool, FMN, SuperDeepFool, and within each eps APGD, 100 random squares, and FGSM.
-    standard: more steps, DDN (p = 2), and APGD towards each of nine classes; 1,000 squares.
-    thorough: five times the steps, CW (p = 2), restarts, and 5,000 squares.
+    The minimum-norm attacks come first. The fixed-budget attacks follow, once for each radius eps.
+
+    - quick: DeepFool, FMN and SuperDeepFool; within each eps APGD, the random search `square` with
+      100 queries, and FGSM.
+    - standard: the attacks of quick with more steps and 1,000 queries, DDN if p = 2, and APGD with
+      the targeted loss, towards each of nine classes.
+    - thorough: the attacks of standard with five times the steps and 5,000 queries, CW if p = 2,
+      and five runs of APGD from different starting points.
 
     Raises:
         InputError: an unknown preset, or a norm other than 2 and inf.
@@ -114,7 +123,7 @@ def build_suite(
 def _minimum_norm_suite(preset: str, p: float, classes: int) -> tuple[PlannedAttack, ...]:
     strength = STRENGTHS[preset]
     steps, rounds = strength.steps, strength.rounds
-    rivals = min(9, classes - 1)  # boundaries that DeepFool compares in each step
+    rivals = min(9, classes - 1)  # classes whose boundaries DeepFool compares in each step
     suite = [
         _minimum_norm("deepfool", p, gradients=3 * rivals, queries=4, steps=50),
         _minimum_norm("fmn", p, gradients=steps + rivals, steps=steps),
@@ -162,10 +171,12 @@ def _fixed_budget_suite(
 
 
 def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> float:
-    """Estimate how long the attacks take, from the time of one gradient and one query.
+    """Estimate how many seconds the attacks take on the correctly classified examples.
 
-    It times two short attacks, and the confirmation of points one by one. The faster of two runs
-    counts, because frameworks compile or warm up in the first.
+    The function times a short gradient attack, a short random search, and forward passes in batches
+    of one, as `confirm_points` makes. It derives the time per gradient, per query and per
+    confirmation. Each attack runs twice and the faster run counts, because frameworks compile
+    during the first run.
     """
     correct = np.flatnonzero(subject.correct)
     rows = correct[: subject.batch_size]
@@ -177,7 +188,7 @@ def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> fl
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
-            # Reading a value waits until the framework has computed it.
+            # Frameworks compute asynchronously. Copying a result to host memory waits for it.
             subject.backend.to_numpy(attack().success)
             seconds.append(time.perf_counter() - start)
         return min(seconds) / units

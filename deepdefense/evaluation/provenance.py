@@ -1,4 +1,4 @@
-"""Where a result comes from: which network, which data, which versions."""
+"""Describes the origin of a result: the network, the data, the versions and the machine."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ __all__ = ["NetworkInfo", "Provenance", "describe_data", "describe_environment",
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """The network that a report describes."""
+    """A network as a report describes it."""
 
     name: str
-    parameters: int | None
-    weights: str
+    parameters: int | None  # the number of weights, if it is known
+    weights: str  # the origin of the weights: a file, or a phrase such as "given"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """The networks and the data of an evaluation, as its report names them."""
+    """Descriptions of the networks and the data of an evaluation, which its report includes.
+
+    `network` is the evaluated network, and `reference` is the undefended network it is compared
+    with.
+    """
 
     network: NetworkInfo
     reference: NetworkInfo
@@ -37,7 +41,7 @@ class Provenance:
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
-    """Return what a report of training says of its data."""
+    """Return the description of a data set that a report of training includes."""
     return {
         "name": data.name,
         "train": len(data.x_train),
@@ -50,13 +54,15 @@ def describe_data(data: Dataset) -> dict[str, Any]:
 
 
 def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
-    """Return the versions and the machine; the device is that of `array`, if it is given.
+    """Return the versions of the software, and a description of the machine.
+
+    If `array` is given, the result also names the device that holds the array.
 
     >>> import numpy as np
     >>> describe_environment("numpy", np.zeros(1))["device"]
     'cpu'
     """
-    # The distribution may have another name than the framework, as TensorFlow's for CPUs has.
+    # The package to install may have another name than the module: tensorflow-cpu for tensorflow.
     installed = packages_distributions().get(framework, [framework])[0]
     return {
         "python": platform.python_version(),
@@ -69,7 +75,11 @@ def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """Return a value as JSON can hold it: infinity as "inf", and an array in settings as a text."""
+    """Convert a value so that JSON can represent it.
+
+    Infinity becomes "inf", an array among the settings becomes its text representation, and a
+    tuple becomes a list. Mappings and sequences are converted recursively.
+    """
     if isinstance(value, FrozenArray):
         return repr(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The report of an evaluation."""
+"""The classes of an evaluation's report, which `evaluate` returns and report.json stores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ EVALUATION_SCHEMA = "deepdefense.evaluate/1"
 
 @dataclass(frozen=True)
 class Threat:
-    """What the attacker may do and what it knows."""
+    """The threat model of a report: what the attacker may change, wants and knows.
+
+    `p` is the order of the norm that measures perturbations, and `bounds` describes their range.
+    """
 
     p: float
     bounds: str
@@ -40,7 +43,11 @@ class Threat:
 
 @dataclass(frozen=True)
 class Headline:
-    """The main robustness figures, or the reason why they are `withheld`."""
+    """The main robustness figures of a report, or the reason why they are `withheld`.
+
+    `distance_median` is the median distance of all examples. `robust_accuracy` is the accuracy
+    under attack within `eps`. Both are None if they are withheld.
+    """
 
     withheld: str | None
     distance_median: float | None
@@ -50,11 +57,13 @@ class Headline:
 
 @dataclass(frozen=True)
 class AttackLine:
-    """The results of one attack on the `ran` examples that it was run on.
+    """The results of one attack, as a line of the report's table of attacks.
 
-    `success` is the share of them that it fooled, and `median` the median distance of those. `best`
-    is the share of all fooled examples whose smallest perturbation this attack found. `rejected`
-    counts the points that were not confirmed.
+    `ran` is the number of examples that were attacked. `success` is the share of these examples on
+    which the attack fooled the network, and `median` is the median distance over these successes.
+    `best` is the share of the examples fooled by any attack on which this attack found the smallest
+    perturbation. `rejected` counts the perturbed examples that the attack reported as misclassified
+    but that the evaluation could not confirm.
     """
 
     name: str
@@ -70,9 +79,10 @@ class AttackLine:
 
 @dataclass(frozen=True)
 class Weakness:
-    """Where the smallest perturbations lead.
+    """The classes that the smallest perturbations lead to, and the distances of each class.
 
-    `counts` [k][k] counts the fooled examples by true class (row) and predicted class (column).
+    `counts` [k][k] counts the examples that the network classifies correctly and an attack fooled:
+    the row is the label, and the column is the class predicted after the smallest perturbation.
     `median` [k] is the median distance of the correctly classified examples of each class.
     """
 
@@ -82,7 +92,7 @@ class Weakness:
 
 @dataclass(frozen=True)
 class ReferenceFigures:
-    """The figures of the undefended network on the same examples."""
+    """Accuracy and robustness of the undefended reference network on the same examples."""
 
     network: NetworkInfo
     accuracy: float
@@ -96,11 +106,13 @@ class ReferenceFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Summary):
-    """Accuracy, and robustness as the smallest perturbation found by any of several attacks.
+    """The result of `evaluate`: the accuracy and the robustness of one network.
 
-    `accuracy`, `rho_2` and the other fields of `Summary` are the paper's figures. `headline` holds
-    the main robustness figures, and withholds them if a severe check fails. `minima` and
-    `reference_minima` hold the arrays behind the figures, with one entry per example.
+    The distance of an example is the size of the smallest perturbation found by any of several
+    attacks. The fields of `Summary`, such as `accuracy` and `rho_2`, are measured as in the Deep
+    Defense paper. `headline` holds the main robustness figures, or withholds them if a severe check
+    fails. `minima` and `reference_minima` hold the perturbed examples and their distances for the
+    network and for the undefended reference network.
     """
 
     backend: str
@@ -125,7 +137,7 @@ class Report(Summary):
     y: npt.NDArray[np.int64] = field(repr=False, compare=False)
 
     def __str__(self) -> str:
-        """The main figures, or why they are withheld, and every check that does not pass."""
+        """Return the main figures, or why they are withheld, and every check that does not pass."""
         headline, norm = self.headline, f"l{self.threat.p:g}"
         lines = [
             f"accuracy {100 * self.accuracy:.2f} % of {self.n:,} examples; "
@@ -150,21 +162,24 @@ class Report(Summary):
 
     @property
     def distances(self) -> npt.NDArray[np.float64]:
-        """The distance of each example [n]: 0 if misclassified, inf if no attack fooled it."""
+        """The distance of each example [n].
+
+        It is 0 if the network misclassifies the unperturbed example, and inf if every attack fails.
+        """
         return self.minima.distance
 
     @property
     def summary(self) -> Summary:
-        """The paper's figures only."""
+        """The fields of this report that `Summary` declares, as a `Summary`."""
         return Summary(**{f.name: getattr(self, f.name) for f in fields(Summary)})
 
     @property
     def trusted(self) -> bool:
-        """Whether no severe check fails."""
+        """Whether the robustness figures can be trusted: true if no severe check fails."""
         return find_severe_failure(self.checks) is None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the content of report.json."""
+        """Return the content of report.json, made only of values that JSON can represent."""
         content: dict[str, Any] = {
             "schema": EVALUATION_SCHEMA,
             "backend": self.backend,

@@ -1,4 +1,4 @@
-"""How the parts of a report are made from the minima of the attacks."""
+"""Functions that compute the parts of a report from the smallest perturbations of each example."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ __all__ = [
 
 
 def make_headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
-    """Return the median distance and accuracy under attack, unless a severe check fails."""
+    """Return the median distance and the accuracy under attack within `eps`.
+
+    If a severe check fails, return the reason why these figures are withheld instead.
+    """
     failing = find_severe_failure(checks)
     if failing is not None:
         reason = f"The check “{failing.name}” fails: {failing.evidence}."
@@ -48,7 +51,11 @@ def make_headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headli
 def make_reference_figures(
     network: NetworkInfo, summary: Summary, minima: Minima, *, beside: Minima
 ) -> ReferenceFigures:
-    """Return the figures of the reference; its curve ends where that of the network ends."""
+    """Return the figures of the undefended reference network from its `summary` and `minima`.
+
+    `beside` are the minima of the evaluated network. They set the largest eps of the security
+    curve, so that the curves of both networks cover the same range.
+    """
     return ReferenceFigures(
         network=network,
         accuracy=summary.accuracy,
@@ -64,7 +71,11 @@ def make_reference_figures(
 def measure_intervals(
     by_rho: Measurement, minima: Minima, eps: float, seed: int
 ) -> FrozenDict[Interval]:
-    """Return 95 % intervals: Wilson intervals of shares, bootstrap intervals of other figures."""
+    """Return the 95 % confidence interval of each main figure, by the name of the figure.
+
+    Shares of examples have Wilson intervals. Medians and means have bootstrap intervals. `by_rho`
+    is the measurement of accuracy and rho in the 2-norm.
+    """
     n, distance = len(minima.distance), minima.distance
     return FrozenDict(
         accuracy=wilson_interval(float(by_rho.correct.mean()), n),
@@ -75,7 +86,10 @@ def measure_intervals(
 
 
 def measure_weakness(minima: Minima, y: HostArray, classes: int) -> Weakness:
-    """Count by class where the smallest perturbations lead, and take each class's median."""
+    """Count the fooled examples by label and predicted class; compute each class's median distance.
+
+    Examples that the network misclassifies without a perturbation are left out.
+    """
     fooled = np.isfinite(minima.distance) & (minima.distance > 0)
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (y[fooled], minima.predicted[fooled]), 1)
@@ -87,7 +101,7 @@ def measure_weakness(minima: Minima, y: HostArray, classes: int) -> Weakness:
 
 
 def tabulate_attacks(minima: Minima) -> tuple[AttackLine, ...]:
-    """Return one line for each attack."""
+    """Return the results of each attack, in the order in which the attacks ran."""
     fooled = int((minima.by >= 0).sum()) or 1
     lines = []
     for i, outcome in enumerate(minima.outcomes):

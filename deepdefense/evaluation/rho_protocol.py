@@ -1,4 +1,7 @@
-"""The paper's figures: accuracy, and rho by DeepFool from the predicted class."""
+"""Measures accuracy and rho as the Deep Defense paper does, with the DeepFool attack.
+
+rho is the average size of DeepFool's perturbations relative to the size of the examples.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,18 @@ __all__ = [
     "summarize_rho",
 ]
 
-# DeepFool's settings when it measures rho, whatever settings the penalty of training has.
+# The settings of DeepFool when it measures rho. They do not depend on the settings of DeepFool in
+# the penalty that a defence trains with.
 RHO_ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}
 
 
 class Measurement(NamedTuple):
-    """The measurements of each example [n], in host memory.
+    """The accuracy and the rho of each of n examples, as NumPy arrays [n].
 
-    `measured` is False where an example has no rho: it or its logits are not finite, or it is zero.
+    `correct` is a mask of the examples that the model classifies correctly. `rho` is ||D|| / ||x||
+    with the perturbation D that DeepFool found. `success` is a mask of the examples on which
+    DeepFool changed the predicted class, and `steps` counts its steps. `measured` is a mask of the
+    examples that have a rho: x and the logits are finite, and x is not zero everywhere.
     """
 
     correct: npt.NDArray[np.bool_]
@@ -42,13 +49,16 @@ class Measurement(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """Accuracy and rho of one model on n examples.
+    """The accuracy and the rho of one model, averaged over n examples.
 
-    rho_p = ||D||_p / ||x||_p with D by DeepFool from the *predicted* class, whatever the label. The
-    mean and the median run over all n examples. If the search fails, the perturbation that it ended
-    with counts. An example without a rho (`unmeasured`: not finite, or all zero) counts as 0.
-    `success` is the share of searches that succeeded and `iterations_mean` is their mean number of
-    steps, both for p = 2.
+    The rho of an example x in the p-norm is ||D||_p / ||x||_p. D is the perturbation with which
+    DeepFool changes the *predicted* class, even if that class is not the label. `rho_2` and `rho_p`
+    are means over all n examples, and `rho_2_median` and `rho_p_median` are medians.
+
+    If DeepFool fails on an example, its last perturbation counts. An example that is zero
+    everywhere, or that has NaN or infinite values or logits, counts as rho = 0; `unmeasured` is the
+    number of such examples. `success` is the share of examples on which DeepFool succeeds, and
+    `iterations_mean` is its mean number of steps over all examples, both for p = 2.
     """
 
     accuracy: float
@@ -63,7 +73,10 @@ class Summary:
     rho_p_median: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as report.json has them; rho_p only if p is not 2."""
+        """Return the fields as a dictionary for report.json.
+
+        Leave out `p`, `rho_p` and `rho_p_median` if only rho_2 was measured.
+        """
         unused = ("p", "rho_p", "rho_p_median") if self.rho_p is None else ()
         names = (f.name for f in fields(Summary) if f.name not in unused)
         return {name: getattr(self, name) for name in names}
@@ -83,10 +96,12 @@ def measure_rho(
     batch_size: int = 500,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Measurement:
-    """Attack every example from its predicted class by DeepFool.
+    """Measure the accuracy of a model and the rho of each example, by DeepFool in the p-norm.
 
-    Batches are placed on the device of `like`, by default of the model. `progress` is called with
-    the number of examples done so far.
+    DeepFool looks for a perturbation that changes the predicted class, whatever the label. `steps`,
+    `overshoot` and `candidates` are its settings. Batches are placed on the device of `like`, an
+    array or a model; the default is `model`. After each batch, `progress` is called with the number
+    of examples measured so far.
     """
     xp, parts, labels = backend.xp, [], to_host(y)
     for start in range(0, len(x), batch_size):
@@ -118,9 +133,10 @@ def measure_rho(
 def summarize_in_norm(
     p: float, measure: Callable[[float], Measurement]
 ) -> tuple[Summary, Measurement]:
-    """Measure in the 2-norm, and in the norm p if it differs.
+    """Measure rho in the 2-norm, and also in the p-norm if p is not 2.
 
-    Return the summary of both and the measurement in the 2-norm.
+    `measure` maps the order of a norm to a `Measurement`. Return the summary of all measurements,
+    and the measurement in the 2-norm.
     """
     euclidean = measure(2)
     return summarize_rho(euclidean, None if p == 2 else measure(p), p), euclidean
@@ -129,7 +145,7 @@ def summarize_in_norm(
 def summarize_rho(
     euclidean: Measurement, other: Measurement | None = None, p: float = 2
 ) -> Summary:
-    """Summarise a measurement in the 2-norm, and optionally another one in the norm p."""
+    """Average a measurement in the 2-norm, and optionally `other`, a measurement in the p-norm."""
     return Summary(
         accuracy=float(euclidean.correct.mean()),
         rho_2=float(euclidean.rho.mean()),

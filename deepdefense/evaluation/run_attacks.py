@@ -1,4 +1,4 @@
-"""Running attacks on a subject, with a cache and progress."""
+"""Runs the planned attacks on a network; caches the result of each batch and reports progress."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ from deepdefense.seam.progress import Watcher
 
 __all__ = ["AttackRunner", "run_transfer"]
 
-TRANSFER_SIZES = 12  # tried along each perturbation of the other network
+TRANSFER_SIZES = 12  # each perturbation of the other network is tried at this many sizes
 
 
 @dataclass(frozen=True)
 class AttackRunner:
-    """Runs attacks with one seed; the cache keeps each batch, and the watcher hears of it."""
+    """Runs attacks on subjects, all with the same seed.
+
+    `cache` saves the result of each attack on each batch, and `watcher` receives the progress.
+    """
 
     seed: int
     cache: AttackCache
@@ -37,11 +40,12 @@ class AttackRunner:
     def run_suite(
         self, subject: Subject, minima: Minima, planned: Sequence[PlannedAttack]
     ) -> Minima:
-        """Run every attack in turn, on the examples that it can still add to.
+        """Run the planned attacks one after the other, and return the minima updated with them.
 
         A minimum-norm attack runs on all examples that the network classifies correctly. A
-        fixed-budget attack runs on those that are still robust within its eps, except FGSM, which
-        runs on all correct examples because the checks compare other attacks with it.
+        fixed-budget attack runs only on the examples that no earlier attack fooled within its eps.
+        FGSM is an exception: it runs on all correctly classified examples, because the checks
+        compare other attacks with it.
         """
         for attack in planned:
             rows = np.flatnonzero(subject.correct)
@@ -76,7 +80,13 @@ class AttackRunner:
 
 
 def run_transfer(subject: Subject, minima: Minima, other: Minima) -> Minima:
-    """Try the perturbations that fool another network, at sizes below this network's distances."""
+    """Attack a network with the perturbations that fool another network, and update its minima.
+
+    `minima` belong to the attacked network, and `other` to the other network. Each perturbation is
+    tried at `TRANSFER_SIZES` increasing sizes. All are smaller than the smallest perturbation found
+    for the attacked network so far, or than four times the other network's distance if no attack
+    fooled the attacked network. The first size that fools the network counts.
+    """
     fooled = subject.correct & np.isfinite(other.distance) & (other.distance > 0)
     left = rows = np.flatnonzero(fooled)
     settings = FrozenDict(sizes=TRANSFER_SIZES)

@@ -1,8 +1,9 @@
 """Statistics of the distances of n examples, with confidence intervals.
 
-The distance of an example is the size of its smallest known perturbation: 0 if the network
-misclassifies the example itself, inf if no attack fooled it ("censored": the true distance is
-unknown but larger than what was tried). No distance is dropped.
+The distance of an example is the size of the smallest perturbation that fools the network, among
+those that attacks found. It is 0 if the network misclassifies the unperturbed example. It is inf if
+no attack fooled the network; the example is then "censored": its true distance is unknown. All n
+distances count in every statistic, unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -43,48 +44,56 @@ Values = npt.NDArray[np.float64]
 Interval = tuple[float | None, float | None]
 
 PERCENTILES = (5, 10, 25, 50, 75, 90)
-CURVE_POINTS = 49  # of the security curve, besides eps = 0
-RESAMPLES = 1000  # of the bootstrap
-CONFIDENCE = 0.95
-ROUNDING = 1e-6  # relative: rounding may make a perturbation of size eps larger by this much
+CURVE_POINTS = 49  # the number of positive eps at which the security curve is computed
+RESAMPLES = 1000  # the number of resamples of the bootstrap
+CONFIDENCE = 0.95  # the level of all confidence intervals
+ROUNDING = 1e-6  # rounding may make a perturbation larger than eps by this fraction of eps
 
 
 def finite_or_none(value: float) -> float | None:
-    """Return the number, or None if it is not finite."""
+    """Return the value as a Python float, or None if it is NaN or infinite."""
     return float(value) if np.isfinite(value) else None
 
 
 def quantile(values: Values, level: float) -> float:
-    """Return the smallest value that a share `level` of the values does not exceed, maybe inf."""
+    """Return the quantile of the values [n] at `level` in 0..1, without interpolation.
+
+    The quantile is the smallest of the values such that at least the fraction `level` of all values
+    is less than or equal to it. It may be inf.
+    """
     return float(np.quantile(values, level, method="inverted_cdf"))
 
 
 def is_correct(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return whether logits [n k] predict the labels [n].
+    """Return a mask [n] of the examples whose logits [n k] predict the label in y [n].
 
-    A row that is not all finite is never correct; without that rule argmax takes NaN for a class.
+    An example with a NaN or infinite logit is never correct: argmax would return the index of NaN.
     """
     correct: npt.NDArray[np.bool_] = np.isfinite(logits).all(1) & (logits.argmax(1) == y)
     return correct
 
 
 def is_robust(distance: Values, eps: float) -> npt.NDArray[np.bool_]:
-    """Return which examples no perturbation within eps fools: distance > eps, but for rounding."""
+    """Return a mask [n] of the examples whose distance [n] is larger than eps.
+
+    A distance that exceeds eps only by rounding does not count as larger.
+    """
     robust: npt.NDArray[np.bool_] = distance > eps * (1 + ROUNDING)
     return robust
 
 
 def robust_accuracy(distance: Values, eps: float) -> float:
-    """Return the share of examples that are robust within eps."""
+    """Return the share of examples whose distance is larger than eps."""
     return float(np.mean(is_robust(distance, eps)))
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Median and quantiles of the distances of n examples.
+    """The median and further quantiles of the distances of n examples.
 
-    `wrong` counts the examples at distance 0, and `censored` those that no attack fooled. A
-    quantile that falls among the censored is None. The keys of `quantiles` are percentiles.
+    `quantiles` maps percentiles, such as "25", to distances. A quantile, or the median, is None if
+    it is infinite, because too many examples are censored. `censored` counts the examples on which
+    every attack failed, and `wrong` those that are misclassified without a perturbation.
     """
 
     median: float | None
@@ -94,7 +103,7 @@ class Distance:
 
 
 def summarize_distances(distance: Values) -> Distance:
-    """Return the median and the quantiles of distances [n].
+    """Return the median and the quantiles of the distances [n] as a `Distance`.
 
     >>> summarize_distances(np.array([0.0, 1.0, 2.0, np.inf])).median
     1.0
@@ -110,10 +119,12 @@ def summarize_distances(distance: Values) -> Distance:
 
 
 def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int = 0) -> Interval:
-    """Return the 95 % bootstrap interval of a statistic of n examples.
+    """Return the 95 % confidence interval of a statistic of n examples, by the bootstrap.
 
-    `columns` hold one value per example, [n] each. `statistic` maps m resamples [m n c] to [m].
-    Examples are sorted before resampling, so their order does not affect the result.
+    `columns` are c arrays [n], with one value per example each. `statistic` maps m resamples of the
+    n examples, as one array [m n c], to the m values of the statistic [m]. The examples are sorted
+    before they are resampled, so their order does not affect the interval. An end of the interval
+    is None if it is NaN or infinite.
 
     >>> low, high = bootstrap(lambda v: v[..., 0].mean(1), np.arange(100.0))
     >>> round(low), round(high)
@@ -125,7 +136,7 @@ def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int
     table = table[np.lexsort(table.T)]
     random = np.random.default_rng((seed, 17))
     n = len(table)
-    chunk = max(1, 4_000_000 // n)  # resamples at a time, which bounds the memory
+    chunk = max(1, 4_000_000 // n)  # draw this many resamples at once, to limit the memory used
     samples = [
         statistic(table[random.integers(0, n, (min(chunk, RESAMPLES - done), n))])
         for done in range(0, RESAMPLES, chunk)
@@ -136,12 +147,12 @@ def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a probability, given the share s of n examples.
+    """Return the 95 % confidence interval of a probability, by Wilson's formula.
 
         (s + z^2 / 2n +- z sqrt(s (1 - s) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    The interval has a width even if all examples agree, because n examples leave an accuracy
-    uncertain.
+    s is the observed share of n examples, and z = 1.96 is the 97.5th percentile of the standard
+    normal distribution. The interval has a positive width even for s = 0 and s = 1.
 
     >>> low, high = wilson_interval(1.0, 100)
     >>> round(low, 3), round(high, 3)
@@ -157,15 +168,18 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
 
 
 def row_medians(values: Values) -> Values:
-    """Return the medians [m] of the rows [m n], by the rule of `quantile`."""
-    place = (values.shape[1] - 1) // 2
-    medians: Values = np.partition(values, place, axis=1)[:, place]
+    """Return the median of each row [m n] -> [m]; like `quantile`, it does not interpolate."""
+    middle = (values.shape[1] - 1) // 2
+    medians: Values = np.partition(values, middle, axis=1)[:, middle]
     return medians
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy under attack as a function of eps, with a 95 % band."""
+    """The security curve: accuracy under attack as a function of eps.
+
+    `low` and `high` are the ends of the 95 % confidence interval of the accuracy at each eps.
+    """
 
     eps: tuple[float, ...]
     robust_accuracy: tuple[float, ...]
@@ -174,10 +188,10 @@ class Curve:
 
 
 def typical_distance(distance: Values) -> float:
-    """Return the median distance of the correctly classified examples.
+    """Return the median distance of the correctly classified examples, which is always finite.
 
-    If more than half of them are censored, return the median of the others. If no example was
-    fooled, return 0.
+    If the median is infinite, because most of these examples are censored, return the median over
+    the examples that are not censored. If all are censored, return 0.
     """
     correct = distance[distance > 0]
     fooled = correct[np.isfinite(correct)]
@@ -194,7 +208,11 @@ def percentile_99(distance: Values) -> float:
 
 
 def security_curve(distance: Values, top: float | None = None) -> Curve:
-    """Return accuracy under attack from eps = 0 to 5 % beyond `top`, by default `percentile_99`."""
+    """Return the accuracy under attack for eps from 0 to 1.05 `top`.
+
+    `top` is by default the 99th percentile of the finite distances. If that is 0, the curve is
+    empty.
+    """
     top = top or percentile_99(distance)
     if not top > 0:
         return Curve((), (), (), ())
@@ -211,11 +229,13 @@ def security_curve(distance: Values, top: float | None = None) -> Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The distances of one network compared with those of another on the same examples.
+    """A comparison of the distances of two networks on the same examples.
 
-    `median_ratio` is the ratio of the medians, with its `interval`. `better` is the share of
-    examples whose distance grew. `accuracy_change` is the difference of the accuracies, with its
-    `accuracy_interval`.
+    The "before" network is usually the undefended reference, and the "after" network the defended
+    one. `median_ratio` is the median distance after divided by the median distance before, and
+    `interval` its 95 % interval. `better` is the share of examples whose distance is larger after.
+    `accuracy_change` is the accuracy after minus the accuracy before, and `accuracy_interval` its
+    95 % interval.
     """
 
     median_ratio: float | None
@@ -226,9 +246,10 @@ class Comparison:
 
 
 def compare_distances(before: Values, after: Values, seed: int = 0) -> Comparison:
-    """Compare the distances [n] of two networks on the same examples.
+    """Compare the distances `before` [n] and `after` [n] of two networks on the same examples.
 
-    Each resample of the bootstrap takes the same examples for both networks.
+    Each bootstrap resample contains the same examples for both networks. `seed` determines the
+    resamples.
     """
 
     def ratio(table: Values) -> Values:

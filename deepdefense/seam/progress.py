@@ -12,7 +12,7 @@ class Watcher:
         """Announce a task of `total` units."""
 
     def advance(self, done: int) -> None:
-        """Report that `done` more units of the task are finished."""
+        """Report that `done` units of the task are finished so far."""
 
     def say(self, line: str) -> None:
         """Report one line of text for a person."""

@@ -1,14 +1,15 @@
-"""The checks of an evaluation: signs that its figures would be wrong.
+"""Checks that look for signs that the robustness figures of an evaluation are wrong.
 
-One file for each kind of check:
+Each module holds one kind of check:
 
-- `logits_and_inputs`: what the model returns, and what it is given.
-- `determinism`: whether outputs depend on chance or on the batch.
-- `gradients`: whether the input gradients are there, and are the model's.
-- `attack_comparison`: whether some attacks find what others miss.
+- `logits_and_inputs`: are the outputs logits, and are the inputs in the expected range?
+- `determinism`: does the output of an example depend on chance or on the batch?
+- `gradients`: do the input gradients exist, and are they correct?
+- `attack_comparison`: does a weak attack fool the network where a stronger attack fails?
 
-A check is a function that returns a `Check`, made by `make_check`. To add one, write it in the file
-of its kind and list it in `run_network_checks` or `run_attack_checks` in `run`.
+A check is a function that returns a `Check`, which `make_check` creates. To add a check, write the
+function in the module of its kind, and call it in `run_network_checks` or `run_attack_checks` in
+`run_checks`.
 """
 
 from deepdefense.evaluation.checks.check import Check, Status, find_severe_failure

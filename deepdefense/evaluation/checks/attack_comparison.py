@@ -1,7 +1,8 @@
-"""Checks that compare attacks with each other.
+"""Checks that compare the results of attacks with each other.
 
-An attack that finds more than a stronger one is a sign of masked gradients (Athalye, Carlini and
-Wagner, 2018, section 3.1; Carlini et al., 2019, "On evaluating adversarial robustness", section 5).
+If a weak attack fools the network on examples where a stronger attack fails, the gradients of the
+network probably mislead the stronger attack: they are "masked" (Athalye, Carlini and Wagner, 2018,
+section 3.1; Carlini et al., 2019, "On evaluating adversarial robustness", section 5).
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ __all__ = [
     "check_unbounded_attack",
 ]
 
-WARN_SHARE, FAIL_SHARE = 0.02, 0.05  # of the examples
-DEEPFOOL_OVERSHOOT = 0.02
+WARN_SHARE, FAIL_SHARE = 0.02, 0.05  # most checks warn or fail above these shares of the examples
+DEEPFOOL_OVERSHOOT = 0.02  # DeepFool makes its perturbations larger by this fraction
 
 
 def check_claims(minima: Minima) -> Check:
-    """Check that points which attacks report as misclassified are misclassified on their own."""
+    """Check that the perturbed examples that attacks report as misclassified are confirmed.
+
+    `confirm_points` has tried each of them again in a batch of one.
+    """
     rejected = sum(outcome.rejected for outcome in minima.outcomes)
     made = sum(int((np.isfinite(o.distance) & o.ran).sum()) for o in minima.outcomes) + rejected
     share = rejected / made if made else 0.0
@@ -55,7 +59,10 @@ def check_claims(minima: Minima) -> Check:
 
 
 def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that perturbations larger than the data fool every example."""
+    """Check that APGD fools every example within an eps larger than the spread of the data.
+
+    `few` holds the indices of the examples to attack.
+    """
     x = subject.x[few]
     spread = float(np.max(perturbation_size(x - x.mean(0), minima.p)))
     eps = max(2 * spread, 4 * (typical_distance(minima.distance[few]) or 1.0))
@@ -73,7 +80,10 @@ def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, see
 
 
 def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that examples fooled within one eps are also fooled within a larger one."""
+    """Check that an example that APGD fools within one eps is also fooled within a larger eps.
+
+    `few` holds the indices of the examples to attack.
+    """
     distance = typical_distance(minima.distance[few]) or 1.0
     radii = [distance * factor for factor in (0.5, 1.0, 2.0, 4.0)]
     fooled = [
@@ -93,7 +103,11 @@ def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int
 
 
 def check_more_steps(subject: Subject, minima: Minima, few: HostArray) -> Check:
-    """Check that FMN with twice the steps does not reduce the median distance by much."""
+    """Check that FMN with twice as many steps reduces the median distance only slightly.
+
+    A large reduction means that the attacks have not converged. `few` holds the indices of the
+    examples to attack.
+    """
     runs = [o for o in minima.outcomes if o.attack.name == "fmn"]
     steps = runs[-1].attack.settings["steps"] if runs else 100
     repeated = _measure_distances(subject, few, attacks.fmn, minima.p, steps=2 * steps)
@@ -110,7 +124,7 @@ def check_more_steps(subject: Subject, minima: Minima, few: HostArray) -> Check:
 
 
 def check_single_step(subject: Subject, minima: Minima) -> Check:
-    """Check that iterative attacks fool the examples that a single step fools."""
+    """Check that iterative attacks fool every example that FGSM, a single step, fools."""
     correct = int((minima.distance > 0).sum())
     worst, evidence = 0.0, "no single step was tried"
     for outcome in (o for o in minima.outcomes if o.attack.name == "fgsm"):
@@ -136,9 +150,10 @@ def check_single_step(subject: Subject, minima: Minima) -> Check:
 
 
 def check_gradient_free(minima: Minima) -> Check:
-    """Check that random search fools no example that attacks by gradients left.
+    """Check that random search fools almost no example on which gradient attacks fail.
 
-    The suite runs the random search only on examples that no earlier attack fooled.
+    The random search runs only on examples that no earlier attack fooled, so each example that it
+    fools is one that the gradient attacks missed.
     """
     correct = int((minima.distance > 0).sum()) or 1
     worst, evidence = 0.0, "no gradient-free attack was run"
@@ -161,9 +176,11 @@ def check_gradient_free(minima: Minima) -> Check:
 
 
 def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) -> Check:
-    """Check that random noise of the size of the smallest perturbations fools few examples.
+    """Check that random noise rarely fools the network.
 
-    With fewer than three inputs the check passes: noise then has too few directions to differ.
+    The noise added to each of the examples `rows` has the same size as the smallest perturbation
+    found for that example. If an example has fewer than three input values, the check passes: in so
+    few dimensions a random direction is often close to the best direction.
     """
     if math.prod(subject.x.shape[1:]) < 3:
         return make_check("noise does less", "pass", "so few inputs leave noise no other way")
@@ -184,7 +201,11 @@ def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) ->
 
 
 def check_transfer(minima: Minima, rows: HostArray) -> Check:
-    """Check that attacks on the network beat perturbations made for the undefended network."""
+    """Check that attacks on this network find smaller perturbations than transferred ones.
+
+    Transferred perturbations were computed for the undefended reference network. `rows` are the
+    indices of the examples that count.
+    """
     transfers = [i for i, o in enumerate(minima.outcomes) if o.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], transfers).mean())
     return make_check(
@@ -197,7 +218,11 @@ def check_transfer(minima: Minima, rows: HostArray) -> Check:
 
 
 def check_deepfool_distance(minima: Minima, rows: HostArray) -> Check:
-    """Compare DeepFool, which rho and Deep Defense rest on, with the smallest perturbations."""
+    """Check that DeepFool's perturbations are not much larger than the smallest ones found.
+
+    rho and the Deep Defense penalty are computed from DeepFool's perturbations. `rows` are the
+    indices of the examples that count.
+    """
     runs = [o for o in minima.outcomes if o.attack.name == "deepfool"]
     if not runs:
         return make_check("DeepFool's distance", "pass", "DeepFool was not run", severe=False)
@@ -222,7 +247,10 @@ def _measure_distances(
     p: float,
     **options: object,
 ) -> Values:
-    """Return the distances [m] at which an attack fools these examples, inf where it fails."""
+    """Run one attack on the m examples `rows`, and return the sizes of its perturbations [m].
+
+    The size is inf where the attack fails.
+    """
     to_numpy = subject.backend.to_numpy
     parts = []
     for batch in subject.iterate_batches(rows):
@@ -234,7 +262,10 @@ def _measure_distances(
 
 
 def _fooled_by(minima: Minima, eps: float, which: Callable[[AttackOutcome], bool]) -> HostArray:
-    """Return where one of the selected attacks found a point within eps: [n]."""
+    """Return a mask [n] of the examples that some selected attack fooled within eps.
+
+    `which` returns whether the attack of an outcome is selected.
+    """
     fooled = np.zeros(len(minima.distance), bool)
     for outcome in filter(which, minima.outcomes):
         fooled |= ~is_robust(outcome.distance, eps) & outcome.ran

@@ -1,4 +1,4 @@
-"""The result of one check, and how a check is graded."""
+"""`Check`, the result of one check, and the functions that create and grade it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Status = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """The result of looking for one cause of wrong robustness figures.
+    """The result of one check, which looked for one possible fault of an evaluation.
 
-    `evidence` says in figures what was seen, and `remedy` what to do about it. If a `severe` check
-    fails, the robustness figures cannot be trusted.
+    `evidence` is a text that says what was measured, and `remedy` says what to do about it. If a
+    `severe` check fails, the robustness figures cannot be trusted.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Check:
     severe: bool = True
 
     def __str__(self) -> str:
-        """One line, and a second line with the remedy unless the check passes."""
+        """Return one line with the evidence, and a second with the remedy if it does not pass."""
         line = f"{self.status}  {self.name}: {self.evidence}"
         return line if self.status == "pass" else f"{line}\n      {self.remedy}"
 
@@ -34,28 +34,30 @@ class Check:
 def make_check(
     name: str, status: Status, evidence: str, remedy: str = "", *, severe: bool = True
 ) -> Check:
-    """Return a `Check`; one that passes has no remedy."""
+    """Create a `Check`; leave out the remedy if the status is "pass"."""
     return Check(name, status, evidence, "" if status == "pass" else remedy, severe)
 
 
 def grade(share: float, warn: float, fail: float, n: int | None = None) -> Status:
-    """Fail above the share `fail`, warn above the share `warn`; NaN fails.
+    """Return the status for a share of faulty examples, or for another measure of a fault.
 
-    If `n` is given, a single one of n examples never fails, because it may be chance.
+    The status is "fail" above the threshold `fail` or if the share is NaN, "warn" above the
+    threshold `warn`, and otherwise "pass". If `n`, the number of examples, is given and only one of
+    them is faulty, the status is never "fail", because one faulty example may be chance.
     """
-    alone = n is not None and round(share * n) <= 1 < n
-    if not share <= fail and not alone:
+    is_single = n is not None and round(share * n) <= 1 < n
+    if not share <= fail and not is_single:
         return "fail"
     return "warn" if share > warn else "pass"
 
 
 def find_severe_failure(checks: Iterable[Check]) -> Check | None:
-    """Return the first severe check that fails, or None."""
+    """Return the first severe check whose status is "fail", or None if there is none."""
     return next((check for check in checks if check.severe and check.status == "fail"), None)
 
 
 def as_percent(share: float) -> str:
-    """Return a share as text for the evidence of a check.
+    """Format a share in 0..1 as a percentage.
 
     >>> as_percent(0.12345)
     '12.3 %'

@@ -11,14 +11,16 @@ from deepdefense.evaluation.subject import HostArray, Subject
 
 __all__ = ["check_batch_independence", "check_randomness"]
 
-# Relative to the spread of the logits. Rounding changes a logit by less than this.
+# The smallest change of a logit that the checks report, as a fraction of the spread of the logits.
+# Rounding alone changes a logit by less.
 LEAST_CHANGE = 1e-3
 
 
 def check_randomness(few: Subject) -> Check:
-    """Check that the same examples give the same outputs three times.
+    """Check that three forward passes on the same examples give the same outputs.
 
-    It calls the model uncompiled, because a compiled model may repeat one random draw.
+    The check calls the model without compiling it, because a compiled model may draw its random
+    numbers once and reuse them in every call.
     """
     uncompiled = replace(few, compiled=few.network)
     first, *others = (uncompiled.predict(few.x) for _ in range(3))
@@ -35,7 +37,11 @@ def check_randomness(few: Subject) -> Check:
 
 
 def check_batch_independence(few: Subject, logits: HostArray) -> Check:
-    """Check that outputs equal `logits` [n k] in a reversed batch and in batches of one."""
+    """Check that the logits of an example do not depend on the other examples of its batch.
+
+    `logits` [n k] are the outputs for the examples in their usual order. The check compares them
+    with the outputs in reversed order, and with the outputs in batches of one.
+    """
     reordered = few.predict(few.x[::-1])[::-1]
     alone = few.predict(few.x, batch_size=1)
     largest, share = max(_compare_outputs(few, logits, other) for other in (reordered, alone))
@@ -52,13 +58,20 @@ def check_batch_independence(few: Subject, logits: HostArray) -> Check:
 
 
 def _compare_outputs(subject: Subject, first: HostArray, second: HostArray) -> tuple[float, float]:
-    """Return the largest change of a logit relative to their spread, and the share changed."""
+    """Compare two computations of the same logits [n k].
+
+    Return the largest change of a logit, as a fraction of the spread of the logits, and the share
+    of examples with a change above `LEAST_CHANGE`.
+    """
     changes = np.abs(first.astype(np.float64) - second).max(1) / (_logit_spread(subject) or 1.0)
     changes = np.where(np.isfinite(changes), changes, 0.0)
     return float(changes.max(initial=0.0)), float((changes > LEAST_CHANGE).mean())
 
 
 def _logit_spread(subject: Subject) -> float:
-    """Return the standard deviation over the classes, as a mean over the finite rows."""
+    """Return the standard deviation of an example's logits, averaged over the examples.
+
+    Examples with NaN or infinite logits are left out.
+    """
     finite = subject.logits[np.isfinite(subject.logits).all(1)]
     return float(finite.std(1).mean()) if len(finite) else 0.0

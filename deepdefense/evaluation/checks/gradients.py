@@ -1,4 +1,8 @@
-"""Checks of the input gradients that attacks use, by central differences of the margin."""
+"""Checks that the input gradients, which attacks use, exist and are correct.
+
+The checks compare the gradients of the margin with its slopes by central differences:
+(margin(x + step) - margin(x - step)) / (2 ||step||).
+"""
 
 from __future__ import annotations
 
@@ -18,36 +22,46 @@ from deepdefense.seam.contract import Array
 
 __all__ = ["check_input_gradients", "check_second_derivative"]
 
-MOST_BAD_GRADIENTS = 0.05  # a larger share of the examples is a fault of the network
-DIFFERENCE_STEP = 0.02  # of the first-order distance to the boundary
-RANDOM_STEP = 5  # times that: slopes in random directions are small and need a longer step
-# A network bends between the two points of a difference, so slopes agree only about.
+MOST_BAD_GRADIENTS = 0.05  # a check fails if a larger share of the examples has bad gradients
+# The length of the central differences' step along the gradient, as a fraction of the distance to
+# the linearised decision boundary.
+DIFFERENCE_STEP = 0.02
+# Steps in random directions are longer by this factor: the slopes are smaller in these directions,
+# so a short step would change the margin by little more than rounding does.
+RANDOM_STEP = 5
+# The largest acceptable relative error of a slope. It is not smaller because networks are not
+# linear between the two points of a difference.
 MOST_ERROR = 0.1
-MOST_RANDOM_ERROR = 0.5  # of the usual slope in a random direction
+# The largest acceptable median error of slopes in random directions, as a fraction of the typical
+# slope in a random direction.
+MOST_RANDOM_ERROR = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class _InputGradients:
-    """The gradient of the margin max_{k != y} f_k - f_y at a few examples."""
+    """The margin max_{k != y} f_k - f_y at b examples, and its gradient with respect to x."""
 
     subject: Subject
-    margin: Callable[[Array], Array]  # flat inputs [b d] -> [b]
-    x: Array  # [b d]
+    margin: Callable[[Array], Array]  # computes the margin: flattened inputs [b d] -> [b]
+    x: Array  # the examples, flattened [b d]
     gap: Array  # the margin at x [b]
-    finite: Array  # whether the gradient is finite [b]
-    gradient: Array  # [b d], 0 where it is not finite
-    norm: Array  # of the gradient [b]
-    direction: Array  # of the gradient, a unit vector [b d]
+    finite: Array  # a mask [b] of the examples at which the gradient is finite
+    gradient: Array  # the gradient at x [b d], replaced by 0 where it is not finite
+    norm: Array  # the 2-norm of the gradient [b]
+    direction: Array  # the gradient divided by its 2-norm [b d]
     random: Array  # random unit vectors [b d]
 
     @property
     def zero(self) -> Array:
-        """Whether the gradient is 0, or not finite: [b]."""
+        """A mask [b] of the examples at which the gradient is 0 or not finite."""
         return self.norm == 0
 
 
 def check_input_gradients(few: Subject) -> tuple[Check, ...]:
-    """Check that the margin's input gradients are finite, nonzero and equal to its slopes."""
+    """Check that the margin's input gradients are finite, not zero, and correct.
+
+    Return three checks. The third compares the gradients with slopes by central differences.
+    """
     gradients = _compute_input_gradients(few)
     to_numpy = few.backend.to_numpy
     broken = 1 - float(to_numpy(gradients.finite).mean())
@@ -109,9 +123,11 @@ def _check_slopes(gradients: _InputGradients) -> Check:
 
 
 def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
-    """Return the relative error of the slope along the gradient [b], and the steps' length [b].
+    """Compare the slope along the gradient with its value by central differences.
 
-    Where the gradient is 0 the direction is random: the function must be flat there too.
+    Return the relative error [b] of each slope, and the length [b] of the step of each difference.
+    Where the gradient is 0, use a random direction instead: if the gradient is correct, the slope
+    is 0 in every direction.
     """
     backend, zero = gradients.subject.backend, gradients.zero
     xp = backend.xp
@@ -128,10 +144,12 @@ def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
 
 
 def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
-    """Return the median error of the slope along the random unit vectors.
+    """Compare the slopes along random unit vectors with their values by central differences.
 
-    The unit is the usual slope in such a direction, ||gradient|| / sqrt(d). A gradient that leaves
-    out some inputs has the right slope along itself, so only other directions show the fault.
+    Return the median error, relative to the typical slope in a random direction,
+    ||gradient|| / sqrt(d). `length` [b] is the step length along the gradient. Random directions
+    reveal a gradient that is wrongly 0 for part of the inputs: along such a gradient itself, the
+    slope is correct.
     """
     subject, length = gradients.subject, RANDOM_STEP * length
     step = subject.to_native(length[:, None].astype(subject.x.dtype)) * gradients.random
@@ -145,7 +163,11 @@ def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
 def _slopes(
     gradients: _InputGradients, direction: Array, step: Array, length: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Return the slopes [b] along unit vectors, by the gradient and by central differences."""
+    """Return the margin's slopes [b] along unit vectors [b d], computed in two ways.
+
+    The first result is the product of gradient and direction. The second result is the central
+    difference between x + step and x - step, where `length` [b] is the 2-norm of `step` [b d].
+    """
     backend, x = gradients.subject.backend, gradients.x
     predicted = backend.to_numpy(einsum(gradients.gradient, direction, "b d, b d -> b"))
     ahead, behind = (
@@ -155,7 +177,10 @@ def _slopes(
 
 
 def check_second_derivative(few: Subject) -> Check:
-    """Check that the input gradient can be differentiated, as the unrolled penalty needs."""
+    """Check that the framework can differentiate the input gradient again.
+
+    Deep Defense with `gradient="unrolled"` differentiates through the gradients that DeepFool uses.
+    """
     backend, one = few.backend, few.restrict_to(np.arange(1))
     x = one.to_native(one.x)
     f, flat = flatten_inputs(backend, one.scaled_logits, x)
@@ -170,7 +195,7 @@ def check_second_derivative(few: Subject) -> Check:
         value, pull = backend.vjp(squared_gradient_norm, flat)
         found = backend.to_numpy(pull(backend.xp.ones_like(value)))
         problem = "" if np.isfinite(found).all() else "it is NaN or infinite"
-    except Exception as error:  # the type depends on the framework and on the operation
+    except Exception as error:  # frameworks and operations raise errors of different types
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     return make_check(
         "second derivative",

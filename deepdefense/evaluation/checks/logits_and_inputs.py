@@ -1,4 +1,4 @@
-"""Checks of what the model returns and of what it is given."""
+"""Checks of the model's outputs, and of the inputs, bounds and mode that it is evaluated with."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ WITHOUT_SOFTMAX = (
     "Pass the model without its softmax or sigmoid: attacks and distances are distorted where "
     "probabilities round to 0 and 1."
 )
-BARELY_ABOVE_CHANCE = 0.1  # of the way from chance to perfect accuracy
-MOST_BAD_OUTPUTS = 0.05  # a larger share of the examples is a fault of the network
+# Warn if accuracy is above chance by less than this fraction of the difference 1 - chance.
+BARELY_ABOVE_CHANCE = 0.1
+MOST_BAD_OUTPUTS = 0.05  # a check fails if a larger share of the examples has bad outputs
 
 
 def check_logit_values(subject: Subject) -> Check:
-    """Check that outputs are finite logits and not probabilities.
+    """Check that the outputs are finite logits and not probabilities.
 
-    Probabilities saturate, which hides their gradients, and a distance to a boundary measured on
-    them differs from the distance measured on logits.
+    Probabilities near 0 and 1 are almost constant, so their gradients are almost 0 and attacks
+    fail. Distances to linearised boundaries also differ between probabilities and logits.
     """
     values = subject.logits[np.isfinite(subject.logits).all(1)].astype(np.float64)
     nonfinite = 1 - len(values) / len(subject.logits)
@@ -56,7 +57,7 @@ def check_logit_values(subject: Subject) -> Check:
 
 
 def check_input_range(subject: Subject) -> Check:
-    """Check that the bounds have the units of the data, and that pixels have bounds."""
+    """Check that the bounds have the same units as the examples, and that pixels have bounds."""
     low, high = float(np.min(subject.x)), float(np.max(subject.x))
     seen = f"examples run from {low:.3g} to {high:.3g}"
     if subject.bounds is not None:
@@ -84,7 +85,10 @@ def check_input_range(subject: Subject) -> Check:
 
 
 def check_accuracy(subject: Subject) -> Check:
-    """Check that accuracy is above chance: low accuracy most often means inputs in wrong units."""
+    """Check that accuracy is clearly above chance.
+
+    The usual cause of low accuracy is inputs in other units than those of training.
+    """
     accuracy, chance = float(subject.correct.mean()), 1 / subject.logits.shape[1]
     poor = accuracy <= chance + BARELY_ABOVE_CHANCE * (1 - chance)
     return make_check(
@@ -97,7 +101,7 @@ def check_accuracy(subject: Subject) -> Check:
 
 
 def check_training_mode(subject: Subject) -> Check:
-    """Check that the model was passed in inference mode, the mode that is evaluated."""
+    """Check that the model was passed in inference mode, because it is evaluated in that mode."""
     return make_check(
         "training mode",
         "warn" if subject.in_training_mode else "pass",
@@ -110,9 +114,10 @@ def check_training_mode(subject: Subject) -> Check:
 
 
 def check_saturation(subject: Subject) -> Check:
-    """Check that the cross-entropy has a gradient, which it loses where softmax rounds to 0 and 1.
+    """Check that the gradient of the cross-entropy is not 0 because the softmax is rounded.
 
-    The softmax is computed in the model's own precision, as a loss would compute it.
+    If the softmax rounds to 1 for the label and to 0 for all other classes, the gradient is exactly
+    0. The check computes the softmax in the dtype of the logits, as a loss function would.
     """
     z = subject.logits[subject.correct]
     if not len(z):

@@ -1,4 +1,4 @@
-"""The lists of checks: of the network alone, and of the attacks on it."""
+"""Runs all checks: those of the network alone, and those of the attacks on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ ATTACK_CHECK_EXAMPLES = 100
 
 
 def run_network_checks(subject: Subject) -> tuple[Check, ...]:
-    """Run every check that needs no attack; those that call the model see a few examples."""
+    """Run every check that needs no attack, and return their results.
+
+    Checks that need further forward passes or gradients use at most `NETWORK_CHECK_EXAMPLES`
+    examples. The others use the logits of all examples.
+    """
     few = subject.sample(NETWORK_CHECK_EXAMPLES)
     logits = few.predict(few.x)
     return (
@@ -38,7 +42,11 @@ def run_network_checks(subject: Subject) -> tuple[Check, ...]:
 
 
 def run_attack_checks(subject: Subject, minima: Minima, *, seed: int) -> tuple[Check, ...]:
-    """Run every check of the attacks; those that attack again do so on a few examples."""
+    """Run every check that judges the attacks by their results, `minima`; return all checks.
+
+    Checks that run further attacks use at most `ATTACK_CHECK_EXAMPLES` examples. `seed` is the seed
+    of these attacks.
+    """
     rows = np.flatnonzero(subject.correct)
     if not len(rows):
         evidence = "the network is right on no example: there is nothing to attack"
