@@ -87,8 +87,8 @@ __all__ = [
     "zoo",
 ]
 
-# `Objective.objective` and `losses` are not exempt: they call the user's model, which AutoGraph may
-# have to rewrite. What else they call is.
+# The methods `objective` and `losses` of `Objective` are not exempt, because they call the user's
+# model, and AutoGraph may have to rewrite the model. The other functions that they call are exempt.
 exempt_from_autograph(
     *filter(isfunction, map(globals().get, __all__)),
     DeepDefense,

@@ -1,4 +1,4 @@
-"""The error for invalid input, the warning about probabilities, and one-line texts of errors."""
+"""The exceptions and warnings of this package, and one-line texts for error messages."""
 
 import re
 
@@ -9,14 +9,14 @@ MAX_LENGTH = 240
 
 
 class InputError(ValueError):
-    """Invalid input: the message says in one line what was expected, what came and what to do.
+    """Invalid input. The message says in one line what was expected, what was passed, what to do.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints the message without a traceback and exits with code 2.
     """
 
 
 class ProbabilityWarning(UserWarning):
-    """A model returned probabilities instead of logits, so distances would be wrong."""
+    """A model returned probabilities instead of logits, so distances to boundaries are wrong."""
 
 
 def first_line_of(error: Exception) -> str:
@@ -31,7 +31,7 @@ def first_line_of(error: Exception) -> str:
 def flatten_message(error: Exception) -> str:
     """Return an error's message on one line, shortened and without terminal colours.
 
-    If the message is empty, return the name of its class.
+    If the message is empty, return the name of the error's class.
 
     >>> flatten_message(ValueError("in layer fc1:\\n\\x1b[1msizes differ\\x1b[0m"))
     'in layer fc1: sizes differ'

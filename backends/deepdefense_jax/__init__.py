@@ -1,4 +1,4 @@
-"""The JAX backend: operations, training and networks, eagerly and in every transformation."""
+"""The JAX backend: operations, training and networks, also inside JAX's transformations."""
 
 from deepdefense_jax.adapter import JaxOperations
 from deepdefense_jax.networks import ZooModel
@@ -8,7 +8,7 @@ __all__ = ["BACKEND", "ZooModel"]
 
 
 class _Jax(JaxOperations, JaxTraining):
-    """All operations, and training."""
+    """The backend of JAX, with operations and training; `BACKEND` is its only instance."""
 
 
 BACKEND = _Jax()

@@ -1,7 +1,7 @@
-"""The operations of the contract in JAX, eagerly and inside every transformation.
+"""The operations of the contract in JAX, eager and inside JAX's transformations.
 
-A model is any function that closes over its parameters; tracing finds them. Outside a
-transformation loops are Python loops and end early; inside one they are `lax` loops.
+A model is any function that closes over its parameters; JAX finds them by tracing. Outside a
+transformation, loops are Python loops and can stop early. Inside one, they are loops of `lax`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ Forward = Callable[[Array], Array]
 
 
 def _close_over_constants(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
-    """Return the function with all that it closes over constant under differentiation.
+    """Return the function, with all arrays that it closes over detached.
 
-    Then none of it enters the differentiated program, where `lax.while_loop` cannot be transposed.
+    Otherwise they would take part in differentiation, which fails: JAX cannot differentiate
+    `lax.while_loop` in reverse mode.
     """
-    # A lambda, because a callable module need not be hashable, as `closure_convert` requires.
+    # `closure_convert` needs a hashable function. A callable module may not be hashable.
     converted, hoisted = jax.closure_convert(lambda *arguments: function(*arguments), *examples)
     constants = [lax.stop_gradient(value) for value in hoisted]
     return lambda *arguments: converted(*arguments, *constants)
 
 
 class JaxOperations(Backend):
-    """The contract in JAX."""
+    """The operations of the contract (`deepdefense.seam.contract.Backend`) in JAX."""
 
     name = "jax"
     xp: Any = jnp
@@ -92,7 +93,7 @@ class JaxOperations(Backend):
         return lax.stop_gradient(self._hold_constants(f, x)(x))
 
     def _hold_constants(self, f: Forward, x: Array) -> Forward:
-        """Make constant what `f` closes over, unless x is concrete: then no loop is transposed."""
+        """Return `f` with the arrays it closes over detached, if x is traced; else return `f`."""
         return f if self.is_concrete(x) else _close_over_constants(f, x)
 
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
@@ -100,7 +101,7 @@ class JaxOperations(Backend):
         logits, pull = jax.vjp(self._hold_constants(f, x), x)
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Array) -> Any:
-            # One contrast at a time: a batch of them is slower on CPUs and needs more memory.
+            # Chunks hold one contrast, since larger chunks are slower on CPUs and need more memory.
             def take_step(state: Any, contrast: Array) -> tuple[Any, None]:
                 gradient = lax.stop_gradient(pull(contrast)[0])
                 return step(state, contrast[:, None], gradient[:, None]), None

@@ -1,4 +1,7 @@
-"""The models that JAX users have: functions, pytrees, and modules of equinox, flax and Keras."""
+"""Support for all kinds of JAX models: functions, pytrees, and modules of equinox, flax and Keras.
+
+This includes the inference mode of each library.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,15 @@ __all__ = ["dtype_of", "is_parameter", "open_inference"]
 
 
 def is_parameter(leaf: Any) -> bool:
-    """Return whether a leaf of a pytree can be trained: whether it is an inexact array."""
+    """Return whether a leaf of a pytree can be trained, that is, is a floating or complex array."""
     return isinstance(leaf, jax.Array) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
 def dtype_of(model: Any) -> Any:
-    """Return the dtype of an array or of a model's first parameter; None for a plain function."""
+    """Return the dtype of an array, or of the first parameter of a model.
+
+    Return None for a function without parameters.
+    """
     keras = sys.modules.get("keras")
     if keras and isinstance(model, keras.Layer):
         return jnp.dtype(model.variable_dtype)
@@ -30,7 +36,10 @@ def dtype_of(model: Any) -> Any:
 
 @contextmanager
 def open_inference(model: Any) -> Iterator[Callable[[Array], Array]]:
-    """Open the model in inference mode, if its library has modes; a function stays as it is."""
+    """Yield the model in inference mode, or unchanged if its library has no inference mode.
+
+    equinox, flax and Keras have one. The caller's model is not changed.
+    """
     equinox, nnx, keras = map(sys.modules.get, ("equinox", "flax.nnx", "keras"))
     if equinox and isinstance(model, equinox.Module):
         yield equinox.nn.inference_mode(model)

@@ -1,4 +1,4 @@
-"""Deep Defense inside Keras 3's own `fit`, on any backend of Keras."""
+"""Deep Defense in Keras 3's own `fit`, on any backend of Keras."""
 
 from deepdefense_keras.fitting import defended
 

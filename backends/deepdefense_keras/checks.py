@@ -1,4 +1,7 @@
-"""Which Keras models, batches and labels Deep Defense can serve; each check raises `InputError`."""
+"""Check that Deep Defense can train on a Keras model, a batch and its labels.
+
+A failed check raises `InputError`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ __all__ = ["check_batch", "check_model", "class_indices"]
 
 
 def check_model(model: Any) -> None:
-    """A model of one floating input and one output of logits, whose loss can be added to."""
+    """Raise unless `defended` can train the model.
+
+    The model must be a Keras model with one floating-point input and one output. The output must be
+    logits. `compute_loss` of the model must accept the argument `training`.
+    """
     if not isinstance(model, keras.Model):
         raise InputError(f"expected a keras.Model, got {type(model).__name__}")
     for kind in ("inputs", "outputs"):
@@ -46,7 +53,10 @@ def check_model(model: Any) -> None:
 
 
 def _final(layer: Any) -> str:
-    """The name of the operation that a Sequential or functional model ends in, in lower case."""
+    """Return the lower-case name of the last operation of a Sequential or functional model.
+
+    It is the name of an activation, such as softmax, or of the last layer's class.
+    """
     parts = (
         layer.layers if isinstance(layer, keras.Sequential) else getattr(layer, "operations", ())
     )
@@ -57,7 +67,10 @@ def _final(layer: Any) -> str:
 
 
 def _of_probabilities(loss: Any) -> bool:
-    """Whether a loss, as given to `compile`, expects probabilities where it could take logits."""
+    """Return whether a loss passed to `compile` has from_logits=False.
+
+    Such a loss could be computed from logits, but expects probabilities.
+    """
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):
@@ -69,7 +82,7 @@ def _of_probabilities(loss: Any) -> bool:
 
 
 def check_batch(x: Any, y: Any, y_pred: Any) -> None:
-    """One array each of examples, labels and logits [b k]."""
+    """Raise unless examples, labels and predictions are one array each, and predictions [b k]."""
     for name, value in (("examples", x), ("labels", y), ("logits", y_pred)):
         if value is None or keras.tree.is_nested(value):
             raise InputError(f"Deep Defense needs one array of {name}, got {type(value).__name__}")
@@ -78,7 +91,7 @@ def check_batch(x: Any, y: Any, y_pred: Any) -> None:
 
 
 def class_indices(y: Any, classes: int) -> Any:
-    """Labels [b], [b 1] or one-hot [b k], of any dtype, as class indices [b]."""
+    """Convert labels [b], [b 1] or one-hot [b k], of any dtype, to int32 class indices [b]."""
     y = ops.convert_to_tensor(y)
     shape = tuple(y.shape)
     if shape[1:] == (1,):

@@ -1,4 +1,4 @@
-"""Deep Defense's part of a loss, for as long as a context lasts."""
+"""Train a Keras model with Deep Defense by `fit`: `defended` adds the penalty to the loss."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["defended"]
 
 
 class _Mean(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
-    """The mean of given values, weighted and scaled as Keras does any loss."""
+    """A loss that returns the predictions, of which Keras then computes the weighted mean."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return y_pred
 
 
 class _DefendedLoss:
-    """Stands in for one model's `compute_loss`."""
+    """The replacement for a model's `compute_loss`: the original loss plus the mean penalty."""
 
     def __init__(self, model: keras.Model, defense: DeepDefense) -> None:
-        self.own, self.model, self.defense = model.compute_loss, model, defense
-        self.asked = False  # for a loss to train on
+        self.compute_loss, self.model, self.defense = model.compute_loss, model, defense
+        self.called_in_training = False
 
     def __call__(
         self,
@@ -38,8 +38,8 @@ class _DefendedLoss:
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        self.asked = self.asked or training
-        loss = self.own(x, y, y_pred, sample_weight, training=training)
+        self.called_in_training = self.called_in_training or training
+        loss = self.compute_loss(x, y, y_pred, sample_weight, training=training)
         check_batch(x, y, y_pred)
         labels = class_indices(y, y_pred.shape[1])
         if not training:
@@ -54,21 +54,22 @@ class _DefendedLoss:
 
 @contextmanager
 def defended(model: keras.Model, defense: DeepDefense) -> Iterator[keras.Model]:
-    """While it lasts, `fit` trains on the model's own loss + mean of w_i penalty(x_i, y_i).
+    """Open a context in which `fit` minimises the compiled loss + mean of w_i penalty(x_i, y_i).
 
-    The w_i are the sample or class weights, if any. Only what is trained on changes, and so the
-    `loss` that training logs: `evaluate`, `val_loss`, metrics, `predict`, callbacks, checkpoints
-    and the optimizer's state are the model's own, and go on as they are afterwards.
+    The w_i are the sample weights or class weights, or 1. The context changes the loss that
+    training minimises and logs as `loss`. It does not change `evaluate`, `val_loss`, the metrics,
+    `predict`, callbacks and checkpoints. The optimizer's state remains after the context.
 
     Args:
-        model: compiled, of one input and of one output: logits [b k]. Labels may be class indices
-            [b] or [b 1], or one-hot [b k].
-        defense: the penalty, of each example as the model predicts it (dropout and batch norm at
-            rest), in the dtype of its variables whatever the mixed precision policy.
+        model: a compiled model with one input and one output, the logits [b k]. Labels may be class
+            indices [b] or [b 1], or one-hot [b k].
+        defense: the penalty. It is computed with the model in inference mode (dropout and batch
+            norm), in the dtype of the model's variables also under a mixed precision policy.
 
     Raises:
-        InputError: the model is not of logits (it ends in a softmax, say), has several inputs or
-            outputs, is defended already, or trains without calling its `compute_loss`.
+        InputError: the model does not return logits (for example, it ends in a softmax), has
+            several inputs or outputs, is in such a context already, or trains without a call of
+            `compute_loss`.
 
     Example:
         with deepdefense_keras.defended(model, deepdefense.DeepDefense(c=2.0)):
@@ -83,10 +84,10 @@ def defended(model: keras.Model, defense: DeepDefense) -> Iterator[keras.Model]:
     if isinstance(before.get("compute_loss"), _DefendedLoss):
         raise InputError(f"the model {model.name!r} is defended already: leave that context first")
     attributes["compute_loss"] = loss = _DefendedLoss(model, defense)
-    model.train_function = None  # Keras compiles it anew, with the loss of the day
+    model.train_function = None  # so that Keras compiles a training step with the new loss
     try:
         yield model
-        if model.train_function is not None and not loss.asked:
+        if model.train_function is not None and not loss.called_in_training:
             raise InputError(
                 f"{type(model).__name__}.train_step never called compute_loss, so the model was "
                 "trained without Deep Defense: let it take its loss from there"

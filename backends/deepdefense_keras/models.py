@@ -1,4 +1,4 @@
-"""Keras models in inference mode, on any backend of Keras."""
+"""Open Keras models in inference mode, on any backend of Keras."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["all_layers", "open_inference"]
 
 
 def all_layers(model: keras.Layer) -> list[keras.Layer]:
-    """Return the model and every layer in it, at any depth."""
+    """Return the model and all its layers, including the layers inside layers."""
     layers, queue = {id(model): model}, [model]
     while queue:
         for layer in vars(queue.pop())["_layers"]:
@@ -26,10 +26,11 @@ def all_layers(model: keras.Layer) -> list[keras.Layer]:
 
 @contextmanager
 def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
-    """Open the model in inference mode: no dropout, fixed statistics, the dtype of its variables.
+    """Yield the model as a function in inference mode, which computes in the variables' dtype.
 
-    A mixed precision policy would compute in 16 bits, too coarse for the distance to a boundary.
-    Calls assign nothing to variables (seeds, counters, metrics) and add nothing to `losses`.
+    Under a mixed precision policy the model would compute in 16 bits, which is too inaccurate for
+    distances to decision boundaries. Calls of the function assign nothing to variables (random
+    seeds, counters, metrics) and leave `model.losses` unchanged on exit.
     """
     if not model.built:
         raise InputError(
@@ -43,7 +44,8 @@ def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
 
     with ExitStack() as stack:
         for layer in all_layers(model):
-            stack.callback(_restore, layer._losses, list(layer._losses))  # a call clears them
+            # A call of the model clears the list `_losses`.
+            stack.callback(_restore, layer._losses, list(layer._losses))
             for holder, name, value in _full_precision(layer, model.variable_dtype):
                 stack.callback(vars(holder).update, {name: vars(holder)[name]})
                 vars(holder)[name] = value
@@ -55,12 +57,12 @@ def _restore(losses: list[Any], kept: list[Any]) -> None:
 
 
 def _full_precision(layer: keras.Layer, dtype: str) -> list[tuple[Any, str, Any]]:
-    """Return the attributes to set so that a layer does not compute or take inputs in 16 bits.
+    """Return (object, attribute name, value) to set so that a layer does not compute in 16 bits.
 
-    The property `dtype_policy` is no alternative: setting it may quantise the layer, and it cannot
-    undo a policy from a map.
+    We set private attributes, because setting the property `dtype_policy` may quantise the layer,
+    and cannot replace a policy that comes from a `DTypePolicyMap`.
     """
-    if isinstance(layer, keras.layers.InputLayer):  # that of a Sequential has the compute dtype
+    if isinstance(layer, keras.layers.InputLayer):  # a Sequential's has the compute dtype
         coarse = layer.dtype in ("float16", "bfloat16")
         return [(holder, "_dtype", dtype) for holder in (layer, layer.output) if coarse]
     if layer.quantization_mode is not None or layer.compute_dtype == layer.variable_dtype:

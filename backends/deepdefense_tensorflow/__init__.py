@@ -1,4 +1,4 @@
-"""The TensorFlow backend: operations, training and networks, eagerly, in graphs and under XLA."""
+"""The TensorFlow backend: operations, training and networks, eager, in graphs and under XLA."""
 
 from deepdefense_tensorflow.adapter import TensorFlowOperations
 from deepdefense_tensorflow.training import TensorFlowTraining
@@ -7,7 +7,7 @@ __all__ = ["BACKEND"]
 
 
 class _TensorFlow(TensorFlowOperations, TensorFlowTraining):
-    """All operations, and training."""
+    """The backend of TensorFlow, with operations and training; `BACKEND` is its only instance."""
 
 
 BACKEND = _TensorFlow()

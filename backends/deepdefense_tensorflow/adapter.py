@@ -23,7 +23,10 @@ Forward = Callable[[tf.Tensor], tf.Tensor]
 
 
 def _check_dtype(f: Forward) -> Forward:
-    """Return the model with a check: Keras may compute in another dtype than its input's."""
+    """Return the model with a check that its logits have the dtype of the examples.
+
+    Keras may compute in another dtype than that of the input.
+    """
 
     def forward(x: tf.Tensor) -> tf.Tensor:
         logits = f(x)
@@ -39,7 +42,7 @@ def _check_dtype(f: Forward) -> Forward:
 
 
 class TensorFlowOperations(Backend):
-    """The contract in TensorFlow."""
+    """The operations of the contract (`deepdefense.seam.contract.Backend`) in TensorFlow."""
 
     name = "tensorflow"
     xp: Any = tf.experimental.numpy
@@ -57,7 +60,7 @@ class TensorFlowOperations(Backend):
         return np.array(x)
 
     def is_concrete(self, x: tf.Tensor) -> bool:
-        return hasattr(x, "numpy")  # a symbolic tensor of a graph has none
+        return hasattr(x, "numpy")  # a symbolic tensor of a graph has no method `numpy`
 
     def index(self, labels: Any, depth: int, like: tf.Tensor) -> tf.Tensor:
         index = tf.convert_to_tensor(labels)
@@ -75,7 +78,7 @@ class TensorFlowOperations(Backend):
         return tf.cast(tf.math.top_k(scores, count).indices, tf.int64)
 
     def device_of(self, x: tf.Tensor) -> str:
-        return str(x.device).rpartition("device:")[2]  # what precedes it is the machine's address
+        return str(x.device).rpartition("device:")[2]  # without the address of the machine
 
     def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(x)
@@ -98,8 +101,9 @@ class TensorFlowOperations(Backend):
             with open_keras(model) as f:
                 yield _check_dtype(f)
         else:
-            # The core is marked so that AutoGraph does not rewrite it. A user's function may need
-            # rewriting, for an `if` on tensors, so convert it explicitly if AutoGraph is active.
+            # `exempt_from_autograph` keeps AutoGraph from rewriting `deepdefense` and what it
+            # calls. A user's function with an `if` on tensors must be rewritten, so convert it
+            # explicitly if AutoGraph is active.
             autograph: Any = tf.__internal__.autograph
             yield _check_dtype(autograph.tf_convert(model, autograph.control_status_ctx(), False))
 

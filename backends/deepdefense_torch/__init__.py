@@ -7,7 +7,7 @@ __all__ = ["BACKEND"]
 
 
 class _Torch(TorchOperations, TorchTraining):
-    """All operations, and training."""
+    """The backend of PyTorch, with operations and training; `BACKEND` is its only instance."""
 
 
 BACKEND = _Torch()

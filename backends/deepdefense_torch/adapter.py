@@ -1,8 +1,8 @@
-"""The operations of the contract in PyTorch, eagerly and under `torch.compile`.
+"""The operations of the contract in PyTorch, eager and under `torch.compile`.
 
-While `torch.compile` traces, tensors have no concrete values and `torch.autograd.grad` cannot be
-traced. Then `torch.func` computes the gradients, and loops run all their steps on all examples,
-with a mask.
+While `torch.compile` traces, tensors have no values, and `torch.autograd.grad` cannot be traced. In
+that case `torch.func` computes the gradients, and loops run all their steps on all examples and
+mask the inactive examples.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from deepdefense_torch.precision import without_tf32
 
 __all__ = ["TorchOperations"]
 
-MAX_CHUNK = 2**20  # the most numbers in the gradients of one chunk: 4 MiB in float32
+# The greatest number of entries in the gradients of one chunk of contrasts: 4 MiB in float32.
+MAX_CHUNK = 2**20
 
 
 class TorchOperations(Backend):
-    """The contract in PyTorch."""
+    """The operations of the contract (`deepdefense.seam.contract.Backend`) in PyTorch."""
 
     name = "torch"
     xp: Any = torch
@@ -58,8 +59,8 @@ class TorchOperations(Backend):
         return index.detach().long()
 
     def one_hot(self, index: Tensor, depth: int, like: Tensor) -> Tensor:
-        # torch.nn.functional.one_hot checks the values, as `index` already did, and so waits for
-        # the GPU.
+        # `index` has checked the labels. torch.nn.functional.one_hot would check them again, and
+        # wait for the GPU to do so.
         classes = torch.arange(depth, device=index.device)
         return (index.unsqueeze(-1) == classes).to(like.dtype)
 
@@ -96,7 +97,7 @@ class TorchOperations(Backend):
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Tensor) -> Any:
             n = contrasts.shape[1]
-            # A traced step is compiled once for each chunk, so tracing takes one chunk.
+            # The compiler compiles `step` separately for each chunk, so use a single chunk then.
             size = n if tracing else min(n, max(1, MAX_CHUNK // max(1, x.numel())))
             batched = size > 1 and not tracing and is_dense(logits)
             for chunk in torch.split(contrasts, size, 1):
@@ -112,7 +113,8 @@ class TorchOperations(Backend):
     def vjp(self, f: Forward, x: Tensor, *, twice: bool = True) -> tuple[Tensor, Forward]:
         recording = torch.is_grad_enabled()
         if is_compiling():
-            values, gradient, *_ = torch.func.vjp(f, x)  # returns two; its type says three
+            # `vjp` returns two values here; its type annotation also allows for three.
+            values, gradient, *_ = torch.func.vjp(f, x)
 
             def traced_pull(cotangent: Tensor) -> Tensor:
                 pulled: Tensor = gradient(cotangent)[0]
@@ -135,7 +137,7 @@ class TorchOperations(Backend):
     ) -> State:
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             for _ in range(steps):
-                if is_compiling():  # the number of active examples is unknown
+                if is_compiling():  # the compiler does not know the number of active examples
                     state, active = self.step_active(body, state, fixed, active)
                     continue
                 rows = active.nonzero()[:, 0]
@@ -156,5 +158,5 @@ class TorchOperations(Backend):
 
 
 def _select_rows(values: Any, rows: Tensor) -> Any:
-    """Return a NamedTuple with the given rows of every tensor."""
+    """Return the NamedTuple with only the rows `rows` of each of its tensors."""
     return values._make(value.index_select(0, rows) for value in values)

@@ -1,4 +1,4 @@
-"""PyTorch's autograd: gradients through a recorded graph, and what such a graph consists of."""
+"""Gradients by PyTorch's autograd, and the kinds of operations in a recorded graph."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from torch import Tensor
 
 __all__ = ["is_dense", "record"]
 
-# The operations of dense layers in autograd's graph. For these, one backward pass for several
-# classes is one matrix product. Other operations may have no batched backward pass, and that of
-# convolutions and pooling is slower than one pass for each class, since it copies their inputs.
+# Names of autograd's graph nodes for dense layers and elementwise operations. For a graph of these
+# nodes, computing the gradients of several classes in one batched backward pass is fastest. Other
+# operations may have no batched backward pass. For convolutions and pooling it is slower than one
+# pass for each class, since it copies their inputs.
 DENSE = frozenset(
     f"{operation}Backward0"
     for operation in (
@@ -25,7 +26,10 @@ DENSE = frozenset(
 def record(
     f: Callable[[Tensor], Tensor], x: Tensor, *, twice: bool = False
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return logits with their graph, and the pull through it, differentiable if `twice`."""
+    """Return logits f(x) with their graph, and the pull: cotangent [b k] -> gradients [b d].
+
+    The gradients are differentiable if `twice` is true.
+    """
     with torch.enable_grad():
         point = _tracked(x)
         logits = f(point)
@@ -41,14 +45,14 @@ def record(
 
 
 def _tracked(x: Tensor) -> Tensor:
-    """Return `x` as a tensor that autograd tracks, without changing the caller's tensor."""
+    """Return `x`, or a copy of it, with `requires_grad`; the caller's tensor stays unchanged."""
     if torch.is_grad_enabled() and x.requires_grad:
         return x
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()
 
 
 def is_dense(output: Tensor) -> bool:
-    """Return whether matrix products and elementwise functions alone computed a tensor."""
+    """Return whether the graph of `output` has only nodes listed in `DENSE`."""
     nodes, seen = [output.grad_fn], set()
     while nodes:
         node = nodes.pop()

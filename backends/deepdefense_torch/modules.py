@@ -1,4 +1,4 @@
-"""PyTorch modules and Keras models in inference mode."""
+"""Open PyTorch modules and Keras models in inference mode."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Forward = Callable[[Tensor], Tensor]
 
 @contextmanager
 def open_inference(model: Forward) -> Iterator[Forward]:
-    """Open the model in inference mode; on exit restore its modes and the random state."""
+    """Yield the model in inference mode; on exit restore its modes and the global random state."""
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
     modes = [module.training for module in modules]
     devices = {tensor.device for module in modules[:1] for tensor in module.parameters()}
     gpus = [device for device in devices if device.type == "cuda"]
     compiling = is_compiling()
     with (
-        # The compiler can trace neither of these two. So a compiled model that draws random numbers
-        # in inference mode, which dropout does not, advances the global random state.
+        # The compiler cannot trace the next two contexts. So a compiled model that draws random
+        # numbers in inference mode changes the global random state (dropout draws none there).
         nullcontext() if compiling else torch.inference_mode(False),
         nullcontext() if compiling else torch.random.fork_rng(devices=gpus),
         without_autocast(),
@@ -60,12 +60,12 @@ _snapshot.register_fake(torch.empty_like)
 
 
 def _with_fixed_buffers(model: Any) -> Forward:
-    """Return a traced module whose buffers keep their present values through the backward pass.
+    """Return the traced module with copies of its buffers, safe from later updates in the graph.
 
-    A graph that also trains the module overwrites the statistics of batch norm. Inductor (2.13)
-    would recompute them in the backward pass from the overwritten values and return wrong gradients
-    (https://github.com/pytorch/pytorch/pull/197039). It does not recompute the result of a custom
-    operation.
+    If the graph also trains the module, it updates the running statistics of batch norm. Inductor
+    (2.13) would recompute the statistics in the backward pass from the updated buffers, and return
+    wrong gradients (https://github.com/pytorch/pytorch/pull/197039). It does not recompute the
+    result of a custom operation, so a custom operation copies the buffers.
     """
     buffers = {name: _snapshot(buffer) for name, buffer in model.named_buffers()}
     return lambda x: torch.func.functional_call(model, buffers, (x,))

@@ -1,4 +1,4 @@
-"""Contexts that set the floating-point precision of PyTorch."""
+"""Contexts that turn off PyTorch's reduced floating-point precision."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def without_autocast() -> Iterator[None]:
 def without_tf32() -> Iterator[None]:
     """Open a context in which convolutions and matrix products do not use TensorFloat-32.
 
-    TensorFloat-32 rounds factors to 11 bits. Training tolerates that, but a minimum-norm attack
-    ends at a decision boundary, where such a prediction changes with the size of the batch.
+    TensorFloat-32 rounds the factors of products to 11 bits. Training tolerates that. But a
+    minimum-norm attack ends near a decision boundary. There, predictions with TensorFloat-32 depend
+    on the batch size, because the rounding errors do.
     """
     settings = _settings()
     try:
@@ -38,20 +39,22 @@ def without_tf32() -> Iterator[None]:
 
 
 def _settings() -> list[tuple[Callable[[Any], None], Any, Any]]:
-    """Return the setter, the present value and the value without TensorFloat-32 of each setting.
+    """Return PyTorch's settings that control TensorFloat-32.
 
-    PyTorch 2.9 added a second set of settings, which overrules the first. Reading the first raises
-    if the two disagree, so both are set where both can be.
+    For each setting, return its setter, its present value, and the value that turns TensorFloat-32
+    off. PyTorch 2.9 added new settings (`fp32_precision`), which override the old ones. Reading an
+    old setting raises an error if it disagrees with the new one. So both are set, except old
+    settings that cannot be read.
     """
     cudnn: Any = torch.backends.cudnn
     settings: list[tuple[Callable[[Any], None], Any, Any]] = []
-    with suppress(RuntimeError):  # the user has changed the second set
+    with suppress(RuntimeError):  # raised if the user has changed only the new settings
         settings.append((partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False))
     with suppress(RuntimeError):
         precision = torch.get_float32_matmul_precision()
         settings.append((torch.set_float32_matmul_precision, precision, "highest"))
     if hasattr(cudnn, "conv"):
-        for place in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul):
-            set_value = partial(setattr, place, "fp32_precision")
-            settings.append((set_value, place.fp32_precision, "ieee"))
+        for operation in (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul):
+            set_value = partial(setattr, operation, "fp32_precision")
+            settings.append((set_value, operation.fp32_precision, "ieee"))
     return settings

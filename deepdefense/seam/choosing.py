@@ -1,4 +1,4 @@
-"""Choice of the backend of a call: by its arrays, its model, or `use_backend`."""
+"""Choose the backend for a function call, by its arrays, its model, or `use_backend`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def _join_names(separator: str) -> str:
 
 
 def available_backends() -> dict[str, bool]:
-    """Return all registered backends, and whether the framework of each is installed.
+    """Map the name of every registered backend to whether its framework is installed.
 
-    No framework is imported.
+    This imports no framework.
 
     >>> available_backends()["numpy"]
     True
@@ -53,9 +53,10 @@ def available_backends() -> dict[str, bool]:
 
 
 def get_backend(name: str) -> Backend:
-    """Return the backend of that name; import its framework.
+    """Return the backend with the given name, and import its framework if that is not done.
 
-    Raises `InputError` if there is no such backend, `ImportError` if its framework is missing.
+    Raises `InputError` if no backend has this name, and `ImportError` if the framework is not
+    installed.
     """
     _load(name)
     return _loaded[name]
@@ -87,11 +88,12 @@ def _load(name: str) -> None:
     _loaded[name] = backend
 
 
-class use_backend:  # noqa: N801 - reads as a verb, as contextlib's own classes do
-    """Set the backend for functions that take no arrays; arrays of other frameworks then raise.
+class use_backend:  # noqa: N801 - a lower-case verb, as in contextlib
+    """Set the backend for functions without array arguments.
 
-    A plain call lasts for the rest of the thread or task. As a context manager it lasts to the end
-    of the block.
+    Passing an array of another framework to a function then raises `InputError`. A plain call is in
+    force for the rest of the thread or asynchronous task. In a `with` statement, the setting ends
+    with the block.
 
     >>> with use_backend("numpy"):
     ...     current_backend().name
@@ -117,13 +119,16 @@ def _default_name() -> str | None:
 
 
 def current_backend() -> Backend | None:
-    """Return the backend set by `use_backend`, or None."""
+    """Return the backend that `use_backend` set, or None if none is set."""
     return _default.get()
 
 
 @cache
 def _roots() -> dict[str, str]:
-    """Map root modules, those of frameworks and of backend packages, to the names of backends."""
+    """Map root modules to names of backends.
+
+    The root modules are those of the frameworks and those of the packages of the backends.
+    """
     packages = {entry.module.partition(".")[0]: name for name, entry in _entries().items()}
     return packages | {name: name for name in _entries()}
 
@@ -136,7 +141,7 @@ def _framework_of_root(root: str) -> str | None:
 def framework_of(value: object) -> str | None:
     """Return the name of the backend whose framework defines the type of `value`, or None.
 
-    A base class of the type may be the one that the framework defines.
+    It is enough that the framework defines a base class of that type, such as `nn.Module`.
 
     >>> framework_of(np.zeros(2)), framework_of([0.0, 0.0])
     ('numpy', None)
@@ -146,10 +151,11 @@ def framework_of(value: object) -> str | None:
 
 
 def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
-    """Return the one backend to which the arrays, the model and the labels belong.
+    """Return the backend of the framework to which the arrays, the model and the labels belong.
 
-    The model may be a plain function, and the labels a plain sequence. Raises `InputError` for any
-    other value without a framework, for two frameworks, and for one that `use_backend` excludes.
+    The model may also be a plain function, and the labels a plain sequence. Raises `InputError` if
+    an array belongs to no framework, if the arguments belong to two frameworks, or if `use_backend`
+    has set another backend.
 
     >>> backend_of(np.zeros((2, 3))).name
     'numpy'
@@ -185,10 +191,11 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
 
 
 def backend_for(model: Any, *arrays: Any) -> Backend:
-    """Return the backend for data that may be NumPy arrays.
+    """Return the backend that runs the model on arrays, which may be NumPy arrays.
 
-    For NumPy arrays it is the backend of a native model (`nn.Module`), or for a plain function the
-    one set by `use_backend`. The caller moves the data to it batch by batch.
+    For NumPy arrays, it is the backend of the model's framework. If the model is a plain function,
+    it is the backend that `use_backend` set, or else NumPy's. The caller converts the arrays to
+    that backend, batch by batch.
     """
     if all(framework_of(array) in (None, "numpy") for array in arrays):
         if (name := framework_of(model)) is not None:
@@ -199,6 +206,6 @@ def backend_for(model: Any, *arrays: Any) -> Backend:
 
 
 def to_host(value: Any) -> np.ndarray:
-    """Return an array of any framework, or a sequence of numbers, as a NumPy array."""
+    """Convert an array of any framework, or a sequence of numbers, to a NumPy array."""
     name = framework_of(value)
     return np.asarray(value) if name in (None, "numpy") else get_backend(name).to_numpy(value)

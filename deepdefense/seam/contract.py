@@ -17,84 +17,84 @@ __all__ = ["Array", "Backend", "Fixed", "Fold", "Forward", "Model", "Pull", "Sta
 Array: TypeAlias = Any  # a tensor of the framework in use; docstrings give its shape
 Model: TypeAlias = Callable[[Array], Array]  # a batch [b ...] -> logits [b k]
 Forward: TypeAlias = Callable[[Array], Array]  # a model whose call has no side effects
-Pull: TypeAlias = Callable[[Array], Array]  # a cotangent [b k] -> the gradient [b d]
+Pull: TypeAlias = Callable[[Array], Array]  # a cotangent [b k] of the logits -> gradients [b d]
 Fold: TypeAlias = Callable[[Callable[[Any, Array, Array], Any], Any, Array], Any]
-Body: TypeAlias = Callable[[Any, Any], tuple[Any, Array]]  # one iteration: see `iterate`
+Body: TypeAlias = Callable[[Any, Any], tuple[Any, Array]]  # see `Backend.iterate`
 State = TypeVar("State", bound=NamedTuple)
 Fixed = TypeVar("Fixed", bound=NamedTuple)
 
 
 class Backend(abc.ABC):
-    """The operations of one framework: two attributes, ten abstract methods, and defaults.
+    """The operations of one framework. A subclass defines two attributes and ten methods.
 
-    An adapter overrides a default where its framework has a faster way. Device and dtype follow
-    from the arrays given; nothing draws from a global random state.
+    It overrides a default method if its framework has a faster implementation. Results have the
+    device and dtype of the arguments. No operation draws from a global random state.
     """
 
     name: str  # the root module of the framework's tensor type, as in `use_backend(name)`
-    cast_hint: str = ""  # how a user makes `x` floating, for an error message
+    cast_hint: str = ""  # an expression that casts `x` to floating point, for an error message
     xp: Any
-    """The native namespace. Algorithms use these names only, with positional arguments:
+    """The framework's namespace. Algorithms use only these names, with positional arguments:
 
     abs sqrt exp log cos tanh sign floor where minimum(array, array) maximum(array, array) clip
     argmax argmin all isfinite zeros_like ones_like reshape (`deepdefense.testing` also logaddexp).
-    Reductions and products go through einops, which must support the arrays. An array itself has
+    Reductions and products use einops, so einops must support the arrays. The arrays must support
     ``+ - * /``, comparisons, ``& | ~``, slices, ``None`` as an index, ``len`` and ``shape``.
     """
 
     @abc.abstractmethod
     def asarray(self, value: Any, like: Model | Array) -> Array:
-        """Convert to an array on the device of `like` (array, model), in its dtype if floating."""
+        """Convert to an array on the device of `like`, and floating values also to its dtype."""
 
     @abc.abstractmethod
     def to_numpy(self, x: Array) -> np.ndarray:
-        """Copy to host memory, without any graph."""
+        """Copy the values of `x` to a NumPy array in host memory."""
 
     @abc.abstractmethod
     def is_concrete(self, x: Array) -> bool:
-        """Return whether `x` has values; while a compiler traces, it has none."""
+        """Return whether `x` holds values; an array that a compiler traces holds none."""
 
     @abc.abstractmethod
     def index(self, labels: Any, depth: int, like: Array) -> Array:
-        """Convert labels [b] to native indices on the device of `like`; call `check_indices`."""
+        """Check labels [b] by `check_indices`, and convert them to indices on `like`'s device."""
 
     @abc.abstractmethod
     def one_hot(self, index: Array, depth: int, like: Array) -> Array:
-        """[...] -> [... depth], with dtype and device of `like`."""
+        """Return one-hot vectors [... depth] of `index` [...], with `like`'s dtype and device."""
 
     @abc.abstractmethod
     def rank(self, scores: Array, count: int) -> Array:
-        """[b k] -> [b count]: indices of the highest scores, best first, ties by lower index."""
+        """Return indices [b count] of the highest scores [b k], descending; ties by lower index."""
 
     @abc.abstractmethod
     def stop_gradient(self, x: Array) -> Array:
-        """Return the same values, constant under differentiation."""
+        """Return `x` detached: no gradient flows through the result."""
 
     @abc.abstractmethod
     def inference(self, model: Model) -> AbstractContextManager[Forward]:
-        """Open the model with normalisation and dropout in inference mode, at full precision.
+        """Yield the model in inference mode (normalisation and dropout), without mixed precision.
 
-        On exit every mode, statistic, ``.grad`` and random state has its former value.
+        On exit, restore the modes, statistics, ``.grad`` and random states.
         """
 
     @abc.abstractmethod
     def vjp(self, f: Forward, x: Array, *, twice: bool = True) -> tuple[Array, Pull]:
-        """Return logits [b k] at x [b d], and the pull to the gradient in x.
+        """Return logits f(x) [b k] at x [b d], and the pull: cotangent [b k] -> gradients [b d].
 
-        While the framework records, both are differentiable in the parameters and in x;
-        ``twice=False`` makes the gradient a constant and saves its graph.
+        While the framework records operations, logits and gradients are differentiable in the
+        parameters and in x. With ``twice=False`` gradients are detached, to save memory.
         """
 
     @abc.abstractmethod
     def softmax_cross_entropy(self, logits: Array, labels: Array) -> Array:
-        """[b k], [b] -> [b]: the framework's own stable kernel."""
+        """Return the losses [b] for logits [b k] and labels [b], without overflow."""
 
     def device_of(self, x: Array) -> str:
-        """Return the framework's name of the device of `x`."""
+        """Return the framework's name for the device that holds `x`."""
         return str(getattr(x, "device", "cpu"))
 
     def epsilon(self, x: Array) -> float:
-        """Return machine epsilon; raise `InputError` unless `x` is float32 or float64."""
+        """Return the machine epsilon of x's dtype; raise `InputError` if not float32 or float64."""
         dtype = str(getattr(x.dtype, "name", x.dtype))
         if (kind := dtype.rpartition(".")[2]) not in ("float32", "float64"):
             hint = f": use {self.cast_hint}" if self.cast_hint else ""
@@ -102,34 +102,35 @@ class Backend(abc.ABC):
         return 2.0**-23 if kind == "float32" else 2.0**-52
 
     def take(self, values: Array, index: Array) -> Array:
-        """[b n ...], [b] -> [b ...]: select one of each row's n entries."""
+        """Return values[i, index[i]] for every example i: [b n ...], [b] -> [b ...]."""
         n, axes = values.shape[1], len(values.shape)
         chosen = self.xp.reshape(self.one_hot(index, n, values) == 1, (-1, n, *[1] * (axes - 2)))
         entries = self.xp.where(chosen, values, self.xp.zeros_like(values))
         return reduce(entries, "b n ... -> b ...", "sum")
 
     def euclidean(self, v: Array) -> Array:
-        """[... d] -> [...]: 2-norms; unlike `norms.norm`, squares may overflow or vanish."""
+        """Return 2-norms [...] of v [... d]; unlike in `norms.norm`, squares may overflow."""
         return self.xp.sqrt(reduce(v * v, "... d -> ...", "sum"))
 
     def precise(self) -> AbstractContextManager[None]:
-        """Open a context in which float32 products are rounded to float32, also on GPUs."""
+        """Open a context in which GPUs too compute float32 products in full float32 precision."""
         return nullcontext()
 
     def compiled(self, f: Forward) -> Forward:
-        """Return `f`, compiled if that pays; its random draws may then never change."""
+        """Return `f`, perhaps compiled; then every call may repeat the same random draws."""
         return f
 
     def forward(self, f: Forward, x: Array) -> Array:
-        """Return logits [b k] at x [b d], constant: no graph leads to the parameters or to x."""
+        """Return logits [b k] at x [b d], detached from the parameters and from x."""
         return self.stop_gradient(f(self.stop_gradient(x)))
 
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
-        """Return logits [b k] at x [b d], and a fold over gradients of contrasts; all constant.
+        """Return logits [b k] at x [b d], and a fold over gradients of contrasts, all detached.
 
-        ``fold(step, state, contrasts)`` sets ``state = step(state, chunk, gradients)`` for chunks
-        [b n k] of the contrasts [b m k], in their order, so that not all gradients [b n d] of
-        ``sum_k chunk[k] f_k(x)`` need fit in memory. The backend chooses n.
+        The gradient of a contrast c [b k] is the gradient of ``sum_k c[k] f_k(x)`` in x.
+        ``fold(step, state, contrasts)`` splits the contrasts [b m k] into chunks [b n k]. For each
+        chunk in turn it sets ``state = step(state, chunk, gradients)``, gradients [b n d], so that
+        memory need not hold all m gradients at once. The backend chooses n.
         """
         logits, pull = self.vjp(f, self.stop_gradient(x), twice=False)
 
@@ -150,11 +151,11 @@ class Backend(abc.ABC):
         steps: int,
         differentiable: bool = False,
     ) -> State:
-        """Apply `body` to the active examples until none is left, at most `steps` times.
+        """Apply `body` to the active examples until none is active, at most `steps` times.
 
-        `body` maps the state and the constants of some examples to their next state and whether
-        each continues. Examples are independent: a backend passes all of them or only the active
-        ones, and leaves the state of the others unchanged.
+        ``body(state, fixed)`` returns the next state, and a mask [b] of the examples that continue;
+        `fixed` holds arrays that do not change. Backends pass all examples or only the active ones
+        to `body`, and keep the state of inactive examples.
         """
         for _ in range(steps):
             if not self.to_numpy(active).any():
@@ -163,7 +164,7 @@ class Backend(abc.ABC):
         return state
 
     def step_active(self, body: Body, state: Any, fixed: Any, active: Array) -> tuple[Any, Array]:
-        """Apply `body` to all examples, but leave the state of those not active unchanged."""
+        """Apply `body` to all examples, but keep the state of inactive examples unchanged."""
         new, going = body(state, fixed)
         rows = (self.xp.reshape(active, (-1, *[1] * (len(a.shape) - 1))) for a in new)
         return state._make(map(self.xp.where, rows, new, state)), active & going

@@ -13,7 +13,8 @@ Value = TypeVar("Value")
 class FrozenDict(Mapping[str, Value], Generic[Value]):
     """An immutable mapping that keeps the order of its entries.
 
-    It is equal to any mapping with the same entries, and hashable if its values are.
+    It is equal to every mapping with the same entries. It is hashable if all its values are
+    hashable.
 
     >>> settings = FrozenDict({"steps": 10, "p": 2})
     >>> settings["steps"], settings == {"p": 2, "steps": 10}
@@ -43,5 +44,8 @@ class FrozenDict(Mapping[str, Value], Generic[Value]):
         return f"FrozenDict({self._entries!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy by the constructor; `dataclasses.asdict` copies fields this way."""
+        """Pickle and copy by a call of the constructor.
+
+        `dataclasses.asdict` copies the fields of a dataclass in this way.
+        """
         return FrozenDict, (self._entries,)

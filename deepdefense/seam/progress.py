@@ -1,4 +1,4 @@
-"""Progress reports of long jobs."""
+"""The interface through which long computations report their progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ __all__ = ["Watcher"]
 
 
 class Watcher:
-    """A receiver of progress reports; this one ignores them."""
+    """A receiver of progress reports.
+
+    This base class ignores all reports. A subclass can show them, for example as a progress bar.
+    """
 
     def begin(self, task: str, total: int) -> None:
         """Announce a task of `total` units."""
@@ -15,4 +18,4 @@ class Watcher:
         """Report that `done` units of the task are finished so far."""
 
     def say(self, line: str) -> None:
-        """Report one line of text for a person."""
+        """Report a message for the user, one line of text."""

@@ -1,4 +1,4 @@
-"""Settings: fields of frozen dataclasses, each declared once with its default, help and check."""
+"""Declare settings as fields of frozen dataclasses, each with its default, help text and check."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ ClassT = TypeVar("ClassT")
 ValueT = TypeVar("ValueT")
 
 
-# Takes a setting's name and value. Returns the value to store, or raises `InputError`.
+# A function of a setting's name and value. It returns the value to store, or raises `InputError`.
 SettingCheck = Callable[[str, Any], Any]
 
 
 class Setting(NamedTuple):
-    """One declared setting of a class."""
+    """One setting that a dataclass declares, as `list_settings` returns it."""
 
     name: str
     type: Any
     default: Any
     help: str
-    unset: str | None  # what None means, in words
+    unset: str | None  # the meaning of the value None, in words
     option: bool  # whether the command line has an option for it
 
 
@@ -61,17 +61,17 @@ def setting(
     unset: str | None = None,
     option: bool = True,
 ) -> ValueT:
-    """Declare a field of a settings class.
+    """Return the default for a field of a dataclass, and declare the field as a setting.
 
-    The class's documentation, the options of the command line, and the tables of settings on pages
-    and in the docs are made from the declaration.
+    The docstring of the dataclass, the options of the command line, and the tables of settings on
+    pages and in the docs are made from this declaration.
 
     Args:
-        default: the value unless one is given.
+        default: the value of the field if the caller of the constructor passes none.
         help: a phrase that says what the setting is, without a full stop.
-        check: runs on the value whenever the class is instantiated.
-        unset: what None means, in words, for a setting that may be None.
-        option: whether the command line has an option for it.
+        check: the function that `check_settings` calls on the value; None: no check.
+        unset: the meaning of the value None, in words, for a setting that may be None.
+        option: whether the command line has an option for the setting.
 
     >>> from dataclasses import dataclass
     >>> @document_settings
@@ -100,9 +100,10 @@ def setting(
 
 
 def check_settings(settings: Any) -> None:
-    """Check every setting of a frozen dataclass; call it in `__post_init__`.
+    """Check every setting of a frozen dataclass; the dataclass calls this in `__post_init__`.
 
-    NumPy's numbers become Python's first, which compilers and JSON take.
+    Before the check, NumPy scalars are converted to Python numbers, because compilers and JSON do
+    not accept NumPy scalars.
     """
     for declared in fields(settings):
         value = to_python_number(getattr(settings, declared.name))
@@ -113,7 +114,7 @@ def check_settings(settings: Any) -> None:
 
 
 def list_settings(kind: type) -> tuple[Setting, ...]:
-    """Return the declared settings of a class, in the order of its fields."""
+    """Return the settings that a dataclass declares, in the order of its fields."""
     types = get_type_hints(kind)
     return tuple(
         Setting(
@@ -130,7 +131,7 @@ def list_settings(kind: type) -> tuple[Setting, ...]:
 
 
 def help_texts(*kinds: type) -> dict[str, str]:
-    """Return the help text of every declared setting of some classes, by its name."""
+    """Map the name of every setting of the given dataclasses to its help text."""
     return {
         declared.name: declared.metadata["help"]
         for kind in kinds
@@ -140,7 +141,7 @@ def help_texts(*kinds: type) -> dict[str, str]:
 
 
 def document_settings(kind: type[ClassT]) -> type[ClassT]:
-    """Add an "Args:" section, made from the declared settings, to the docstring of a dataclass."""
+    """Add an "Args:" section with all declared settings to the docstring of a dataclass."""
     lines = []
     for declared in fields(kind):  # type: ignore[arg-type]
         if "help" in declared.metadata:
@@ -155,29 +156,29 @@ def document_settings(kind: type[ClassT]) -> type[ClassT]:
 
 
 def real_number(least: float, below: float = math.inf) -> SettingCheck:
-    """Check for a finite number with least <= value < below."""
+    """Return a check that a value is a finite number with least <= value < below."""
     return lambda name, value: check_number(name, value, least=least, below=below)
 
 
 def whole_number(least: int) -> SettingCheck:
-    """Check for a whole number, at least `least`."""
+    """Return a check that a value is a whole number of at least `least`."""
     return lambda name, value: check_count(name, value, least=least)
 
 
 def norm_order(name: str, value: Any) -> Any:
-    """Check for the order of a norm, from 1 to inf."""
+    """Return the value; raise `InputError` unless it is the order of a norm, from 1 to inf."""
     check_order(value)
     return value
 
 
 def true_or_false(name: str, value: Any) -> Any:
-    """Check for True or False."""
+    """Return the value; raise `InputError` unless it is True or False."""
     check_flag(name, value)
     return value
 
 
 def one_of(*choices: str) -> SettingCheck:
-    """Check for one of the named choices."""
+    """Return a check that a value is one of the choices."""
 
     def check(name: str, value: Any) -> Any:
         check_choice(name, value, choices)
@@ -187,5 +188,5 @@ def one_of(*choices: str) -> SettingCheck:
 
 
 def none_or(check: SettingCheck, *others: str) -> SettingCheck:
-    """Check that accepts None and the `others` too."""
+    """Return a check that accepts None, the `others`, and the values that `check` accepts."""
     return lambda name, value: value if value is None or value in others else check(name, value)

@@ -1,4 +1,7 @@
-"""What a backend that trains must offer: native models, weights, and one optimizer step."""
+"""The contract for backends that train: building models, reading weights, and optimizer steps.
+
+A native model is a model of the backend's framework, and a native array is an array of it.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +23,29 @@ Weights: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class Losses(NamedTuple):
-    """The terms of one step's loss, each a scalar: total = cross_entropy + penalty."""
+    """The terms of the loss of one batch, each a scalar array: total = cross_entropy + penalty."""
 
     total: Array
     cross_entropy: Array
     penalty: Array
-    unfinished: Array  # the share of examples whose search did not succeed
-    iterations: Array  # the mean number of steps of their searches
+    unfinished: Array  # share of examples whose search for an adversarial example did not succeed
+    iterations: Array  # mean number of iterations of the searches, over the examples
 
 
 LossFunction: TypeAlias = Callable[..., Losses]
 """``loss(forward, model, x, y, *points)``
 
-`forward` is the model in training mode (with dropout), `model` the model itself, and `points` are
-the arrays that the objective prepared for the batch.
+The loss that `Trainer.step` minimises, such as `Objective.losses`. `forward` computes logits in
+training mode (with dropout). `model` is the model itself. `points` are the arrays that
+`Objective.points` returned for the batch, such as adversarial examples.
 """
 
 
 class StepResult(NamedTuple):
-    """The losses of one optimizer step, and the 2-norm of its gradient before clipping."""
+    """The `Losses` of one optimizer step as floats, and the norm of its gradient.
+
+    `gradient` is the 2-norm of the gradient in all parameters, before clipping.
+    """
 
     total: float
     cross_entropy: float
@@ -49,7 +56,7 @@ class StepResult(NamedTuple):
 
 
 class Trainer(Protocol):
-    """A native model with its native optimizer."""
+    """A native model together with the optimizer that trains it."""
 
     @property
     def model(self) -> Any:
@@ -59,77 +66,80 @@ class Trainer(Protocol):
     def step(
         self, loss: LossFunction, x: Array, y: Array, *points: Array, lr: float, clip: float
     ) -> StepResult | None:
-        """Update the parameters once; return None, and change none, if the loss is not finite.
+        """Update the parameters once, and return the losses.
 
-        The same holds for the gradient. If its 2-norm, before weight decay, exceeds `clip`, it is
-        scaled down to it.
+        If the loss or the gradient is not finite, change no parameter and return None. If the
+        2-norm of the gradient without weight decay exceeds `clip`, scale the gradient down to that
+        norm.
         """
         ...
 
     def update_weights(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
-        """Set the parameters that `to` returns; it is given all of them.
+        """Pass all trained parameters to `to`, and set the parameters that it returns.
 
-        Both map names to native arrays in PyTorch's layout.
+        The argument and the result of `to` map names to native arrays in PyTorch's layout.
         """
         ...
 
     def state(self) -> Weights:
-        """Return a copy of all that training continues from: weights, statistics, momentum."""
+        """Copy all that training needs to continue: weights, statistics, momentum, random state."""
         ...
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Return to a state that `state` returned."""
+        """Set weights, statistics, momentum and random state to a copy that `state` returned."""
         ...
 
 
 class TrainingBackend(Backend):
-    """A backend that can also train: the native side of `deepdefense.harden`."""
+    """A backend that can also train, as `deepdefense.harden` and the command line need."""
 
     @abc.abstractmethod
     def on_device(self, device: str | None) -> AbstractContextManager[None]:
-        """Open a context in which new models and arrays are on that device, by its native name.
+        """Open a context in which the framework places new models and arrays on the device.
 
-        None leaves the choice to the framework. Raises `InputError` if there is no such device.
+        `device` is the framework's own name for the device. With None, the framework chooses.
+        Raises `InputError` if there is no such device.
         """
 
     @abc.abstractmethod
     def build(self, network: Network, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """Build a native model of that description with those weights, in their dtype."""
+        """Build a native model of a zoo network with the given weights, in the weights' dtype."""
 
     @abc.abstractmethod
     def copy(self, model: Any) -> Any:
-        """Return an independent copy."""
+        """Return a copy of the model that shares no weights with it."""
 
     @abc.abstractmethod
     def weights(self, model: Any) -> Weights:
-        """Copy parameters and statistics, with PyTorch's names and layout."""
+        """Copy parameters and statistics to host memory, with PyTorch's names and layout."""
 
     @abc.abstractmethod
     def load(self, model: Any, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """Return the model with all these weights set, in place if possible.
+        """Set all weights of the model and return it; where models are immutable, return a new one.
 
-        Names and shapes must fit.
+        The weights must have the names and shapes that `weights` returns for the model.
         """
 
     @abc.abstractmethod
     def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> Trainer:
-        """Return the model with its own SGD optimizer; `seed` is that of its dropout."""
+        """Return a trainer for the model, with an SGD optimizer; `seed` is the seed of dropout."""
 
     @abc.abstractmethod
     def fixed_seed(self, *seed: int) -> AbstractContextManager[None]:
-        """Open a context in which global randomness (dropout) is seeded; restore it on exit."""
+        """Seed the framework's global random state, and restore the previous state on exit."""
 
     def freeze_except(self, model: Any, layer: str) -> Forward:
-        """Return the model in inference mode, with only the parameters of `layer` differentiable.
+        """Return the model as a function in which only the parameters of `layer` get gradients.
 
-        Call the result inside ``inference(model)``. A layer's parameters have names such as
-        LAYER.weight. Raises `InputError` in a backend that does not override it.
+        Call that function inside ``inference(model)``. `layer` is the part of a parameter's name
+        before the last dot, such as fc1 of fc1.weight. Raises `InputError` if the backend does not
+        implement this method.
         """
         raise InputError(f"the {self.name} backend cannot hold layers constant: use another")
 
 
 def training_backend(name: str) -> TrainingBackend:
-    """Return the backend of that name; raise `InputError` if it cannot train."""
+    """Return the backend with the given name; raise `InputError` if it cannot train."""
     backend = get_backend(name)
     if not isinstance(backend, TrainingBackend):
         raise InputError(f"the {name} backend evaluates but does not train: use another, say torch")

@@ -1,6 +1,6 @@
-"""Checks of settings, shapes and types; most do not read the values of arrays.
+"""Check arguments: settings, shapes and types of arrays, labels, and the outputs of models.
 
-A failed check raises `InputError`, which says what was expected and what came.
+A failed check raises `InputError` with a message that says what was expected and what was passed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ __all__ = [
 
 
 def has_constant_sum(outputs: np.ndarray) -> bool:
-    """Return whether outputs [n k], n > 1, are not negative and their rows have the same sum.
+    """Return whether outputs [n k], n > 1, are nonnegative and all rows have the same sum.
 
-    Then they are probabilities, perhaps scaled.
+    Such outputs are probabilities, up to a constant factor.
 
     >>> has_constant_sum(np.array([[0.3, 0.7], [0.5, 0.5]]))
     True
@@ -52,19 +52,19 @@ def has_constant_sum(outputs: np.ndarray) -> bool:
 
 
 def is_softmax(outputs: np.ndarray) -> bool:
-    """Return whether outputs [n k], n > 1, are probabilities: their rows sum to 1.
+    """Return whether outputs [n k], n > 1, are probabilities: nonnegative, with rows of sum 1.
 
     >>> is_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), is_softmax(np.array([[3, 7], [5, 5]]))
     (True, False)
     """
-    in_range = ((outputs >= 0) & (outputs <= 1.001)).all()  # else a sum might overflow
+    in_range = ((outputs >= 0) & (outputs <= 1.001)).all()  # larger outputs might overflow a sum
     return bool(
         in_range and has_constant_sum(outputs) and np.allclose(outputs.sum(1), 1, atol=1e-3)
     )
 
 
 def warn_if_probabilities(backend: Backend, outputs: Array) -> None:
-    """Warn if the outputs [b k] are concrete and are probabilities."""
+    """Warn if a model's outputs [b k] are probabilities; outputs without values pass."""
     if backend.is_concrete(outputs) and is_softmax(backend.to_numpy(outputs)):
         warnings.warn(
             "the model returned probabilities (no output is negative, and they sum to 1), of which "
@@ -76,7 +76,9 @@ def warn_if_probabilities(backend: Backend, outputs: Array) -> None:
 
 
 def to_python_number(value: Any) -> Any:
-    """Convert a NumPy scalar to a Python number, for compilers and JSON; return others unchanged.
+    """Convert a NumPy scalar to a Python number; return any other value unchanged.
+
+    Compilers and JSON accept Python numbers, but not NumPy scalars.
 
     >>> to_python_number(np.float32(0.5))
     0.5
@@ -93,7 +95,7 @@ def check_order(p: Any) -> float:
 
 
 def check_count(name: str, value: Any, *, least: int) -> int:
-    """Return the value as an int; raise unless it is a whole number, at least `least`."""
+    """Return the value as an int; raise unless it is a whole number of at least `least`."""
     value = to_python_number(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
@@ -118,13 +120,13 @@ def check_number(name: str, value: Any, *, least: float, below: float = math.inf
 
 
 def check_kind(name: str, value: Any, kind: type) -> None:
-    """Raise unless the value is None or an instance of the class."""
+    """Raise unless the value is None or an instance of the class `kind`."""
     if value is not None and not isinstance(value, kind):
         raise InputError(f"{name} must be of the class {kind.__name__}, got {value!r}")
 
 
 def check_pair(name: str, value: Any) -> tuple[Any, Any]:
-    """Return examples and labels; raise unless the value is a pair."""
+    """Return the two items of a pair (examples, labels); raise unless the value is a pair."""
     if isinstance(value, Sequence) and len(value) == 2:
         return value[0], value[1]
     raise InputError(
@@ -142,7 +144,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 def check_bounds(bounds: Any) -> None:
     """Raise unless bounds are None or a pair (low, high).
 
-    Two numbers must satisfy low < high; this check does not compare arrays.
+    If low and high are numbers, low < high must hold. Arrays are not compared.
     """
     if bounds is None:
         return
@@ -155,9 +157,9 @@ def check_bounds(bounds: Any) -> None:
 
 
 def find_device(device: str, list_devices: Callable[[str], Sequence[Any]]) -> Any:
-    """Return the device with a name such as gpu or gpu:1.
+    """Return the framework's device object for a name such as gpu or gpu:1.
 
-    `list_devices` maps a kind, such as gpu, to the devices of that kind.
+    `list_devices` returns all devices of a kind, such as gpu.
     """
     kind, _, number = device.partition(":")
     devices = list_devices(kind)
@@ -170,7 +172,7 @@ def find_device(device: str, list_devices: Callable[[str], Sequence[Any]]) -> An
 
 
 def _may_be_equal(size: int | None, other: int | None) -> bool:
-    """Return whether two sizes may be equal; in a graph a batch size may be None, for unknown."""
+    """Return whether two batch sizes may be equal. In a graph, a size may be None: unknown."""
     return size is None or other is None or size == other
 
 
@@ -188,10 +190,10 @@ def check_labels(y: Any, x: Array) -> None:
 
 
 def check_indices(is_integer: bool, dtype: Any, values: np.ndarray | None, depth: int) -> None:
-    """Raise unless labels have an integer dtype, and values in [0, depth).
+    """Raise unless the labels' dtype is an integer type and their values are in [0, depth).
 
-    A backend's `index` calls this: only the backend knows its dtypes, and whether the values [b]
-    are concrete. If not, it passes None.
+    `Backend.index` calls this function, because only the backend knows whether `dtype` is an
+    integer type and whether the labels [b] have values. `values` is None if a compiler traces them.
     """
     if not is_integer:
         raise InputError(f"labels must be integers, got {dtype}")
@@ -203,12 +205,15 @@ def check_indices(is_integer: bool, dtype: Any, values: np.ndarray | None, depth
 
 
 def call_model(f: Callable[[Array], Array], x: Array) -> Array:
-    """Call a network on a batch; raise `InputError` if it fails or returns no array."""
+    """Return the outputs of a network for a batch.
+
+    Raises `InputError` if the network fails or does not return one array of the batch's framework.
+    """
     try:
         outputs = f(x)
     except InputError:
         raise
-    except Exception as error:  # frameworks raise many types for shapes and dtypes that do not fit
+    except Exception as error:  # frameworks raise various exceptions for wrong shapes and dtypes
         kind = getattr(x.dtype, "name", x.dtype)
         raise InputError(
             f"the network does not take examples of shape {list(x.shape[1:])} and type {kind}, "
@@ -219,7 +224,7 @@ def call_model(f: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _check_framework(value: Any, x: Array) -> None:
-    """Raise unless a model returned one array, of the framework of its input."""
+    """Raise unless `value`, which a model returned for `x`, is one array of x's framework."""
     actual, expected = framework_of(value), framework_of(x)
     if actual is None:
         raise InputError(
