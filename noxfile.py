@@ -1,4 +1,7 @@
-"""Every check of the project, each in its own environment: `nox` runs the default ones."""
+"""The sessions of nox: each runs checks of the project in a virtual environment of its own.
+
+`nox` without arguments runs all sessions except those with `default=False`.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +13,51 @@ import nox
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
-# One session installs while another computes. To run a single session faster, split its tests over
-# processes instead: `nox -s tests-torch -- -n2`.
+# Run two sessions at a time, because a session that installs packages hardly uses the CPU. To run a
+# single session faster, split its tests over processes: `nox -s tests-torch -- -n2`.
 nox.options.parallel = 2
 nox.options.allow_parallel = True
 
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 FRAMEWORKS = ("torch", "jax", "tensorflow", "keras")
-# Compilation dominates the time of these tests, so they draw fewer examples. Uncompiled JAX and
-# TensorFlow are slow on every new shape, so their eager tests draw fewer examples than PyTorch's.
-COMPILED = "Jit or Graph or Xla"
+COMPILED = "Jit or Graph or Xla"  # a pytest expression that selects the tests of compiled code
+# Uncompiled JAX and TensorFlow are slow on every new shape, so the profile "eager" draws fewer
+# examples than the default profile, which PyTorch's tests use.
 EAGER = {"HYPOTHESIS_PROFILE": "eager"}
+# Compilation takes most of the time of these tests, so the profile "compilers" draws even fewer.
 COMPILERS = {"HYPOTHESIS_PROFILE": "compilers"}
-SLOWEST = "--durations=12"
-# The networks of the tests are so small that several threads only wait for each other.
+SLOWEST = "--durations=12"  # list the twelve slowest tests
+# Environment variables for small computations. The networks of the tests are so small that several
+# threads would spend their time waiting for each other.
 SMALL = {
     "OMP_NUM_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
-    # The tests run each compiled function a few times, so optimising it does not pay.
+    # The tests call each compiled function only a few times, so optimising it would cost more time
+    # than it saves.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
 }
-# Reading data needs no framework, so `tests-numpy` alone tests it.
+# Reading data files needs no framework, so only the session `tests-numpy` tests it.
 WITHOUT_DATA = "--ignore-glob=tests/test_data*"
 
 
 def install(session: nox.Session, package: str, *groups: str) -> None:
-    """Install the package in editable mode with dependency groups, in their tested versions."""
+    """Install the package in editable mode, and these dependency groups, in the tested versions."""
     tools = nox.project.dependency_groups(PYPROJECT, *groups)
-    # pip would compile every module to bytecode, and most of them are never imported.
+    # Without --no-compile, pip compiles all modules to bytecode, even those never imported.
     session.install("--no-compile", "-c", "constraints.txt", "-e", package, *tools)
 
 
 def run_eager_then_compiled(session: nox.Session, backend: str) -> None:
-    """Run the eager tests of a backend, then those of compiled functions with fewer draws."""
+    """Run the eager tests of a backend, then its tests of compiled code with fewer examples."""
     arguments = ("pytest", f"--backend={backend}", WITHOUT_DATA, SLOWEST, *session.posargs)
     session.run(*arguments, "-k", f"not ({COMPILED})", env=EAGER | SMALL)
     session.run(*arguments, "-k", COMPILED, env=COMPILERS | SMALL)
 
 
 def build_distributions(session: nox.Session, folder: Path, *formats: str) -> list[Path]:
-    """Build distributions into an empty folder and return their paths, the wheel last."""
+    """Build distributions into the folder, emptied first; return their paths, the wheel last."""
     shutil.rmtree(folder, ignore_errors=True)
     session.install("-c", "constraints.txt", "build", "hatchling")
     session.run("python", "-m", "build", "--no-isolation", *formats, "--outdir", str(folder))
@@ -59,7 +65,7 @@ def build_distributions(session: nox.Session, folder: Path, *formats: str) -> li
 
 
 def check_wheel(session: nox.Session, wheel: Path) -> None:
-    """Install the wheel into an empty environment and check it there, away from the checkout."""
+    """Install the wheel into a new environment, and test it from a folder outside the checkout."""
     folder = Path(session.create_tmp()).absolute()
     session.run("python", "-m", "venv", "--clear", str(folder / "clean"))
     python = str(folder / "clean" / "bin" / "python")
@@ -71,7 +77,7 @@ def check_wheel(session: nox.Session, wheel: Path) -> None:
 
 @nox.session(name="tests-torch")
 def tests_torch(session: nox.Session) -> None:
-    """Test the PyTorch backend, the commands on it, and Keras on PyTorch."""
+    """Test the PyTorch backend, the commands with this backend, and Keras on PyTorch."""
     install(session, ".[torch,cli]", "test", "test-keras")
     arguments = ("pytest", "--backend=torch", WITHOUT_DATA, SLOWEST, *session.posargs)
     session.run(*arguments, env=SMALL)
@@ -79,14 +85,14 @@ def tests_torch(session: nox.Session) -> None:
 
 @nox.session(name="tests-jax")
 def tests_jax(session: nox.Session) -> None:
-    """Test the JAX backend, eager and compiled, with equinox and flax, and Keras on JAX."""
+    """Test the JAX backend, eager and compiled, also with equinox, flax, and Keras on JAX."""
     install(session, ".[jax,cli]", "test", "test-jax", "test-keras")
     run_eager_then_compiled(session, "jax")
 
 
 @nox.session(name="tests-tensorflow")
 def tests_tensorflow(session: nox.Session) -> None:
-    """Test the TensorFlow backend, eager, in graphs and under XLA, and Keras on TensorFlow."""
+    """Test the TensorFlow backend, eager, in graphs and with XLA, and Keras on TensorFlow."""
     install(session, ".[tensorflow,cli]", "test")
     run_eager_then_compiled(session, "tensorflow")
 
@@ -102,7 +108,11 @@ def tests_parity(session: nox.Session) -> None:
 
 @nox.session(name="tests-numpy")
 def tests_numpy(session: nox.Session) -> None:
-    """Test what needs no framework: the NumPy reference, a sample plugin, data, docstrings."""
+    """Test all that needs no framework.
+
+    This is the NumPy reference, a sample backend plugin, the reading of data files, and the
+    examples in docstrings.
+    """
     install(session, ".[cli]", "test", "test-plugin")
     session.run("pytest", "--backend=numpy", SLOWEST, *session.posargs, env=SMALL)
     session.run("pytest", "--doctest-modules", "deepdefense", "--ignore=deepdefense/testing")
@@ -110,14 +120,17 @@ def tests_numpy(session: nox.Session) -> None:
 
 @nox.session(name="tests-random", default=False)
 def tests_random(session: nox.Session) -> None:
-    """Run the property tests on new random examples, ten times as many, to search for bugs."""
+    """Run the property tests on ten times as many, newly drawn random examples."""
     install(session, ".[torch,cli]", "test")
     session.run("pytest", "tests/test_conformance.py", env={"HYPOTHESIS_PROFILE": "random"})
 
 
 @nox.session(name="tests-thorough", default=False)
 def tests_thorough(session: nox.Session) -> None:
-    """Test the laws of the algorithms in JAX and TensorFlow too, which takes minutes."""
+    """Run the slow tests of the algorithms' invariances in JAX and TensorFlow.
+
+    An example of an invariance: the result for an example does not depend on its batch.
+    """
     install(session, ".[all]", "test")
     backends = [f"--backend={name}" for name in ("jax", "tensorflow")]
     marked = ("-m", "thorough", "--thorough")
@@ -128,8 +141,8 @@ def tests_thorough(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the cost of hardening and DeepFool: `nox -s bench -- --data-dir FOLDER`."""
     install(session, ".[all]", "bench")
-    # Their declared requirements conflict with the tested versions (torchvision's release fits
-    # another torch, requests is older). The group `bench` holds what their DeepFool imports.
+    # Install the other libraries without their declared requirements: these conflict with the
+    # tested versions of torch and requests. The group `bench` has what their attacks import.
     peers = (
         "foolbox",
         "adv-lib",
@@ -143,7 +156,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the format, the lint rules, the import contracts and the generated tables."""
+    """Check the code format, the lint rules, the allowed imports and the generated tables."""
     install(session, ".[testing]", "lint")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
@@ -153,7 +166,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Run both type checkers."""
+    """Run the type checkers mypy and pyright."""
     install(session, ".[all,testing]", "typing")
     session.run("mypy")
     session.run("pyright", "--pythonpath", session.virtualenv.bin + "/python")
@@ -161,15 +174,15 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def wheel(session: nox.Session) -> None:
-    """Build the wheel, install it where nothing else is, and use it from another folder."""
+    """Build the wheel, install it into a new environment, and test it from another folder."""
     folder = Path(session.create_tmp()).absolute() / "dist"
     check_wheel(session, build_distributions(session, folder, "--wheel")[-1])
 
 
 @nox.session(default=False)
 def release(session: nox.Session) -> None:
-    """Build what a release uploads into dist/, check its metadata, and install the wheel."""
-    distributions = build_distributions(session, ROOT / "dist")  # the sdist, and a wheel from it
+    """Build the sdist and the wheel into dist/, check their metadata, and test the wheel."""
+    distributions = build_distributions(session, ROOT / "dist")  # the wheel is built from the sdist
     session.install("-c", "constraints.txt", "twine")
     session.run("twine", "check", "--strict", *map(str, distributions))
     check_wheel(session, distributions[-1])

@@ -1,4 +1,8 @@
-"""Run the benchmarks, print their tables and write them: `python -m benchmarks --out FILE.json`."""
+"""The command line of the benchmarks: `python -m benchmarks [COMMAND] --out FILE.json`.
+
+Each command measures, prints its rows as tables and writes them to the JSON file. docs/results.py
+makes the tables of docs/cost.md and docs/evaluation.md from these files.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +35,7 @@ from deepdefense.zoo import NETWORKS
 
 app = App(name="benchmarks", help="What hardening and attacks cost, as ratios in one process.")
 console = Console()
-KINDS = ("mlp", "lenet")
+KINDS = ("mlp", "lenet")  # the networks of the zoo that are measured on MNIST
 Rows = list[dict[str, Any]]
 DataDir = Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")]
 Weights = Annotated[Path | None, Parameter(help="Weights; trained here if not given.")]
@@ -115,11 +119,12 @@ def strength(
             by_fmn = (
                 row for row in nearest if row["attack"] == "fmn" and row["norm"] == f"l{order:g}"
             )
-            eps = round(next(by_fmn)["median"], 3)  # deepdefense's row is the first
+            # The first row of FMN is that of deepdefense.
+            eps = round(next(by_fmn)["median"], 3)
             within = list(measure_fixed_budget(title, model, data, order, eps, images))
             results["within"] += within
             _print_rows("within", within)
-        _write(out, results)  # an interrupted run keeps the networks that are done
+        _write(out, results)  # after each network, so that an interrupted run loses only one
 
 
 @app.command
@@ -144,7 +149,7 @@ def gpu(
 
 
 def _collect(title: str, parts: Iterable[Iterable[dict[str, Any]]], out: Path | None) -> None:
-    """Measure the parts in turn; after each, print its rows and write all rows so far."""
+    """Measure the parts in turn. After each part, print its rows and write all rows so far."""
     rows: Rows = []
     for part in parts:
         new = list(part)

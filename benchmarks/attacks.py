@@ -1,4 +1,4 @@
-"""DeepFool compared with other libraries: time, passes, and the norms that each one finds."""
+"""Compare DeepFool with that of other libraries: time, passes, and norms of the perturbations."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ from deepdefense.evaluation.dataset import Dataset
 __all__ = ["measure_attacks", "stub_missing_modules"]
 
 IMAGES, BATCH, STEPS = 1000, 100, 50
-SMALL_OVERSHOOT = 0.001  # gives norms no larger than those of the other libraries at 0.02
-CANDIDATES, FEWER_CANDIDATES = 10, 6  # on these images 6 candidates find norms as small as 10 do
-FEW_IMAGES = 50  # for the libraries that are slow
-Attack = Callable[[Tensor], Tensor]
-AttackMaker = Callable[[nn.Module], Attack]
+# With this overshoot, deepdefense's norms are no larger than the other libraries' norms with 0.02.
+SMALL_OVERSHOOT = 0.001
+# On these images, the norms with 6 candidate classes are as small as those with 10.
+CANDIDATES, FEWER_CANDIDATES = 10, 6
+FEW_IMAGES = 50  # the number of images for slow libraries
+Attack = Callable[[Tensor], Tensor]  # images -> perturbed images
+AttackMaker = Callable[[nn.Module], Attack]  # binds an attack to a model
 
 
 def stub_missing_modules(*names: str) -> None:
-    """Install an empty module for every name that cannot be imported.
+    """Put an empty module into `sys.modules` for every name that cannot be imported.
 
-    adv-lib and torchattacks import these modules, but their attacks used here do not need them. No
-    release of torchvision fits the tested torch, and visdom draws curves in a browser.
+    adv-lib and torchattacks import torchvision and visdom, but the attacks measured here use
+    neither. Neither is installed: no release of torchvision fits the tested version of torch, and
+    visdom only draws curves in a browser.
     """
     for name in names:
         try:
@@ -48,7 +51,7 @@ def _deepdefense(**settings: Any) -> AttackMaker:
 
 
 def _deepdefense_variants(**settings: Any) -> dict[str, AttackMaker]:
-    """Return our attack with the other libraries' settings, and two variants of it."""
+    """Return deepdefense's attack with the other libraries' settings, and two variants of it."""
     small = f"deepdefense, overshoot {SMALL_OVERSHOOT}"
     precise = {**settings, "overshoot": SMALL_OVERSHOOT}
     return {
@@ -127,8 +130,8 @@ def _compare(
             "way": name,
             "images": len(x),
             "seconds": timings[name].seconds,
-            "ratio": 1 / timings[name].ratio,  # deepdefense's time / this one's
-            "forward_passes": counter.count_examples(FORWARD) / len(x),  # per image
+            "ratio": 1 / timings[name].ratio,  # deepdefense's time / this attack's time
+            "forward_passes": counter.count_examples(FORWARD) / len(x),  # the mean over the images
             "input_gradients": counter.count_examples(BACKWARD) / len(x),
             "passes_seconds": counter.sum_seconds(timings),
             "norm_mean": float(norms.mean()),
@@ -138,15 +141,16 @@ def _compare(
 
 
 def measure_attacks(model: nn.Module, data: Dataset, rounds: int) -> Iterator[dict[str, Any]]:
-    """Compare DeepFool with and without bounds.
+    """Compare DeepFool of this and other libraries, with and without bounds.
 
-    The parameters are frozen, which saves the other libraries their gradients.
+    The model's parameters are frozen. Otherwise the other libraries would also compute gradients
+    with respect to the parameters.
     """
     model = model.eval().requires_grad_(False)
     bounded = take_unit_interval(model, data)
     x = torch.tensor(data.x_test[:IMAGES])
     pixels = (x + torch.tensor(data.mean)) / data.scale
-    pixels = pixels.clamp(0, 1)  # rounding may lead out of the bounds
+    pixels = pixels.clamp(0, 1)  # rounding errors may move a pixel out of the bounds
     shape, classes = tuple(x.shape[1:]), data.classes
     yield from _compare(
         "mlp, no bounds",

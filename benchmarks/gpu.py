@@ -1,4 +1,4 @@
-"""Hardening steps on a GPU at realistic sizes, in single precision and with bfloat16 autocast."""
+"""Measure hardening steps on a GPU, with large batches, in float32 and under bfloat16 autocast."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ __all__ = ["measure_lenet", "measure_resnet18"]
 
 DEVICE = "cuda"
 LENET_BATCH = 4096
-SIDE = 224
-BATCHES = (256, 64)  # the smaller batch leaves memory for the methods that keep more activations
-# bfloat16 is autocast, as in ordinary training. It applies to the cross-entropy alone: the penalty
-# stays in single precision, since near a boundary logits differ by less than bfloat16 resolves.
+SIDE = 224  # the height and width of the images for ResNet-18
+# The batch sizes for ResNet-18. The smaller one is for methods that need too much memory with the
+# larger one.
+BATCHES = (256, 64)
+# "bfloat16" means that the step runs under autocast, as is common in training. Autocast applies to
+# the cross-entropy alone. The penalty is computed in float32, because near a boundary logits differ
+# by less than bfloat16 can represent.
 DTYPES = ("float32", "bfloat16")
 
 
 def _run_in(dtype: str, call: Callable[[], object]) -> Callable[[], object]:
-    """Return the same call, under autocast for bfloat16."""
+    """Return a function that makes the call, under autocast if `dtype` is "bfloat16"."""
 
     def run() -> None:
         with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16"):
-            call()  # a step returns its losses as numbers, so it waits for the GPU
+            call()  # returns only when the GPU is done, because a step returns losses as numbers
 
     return run
 
 
 def _measure_memory(call: Callable[[], object]) -> float | None:
-    """Return the peak memory of a call on the device in MB, or None if it runs out of memory."""
+    """Return the peak GPU memory during a call in MB, or None if the GPU has too little memory."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
@@ -73,7 +76,7 @@ def _measure_steps(
 def measure_lenet(
     weights: Mapping[str, np.ndarray], data: Dataset, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure a trained LeNet on a large batch of MNIST."""
+    """Measure the steps of all methods for a trained LeNet on a large batch of MNIST."""
     backend = training_backend("torch")
     with backend.on_device(DEVICE):
         model = backend.build(NETWORKS["lenet"](data.x_train.shape[1:], data.classes), weights)
@@ -82,13 +85,14 @@ def measure_lenet(
 
 
 def measure_resnet18(rounds: int) -> Iterator[dict[str, Any]]:
-    """Measure a network shaped like ResNet-18 on noise of ImageNet's size."""
+    """Measure the steps of all methods for ResNet-18's layers on noise images of 224 x 224."""
     for batch in BATCHES:
         with training_backend("torch").on_device(DEVICE):
             torch.manual_seed(0)
             x = torch.randn(batch, 3, SIDE, SIDE)
             model = make_resnet18(CLASSES, x)
         with torch.no_grad():
-            # Training classifies most examples correctly, so the labels are the predictions.
+            # In training most examples are classified correctly. With the predicted classes as
+            # labels, all examples are.
             y = model.eval()(x).argmax(1).cpu().numpy()
         yield from _measure_steps(LARGE, model, x, y, rounds)

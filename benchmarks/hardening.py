@@ -1,4 +1,4 @@
-"""The cost of a hardening step, as a multiple of a plain step."""
+"""Measure the time of a hardening step as a multiple of a plain training step."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from deepdefense.zoo import NETWORKS
 
 __all__ = ["METHODS", "make_steps", "measure_large_steps", "measure_steps"]
 
+# The training objectives that are compared; "plain" is the cross-entropy alone.
 METHODS: Mapping[str, Objective] = {
     "plain": Objective(),
     "exact": DeepDefense(),
@@ -29,9 +30,9 @@ METHODS: Mapping[str, Objective] = {
 
 
 def make_steps(framework: str, model: Any, x: Any, y: Any) -> dict[str, Callable[[], object]]:
-    """Return an optimizer step for every method.
+    """Return for every method a function that takes one optimizer step on the batch x, y.
 
-    The learning rate is 0, so that every step of every method sees the same network.
+    The learning rate is 0, so the weights do not change and all methods use the same network.
     """
     backend = training_backend(framework)
     trainer = Recipe().make_trainer(backend, model)
@@ -52,7 +53,7 @@ def _time_steps(
 def measure_steps(
     framework: str, kind: str, weights: Mapping[str, np.ndarray], data: Dataset, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure a step of every method on a trained network of the zoo."""
+    """Time the step of every method on a trained network of the zoo."""
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     model = training_backend(framework).build(network, weights)
     x, y = data.x_train[:BATCH], data.y_train[:BATCH]
@@ -60,6 +61,6 @@ def measure_steps(
 
 
 def measure_large_steps(rounds: int) -> Iterator[dict[str, Any]]:
-    """Measure a step of every method on a network shaped like ResNet-18, in PyTorch."""
+    """Time the step of every method on a network with the layers of ResNet-18, in PyTorch."""
     model, x, y = make_large_subject()
     yield from _time_steps(f"torch, {LARGE}", make_steps("torch", model, x, y.numpy()), rounds)

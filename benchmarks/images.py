@@ -1,4 +1,4 @@
-"""One epoch of hardening AlexNet and ResNet-18 on a folder of images of 224 x 224 pixels."""
+"""Measure an epoch of hardening AlexNet and ResNet-18 on a folder of images of 224 x 224."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from deepdefense.zoo import NETWORKS, initial_weights
 __all__ = ["measure_images"]
 
 SIDE, CLASSES, IMAGES_PER_CLASS = 224, 4, 10
+# Memory per image is the difference of the peaks with these two batch sizes, per additional image.
 SMALL_BATCH, BATCH = 2, 8
 METHODS = {
     "plain": Objective(),
@@ -43,7 +44,10 @@ def _draw_images(folder: Path) -> None:
 
 
 def _measure_epoch(framework: str, kind: str, method: str) -> dict[str, Any]:
-    """Measure the second of two epochs by this method, and the second of two plain epochs."""
+    """Measure time and memory of an epoch by this method, and its time relative to a plain epoch.
+
+    Each measured epoch follows a warm-up epoch.
+    """
     backend = training_backend(framework)
     with tempfile.TemporaryDirectory() as folder:
         _draw_images(Path(folder))
@@ -53,7 +57,7 @@ def _measure_epoch(framework: str, kind: str, method: str) -> dict[str, Any]:
     trainer = Recipe().make_trainer(backend, backend.build(network, weights))
 
     def train_twice(objective: Objective, batch: int, images: int) -> float:
-        """Train two epochs and return the second one's seconds per image."""
+        """Train two epochs on the first images; return the seconds per image of the second one."""
         x, y = data.x_train[:images], data.y_train[:images]
         recipe = Recipe(lr=0.0, batch_size=batch)
         for epoch in range(2):  # JAX and TensorFlow compile in the first epoch
@@ -81,9 +85,9 @@ def _measure_epoch(framework: str, kind: str, method: str) -> dict[str, Any]:
 
 
 def measure_images(framework: str, kind: str) -> Iterator[dict[str, Any]]:
-    """Measure seconds and memory per image for every method, with initial weights.
+    """Measure time and memory per image for every method on a network with initial weights.
 
-    Each method runs in its own process, since a process reports one peak of its memory.
+    Each method runs in its own process, because the peak memory of a process cannot be reset.
     """
     for method in METHODS:
         yield run_in_new_process(_measure_epoch, framework, kind, method)

@@ -1,4 +1,8 @@
-"""The parts of a hardening step: passes through the network, and activations kept."""
+"""Measure the parts of a hardening step in PyTorch.
+
+These are the passes through the network, their share of the time, and the memory for the backward
+pass. This module also measures the error of the approximate penalties.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +37,14 @@ __all__ = [
 ]
 
 TEST_IMAGES = 1000
-FORWARD, BACKWARD = "forward", "towards the input"
+FORWARD, BACKWARD = "forward", "towards the input"  # the two values of `Pass.kind`
 
 
 class Pass(NamedTuple):
-    """A pass of `size` examples through the network; a backward pass may serve several classes."""
+    """A forward pass of `size` examples, or a backward pass from the logits to the input.
+
+    One backward pass may compute the input gradients of several `classes`.
+    """
 
     kind: str
     size: int
@@ -45,7 +52,7 @@ class Pass(NamedTuple):
 
 
 class PassCounter(nn.Module):
-    """A model that counts the forward passes and the input gradients, by their sizes."""
+    """A model that counts its forward and backward passes by kind, batch size and classes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -61,18 +68,18 @@ class PassCounter(nn.Module):
         return self.model(x)
 
     def _count_gradient(self, gradient: Tensor) -> None:
-        # Under vmap the gradients of several classes look like one gradient. Only private functions
-        # of torch reveal their number.
+        # Under vmap, `gradient` has the shape for one class, even if it holds the gradients of
+        # several classes. Only private functions of torch tell how many classes it holds.
         batched = torch._C._functorch.is_batchedtensor(gradient)
         every = torch._C._functorch.get_unwrapped(gradient) if batched else gradient
         self.passes[Pass(BACKWARD, len(gradient), every.numel() // gradient.numel())] += 1
 
     def count_examples(self, kind: str) -> int:
-        """Return how many examples all passes of this kind had, counted once for each class."""
+        """Return the sum, over all passes of this kind, of batch size times classes."""
         return sum(one.size * one.classes * n for one, n in self.passes.items() if one.kind == kind)
 
     def sum_seconds(self, timings: Mapping[str, Timing]) -> float:
-        """Return the time of all passes, given the time of each pass alone."""
+        """Return the total seconds of all counted passes, from the seconds of each pass alone."""
         return sum(n * timings[str(one)].seconds for one, n in self.passes.items())
 
 
@@ -84,10 +91,10 @@ def _compute_loss(objective: Objective, model: nn.Module, x: Tensor, y: Tensor) 
 def make_passes(
     model: nn.Module, x: Tensor, counters: Iterable[PassCounter]
 ) -> dict[str, Callable[[], object]]:
-    """Return a call for every pass that was counted, which runs this pass and nothing else."""
+    """Return, for every counted pass, a function that runs this pass and nothing else."""
     calls: dict[str, Callable[[], object]] = {}
-    # An optimizer step writes to the weights even at a learning rate of 0, which would invalidate
-    # the graphs kept here.
+    # The calls keep autograd graphs. An optimizer step writes to the weights, even with learning
+    # rate 0, and would invalidate these graphs. Therefore the calls use a copy of the model.
     unchanged = copy.deepcopy(model)
     for one in sorted({one for counter in counters for one in counter.passes}):
         if one.kind == FORWARD:
@@ -107,20 +114,25 @@ def make_passes(
 
 
 def _count_multiply_adds(step: Callable[[], object]) -> int:
-    """Count those of the matrix products and convolutions of a step, forward and backward."""
+    """Count the multiply-adds in the matrix products and convolutions of a training step."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops() // 2  # PyTorch counts a multiply-add as two operations
 
 
 def measure_passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[str, Any]]:
-    """Measure the passes of a step and the share of its time that they account for.
+    """Count the passes of each method's step, and measure their share of the step's time.
 
-    `passes_share` is the time of the forward passes and input gradients, the plain step's included,
-    each timed alone at its own size. `backward_share` is the framework's backward pass to the
-    weights (and through the search if that is differentiated) and the optimizer. The rest of the
-    time is arithmetic on perturbations. `multiply_adds` says how much work a step asks for,
-    independently of how fast the machine does it.
+    Each row has these values, among others:
+
+    - `passes_share`: the share of the step's time that the forward passes and input gradients take,
+      including the passes of the cross-entropy. Each pass is timed alone with its batch size.
+    - `backward_share`: the share that the optimizer and the backward pass to the weights take. If
+      the search is differentiated, this backward pass also goes through the search.
+    - `multiply_adds`: the multiply-adds of the step, relative to a plain step. They do not depend
+      on the speed of the machine.
+
+    The rest of the step's time is arithmetic on perturbations.
     """
     model, x, y = subject
     losses = {
@@ -138,7 +150,7 @@ def measure_passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[s
         yield {
             "subject": title,
             "way": method,
-            "forward_passes": counter.count_examples(FORWARD) / len(x),  # per example
+            "forward_passes": counter.count_examples(FORWARD) / len(x),  # mean over the examples
             "input_gradients": counter.count_examples(BACKWARD) / len(x),
             "multiply_adds": work[method] / work["plain"],
             "ratio": timings[method].ratio,
@@ -150,7 +162,7 @@ def measure_passes(title: str, subject: Subject, rounds: int) -> Iterator[dict[s
 def measure_approximation(
     kind: str, weights: Mapping[str, np.ndarray], data: Dataset
 ) -> Iterator[dict[str, Any]]:
-    """Measure the relative error of the cheaper penalties' rho on test images."""
+    """Measure the relative error of each method's rho on test images, compared with "exact"."""
     model, _, _ = make_zoo_subject(kind, weights, data)
     x = torch.tensor(data.x_test[:TEST_IMAGES])
     with torch.no_grad():
@@ -173,16 +185,20 @@ def measure_approximation(
 
 
 class _SavedTensor:
-    """A tensor that a graph keeps for its backward pass."""
+    """A tensor that an autograd graph keeps for its backward pass, in an object of its own.
+
+    While the graph exists, it keeps this object alive, so a weak reference shows what is kept.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
 
 def _measure_saved_bytes(compute_loss: Any, excluded: set[int]) -> tuple[int, int]:
-    """Return the most bytes that graphs keep at one time, and the bytes kept with the final loss.
+    """Return the bytes that autograd graphs keep for backward passes: the peak, and at the end.
 
-    `excluded` holds the addresses of storages that do not count.
+    The peak is taken while `compute_loss` runs. The second value is measured when it has returned
+    the loss. Storages whose addresses are in `excluded` are not counted.
     """
     alive: weakref.WeakSet[_SavedTensor] = weakref.WeakSet()
     peak = 0
@@ -197,7 +213,7 @@ def _measure_saved_bytes(compute_loss: Any, excluded: set[int]) -> tuple[int, in
 
     def pack(tensor: Tensor) -> _SavedTensor:
         nonlocal peak
-        saved = _SavedTensor(tensor.detach())  # a tensor with its graph would keep itself alive
+        saved = _SavedTensor(tensor.detach())  # with its graph, the tensor would keep itself alive
         alive.add(saved)
         peak = max(peak, sum_bytes())
         return saved
@@ -212,7 +228,7 @@ def _measure_saved_bytes(compute_loss: Any, excluded: set[int]) -> tuple[int, in
 def measure_activations(
     kind: str, weights: Mapping[str, np.ndarray], data: Dataset
 ) -> Iterator[dict[str, Any]]:
-    """Measure the bytes kept for backward passes, without the weights and the images."""
+    """Measure the bytes kept for backward passes, except those of the weights and the images."""
     model, x, y = make_zoo_subject(kind, weights, data)
     excluded = {p.untyped_storage().data_ptr() for p in (*model.parameters(), x)}
     plain = 0

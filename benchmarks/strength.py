@@ -1,4 +1,4 @@
-"""Strength of the attacks compared with other libraries: same images, bounds and steps."""
+"""Compare the strength of the attacks with other libraries: same images, bounds and steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ __all__ = ["measure_fixed_budget", "measure_minimum_norm"]
 
 BOUNDS = (0.0, 1.0)
 STEPS = 100
+# Returns the perturbed images, or an object or a tuple that contains them.
 Attack = Callable[[Tensor, Tensor], Any]  # images and labels -> perturbed images
 
 
 def _select_correct(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor, Tensor]:
-    """Return the first test images that the network classifies correctly, as pixels in [0, 1]."""
+    """Return `count` correctly classified test images, as pixels in [0, 1], and their labels."""
     x = torch.tensor(data.x_test[: 2 * count]) + torch.tensor(data.mean)
     x, y = (x / data.scale).clamp(0, 1), torch.tensor(data.y_test[: 2 * count])
     correct = model(x).argmax(1) == y
@@ -31,7 +32,11 @@ def _select_correct(model: nn.Module, data: Dataset, count: int) -> tuple[Tensor
 
 
 def _run(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, p: float) -> dict[str, Any]:
-    """Run an attack and measure what it found; a failure counts as infinitely far."""
+    """Run an attack; return its time, the share of fooled images and their median distance.
+
+    An image that the attack does not fool has an infinite distance. If the median is infinite, it
+    is None.
+    """
     start = time.perf_counter()
     result = attack(x, y)
     seconds = time.perf_counter() - start
@@ -51,7 +56,7 @@ def _run(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, p: float) -> di
 def measure_minimum_norm(
     title: str, network: nn.Module, data: Dataset, images: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure the median distances that minimum-norm attacks find."""
+    """Measure the median distances that the minimum-norm attacks of each library find."""
     import foolbox
 
     stub_missing_modules("torchvision", "torchvision.models", "visdom")
@@ -102,7 +107,11 @@ def measure_minimum_norm(
 def measure_fixed_budget(
     title: str, network: nn.Module, data: Dataset, p: float, eps: float, images: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure accuracy under attack within eps: APGD with both losses, then Square on the rest."""
+    """Measure the accuracy under fixed-budget attacks within eps, for each library.
+
+    The attacks run in turn, each on the images that the earlier ones did not fool: APGD with the
+    cross-entropy, APGD with the targeted DLR loss, then Square.
+    """
     from pyautoattack import AutoAttack
 
     model = take_unit_interval(network.eval().requires_grad_(False), data)
@@ -156,7 +165,7 @@ def measure_fixed_budget(
 
 
 def _keep_points(attack: Attack) -> Attack:
-    """Return an attack that returns only perturbed images, where some return a tuple with more."""
+    """Return the same attack without the other values, if it returns a tuple of several values."""
 
     def find_points(x: Tensor, y: Tensor) -> Any:
         result = attack(x, y)

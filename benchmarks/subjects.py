@@ -1,4 +1,4 @@
-"""The networks and images of the measurements."""
+"""Make the networks and images that the benchmarks measure."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ __all__ = [
     "take_unit_interval",
 ]
 
-EPOCHS = 3  # enough plain training for a useful network on MNIST
+EPOCHS = 3  # of plain training on MNIST, if no weights are given
 BATCH = 100
-# Small images and batches, since the exact penalty computes 9 gradients per linearisation.
+# The sizes for ResNet-18's layers on a CPU. Images and batch are small, because the exact penalty
+# computes 9 gradients for each example in each step.
 CLASSES, SIDE, LARGE_BATCH = 1000, 64, 16
 LARGE = f"resnet18-shaped, {CLASSES} classes"
 Subject = tuple[nn.Module, Tensor, Tensor]  # a network, images and their labels
 
 
 def load_or_train(kind: str, data: Dataset, weights: Path | None) -> Mapping[str, np.ndarray]:
-    """Load weights from the file, or train a network of this kind if there is none.
+    """Load the weights from a file, or train a network of this kind if no file is given.
 
-    Initial weights would not do: the number of DeepFool's steps depends on the boundaries.
+    Initial weights would distort the measurement: the number of DeepFool's steps, and so its cost,
+    depends on the decision boundaries.
     """
     if weights is not None:
         return load_weights(weights)
@@ -63,14 +65,14 @@ def load_or_train(kind: str, data: Dataset, weights: Path | None) -> Mapping[str
 
 
 def make_zoo_subject(kind: str, weights: Mapping[str, np.ndarray], data: Dataset) -> Subject:
-    """Return a trained network of the zoo and a batch of training images."""
+    """Return a network of the zoo with these weights, and a batch of training images and labels."""
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     model = training_backend("torch").build(network, weights)
     return model, torch.tensor(data.x_train[:BATCH]), torch.tensor(data.y_train[:BATCH])
 
 
 def make_large_subject() -> Subject:
-    """Return a network shaped like ResNet-18, and noise with the classes that it predicts."""
+    """Return a network with ResNet-18's layers, noise images, and its predictions as labels."""
     x = torch.randn(LARGE_BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     model = make_resnet18(CLASSES, x)
     with torch.no_grad():
@@ -78,7 +80,10 @@ def make_large_subject() -> Subject:
 
 
 def take_unit_interval(model: nn.Module, data: Dataset) -> nn.Module:
-    """Return the same model for pixels in [0, 1], which some of the other libraries require."""
+    """Return a model that accepts pixels in [0, 1], and scales and centres them for `model`.
+
+    Some of the other libraries require this range.
+    """
 
     class UnitInterval(nn.Module):
         def __init__(self) -> None:
@@ -113,9 +118,9 @@ class _Block(nn.Module):
 
 
 def make_resnet18(classes: int, x: Tensor) -> nn.Module:
-    """Return ResNet-18's layers with initial weights and the batch statistics of `x`.
+    """Return a network with ResNet-18's layers and initial weights, to measure cost.
 
-    The network predicts nothing useful; it serves to measure cost.
+    The running statistics of batch norm are those of `x`. The predictions are not meaningful.
     """
     torch.manual_seed(0)
     widths = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
@@ -129,7 +134,7 @@ def make_resnet18(classes: int, x: Tensor) -> nn.Module:
     model = nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, *head)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None  # a mean over batches, all of which are `x`, so it never changes
+            layer.momentum = None  # a cumulative mean; all batches are `x`, so it stays the same
     with torch.no_grad():
         model(x)
     return model.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Timing on a noisy machine: all calls take turns in one process, and ratios are medians."""
+"""Time several calls relative to each other, on a machine whose speed varies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ __all__ = ["Timing", "time_alternately"]
 
 
 class Timing(NamedTuple):
-    """Median seconds of one call, and the median over the rounds of its ratio to the base call."""
+    """The time of a call: the median seconds, and the median ratio to the base call's time.
+
+    Both are medians over the rounds of `time_alternately`.
+    """
 
     seconds: float
     ratio: float
@@ -20,9 +23,10 @@ class Timing(NamedTuple):
 def time_alternately(
     calls: Mapping[str, Callable[[], object]], *, base: str, rounds: int = 11, warmup: int = 2
 ) -> dict[str, Timing]:
-    """Time every call once per round, after `warmup` rounds that are not counted.
+    """Time every call once in each round, after `warmup` rounds whose times are discarded.
 
-    The calls alternate, so a change in the machine's speed affects all of them alike.
+    `base` is the name of the call to which the ratios refer. The calls alternate, so a change in
+    the machine's speed affects all of them in the same way.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(warmup + rounds):

@@ -1,7 +1,8 @@
-"""Draw the README's picture from a run on images: `python docs/picture.py RUN_FOLDER`.
+"""Draw the picture of README.md from a hardening run on images.
 
-Each of three rows shows the image, then the smallest perturbation that fools the network and the
-perturbed image, before and after hardening. All perturbations share one colour scale.
+Usage: `python docs/picture.py RUN_FOLDER`. Each of the three rows shows an image, then the smallest
+perturbation that DeepFool finds and the perturbed image, first for the network before hardening,
+then for the hardened network. All perturbations have the same colour scale.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from deepdefense.app.run_folder import RunFolder, load_weights
 from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS
 
-CLASSES = (3, 7, 4)
+CLASSES = (3, 7, 4)  # the labels of the three images
 
 
 def draw(folder: Path) -> Figure:
-    """Draw the picture of a run with a network of the zoo."""
+    """Draw the picture from a run folder of `deepdefense harden`, with a network of the zoo."""
     settings = RunFolder(folder).settings
     data_dir = settings["data_dir"] and Path(settings["data_dir"])
     data = load_data(settings["data"], data_dir=data_dir, seed=settings["seed"])

@@ -1,6 +1,7 @@
 """Write the tables of README.md and docs/*.md from JSON results: `python docs/results.py`.
 
-With `--check`, change nothing and fail if a table is out of date or a link leads nowhere.
+`python docs/results.py --check` changes no file. It fails if a table differs from its JSON file, or
+if a relative link in a Markdown page leads to no file.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from settings_tables import SETTINGS_TABLES
 from deepdefense.app.study.views import VIEWS, format_markdown
 
 ROOT = Path(__file__).parent.parent
-# The paper's accuracy and rho_2 after hardening (Yan, Guo and Zhang, 2018, table 1). They are
-# quoted from memory, not checked against the paper.
+# Accuracy and rho_2 after hardening in the paper (Yan, Guo and Zhang, 2018, table 1), for each data
+# set and network. The values are quoted from memory and were not checked against the paper.
 PAPER = {
     ("mnist", "mlp"): "98.65 %, .225",
     ("mnist", "lenet"): "99.34 %, .284",
@@ -28,33 +29,34 @@ PAPER = {
     ("cifar10", "nin"): "89.96 % (from 89.64), .0558 (from .0420)",
 }
 FRAMEWORKS = ("torch", "jax", "tensorflow")
+# The keys of a row of `table1` of which the summary shows the means over seeds.
 SUMMARISED = ("accuracy", "rho_2", "growth", "growth_deepfool")
-LINK = re.compile(r"\]\(([^)#:]+)[^):]*\)")  # a relative link, without its anchor
-Row = Mapping[str, Any]
-Cell = Callable[[Row], str]
+LINK = re.compile(r"\]\(([^)#:]+)[^):]*\)")  # matches a relative link; group 1 has no anchor
+Row = Mapping[str, Any]  # a JSON object: a report, or one row of measurements
+Cell = Callable[[Row], str]  # returns the text of one table cell for a row
 
 
 def read_results(schema: str) -> list[Row]:
-    """Return the files of docs/results that have this schema, in the order of their names."""
+    """Return the content of each file in docs/results that has this schema, sorted by file name."""
     files = sorted((ROOT / "docs/results").glob("*.json"))
     return [row for p in files if (row := json.loads(p.read_text()))["schema"] == schema]
 
 
 def read_benchmark(part: str, file: str = "cpu") -> list[Row]:
-    """Return the rows of one part of a benchmark."""
+    """Return the rows of one part of docs/benchmarks/FILE.json, such as the part "steps"."""
     rows: list[Row] = json.loads((ROOT / f"docs/benchmarks/{file}.json").read_text())[part]
     return rows
 
 
 def format_hardening() -> str:
-    """Return the table of hardening runs, before and after."""
+    """Return the table of hardening runs, with accuracy and rho_2 before and after hardening."""
     head = "data, network|gradient|accuracy|rho_2|paper (from memory)|settings|step / plain"
     reports = read_results("deepdefense.harden/1")
     return format_table(head.split("|"), map(list_hardening_cells, reports))
 
 
 def list_hardening_cells(report: Row) -> Iterable[str]:
-    """Return one line of the table of hardening runs."""
+    """Return the cells of one row of the table of hardening runs."""
     before, after, config = report["before"], report["after"], report["config"]
     data, network = report["data"]["name"], report["network"]["name"]
     return (
@@ -69,7 +71,10 @@ def list_hardening_cells(report: Row) -> Iterable[str]:
 
 
 def format_study(table: str) -> str:
-    """Return one table of `deepdefense reproduce`: every file of it, under its command."""
+    """Return all results of one table of `deepdefense reproduce`.
+
+    Each result file has a table of its own, below the command that wrote the file.
+    """
     files = [row for row in read_results("deepdefense.reproduce/1") if row["table"] == table]
     return "\n".join(
         f"`{row['command']}`\n\n{format_markdown(table, row['rows'])}" for row in files
@@ -77,7 +82,11 @@ def format_study(table: str) -> str:
 
 
 def summarise_study() -> str:
-    """Return Deep Defense's rows of `table1`; each network is from the file with most seeds."""
+    """Return a summary of the results of Deep Defense in the study's `table1`.
+
+    If several files have results for the same data, network, epochs and method, the summary uses
+    the file with the most seeds.
+    """
     head = ("data, network", "method", "seeds", "paper", "accuracy", "ρ₂")
     head += ("times the median distance", "of DeepFool's growth")
     groups: dict[tuple[str, str, int, str], list[Row]] = {}
@@ -99,7 +108,7 @@ def summarise_study() -> str:
 
 
 def list_summary_cells(references: list[Row], rows: list[Row]) -> Iterable[str]:
-    """Return one line of the summary: means over seeds, before and after."""
+    """Return the cells of one row of the summary: means over seeds, before and after hardening."""
     old, new = ({key: average(side, key) for key in SUMMARISED} for side in (references, rows))
     first = rows[0]
     return (
@@ -114,29 +123,37 @@ def list_summary_cells(references: list[Row], rows: list[Row]) -> Iterable[str]:
 
 
 def collect_seeds(rows: list[Row]) -> set[int]:
-    """Return the seeds of these rows."""
+    """Return the set of random seeds that occur in these rows."""
     return {row["seed"] for row in rows}
 
 
 def format_growth(best: float, deepfool: float) -> tuple[str, str]:
-    """Return the growth by the best attack and its share of DeepFool's; empty if it is unknown."""
+    """Return two cells about the growth of the median distance by hardening.
+
+    The first cell is the growth factor that the best attack measures. The second is the growth
+    above 1 by the best attack as a share of that by DeepFool. Both are empty if `best` is NaN.
+    """
     if math.isnan(best):
         return "", ""
     return f"{best:.2f}", f"{(best - 1) / (deepfool - 1):.0%}"
 
 
 def average(rows: list[Row], key: str) -> float:
-    """Return the mean over rows; NaN if a row has no value."""
+    """Return the mean of `key` over the rows, or NaN if a row has no value."""
     return sum(math.nan if row[key] is None else row[key] for row in rows) / len(rows)
 
 
 def format_rows(rows: Iterable[Row], columns: Mapping[str, Cell]) -> str:
-    """Return a table with one line for each row and the given columns."""
+    """Return a table with one line for each row; `columns` maps each title to its cells."""
     return format_table(columns, ([cell(row) for cell in columns.values()] for row in rows))
 
 
 def format_side_by_side(rows: list[Row], keys: Iterable[str], cell: Cell) -> str:
-    """Return a table with one line for each combination of keys, and one column for each method."""
+    """Return a table that compares the methods, with one column for each method.
+
+    It has one line for each combination of values that `keys` have in the rows. The method "plain"
+    gets no column, because the other methods are measured relative to it.
+    """
     methods = list(dict.fromkeys(row["way"] for row in rows if row["way"] != "plain"))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
@@ -149,12 +166,15 @@ def format_side_by_side(rows: list[Row], keys: Iterable[str], cell: Cell) -> str
 
 
 def show_text(name: str) -> Cell:
-    """Return a column of text."""
+    """Return a function that formats the value of `name` in a row as text."""
     return lambda row: str(row[name])
 
 
 def show_number(name: str, form: str = ".1f", factor: float = 1) -> Cell:
-    """Return a column of numbers, each multiplied by a factor; text appears unchanged."""
+    """Return a function that formats the number `name` of a row, multiplied by `factor`.
+
+    A text in place of the number stays unchanged, and None becomes an empty cell.
+    """
 
     def cell(row: Row) -> str:
         value = row[name]
@@ -164,13 +184,13 @@ def show_number(name: str, form: str = ".1f", factor: float = 1) -> Cell:
 
 
 def show_distance(row: Row) -> str:
-    """Return a median distance, with the share of fooled examples unless that is all of them."""
+    """Return a row's median distance, and the share of fooled examples if it is below 100 %."""
     share = f" ({row['fooled']:.0%} fooled)" if row["fooled"] < 1 else ""
     return ("none" if row["median"] is None else format(row["median"], ".4g")) + share
 
 
 def show_floor(row: Row) -> str:
-    """Return the cost of a step without the arithmetic on perturbations, in plain steps."""
+    """Return the time of a step without the arithmetic on perturbations, in plain steps."""
     return format(row["ratio"] * (row["passes_share"] + row["backward_share"]), ".1f")
 
 
@@ -264,7 +284,10 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def fill_tables(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """Return the page with the content between each pair of markers replaced."""
+    """Return the page with a new table between each pair of markers.
+
+    `tables` maps the name in the markers to the function that returns the table.
+    """
     for name, content in tables.items():
         begin, end = f"<!-- {name}: written by docs/results.py -->\n", f"<!-- /{name} -->\n"
         head, _, rest = page.partition(begin)
@@ -274,7 +297,7 @@ def fill_tables(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
 
 
 def find_broken_links() -> list[str]:
-    """Return every relative link of a Markdown page that leads to no file."""
+    """Return one message for each relative link of a Markdown page that leads to no file."""
     return [
         f"{page.relative_to(ROOT)} links to {link}, which does not exist"
         for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))

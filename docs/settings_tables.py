@@ -1,4 +1,7 @@
-"""Make the tables of docs/settings.md from the declared settings, for docs/results.py."""
+"""Format the tables of docs/settings.md from the fields declared with `setting`.
+
+docs/results.py writes these tables into the page.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from deepdefense.seam.settings import Setting, list_settings
 
 
 def format_options(panels: Panels) -> str:
-    """Return the table of a command's options."""
+    """Return the table of the command-line options of one command."""
     rows = [
         (
             title,
@@ -36,7 +39,7 @@ def format_options(panels: Panels) -> str:
 
 
 def format_fields(kinds: Iterable[type], keep: Callable[[Setting], bool]) -> str:
-    """Return the table of those fields of settings classes that are to be kept."""
+    """Return the table of the fields of these classes for which `keep` returns True."""
     rows = [
         (f"`{kind.__name__}`", f"`{setting.name}`", format_default(setting), setting.help)
         for kind in kinds
@@ -47,7 +50,7 @@ def format_fields(kinds: Iterable[type], keep: Callable[[Setting], bool]) -> str
 
 
 def list_harden_classes() -> Iterator[type]:
-    """Yield the settings classes of the command `harden`."""
+    """Yield the classes whose fields are the settings of the command `harden`."""
     for kinds in HARDEN.values():
         yield from kinds
 

@@ -11,9 +11,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, fine-tune with the penalty, and return the report after each stage."""
+    """Train without the penalty, then with it; return the evaluation report after each stage."""
     centre_key, blob_key, noise_key, network_key = jax.random.split(jax.random.key(0), 4)
-    # Forty Gaussian blobs, ten for each class.
+    # The data are forty Gaussian blobs, ten for each of the four classes.
     centres = jax.random.normal(centre_key, (40, 10), jnp.float32)
     blob = jax.random.randint(blob_key, (768,), 0, 40)
     noise = jax.random.normal(noise_key, (768, 10), jnp.float32)
@@ -26,7 +26,7 @@ def main() -> tuple[dd.Report, dd.Report]:
     state = optimizer.init(eqx.filter(model, eqx.is_array))
 
     def loss(model: eqx.nn.MLP, hardening: bool) -> jax.Array:
-        batched = jax.vmap(model)  # the module takes one example, Deep Defense needs a batch
+        batched = jax.vmap(model)  # the module accepts one example, the penalty needs a batch
         entropy = optax.softmax_cross_entropy_with_integer_labels(batched(x), y).mean()
         return entropy + defense(batched, x, y).mean() if hardening else entropy
 

@@ -14,7 +14,7 @@ import deepdefense as dd
 
 
 class Network(linen.Module):
-    """Two layers, with dropout during training."""
+    """A network of two dense layers, with dropout between them during training."""
 
     @linen.compact
     def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
@@ -24,9 +24,9 @@ class Network(linen.Module):
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, fine-tune with the penalty, and return the report after each stage."""
+    """Train without the penalty, then with it; return the evaluation report after each stage."""
     centre_key, blob_key, noise_key, key = jax.random.split(jax.random.key(0), 4)
-    # Forty Gaussian blobs, ten for each class.
+    # The data are forty Gaussian blobs, ten for each of the four classes.
     centres = jax.random.normal(centre_key, (40, 10), jnp.float32)
     blob = jax.random.randint(blob_key, (768,), 0, 40)
     noise = jax.random.normal(noise_key, (768, 10), jnp.float32)

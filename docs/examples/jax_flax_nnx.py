@@ -11,7 +11,7 @@ import deepdefense as dd
 
 
 class Network(nnx.Module):
-    """Two layers, with dropout during training."""
+    """A network of two dense layers, with dropout between them during training."""
 
     def __init__(self, rngs: nnx.Rngs) -> None:
         self.first, self.last = nnx.Linear(10, 64, rngs=rngs), nnx.Linear(64, 4, rngs=rngs)
@@ -22,9 +22,9 @@ class Network(nnx.Module):
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, fine-tune with the penalty, and return the report after each stage."""
+    """Train without the penalty, then with it; return the evaluation report after each stage."""
     centre_key, blob_key, noise_key = jax.random.split(jax.random.key(0), 3)
-    # Forty Gaussian blobs, ten for each class.
+    # The data are forty Gaussian blobs, ten for each of the four classes.
     centres = jax.random.normal(centre_key, (40, 10), jnp.float32)
     blob = jax.random.randint(blob_key, (768,), 0, 40)
     noise = jax.random.normal(noise_key, (768, 10), jnp.float32)
@@ -37,7 +37,7 @@ def main() -> tuple[dd.Report, dd.Report]:
 
     def loss(model: Network, hardening: bool) -> jax.Array:
         entropy = optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
-        # Pass the module itself, so that the penalty can switch dropout off.
+        # Pass the module itself, not a function, so that the penalty can switch dropout off.
         return entropy + defense(model, x, y).mean() if hardening else entropy
 
     @nnx.jit(static_argnames="hardening")

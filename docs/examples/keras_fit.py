@@ -1,6 +1,6 @@
 """Add the Deep Defense penalty to Keras's own `fit`, on three Gaussian blobs in 50 dimensions.
 
-This runs on any backend of Keras: KERAS_BACKEND=jax python docs/examples/keras_fit.py
+The example runs on any backend of Keras: KERAS_BACKEND=jax python docs/examples/keras_fit.py
 """
 
 import keras
@@ -11,7 +11,7 @@ import deepdefense_keras
 
 
 def draw_blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points of three classes around the corners of a triangle."""
+    """Draw n points of three classes, around the corners of a triangle, and their labels."""
     rng = np.random.default_rng(seed)
     centres = np.zeros((3, 50))
     centres[:, :2] = [[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]]
@@ -20,7 +20,7 @@ def draw_blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, harden, and return the reports before and after hardening."""
+    """Train without the penalty, then with it; return the evaluation report after each stage."""
     keras.utils.set_random_seed(0)
     (x, y), (x_test, y_test) = draw_blobs(300, seed=0), draw_blobs(200, seed=1)
     model = keras.Sequential(

@@ -9,9 +9,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, fine-tune with the penalty, and return the report after each stage."""
+    """Train without the penalty, then with it; return the evaluation report after each stage."""
     keras.utils.set_random_seed(0)
-    # Forty Gaussian blobs, ten for each class.
+    # The data are forty Gaussian blobs, ten for each of the four classes.
     centres = tf.random.normal((40, 10))
     blob = tf.random.uniform((768,), 0, 40, tf.int32)
     examples = tf.gather(centres, blob) + 0.15 * tf.random.normal((768, 10))
@@ -34,7 +34,7 @@ def main() -> tuple[dd.Report, dd.Report]:
     def step(x: tf.Tensor, y: tf.Tensor, hardening: bool) -> None:
         with tf.GradientTape() as tape:
             loss = cross_entropy(y, model(x, training=True))
-            if hardening:  # the penalty computes the model in inference mode, without dropout
+            if hardening:  # the penalty runs the model in inference mode, without dropout
                 loss += tf.reduce_mean(defense(model, x, y))
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))

@@ -1,4 +1,4 @@
-"""Compile cross-entropy, attack and penalty into one graph with `torch.compile`."""
+"""Compile the cross-entropy, the attack and the penalty into one graph with `torch.compile`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, fine-tune with the penalty, and return the report after each stage."""
+    """Train without the penalty, then with it; return the evaluation report after each stage."""
     torch.manual_seed(0)
-    # Forty Gaussian blobs, ten for each class.
+    # The data are forty Gaussian blobs, ten for each of the four classes.
     centres = torch.randn(40, 10)
     blob = torch.randint(0, 40, (768,))
     examples, labels = centres[blob] + 0.15 * torch.randn(768, 10), blob % 4
@@ -28,7 +28,7 @@ def main() -> tuple[dd.Report, dd.Report]:
 
     defense = dd.DeepDefense.fast(c=5.0)  # c * rho_2 should be about 1 to 6
 
-    @torch.compile(fullgraph=True)  # the first call compiles, which takes longer with more steps
+    @torch.compile(fullgraph=True)  # more steps take longer to compile
     def objective(x: Tensor, y: Tensor) -> Tensor:
         return defense.objective(model, x, y)  # mean cross-entropy + mean penalty
 

@@ -10,9 +10,9 @@ import deepdefense as dd
 
 
 def main() -> tuple[dd.Report, dd.Report]:
-    """Train, fine-tune with the penalty, and return the report after each stage."""
+    """Train without the penalty, then with it; return the evaluation report after each stage."""
     torch.manual_seed(0)
-    # Forty Gaussian blobs, ten for each class.
+    # The data are forty Gaussian blobs, ten for each of the four classes.
     centres = torch.randn(40, 10)
     blob = torch.randint(0, 40, (768,))
     examples, labels = centres[blob] + 0.15 * torch.randn(768, 10), blob % 4
