@@ -1,1 +1,1 @@
-"""Everything that touches a disk, a terminal or a page: jobs, data, runs, pages, study, cli."""
+"""The part of the package that reads and writes files, prints to a terminal and makes pages."""

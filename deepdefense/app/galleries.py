@@ -1,4 +1,4 @@
-"""Examples to show on pages, with the perturbations that fool the networks on them."""
+"""Choose the examples that a page shows, with perturbations that change their predicted class."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ __all__ = ["ToPictures", "choose_gallery", "choose_weakest"]
 GALLERY_SIZE = 6
 
 
-# Examples [n ...] to pictures [n h w c] in 0..1, or None if the examples are no pictures.
+# Converts examples [n ...] to pictures [n h w c] with values from 0 to 1, or returns
+# None if the examples are not images.
 ToPictures = Callable[[HostArray], HostArray | None]
 
 
 def choose_gallery(
     backend: TrainingBackend, model: Model, outcome: HardeningOutcome, data: Dataset
 ) -> Gallery | None:
-    """Return the first example of each class, up to six, that both networks classify correctly.
+    """Return at most six test examples, with perturbations that fool each of the two networks.
 
-    With it come the perturbations of DeepFool that fool either network.
+    The two networks are `model` and the hardened `outcome.model`. The perturbations are found by
+    DeepFool. From each class comes the first example that both networks classify correctly and
+    DeepFool fools in both. Return None if there is no such example, or if examples are not images.
     """
     from deepdefense.app.pages import Gallery
 
@@ -68,9 +71,11 @@ def choose_gallery(
 
 
 def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExamples | None:
-    """Return the examples that the smallest perturbations fool, up to six, with these.
+    """Return the examples, six or fewer, that need the smallest perturbations to be fooled.
 
-    Without `to_pictures`, images within bounds of [0, 1] are shown as they are.
+    The result holds these perturbations too. It is None if no example is fooled, or if the examples
+    are not images. `to_pictures` converts examples to pictures. If it is None, images whose bounds
+    are 0 and 1 are shown unchanged, and other examples count as no images.
     """
     from deepdefense.app.pages import WeakestExamples
 
@@ -96,7 +101,7 @@ def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExa
 
 
 def _convert_within_bounds(report: Report) -> ToPictures:
-    """Convert images, channels first or last, if the bounds are those of pictures."""
+    """Return a converter that accepts images, channels first or last, with the bounds 0 and 1."""
 
     def to_pictures(x: HostArray) -> HostArray | None:
         if report.threat.bounds != "0 to 1" or x.ndim != 4:
@@ -109,5 +114,5 @@ def _convert_within_bounds(report: Report) -> ToPictures:
 
 
 def _name_classes(classes: HostArray, names: Sequence[str]) -> tuple[str, ...]:
-    """Name classes; a class without a name, which a network may have, by its number."""
+    """Return the name of each class index, or the index as text if the data have no name for it."""
     return tuple(str(names[i]) if i < len(names) else str(i) for i in map(int, classes))

@@ -1,4 +1,4 @@
-"""Make native models, of the zoo or by a user's factory, and load weights into them."""
+"""Build models, from the zoo or by a user's factory function, and load weights into them."""
 
 from __future__ import annotations
 
@@ -35,16 +35,19 @@ def build(
 ) -> Any:
     """Build a network of the zoo as a native model of the framework chosen by `use_backend`.
 
-    The model is a `torch.nn.Sequential`, a `keras.Model`, or in JAX a callable pytree of weights,
-    which `jax.grad` and `jax.jit` take as an argument.
+    In PyTorch the model is a `torch.nn.Sequential`, and in TensorFlow a `keras.Model`. In JAX it is
+    a callable pytree of weights, which may be an argument of functions under `jax.grad` and
+    `jax.jit`.
 
     Args:
         network: a description, such as ``zoo.lenet((1, 28, 28), 10)``.
-        weights: a safetensors file that any framework wrote, or arrays by name, in PyTorch's names
-            and layout; the model takes their dtype. None: initial weights, in float32. Batch norm's
-            ``num_batches_tracked``, which only PyTorch has, may be missing.
+        weights: the path of a safetensors file, or a mapping from names to arrays. Names and layout
+            are PyTorch's in every framework, and the model has the dtype of the weights. The
+            entries ``num_batches_tracked`` of batch norm, which only PyTorch has, may be missing.
+            None: initial weights, in float32.
         seed: the seed of the initial weights.
-        deviation: the standard deviation of the inputs, for the initial weights.
+        deviation: the standard deviation of the network's inputs, on which the initial weights
+            depend.
 
     Raises:
         InputError: no backend is chosen, or the weights do not fit the network.
@@ -69,9 +72,10 @@ def build(
 def check_weights(
     weights: WeightArrays, shapes: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
-    """Raise `InputError`, naming what differs, unless weights have a network's names and shapes.
+    """Raise `InputError` unless the weights have a network's names and shapes, and are finite.
 
-    Batch norm's counters may be there or not: only PyTorch keeps them.
+    `shapes` maps the network's names to shapes, and `source` says in the error where the weights
+    come from. Batch norm's counters are not compared, because only PyTorch has them.
     """
     weights = {name: value for name, value in weights.items() if not name.endswith(COUNTER)}
     shapes = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
@@ -94,14 +98,18 @@ def check_weights(
 
 
 def find_installed_framework() -> str:
-    """Return the first framework that is installed: torch before the others."""
+    """Return the first installed framework: torch, then the others in alphabetical order."""
     available = available_backends()
     names = ["torch", *sorted(available.keys() - {"numpy", "torch"})]
     return next((name for name in names if available[name]), names[0])
 
 
 def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
-    """Make a native model: a network of the zoo with initial weights, or a user's factory's."""
+    """Return a model: a network of the zoo with initial weights, or the result of a factory.
+
+    `name` is a key of `NETWORKS`, or package.module:factory. A network of the zoo gets the input
+    shape and the number of classes of `data`.
+    """
     if name in NETWORKS:
         network = NETWORKS[name](data.x_train.shape[1:], data.classes)
         deviation = float(data.x_train.std()) or 1.0
@@ -111,7 +119,7 @@ def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) 
         raise InputError(
             f"network must be {', '.join(NETWORKS)} or package.module:factory, got {name!r}"
         )
-    sys.path.insert(0, "")  # as `python -m` does, so that a module in the working folder is found
+    sys.path.insert(0, "")  # as `python -m` does: finds modules in the working folder
     try:
         with backend.fixed_seed(seed):
             return getattr(importlib.import_module(place), factory)()
@@ -125,7 +133,10 @@ def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) 
 
 
 def load_network_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
-    """Return the model with the weights of a file, whose names and shapes must be the model's."""
+    """Return the model with the weights of a safetensors file.
+
+    Raises `InputError` unless the names and shapes in the file are those of the model.
+    """
     weights = load_weights(path)
     shapes = {name: value.shape for name, value in backend.weights(model).items()}
     check_weights(weights, shapes, str(path))

@@ -1,4 +1,7 @@
-"""A run's folder on disk: no file in it is ever half-written, and no other run is overwritten."""
+"""The folder on disk that holds the files of one run of a command.
+
+Every file is written completely or not at all, and a run never overwrites another run.
+"""
 
 from __future__ import annotations
 
@@ -52,55 +55,61 @@ def _import_safetensors() -> Any:
 
 @dataclass(frozen=True)
 class RunCheckpoint:
-    """The last complete epoch of a run: `deepdefense.training.loop.Checkpoint` on disk."""
+    """The file in a run folder that holds the state of training after the last complete epoch.
+
+    It implements `deepdefense.training.loop.Checkpoint`.
+    """
 
     run: RunFolder
 
     def load(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-        """Return what was saved last, or None."""
+        """Return the arrays and the facts that were saved last, or None if nothing was saved."""
         return self.run.load(CHECKPOINT_FILE)
 
     def save(self, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
-        """Replace what was saved."""
+        """Replace the saved state by these arrays and the facts `about` them."""
         self.run.save(CHECKPOINT_FILE, arrays, about)
 
 
 @dataclass(frozen=True)
 class AttackStorage:
-    """One file for each attack on each batch: `deepdefense.evaluation.cache.Storage` on disk."""
+    """The files in a run folder that hold results of attacks: one file per attack and batch.
+
+    It implements `deepdefense.evaluation.cache.Storage`.
+    """
 
     run: RunFolder
 
     def load(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the arrays saved under that name, or None."""
+        """Return the arrays that were saved under a name, or None if there are none."""
         saved = self.run.load(f"{name}{ATTACK_SUFFIX}")
         return None if saved is None else saved[0]
 
     def save(self, name: str, arrays: WeightArrays, attack: str) -> None:
-        """Save arrays under that name, and the attack that they come from."""
+        """Save arrays under a name, with a description of the attack that computed them."""
         self.run.save(f"{name}{ATTACK_SUFFIX}", arrays, {"attack": attack})
 
     def clear(self) -> None:
-        """Remove every file; the report holds the results."""
+        """Remove all files of attack results; call this when the report holds the results."""
         for part in self.run.path.glob(f"*{ATTACK_SUFFIX}"):
             self.run.remove(part.name)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that holds one run: its settings, its last complete epoch, its results.
+    """A folder that holds one run: its settings, its checkpoint and its results.
 
-    A run is opened in one of three ways: `create` begins one, `resume` continues an unfinished one,
-    and `reuse` does either, and also returns a finished one. A run never continues with settings
-    other than those it began with; these include the command, and may include fingerprints of data
-    and weights.
+    Three methods open a folder. `create` begins a run, `resume` continues an unfinished run, and
+    `reuse` begins a run unless the folder already holds one. A run never continues with settings
+    that differ from those with which it began. The settings include the command, and may include
+    fingerprints of the data and the weights.
     """
 
     path: Path
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
-        """Begin a run in a new or empty folder."""
+        """Begin a run in a new or empty folder, and write its settings."""
         _import_safetensors()
         run = cls(path)
         if path.is_dir() and any(path.iterdir()):
@@ -111,9 +120,10 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
-        """Return the unfinished run in a folder; it must have begun with these settings.
+        """Return the unfinished run in a folder, if it began with these settings.
 
-        Settings that are left out may be any, but for the command.
+        Only the settings given are compared; they must include the command. Raises `InputError` if
+        a setting differs, or if the folder holds no unfinished run of the command.
         """
         run, command = cls(path), settings["command"]
         if not run.is_begun:
@@ -133,7 +143,10 @@ class RunFolder:
 
     @classmethod
     def reuse(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
-        """Begin a run, or return the run of the same settings that is there, finished or not."""
+        """Return the run in a folder, finished or not, or begin a run if there is none.
+
+        Raises `InputError` if the folder holds a run with other settings.
+        """
         run = cls(path)
         if not run.is_begun:
             return cls.create(path, settings)
@@ -143,36 +156,36 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the folder holds a run."""
+        """Whether the folder holds a run, finished or not."""
         return (self.path / SETTINGS_FILE).is_file()
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is complete: its report is written last."""
+        """Whether the run is complete. The report is the last file that a run writes."""
         return (self.path / REPORT_FILE).exists()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that the run began with."""
+        """The settings with which the run began."""
         return dict(self._read_json(SETTINGS_FILE))
 
     @property
     def command(self) -> str:
-        """The command whose run it is."""
+        """The name of the command that began the run: `harden`, `evaluate` or `reproduce`."""
         return str(self.settings.get("command"))
 
     @property
     def checkpoint(self) -> RunCheckpoint:
-        """Where training keeps its last complete epoch."""
+        """The checkpoint file, in which training saves its last complete epoch."""
         return RunCheckpoint(self)
 
     @property
     def attack_storage(self) -> AttackStorage:
-        """Where an evaluation keeps the results of attacks until it is complete."""
+        """The files in which an evaluation saves results of attacks until the report is written."""
         return AttackStorage(self)
 
     def has_settings(self, settings: Mapping[str, Any]) -> bool:
-        """Whether the run began with exactly these settings."""
+        """Return whether the run began with exactly these settings."""
         return bool(self.settings == json.loads(json.dumps(settings)))
 
     def _read_json(self, name: str) -> Any:
@@ -182,7 +195,7 @@ class RunFolder:
             raise InputError(f"{self.path / name} is not readable: {error}") from error
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Write a file whole: under a temporary name first, then moved to its place."""
+        """Write a file under a temporary name, then rename it, so that it is never half-written."""
         data = content.encode() if isinstance(content, str) else content
         self.path.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.path)
@@ -201,19 +214,19 @@ class RunFolder:
     def write_results(
         self, page: str, content: Mapping[str, Any], *, name: str = "report", indent: int = 2
     ) -> None:
-        """Write NAME.html, then NAME.json: a folder that holds the latter is complete."""
+        """Write NAME.html and then NAME.json. The second file marks the results as complete."""
         self.write(f"{name}.html", page)
         text = json.dumps(content, indent=indent, allow_nan=False)
         self.write(f"{name}.json", f"{text}\n")
 
     def save(self, name: str, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
-        """Write arrays, and facts about them, as one safetensors file."""
+        """Write arrays to a safetensors file, with the facts `about` them as JSON in its metadata."""
         contiguous = {key: np.array(value, order="C") for key, value in arrays.items()}
         metadata = {"deepdefense": json.dumps(about)}
         self.write(name, _import_safetensors().save(contiguous, metadata=metadata))
 
     def load(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-        """Return what `save` wrote under that name, or None if there is no such file."""
+        """Return the arrays and the facts that `save` wrote to a file, or None without the file."""
         if not (self.path / name).exists():
             return None
         arrays = load_weights(self.path / name)
@@ -224,19 +237,22 @@ class RunFolder:
         return arrays, json.loads(metadata["deepdefense"])
 
     def remove(self, name: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file of the folder, if it exists."""
         (self.path / name).unlink(missing_ok=True)
 
 
 def name_new_folder(command: str, settings: Mapping[str, Any]) -> Path:
-    """Return runs/DATA-NETWORK-TIME, with the command before DATA unless it is `harden`."""
+    """Return the path runs/DATA-NETWORK-TIME for `harden`, else runs/COMMAND-DATA-NETWORK-TIME."""
     names = [Path(str(settings["data"])).stem, str(settings["network"]).rpartition(":")[2]]
     prefix = [] if command == "harden" else [command]
     return Path("runs") / "-".join([*prefix, *names, f"{datetime.now():%Y%m%d-%H%M%S}"])
 
 
 def find_latest(command: str, *, finished: bool) -> Path | None:
-    """Return the newest run of a command in runs/ that is finished, or that is not, if any."""
+    """Return the folder of the newest run of a command in runs/, or None if there is none.
+
+    `finished` chooses whether to look for finished or for unfinished runs.
+    """
     runs = [
         run
         for run in map(RunFolder, Path("runs").glob("*"))
@@ -247,7 +263,7 @@ def find_latest(command: str, *, finished: bool) -> Path | None:
 
 
 def find_unfinished(command: str) -> Path:
-    """Return the newest unfinished run of a command in runs/; raise `InputError` if none is."""
+    """Return the newest unfinished run folder in runs/; raise `InputError` if there is none."""
     if path := find_latest(command, finished=False):
         return path
     raise InputError(
@@ -256,11 +272,11 @@ def find_unfinished(command: str) -> Path:
 
 
 def load_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Return arrays by name from a safetensors file; raise `InputError` if it is not one."""
+    """Return the arrays of a safetensors file by name; raise `InputError` if it is unreadable."""
     library = _import_safetensors()
     if not path.is_file():
         raise InputError(f"there is no file of weights {path}")
     try:
         return dict(library.load_file(path))
-    except Exception as error:  # the library's own error class is no part of its public interface
+    except Exception as error:  # safetensors has no public error class
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error

@@ -1,4 +1,4 @@
-"""Train networks in a run's folder: the reference, and the hardened one with its report."""
+"""Train the undefended reference network, or harden a network, with all files in a run folder."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ def train_reference(
     announcement: str,
     watcher: Watcher,
 ) -> Any:
-    """Train the undefended network, unless the run's folder has its weights already.
+    """Return the undefended reference network, trained from `model` or loaded from the run folder.
 
-    `file` is where the folder keeps the weights, `about` facts to save with them, and
-    `announcement` what the watcher says before training. Raises `InputError` if training diverges.
+    If the folder holds the weights `file`, they are loaded. Otherwise the watcher says
+    `announcement`, the network is trained, and its weights are saved to `file` with the facts
+    `about` them. Raises `InputError` if training diverges.
     """
     path = run.path / file
     if path.exists():
@@ -74,7 +75,10 @@ def harden_in_folder(
     run: RunFolder | None,
     watcher: Watcher,
 ) -> tuple[Any, HardeningReport]:
-    """Harden a network; keep checkpoints in the run's folder, if any, and write the results."""
+    """Harden a network; return the hardened network and the report on it.
+
+    If `run` is a run folder, training saves checkpoints to it, and the results are written to it.
+    """
     outcome = harden_network(
         backend,
         model,

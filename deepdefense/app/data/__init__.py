@@ -1,4 +1,4 @@
-"""Load data sets by name, file or folder: read, decode, check, split and centre."""
+"""Load data sets from files or the Hugging Face hub; check, split and centre them."""
 
 from deepdefense.app.data.load import load_data
 

@@ -27,7 +27,11 @@ __all__ = ["decode_dataset"]
 def decode_dataset(
     name: str, splits: EncodedSplits, seed: int, shape: tuple[int, ...] = ()
 ) -> Dataset:
-    """Decode and preprocess images, of `shape` if given; split a test set off if there is none."""
+    """Decode images, and return them as a preprocessed data set.
+
+    Unless `shape` is empty, it is the shape [c h w] that the images must have. If `splits` has no
+    test set, `seed` draws one from the training set.
+    """
     train, test = splits
     files = train + test
     x = to_channels_first(_decode_images(name, [image for file in files for image in file.images]))
@@ -41,7 +45,7 @@ def decode_dataset(
 
 
 def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> np.ndarray:
-    """Decode images to uint8 [n h w c]; c is 1 if all of them are grey (mode L), else 3."""
+    """Decode images to uint8 [n h w c], with c = 1 if all images are grey (mode L), else 3."""
     pil = import_optional("PIL.Image")
     decoded: np.ndarray = np.zeros((0, 1, 1, 1), np.uint8)
     for i, (content, name) in enumerate(images):
@@ -51,19 +55,22 @@ def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> n
         if pixels.shape[:2] != decoded.shape[1:3]:
             sizes = f"{images[0][1]} is {decoded.shape[1:3]}, {name} is {pixels.shape[:2]}"
             raise DataError(f"{dataset}: images must have one height and width, {sizes}: resize")
-        if pixels.shape[2] > decoded.shape[3]:  # the first image in colour
+        if pixels.shape[2] > decoded.shape[3]:  # the first colour image
             decoded = repeat(decoded, "n h w 1 -> n h w c", c=pixels.shape[2])
         decoded[i] = pixels
     return decoded
 
 
 def _decode_image(pil: Any, content: bytes | str, name: str) -> np.ndarray:
-    """Decode one image, upright, to uint8 [h w 1] if it is grey (mode L), else [h w 3]."""
+    """Decode one image to uint8: [h w 1] if it is grey (mode L), else [h w 3].
+
+    The image is rotated as its EXIF data ask.
+    """
     source = content if isinstance(content, str) else BytesIO(content)
     with convert_errors(f"image {name} could not be read"), pil.open(source) as image:
-        if "exif" in image.info:  # calling exif_transpose for every image is slow
+        if "exif" in image.info:  # checked, because exif_transpose is slow
             import_optional("PIL.ImageOps").exif_transpose(image, in_place=True)
-        if image.mode[0] in "IF":  # a conversion to RGB would silently clip the values
+        if image.mode[0] in "IF":  # conversion to RGB would silently clip the pixels
             came = f"{name} has more (mode {image.mode})"
             raise DataError(f"images must have 8 bits a pixel, {came}: convert it, or give .npz")
         if image.mode == "L":

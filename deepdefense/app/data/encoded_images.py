@@ -13,25 +13,32 @@ __all__ = ["EncodedImages", "EncodedSplits", "collect_images", "open_stream"]
 
 
 class EncodedImages(NamedTuple):
-    """Images that are not decoded yet: (bytes or path, name for errors); and their labels [n]."""
+    """Images that are not decoded yet, their labels [n], and the names of the classes.
+
+    Each image is a pair: its bytes or the path of its file, and its name for error messages.
+    """
 
     images: list[tuple[bytes | str, str]]
     labels: np.ndarray
     names: tuple[str, ...]
 
 
-# The files of the training set and those of the test set; no test files: split one off.
+# The files of the training set, and the files of the test set. If the second list is empty,
+# `decode_dataset` splits a test set off.
 EncodedSplits = tuple[list[EncodedImages], list[EncodedImages]]
 
 
 def open_stream(kind: str, cache: str, data_files: Any, **options: Any) -> Any:
-    """Return the splits of local files as streams, which copy nothing to the disk."""
+    """Return the splits of local files as data sets that are read without a copy on the disk.
+
+    `kind` is a format of the datasets library, such as parquet.
+    """
     options |= {"data_files": data_files, "streaming": True, "cache_dir": cache}
     return import_optional("datasets").load_dataset(kind, **options)
 
 
 def collect_images(split: Any, where: str) -> EncodedImages:
-    """Collect the encoded images and the labels of a split of the datasets library."""
+    """Return the encoded images and labels of a split; `where` names the split in errors."""
     columns = list(split.features)
     image = next((name for name in ("image", "img") if name in columns), "")
     label = next((name for name in ("label", "fine_label") if name in columns), "")
@@ -40,7 +47,7 @@ def collect_images(split: Any, where: str) -> EncodedImages:
         raise DataError(f"{where} must have {expected}; there are: {', '.join(columns)}")
     images: list[tuple[bytes | str, str]] = []
     labels = [np.zeros(0, np.int64)]
-    for batch in split.with_format("arrow").iter(batch_size=1000):  # arrow does not decode images
+    for batch in split.with_format("arrow").iter(batch_size=1000):  # as arrow, images stay encoded
         for cell in batch.column(image).to_pylist():
             row = f"row {len(images)} of {where}"
             content = (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else None

@@ -13,9 +13,13 @@ __all__ = ["load_image_folder"]
 
 
 def load_image_folder(root: Path) -> EncodedSplits:
-    """Load images in a sub-folder for each class, or in train/ and a test folder of these."""
+    """Load a folder of images with a sub-folder for each class.
+
+    Instead, the folder may hold train/, and test/, val/ or validation/, each with a sub-folder for
+    each class.
+    """
     held_out = [name for name in ("test", "val", "validation") if (root / name).is_dir()]
-    # Explicit patterns: the library's own also take the name of a split from names of files.
+    # The datasets library's default patterns would also derive splits from the names of files.
     patterns = {"train": "*/**"}
     if held_out and (root / "train").is_dir():
         patterns = {"train": "train/*/**", "test": f"{held_out[0]}/*/**"}

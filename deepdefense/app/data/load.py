@@ -1,4 +1,4 @@
-"""Load data by a name, from a file or from a folder."""
+"""Load a data set, given its name or the path of a file or folder."""
 
 from __future__ import annotations
 
@@ -23,20 +23,26 @@ __all__ = ["load_data"]
 
 
 def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: int = 0) -> Dataset:
-    """Load and preprocess the data named by `source`.
+    """Load a data set and preprocess it.
 
-    `source` is digits, mnist, cifar10, or the path of an .npz or .parquet file, of a folder with
-    train*.parquet and test*.parquet, or of a folder of images with a sub-folder for each class
-    (or with train/, and test/, val/ or validation/, of these).
+    `source` is one of these:
 
-    `data_dir` holds a copy of mnist or cifar10, itself or in a sub-folder of that name. Without it
-    they come from the Hugging Face hub, and stay in its cache. If no test set is published, `seed`
-    draws 20 % of each class. Raises `DataError` if anything is missing, broken or unfit.
+    - digits, mnist or cifar10, the name of a published data set;
+    - the path of an .npz or a .parquet file;
+    - the path of a folder with the files train*.parquet and test*.parquet;
+    - the path of a folder of images with a sub-folder for each class;
+    - the path of a folder with train/, and test/, val/ or validation/. Each of the two has a
+      sub-folder of images for each class.
+
+    `data_dir` is a folder with a copy of mnist or cifar10, or with a sub-folder of that name which
+    holds the copy. Without `data_dir` the two are downloaded to the cache of the Hugging Face hub.
+    If the source has no test set, `seed` draws 20 % of each class as one. Raises `DataError` if
+    data are missing, cannot be read or cannot be used.
     """
     source, path = str(source), Path(source).expanduser().resolve()
     if source == "digits":
         digits = import_optional("sklearn.datasets").load_digits()
-        x = to_channels_first(digits.images.astype(np.uint8))  # whole numbers, 0..16
+        x = to_channels_first(digits.images.astype(np.uint8))  # pixels are whole numbers, 0..16
         return preprocess(source, hold_out(x, digits.target.astype(np.int64), seed), (), width=16)
     if source in HUB_SETS:
         return decode_dataset(source, load_published(source, data_dir), seed, HUB_SETS[source][1])

@@ -1,4 +1,4 @@
-"""Use other libraries' readers: import them when needed, silence them, convert their errors."""
+"""Import optional libraries that read data, silence them, and convert their errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["convert_errors", "import_optional", "silence_datasets"]
 
 @contextmanager
 def convert_errors(message: str, hint: str = "") -> Iterator[None]:
-    """Convert any error inside into a `DataError` that begins with the message.
+    """Convert every error raised in the `with` block into a `DataError` that begins with `message`.
 
-    Libraries raise errors of many classes for broken files, so every class is converted.
+    Errors of all classes are converted, because libraries raise many classes for broken files.
+    `MemoryError` and `DataError` pass unchanged.
     """
     try:
         yield
@@ -34,12 +35,13 @@ def convert_errors(message: str, hint: str = "") -> Iterator[None]:
 
 @contextmanager
 def silence_datasets() -> Iterator[str]:
-    """Keep the datasets library silent, and yield a cache folder for it; restore both at the end.
+    """Silence the datasets library in the `with` block, and yield a temporary cache folder for it.
 
-    Progress bars, warnings and log messages are off, and nothing is sent over the network.
+    The library shows no progress bars, warnings or log messages, and reports nothing over the
+    network. At the end its settings are restored, and the folder is removed.
     """
     with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings(), ExitStack() as stack:
-        # The library also warns if an environment variable of the user has set its progress bars.
+        # The library also warns if environment variables already switch the progress bars.
         warnings.simplefilter("ignore")
         for library in (import_optional("datasets"), import_optional("huggingface_hub.utils")):
             if not library.are_progress_bars_disabled():
@@ -48,7 +50,7 @@ def silence_datasets() -> Iterator[str]:
         for logger in (logging.getLogger("datasets"), logging.getLogger("huggingface_hub")):
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
-        # Otherwise the library reports every load to its makers, even of local files.
+        # By default the library reports every load to its makers, even a load of local files.
         config, name = import_optional("datasets.config"), "HF_UPDATE_DOWNLOAD_COUNTS"
         stack.callback(setattr, config, name, getattr(config, name, True))
         setattr(config, name, False)
@@ -56,6 +58,6 @@ def silence_datasets() -> Iterator[str]:
 
 
 def import_optional(module: str) -> Any:
-    """Import a module of the extra `cli`."""
+    """Import a module that the extra `cli` installs; raise `DataError` if it is missing."""
     with convert_errors("a package is missing"):
         return importlib.import_module(module)

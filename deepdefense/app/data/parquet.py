@@ -11,7 +11,7 @@ from deepdefense.evaluation.dataset import DataError
 
 __all__ = ["HUB_SETS", "load_parquet", "load_published"]
 
-# The name on the Hugging Face hub, and the shape of an image.
+# The name of a data set on the Hugging Face hub, and the shape [c h w] of its images.
 HUB_SETS = {
     "mnist": ("ylecun/mnist", (1, 28, 28)),
     "cifar10": ("uoft-cs/cifar10", (3, 32, 32)),
@@ -19,14 +19,14 @@ HUB_SETS = {
 
 
 def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
-    """Load a data set of `HUB_SETS` from a local copy or from the hub."""
+    """Load a data set of `HUB_SETS` from a local copy in `data_dir`; if None, from the hub."""
     if data_dir is not None:
         folder = Path(data_dir).expanduser().resolve()
         return load_parquet(folder / name if (folder / name).is_dir() else folder)
     failed = f"{name}: the Hugging Face hub could not be reached or read"
     hint = "; --data-dir takes a local copy, a folder with train*.parquet and test*.parquet"
     with silence_datasets(), convert_errors(failed, hint):
-        # Into the hub's own cache, where the next run and other programs find it.
+        # The download goes to the hub's usual cache, where later runs and other programs find it.
         splits = import_optional("datasets").load_dataset(HUB_SETS[name][0])
         train, test = (
             collect_images(splits[split], f"{name} {split}") for split in ("train", "test")
@@ -35,7 +35,10 @@ def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
 
 
 def load_parquet(path: Path) -> EncodedSplits:
-    """Load a .parquet file in the hub's schema, or a folder of train*.parquet and test*.parquet."""
+    """Load a .parquet file, or a folder of the files train*.parquet and test*.parquet.
+
+    The files have the columns of image data sets on the hub, which `collect_images` checks.
+    """
     groups = [[path], []]
     if not path.is_file():
         groups = [sorted(path.glob(f"{split}*.parquet")) for split in ("train", "test")]
@@ -46,9 +49,9 @@ def load_parquet(path: Path) -> EncodedSplits:
     splits: EncodedSplits = ([], [])
     with silence_datasets() as cache:
         for group, split in zip(groups, splits, strict=True):
-            for file in group:  # one by one, so that an error names the file
+            for file in group:  # one at a time, so that an error names the file
                 with convert_errors(f"{file} could not be read"):
-                    # The library's own choice of a batch size fails on an empty file.
+                    # Without `batch_size`, the datasets library fails on an empty file.
                     files = open_stream("parquet", cache, glob.escape(str(file)), batch_size=1000)
                     split.append(collect_images(files["train"], str(file)))
     return splits
