@@ -220,7 +220,7 @@ class RunFolder:
         self.write(f"{name}.json", f"{text}\n")
 
     def save(self, name: str, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
-        """Write arrays to a safetensors file, with the facts `about` them as JSON in its metadata."""
+        """Write arrays to a safetensors file; its metadata hold the facts `about` them as JSON."""
         contiguous = {key: np.array(value, order="C") for key, value in arrays.items()}
         metadata = {"deepdefense": json.dumps(about)}
         self.write(name, _import_safetensors().save(contiguous, metadata=metadata))

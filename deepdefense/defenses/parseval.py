@@ -33,7 +33,7 @@ class Parseval(Objective):
 
     beta: float = setting(
         1e-4,
-        "length of the step, small against the inverse square of the largest singular value of W",
+        "step size; must be much smaller than 1 / s^2, where s is the largest singular value of W",
         real_number(0, below=1),
     )
 

@@ -21,7 +21,7 @@ from deepdefense.seam.settings import (
 )
 from deepdefense.seam.validation import check_number, check_order
 
-__all__ = ["EvaluationPlan"]
+__all__ = ["DEFAULT_PLAN", "EvaluationPlan"]
 
 
 @document_settings
@@ -33,7 +33,7 @@ class EvaluationPlan:
     `InputError` if a setting is out of range.
     """
 
-    preset: str = setting("standard", "which attacks run, with how many steps", one_of(*PRESETS))
+    preset: str = setting("quick", "which attacks run, with how many steps", one_of(*PRESETS))
     p: float = setting(2.0, "the order of the attacker's norm, 2 or inf", norm_order)
     eps: tuple[float, ...] = setting(
         (),
@@ -73,3 +73,7 @@ class EvaluationPlan:
             check_number("eps", radius, least=0)
         order = check_order(p)
         return cls(preset, order, tuple(map(float, radii)), seed, batch_size, FrozenDict(rho))
+
+
+# The default settings of `evaluate` and of the command `deepdefense evaluate`.
+DEFAULT_PLAN = EvaluationPlan()

@@ -47,8 +47,8 @@ class Recipe:
     weight_decay: float = setting(5e-4, "weight decay of SGD", real_number(0), option=False)
     decay: float = setting(
         0.5,
-        "final learning rate as a share of lr: of the last fifth of the epochs, or with anneal at "
-        "the end",
+        "factor by which lr is multiplied in the last fifth of the epochs; with anneal, the "
+        "factor that the learning rate reaches at the end",
         real_number(0),
         option=False,
     )

@@ -1,7 +1,12 @@
 """The command line: `deepdefense harden`, `evaluate`, `reproduce` and `backends`.
 
-Exit codes: 0 done, 1 stopped early (the last good epoch is written) or below --fail-under, 2
-unusable input, in one line and without a traceback, 130 interrupted.
+The exit code of a command is
+
+- 0 if the command completed;
+- 1 if training stopped early (the weights of the last good epoch are written), or if accuracy under
+  attack is below --fail-under;
+- 2 if the input cannot be used, with an error message of one line;
+- 130 if the user interrupted the command.
 """
 
 from __future__ import annotations

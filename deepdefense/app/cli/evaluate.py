@@ -1,4 +1,4 @@
-"""`deepdefense evaluate`: tell how robust a network is."""
+"""The command `deepdefense evaluate`: its options, its output and its exit code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def evaluate_command(
     resume: Resume = False,
     **options: Any,
 ) -> int:
-    """Tell how robust a network is by several attacks, and whether that can be believed.
+    """Measure how robust a network is by several attacks, and check the measurement.
 
     Writes report.html and report.json into a new folder.
     """

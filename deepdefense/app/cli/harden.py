@@ -1,4 +1,4 @@
-"""`deepdefense harden`: make a classifier robust."""
+"""The command `deepdefense harden`: its options, its output and its exit code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def harden_command(
     resume: Resume = False,
     **options: Any,
 ) -> int:
-    """Make a classifier robust with Deep Defense, and report on it before and after.
+    """Make a classifier robust with Deep Defense, and report on it before and after hardening.
 
     Without an argument: scikit-learn's digits and an MLP, in a minute or two. Writes report.html,
     report.json and hardened.safetensors into a new folder.

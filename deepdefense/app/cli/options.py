@@ -1,4 +1,4 @@
-"""Options of the command line, made from declared settings."""
+"""Make the options of the command line from declared settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["option", "switch", "with_options"]
 Command = TypeVar("Command", bound=Callable[..., int])
 
 
-# The panels of the help, from top to bottom.
+# The panels that group the options in the help, by title, from top to bottom.
 PANELS = {
     title: Group(title, sort_key=position)
     for position, title in enumerate([*{**REPRODUCE, **HARDEN, **EVALUATE}, "Run"])
@@ -24,19 +24,20 @@ PANELS = {
 
 
 def option(text: str, panel: str = "Run") -> Parameter:
-    """Return an option in a panel of the help."""
+    """Declare an option with a value: its help text, and the panel of the help that shows it."""
     return Parameter(help=text, group=PANELS[panel])
 
 
 def switch(text: str, panel: str = "Run") -> Parameter:
-    """Return an option without a value, which is off unless it is given."""
+    """Declare an option without a value, such as --resume, which is off by default."""
     return Parameter(help=text, group=PANELS[panel], negative="", show_default=False)
 
 
 def with_options(panels: Panels) -> Callable[[Command], Command]:
-    """Decorate a command: its `**options` become one option for each declared setting.
+    """Return a decorator that gives a command an option for each setting declared in `panels`.
 
-    The command receives those options that were given, by name.
+    The options replace the parameter `**options` in the command's signature. The command receives
+    in `**options` only the options that the user gave.
     """
 
     def decorate(command: Command) -> Command:
@@ -51,7 +52,7 @@ def with_options(panels: Panels) -> Callable[[Command], Command]:
         annotations = {parameter.name: hints[parameter.name] for parameter in own}
         annotations |= {parameter.name: parameter.annotation for parameter in options}
         parameters = sorted([*own, *options], key=lambda parameter: parameter.kind)
-        # What `cyclopts` reads.
+        # `cyclopts` reads a command's options from its signature and annotations.
         vars(command)["__signature__"] = signature.replace(parameters=parameters)
         command.__annotations__ = {**annotations, "return": int}
         return command
@@ -60,7 +61,7 @@ def with_options(panels: Panels) -> Callable[[Command], Command]:
 
 
 def _make_parameters(panels: Panels) -> Iterator[inspect.Parameter]:
-    """Make a parameter for each setting that the command line has an option for."""
+    """Yield a function parameter for each declared setting that is a command-line option."""
     for title, kinds in panels.items():
         for declared in (declared for kind in kinds for declared in list_settings(kind)):
             if declared.option:

@@ -1,4 +1,4 @@
-"""The program: run a command, and turn an error into one line and an exit code."""
+"""The command-line program: it runs a command, and prints an error as a single line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["app", "main"]
 
 
 def backends_command() -> int:
-    """List the known backends, and whether their framework is installed."""
+    """List the known backends, and say for each whether its framework is installed."""
     for name, installed in available_backends().items():
         print(f"{name}: {'available' if installed else 'not installed'}")
     return 0
@@ -27,7 +27,7 @@ def backends_command() -> int:
 app = App(
     name="deepdefense",
     help="Make a trained classifier robust, and tell how robust it is.",
-    suppress_keyboard_interrupt=False,  # `main` says how to continue
+    suppress_keyboard_interrupt=False,  # `main` prints how to continue
 )
 app.command(harden_command, name="harden")
 app.command(evaluate_command, name="evaluate")
@@ -36,7 +36,7 @@ app.command(backends_command, name="backends")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit."""
+    """Run a command from its arguments, or from those of the process, and exit with its code."""
     code: Any
     name = next(iter(sys.argv[1:] if arguments is None else arguments), "")
     try:
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _report_error(message: str) -> int:
-    """Print an error in one line, and return the exit code."""
+    """Print an error message as a single line, and return the exit code 2."""
     line = " ".join(message.split())
     console.print(f"error: {line}", markup=False, soft_wrap=True)
     return 2

@@ -1,4 +1,4 @@
-"""`deepdefense reproduce`: the paper's study."""
+"""The command `deepdefense reproduce`, which repeats the paper's study: options and output."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def reproduce_command(
     ] = Path("runs/study"),
     **options: Any,
 ) -> int:
-    """Repeat the paper's study: train by every method, attack, and write a table.
+    """Repeat the paper's study: train networks by every method, attack them, and write a table.
 
-    Writes TABLE.json, TABLE.md and TABLE.html into the folder, where each network that is trained
-    has a folder of its own. After an interruption, the same command continues.
+    Writes TABLE.json, TABLE.md and TABLE.html into the folder, which has a sub-folder for each
+    trained network. After an interruption, the same command continues the study.
     """
     with TerminalWatcher() as watcher:
         page = run_study(
@@ -52,7 +52,7 @@ def reproduce_command(
 
 
 def _quote_command(table: str, quick: bool, options: Mapping[str, Any]) -> str:
-    """Return the command as it was given, without the data's folder, which differs elsewhere."""
+    """Return the command line, without --data-dir, whose value differs between machines."""
     words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
     for name, value in options.items():
         if name != "data_dir":

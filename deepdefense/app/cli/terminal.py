@@ -1,4 +1,4 @@
-"""What the commands share: the console, a progress bar, and how a result is shown."""
+"""Print progress and results to the terminal, for all commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Resume = Annotated[bool, switch("Continue the run in OUT, or the newest in runs/
 
 
 class TerminalWatcher(Watcher):
-    """A progress bar with the time left, and lines above it."""
+    """A watcher that draws a progress bar with the time left, and prints lines above the bar."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -46,22 +46,22 @@ class TerminalWatcher(Watcher):
         self._progress.stop()
 
     def begin(self, task: str, total: int) -> None:
-        """Replace the bar by one for a task of `total` units."""
+        """Replace the progress bar by a new one, for a task of `total` units of work."""
         for old in self._progress.task_ids:
             self._progress.remove_task(old)
         self._progress.add_task(task, total=total)
 
     def advance(self, done: int) -> None:
-        """Draw the bar at `done` units."""
+        """Redraw the progress bar with `done` units of work completed."""
         for task in self._progress.task_ids:
             self._progress.update(task, completed=done)
 
     def say(self, line: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the progress bar."""
         self._progress.console.print(line, markup=False, soft_wrap=True)
 
 
 def show_verdict(verdict: Verdict, folder: Path) -> None:
-    """Print the verdict for people, and the page's path for programs."""
+    """Print the verdict to stderr for people, and the page's path to stdout for programs."""
     console.print(f"\n{verdict.headline}. {verdict.sentence}", markup=False, soft_wrap=True)
     print(folder / "report.html")

@@ -1,1 +1,1 @@
-"""`dd.harden`, `dd.evaluate`, and the jobs of the commands."""
+"""The work of each command, and the public functions `dd.harden` and `dd.evaluate`."""

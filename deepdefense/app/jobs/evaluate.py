@@ -1,4 +1,4 @@
-"""`dd.evaluate`, and the command `deepdefense evaluate`: how robust a network is."""
+"""Measure how robust a network is: `dd.evaluate` and the command `deepdefense evaluate`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepdefense.app.run_folder import HARDENED_FILE, REFERENCE_FILE, RunFolder,
 from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.plan import EvaluationPlan
+from deepdefense.evaluation.plan import DEFAULT_PLAN, EvaluationPlan
 from deepdefense.evaluation.provenance import NetworkInfo, Provenance
 from deepdefense.evaluation.report import Report
 from deepdefense.evaluation.rho_protocol import RHO_ATTACK
@@ -33,52 +33,59 @@ def evaluate(
     x: Array,
     y: Array,
     *,
-    preset: str = "quick",
-    p: float = 2,
+    preset: str = DEFAULT_PLAN.preset,
+    p: float = DEFAULT_PLAN.p,
     eps: float | Sequence[float] | None = None,
     bounds: tuple[Any, Any] | None = None,
     reference: Model | None = None,
-    seed: int = 0,
-    steps: int = 50,
-    overshoot: float = 0.02,
-    candidates: int = 10,
-    batch_size: int = 500,
+    seed: int = DEFAULT_PLAN.seed,
+    steps: int = DEFAULT_PLAN.rho["steps"],
+    overshoot: float = DEFAULT_PLAN.rho["overshoot"],
+    candidates: int = DEFAULT_PLAN.rho["candidates"],
+    batch_size: int = DEFAULT_PLAN.batch_size,
     out: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Measure accuracy, rho, and the smallest perturbations that several attacks find; check them.
+    """Measure accuracy, rho and the distance to the nearest adversarial example; check all three.
 
-    The distance of an example is the length of the smallest perturbation that any attack finds;
-    each is verified on the example alone. The distance is 0 if the example is misclassified without
-    a perturbation, and infinite if every attack fails. Accuracy under attack within eps is the
-    share of examples whose distance is larger than eps. Checks look for faults that would make
-    these figures wrong. While a severe check fails, the headline is withheld.
+    The distance of an example is the norm of the smallest perturbation that any of several attacks
+    finds. Each perturbation is verified by a call of the model on the perturbed example alone. The
+    distance is 0 if the example is misclassified without a perturbation, and infinite if every
+    attack fails. Accuracy under attack within eps is the share of examples whose distance is larger
+    than eps.
+
+    Checks look for faults of the model or of the attacks that would make these figures wrong. If a
+    severe check fails, the headline withholds the figures of robustness.
 
     Args:
         model: maps a batch [b ...] to logits [b k].
-        x: examples [n ...] of the model's framework, or of NumPy for a native model.
+        x: examples [n ...] as an array of the model's framework. NumPy arrays are accepted too if
+            the model belongs to a framework, as a `torch.nn.Module` does.
         y: labels [n].
-        preset: "quick", "standard" or "thorough": which attacks, and with how many steps.
-        p: the norm of the attacker, 2 or inf. With inf, the report has rho_inf besides rho_2.
-        eps: the radii of accuracy under attack; the first is in the headline. None: the median
-            distance of the correctly classified examples.
-        bounds: (low, high), the range of perturbed examples: numbers, or arrays of an example's
-            shape.
-        reference: the undefended network, to compare with on the same examples.
-        seed: of everything random. Random numbers for an example depend on the seed and its values.
-        steps: the largest number of iterations of the DeepFool that measures rho.
-        overshoot: the overshoot of that DeepFool.
-        candidates: the number of classes that it considers.
-        batch_size: the number of examples attacked at a time. It changes no figure.
-        out: a new folder for report.json and report.html, or that of an interrupted evaluation,
-            which is then continued.
+        preset: "quick", "standard" or "thorough". It decides which attacks run and how many steps
+            they make.
+        p: the order of the norm that measures perturbations, 2 or inf. With inf, the report also
+            holds rho_inf.
+        eps: one or more perturbation radii at which to report accuracy under attack. The first is
+            in the headline. None: the median distance of the correctly classified examples.
+        bounds: (low, high), the range that perturbed examples keep within: two numbers, or two
+            arrays of one example's shape.
+        reference: the undefended network, which is attacked on the same examples for comparison.
+        seed: the seed of all random numbers. Those for an example depend on the seed and on the
+            values of the example.
+        steps: the largest number of iterations of the DeepFool attack that measures rho.
+        overshoot: the overshoot of this DeepFool attack.
+        candidates: the number of candidate classes of this DeepFool attack.
+        batch_size: the number of examples attacked at a time. It does not change the report.
+        out: a new folder, into which report.json and report.html are written. It may also be the
+            folder of an interrupted evaluation, which is then continued.
         watcher: receives the progress.
 
     Returns:
         `Report`: `accuracy`, `rho_2`, `headline`, `distance`, `curve`, `attacks`, `checks`, ...
 
     Raises:
-        InputError: no example, or an argument out of range or of the wrong shape.
+        InputError: there are no examples, or an argument is out of range or has the wrong shape.
 
     >>> import numpy as np
     >>> weight = np.array([[3.0, 4.0], [0.0, 0.0]])
@@ -89,7 +96,7 @@ def evaluate(
     (1.0, True)
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), section 4, for rho; Carlini et al. (2019),
-    "On evaluating adversarial robustness", for what is checked.
+    "On evaluating adversarial robustness", for the checks.
     """
     plan = EvaluationPlan.from_arguments(
         preset=preset,
@@ -102,7 +109,8 @@ def evaluate(
     run = None
     if out is not None:
         run = RunFolder(Path(out))
-        # An unfinished evaluation is continued: its attacks are stored by what they depend on.
+        # Continue an unfinished evaluation. The name of each stored result is a hash of everything
+        # that the result depends on, so no result of other arguments is reused.
         unfinished = run.is_begun and not run.is_finished
         run = (RunFolder.resume if unfinished else RunFolder.create)(
             run.path, {"command": "evaluate"}
@@ -126,7 +134,7 @@ def evaluate(
 def run_evaluate(
     options: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
 ) -> tuple[Report, Path]:
-    """Run the command with the options given; return the report, and the folder of all files."""
+    """Run `deepdefense evaluate` with these options; return the report and the run folder."""
     with open_job("evaluate", EVALUATE, options, out=out, resume=resume, watcher=watcher) as job:
         settings, attacks = job.settings, choose_fields(AttackOptions, job.settings)
         plan = EvaluationPlan.from_arguments(
@@ -164,9 +172,10 @@ def run_evaluate(
 
 
 def find_hardened(folder: Path | None) -> dict[str, Any]:
-    """Return the options that evaluate what a run of `harden` made, beside what it began with.
+    """Return the options that evaluate the network of a finished run of `harden`.
 
-    Without a folder, the run is the newest finished one in runs/.
+    The network before hardening is the reference. `folder` is the run folder; if None, it is the
+    newest finished run of `harden` in runs/.
     """
     path = folder or find_latest("harden", finished=True)
     if path is None:
@@ -195,7 +204,7 @@ def find_hardened(folder: Path | None) -> dict[str, Any]:
 
 
 def _load_network(job: Job, data: Dataset, weights: str | None) -> tuple[Any, NetworkInfo]:
-    """Return the network of the settings with these weights, and what a report says of it."""
+    """Return the network of the settings with these weights, and its description for a report."""
     name = job.settings["network"]
     if weights is None and name in NETWORKS:
         raise InputError(
@@ -207,7 +216,7 @@ def _load_network(job: Job, data: Dataset, weights: str | None) -> tuple[Any, Ne
 
 
 def _draw_rows(n: int, count: int, seed: int) -> HostArray:
-    """Draw `count` of n examples by the seed, or take all; return their rows in order."""
+    """Return the ascending indices of `count` examples drawn from n, or of all if n is smaller."""
     if count >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng((seed, 2)).permutation(n)[:count])
@@ -218,7 +227,7 @@ def _describe_model(model: Any) -> NetworkInfo:
 
 
 def _describe_source(data: Dataset) -> dict[str, Any]:
-    """Return what the report says of the data besides what the arrays show."""
+    """Return the facts about the data that the report holds but the arrays do not show."""
     return {
         "name": data.name,
         "of": len(data.x_test),

@@ -1,4 +1,4 @@
-"""`dd.harden`, and the command `deepdefense harden`: fine-tune a trained classifier."""
+"""Fine-tune a classifier to be robust: `dd.harden` and the command `deepdefense harden`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ from deepdefense.training.report import HardeningReport, describe_objective
 
 __all__ = ["harden", "run_harden"]
 
-# The reference network, if no weights are given: ten epochs, or more for a small data set.
+# The training of the undefended reference network, if no weights are given. A small data set gets
+# more than ten epochs, so that there are 1000 optimizer steps.
 REFERENCE_EPOCHS, REFERENCE_STEPS = 10, 1000
-
-
 REFERENCE_LR, REFERENCE_DECAY = 1e-3, 0.1
 
 
@@ -48,28 +47,33 @@ def harden(
     resume: bool = False,
     watcher: Watcher | None = None,
 ) -> tuple[Any, HardeningReport]:
-    """Fine-tune a trained classifier to be robust; return a hardened copy, and a report on both.
+    """Fine-tune a trained classifier to be robust; return a hardened copy and a report.
 
-    An epoch is rejected if its loss or gradient is not finite, or if it costs more accuracy than
-    the guard allows. Training then goes back to the last good epoch and tries again at half the
-    learning rate (`report.notes`). If that does not help, training ends at the last good epoch, and
-    `report.stopped` says why.
+    The report compares the classifier before and after hardening.
+
+    An epoch is rejected if the loss or the gradient is not finite, or if accuracy falls by more
+    than the guard allows. Training then returns to the weights of the last good epoch and repeats
+    the rejected epoch at half the learning rate; `report.notes` says so. If that does not help,
+    training ends with the weights of the last good epoch, and `report.stopped` says why.
 
     Args:
         model: a trained model of a framework, such as a `torch.nn.Module`. It is not changed.
-        train: examples [n ...] and labels [n] to fine-tune on, of NumPy or the framework.
-        test: held-out examples and labels. They are for the report; nothing is chosen by them.
-        defense: the objective of training: a `DeepDefense`, or one of `deepdefense.baselines`.
-            None: a `DeepDefense` that `calibrate` fits to the network.
-        recipe: how to train. None: `Recipe()`, the paper's.
+        train: the examples [n ...] and labels [n] to fine-tune on, as arrays of NumPy or of the
+            model's framework.
+        test: held-out examples and labels. The report is computed on them; they influence neither
+            training nor the choice of weights.
+        defense: the training objective: a `DeepDefense`, or one of `deepdefense.baselines`. None: a
+            `DeepDefense` whose c and d are fitted to the network, as `calibrate` does.
+        recipe: the settings of training. None: `Recipe()`, the settings of the paper.
         guard: the limits that reject an epoch or end training. None: `Guard()`.
-        out: a new folder for report.json, report.html and hardened.safetensors; this needs the
-            extra ``deepdefense[cli]``. An interrupted run keeps its last complete epoch there.
-        resume: continue the interrupted run in `out`. The result is that of an uninterrupted run.
+        out: a new folder, into which report.json, report.html and hardened.safetensors are written.
+            This needs the extra ``deepdefense[cli]``. A checkpoint is saved there after each epoch.
+        resume: continue the interrupted run in `out` from its checkpoint. The result equals that of
+            an uninterrupted run.
         watcher: receives the progress.
 
     Raises:
-        InputError: the data or settings cannot be used, or `out` is not empty.
+        InputError: the data or the settings cannot be used, or the folder `out` is not empty.
     """
     (x_train, y_train), (x_test, y_test) = check_pair("train", train), check_pair("test", test)
     check_kind("defense", defense, Objective)
@@ -112,7 +116,7 @@ def harden(
 def run_harden(
     options: Mapping[str, Any], *, out: Path | None, resume: bool, watcher: Watcher
 ) -> tuple[HardeningReport, Path]:
-    """Run the command with the options given; return the report, and the folder of all files."""
+    """Run `deepdefense harden` with these options; return the report and the run folder."""
     with open_job("harden", HARDEN, options, out=out, resume=resume, watcher=watcher) as job:
         settings, backend = job.settings, job.backend
         steepness = {
@@ -165,7 +169,7 @@ def run_harden(
 def _train_reference(
     job: Job, model: Any, data: Dataset, recipe: Recipe, run: RunFolder
 ) -> tuple[Any, str]:
-    """Return the network trained without a defense, and where its weights come from."""
+    """Return the undefended reference network, and the origin of its weights for the report."""
     steps = math.ceil(len(data.x_train) / recipe.batch_size)
     epochs = max(REFERENCE_EPOCHS, math.ceil(REFERENCE_STEPS / steps))
     reference = train_reference(

@@ -1,4 +1,4 @@
-"""What a command opens before it computes: settings, backend, data, networks, the run's folder."""
+"""Prepare a run of a command: its settings, backend, data, networks and run folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ __all__ = ["Job", "open_backend", "open_job", "to_plain_options"]
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a command: its settings and backend, and the folder that it resumes, if any."""
+    """A run of a command, made by `open_job`: its settings and its backend.
+
+    `resumed` is the run folder of the interrupted run that this run continues, if any. `out` is the
+    folder that the user chose for a new run, if any.
+    """
 
     settings: Mapping[str, Any]
     backend: TrainingBackend
@@ -35,12 +39,15 @@ class Job:
     watcher: Watcher
 
     def load_data(self) -> Dataset:
-        """Load the data of the settings."""
+        """Load the data that the settings name."""
         settings = self.settings
         return load_data(settings["data"], data_dir=settings["data_dir"], seed=settings["seed"])
 
     def load_network(self, data: Dataset, weights: str | None) -> Any:
-        """Make the network of the settings, with the weights of a file if one is given."""
+        """Return the network that the settings name.
+
+        `weights` is a file of weights to load into it; None: the network keeps its initial weights.
+        """
         name, seed = self.settings["network"], self.settings["seed"]
         model = make_network(self.backend, name, data, seed)
         if weights is None:
@@ -48,10 +55,11 @@ class Job:
         return load_network_weights(self.backend, model, Path(weights))
 
     def open_folder(self, data: Dataset, networks: Sequence[Any], changed: str) -> RunFolder:
-        """Create the run's folder, or resume in it if data and weights are still the same.
+        """Create the folder of a new run, or return the folder of the resumed run.
 
-        Nothing is written before. `changed` is the error where they differ; PATH in it becomes the
-        folder.
+        The command writes no file before this call. Raises `InputError` if the data or the weights
+        of `networks` differ from those with which a resumed run began. `changed` is the text of
+        this error; PATH in the text is replaced by the folder.
         """
         fingerprints = {
             "data": data.fingerprint(),
@@ -78,10 +86,11 @@ def open_job(
     resume: bool,
     watcher: Watcher,
 ) -> Iterator[Job]:
-    """Open a command's job; inside, new models and arrays are on the device of the settings.
+    """Prepare a run of a command, and yield the `Job` for the `with` block.
 
-    A new run has the options given, and defaults for the others. A resumed run keeps the settings
-    that it began with.
+    In the block, new models and arrays are placed on the device of the settings. A new run has the
+    given options, and defaults for all other settings. A resumed run has the settings with which it
+    began, and the given options must agree with them.
     """
     command_setting = {"command": command}
     plain_options = to_plain_options(options)
@@ -99,14 +108,14 @@ def open_job(
 
 @contextmanager
 def open_backend(settings: Mapping[str, Any]) -> Iterator[TrainingBackend]:
-    """Open the backend of the settings, or the first that is installed, on their device."""
+    """Yield the backend of the settings, or the first installed one, set to their device."""
     backend = training_backend(settings["backend"] or find_installed_framework())
     with backend.on_device(settings["device"]):
         yield backend
 
 
 def to_plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options as JSON can hold them: paths as text."""
+    """Return the options with each path as text, which JSON can hold."""
     return {
         name: str(value) if isinstance(value, Path) else value for name, value in options.items()
     }

@@ -1,4 +1,4 @@
-"""The command `deepdefense reproduce`: train the networks of the study, and write a table."""
+"""Run `deepdefense reproduce`: train and attack the networks of the study, and write a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deepdefense.seam.validation import check_choice
 
 __all__ = ["QUICK", "run_study"]
 
-# A smoke run of minutes: data that come with scikit-learn, few epochs and examples.
+# The settings that --quick changes: data that scikit-learn includes, few epochs, few examples.
 QUICK: Mapping[str, Any] = {"subjects": ("digits-mlp",), "epochs": 3, "examples": 50}
 
 
@@ -34,7 +34,10 @@ def run_study(
     command: str,
     watcher: Watcher,
 ) -> Path:
-    """Train and measure what `out` does not hold yet, write the table, and return its page."""
+    """Train and attack the networks of a table, write the table, and return its page's path.
+
+    Networks and measurements that the folder `out` already holds are not computed again.
+    """
     settings = {**find_defaults(REPRODUCE), **(QUICK if quick else {}), **to_plain_options(options)}
     check_choice("table", table, tuple(TABLES))
     study = choose_fields(StudyOptions, settings)
@@ -82,7 +85,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _load_data(name: str, data_dir: Path | str | None) -> tuple[Dataset, Path | None]:
-    """Load a data set; return it, and the folder of its copy, if there is one."""
+    """Return a data set, and the folder of its local copy, or None without a copy."""
     if data_dir is None:
         return load_data(name), None
     path = Path(data_dir)
@@ -91,6 +94,6 @@ def _load_data(name: str, data_dir: Path | str | None) -> tuple[Dataset, Path | 
 
 
 def _find_published(folder: Path | None, network: str) -> Path | None:
-    """Return the reference network beside the data, NETWORK_reference.safetensors, if any."""
+    """Return the file NETWORK_reference.safetensors in the data's folder, or None without one."""
     path = None if folder is None else folder / f"{network}_reference.safetensors"
     return path if path is not None and path.is_file() else None

@@ -1,4 +1,8 @@
-"""The settings of each command. Options, defaults and tables are made from the declarations."""
+"""Declare the settings of each command.
+
+The command-line options, the defaults and the tables of docs/settings.md are made from these
+declarations.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from deepdefense.app.study.experiments import EXPERIMENTS
 from deepdefense.app.study.methods import METHODS
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError
+from deepdefense.evaluation.plan import DEFAULT_PLAN
 from deepdefense.seam.settings import (
     Setting,
     check_settings,
@@ -43,7 +48,7 @@ SettingsT = TypeVar("SettingsT")
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The data, and the network's architecture."""
+    """The data set, and the architecture of the network."""
 
     data: str = setting(
         "digits", "one of digits, mnist, cifar10; or FILE.npz, a folder of images, or parquet files"
@@ -56,7 +61,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class WeightsOption:
-    """The network to harden."""
+    """The weights of the network to harden."""
 
     weights: Path | None = setting(
         None, "FILE.safetensors of a trained network", unset="train one first"
@@ -65,7 +70,7 @@ class WeightsOption:
 
 @dataclass(frozen=True)
 class EvaluatedWeights:
-    """The network to evaluate, and the one to compare with."""
+    """The weights of the network to evaluate, and of the undefended network to compare it with."""
 
     weights: Path | None = setting(
         None, "FILE.safetensors of the network", unset="the factory's own"
@@ -77,7 +82,7 @@ class EvaluatedWeights:
 
 @dataclass(frozen=True)
 class FrameworkOptions:
-    """The framework, and where it computes."""
+    """The framework, and the device on which it computes."""
 
     backend: str | None = setting(
         None, "one of torch, jax, tensorflow", unset="the first of them that is installed"
@@ -92,35 +97,38 @@ class FrameworkOptions:
 
 @dataclass(frozen=True)
 class PixelRangeOption:
-    """Whether the penalty knows the range of pixels."""
+    """Whether perturbed images in the penalty keep within the range of pixels."""
 
     bounded: bool = setting(
         False,
-        "with fast: take the distance to the nearest image, which keeps within the range of "
-        "pixels; better with 3 steps",
+        "with fast: measure the distance to the decision boundary among images within the range of "
+        "pixels; works better with 3 steps",
     )
 
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """What an evaluation attacks, and how."""
+    """Which attacks an evaluation runs, on which examples, and with which limits."""
 
     preset: Literal["quick", "standard", "thorough"] = setting(
-        "quick", "which attacks, and with how many steps"
+        DEFAULT_PLAN.preset,  # type: ignore[arg-type]  # the plan checks that it is one of these
+        "which attacks, and with how many steps",
     )
     examples: int = setting(1000, "number of held-out examples, drawn by the seed", whole_number(1))
-    p: float = setting(2.0, "norm of the attacker, 2 or inf")
+    p: float = setting(DEFAULT_PLAN.p, "norm of the attacker, 2 or inf")
     eps: list[float] | None = setting(
         None,
-        "sizes to give accuracy under attack at, in the units of the network's input: pixels "
-        "0..255 for images",
+        "perturbation sizes at which to report accuracy under attack, in units of the network's "
+        "input: for images, pixels of 0..255",
         unset="the median distance",
     )
     bounds: Literal["pixels", "none"] = setting(
         "pixels", "keep perturbed images within 0..255 (pixels), or not (none)"
     )
-    batch_size: int = setting(500, "number of examples attacked at a time")
-    seed: int = setting(0, "seed of everything random: the examples drawn, and the attacks")
+    batch_size: int = setting(DEFAULT_PLAN.batch_size, "number of examples attacked at a time")
+    seed: int = setting(
+        DEFAULT_PLAN.seed, "seed of everything random: the examples drawn, and the attacks"
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -144,7 +152,7 @@ def _check_seeds(name: str, values: Any) -> Any:
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What the study trains, and on how much data."""
+    """Which networks the study trains, by which methods, and on how many examples."""
 
     subjects: tuple[str, ...] = setting(
         ("mnist-mlp", "mnist-lenet"),
@@ -171,13 +179,13 @@ class StudyOptions:
     )
     train_examples: int | None = setting(
         None,
-        "number of training examples, the first of them, for a shortened schedule",
+        "use only this many training examples, from the first on, for a shorter run",
         none_or(whole_number(1)),
         unset="all",
     )
     test_examples: int | None = setting(
         None,
-        "number of held-out examples, the first of them, for a large network",
+        "use only this many held-out examples, from the first on, for a large network",
         none_or(whole_number(1)),
         unset="all",
     )
@@ -187,7 +195,7 @@ class StudyOptions:
         check_settings(self)
 
 
-# The settings classes of a command, by the title of their panel in the help.
+# The settings classes of a command, by the title of the panel that shows their options in the help.
 Panels = Mapping[str, tuple[type, ...]]
 
 
@@ -210,19 +218,24 @@ EVALUATE: Panels = {
 REPRODUCE: Panels = {"Study": (StudyOptions,), "Framework": (FrameworkOptions,)}
 
 
-# The defaults of training are the paper's, for MNIST. The digits are fewer (15 steps an epoch);
-# theirs were chosen on other splits than that of seed 0.
+# Defaults of training for single data sets. All other defaults are the paper's, for MNIST. The
+# digits have fewer examples (15 steps an epoch), so they need more epochs and other settings. Their
+# defaults were chosen on training and test splits other than that of seed 0.
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5, "d": 5.0},
 }
 
 
-# The settings that `harden` fits to the network unless they are given, and how, in words.
+# The settings that `harden` fits to the network unless the user gives them. The texts describe the
+# fitted values in the help.
 CALIBRATED_SETTINGS = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
 
 
 def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
-    """Return the default of every option of a command by name; those of `harden` fit the data."""
+    """Return the default of every option of a command, by name.
+
+    `data` names the data set, for which some settings of `harden` have defaults of their own.
+    """
     defaults = {
         declared.name: declared.default
         for kinds in panels.values()
@@ -237,7 +250,7 @@ def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
 
 
 def describe_default(panels: Panels, declared: Setting) -> str:
-    """Return the default of an option in words, with its values for single data sets."""
+    """Return the help's text for an option's default, with its values for single data sets."""
     texts = [format_default(declared)]
     if panels is HARDEN:
         texts = [CALIBRATED_SETTINGS.get(declared.name, texts[0])]
@@ -250,7 +263,7 @@ def describe_default(panels: Panels, declared: Setting) -> str:
 
 
 def format_default(declared: Setting) -> str:
-    """Return the declared default in words."""
+    """Return the help's text for a declared default."""
     value = declared.default
     if value is None:
         return declared.unset or "none"
@@ -262,6 +275,6 @@ def format_default(declared: Setting) -> str:
 
 
 def choose_fields(kind: type[SettingsT], settings: Mapping[str, Any]) -> SettingsT:
-    """Make a settings class from those of the `settings` that are its fields."""
+    """Make a `kind`, a settings class, from the entries of `settings` that are its fields."""
     names = [declared.name for declared in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: settings[name] for name in names if name in settings})
