@@ -116,9 +116,9 @@ def assess(
 def _measure_paper_figures(
     subject: Subject, plan: EvaluationPlan, p: float, watcher: Watcher
 ) -> tuple[Summary, Measurement]:
-    """Measure accuracy, rho_2 and rho_p by DeepFool, as the Deep Defense paper does.
+    """Measure accuracy, rho_2 and rho_p as the Deep Defense paper does, with the DeepFool attack.
 
-    Return their summary, and the accuracy and rho_2 of each example.
+    Return a summary over all examples, and the measurement of rho_2 for each example.
     """
 
     def measure(order: float) -> Measurement:
@@ -141,7 +141,9 @@ def _measure_paper_figures(
 def _attack_subject(
     subject: Subject, plan: EvaluationPlan, runner: AttackRunner, networks: int
 ) -> tuple[Minima, tuple[PlannedAttack, ...]]:
-    """Run all attacks of the plan's preset; return the minima, and the attacks that ran.
+    """Run all attacks of the plan's preset on the examples of `subject`.
+
+    Return the smallest perturbation found for each example, and the list of the attacks that ran.
 
     If the plan has no eps, the radius of the fixed-budget attacks is the median distance that the
     minimum-norm attacks found. Before the attacks start, the watcher receives an estimate of the
@@ -170,8 +172,8 @@ def _attack_reference(
 ) -> tuple[Summary, Minima]:
     """Measure and attack the undefended reference network on the examples of `subject`.
 
-    The attacks and their settings are those that ran on the evaluated network (`planned`). Return
-    the summary of accuracy and rho, and the minima, of the reference network.
+    `planned` are the attacks that ran on the evaluated network; the same attacks run here. Return
+    the accuracy and rho of the reference network, and its smallest perturbation for each example.
     """
     with open_subject(
         reference,
@@ -194,7 +196,7 @@ def _attack_reference(
 
 
 def _summarize_checks(checks: Sequence[Check]) -> str:
-    """Return a text that counts the checks that pass, and prints each other check in full."""
+    """Return a text with the number of checks that pass, and the full text of all other checks."""
     bad = [check for check in checks if check.status != "pass"]
     passed = f"{len(checks) - len(bad)} of {len(checks)} cheap checks pass"
     return "\n".join([passed, *map(str, bad)])

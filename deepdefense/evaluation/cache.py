@@ -16,17 +16,17 @@ NamedArrays = dict[str, npt.NDArray[Any]]
 
 
 class Storage(Protocol):
-    """What `AttackCache` needs of a store: to save named arrays under a key, and to load them.
+    """The interface of a store in which `AttackCache` saves sets of arrays by name.
 
-    The caller of the evaluation provides it: `RunFolder.attack_storage` stores them in files.
+    The caller of the evaluation provides the store; `RunFolder.attack_storage` is one, in files.
     """
 
     def load(self, name: str) -> NamedArrays | None:
-        """Return the arrays that were saved under this key, or None if there are none."""
+        """Return the arrays that were saved under this name, or None if there are none."""
         ...
 
     def save(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], attack: str) -> None:
-        """Save arrays under this key; `attack` describes the attack that computed them."""
+        """Save arrays under this name; `attack` is a text that describes the attack they are of."""
         ...
 
 

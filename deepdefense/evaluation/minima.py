@@ -1,4 +1,8 @@
-"""Keeps, for each example, the smallest perturbation that any attack found, once confirmed."""
+"""Confirms the perturbations that attacks find, and keeps the smallest one for each example.
+
+An attack fools the network on an example if it finds a perturbed example that the network
+misclassifies.
+"""
 
 from __future__ import annotations
 
@@ -149,10 +153,10 @@ def add_outcome(
     ran: HostArray,
     parts: Sequence[ConfirmedPoints],
 ) -> Minima:
-    """Return the minima updated with the result of one more attack.
+    """Add the result of one more attack to the smallest perturbations so far, `minima`.
 
     `ran` holds the indices of the attacked examples, and `parts` the confirmed perturbed examples
-    of each batch. A perturbation replaces an example's former minimum if it is smaller.
+    of each batch. Return new minima, in which a perturbation of this attack replaces a larger one.
     """
     distance = np.where(subject.correct, math.inf, 0.0)
     tried = np.zeros(len(distance), bool)

@@ -61,9 +61,9 @@ class AttackLine:
 
     `ran` is the number of examples that were attacked. `success` is the share of these examples on
     which the attack fooled the network, and `median` is the median distance over these successes.
-    `best` is the share of the examples fooled by any attack on which this attack found the smallest
-    perturbation. `rejected` counts the perturbed examples that the attack reported as misclassified
-    but that the evaluation could not confirm.
+    `best` is the share of examples on which this attack found the smallest perturbation, among the
+    examples on which any attack succeeded. `rejected` counts the perturbed examples that the attack
+    reported as misclassified but that the evaluation could not confirm.
     """
 
     name: str
@@ -79,10 +79,10 @@ class AttackLine:
 
 @dataclass(frozen=True)
 class Weakness:
-    """The classes that the smallest perturbations lead to, and the distances of each class.
+    """The confusion table of the smallest perturbations, and the median distance of each class.
 
-    `counts` [k][k] counts the examples that the network classifies correctly and an attack fooled:
-    the row is the label, and the column is the class predicted after the smallest perturbation.
+    `counts` [k][k] counts the correctly classified examples on which an attack succeeded. The row
+    is the label, and the column is the class predicted after the smallest perturbation.
     `median` [k] is the median distance of the correctly classified examples of each class.
     """
 

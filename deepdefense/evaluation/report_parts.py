@@ -36,7 +36,7 @@ __all__ = [
 
 
 def make_headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headline:
-    """Return the median distance and the accuracy under attack within `eps`.
+    """Return the main figures: the median distance, and the accuracy under attack within `eps`.
 
     If a severe check fails, return the reason why these figures are withheld instead.
     """
@@ -51,10 +51,11 @@ def make_headline(minima: Minima, eps: float, checks: Sequence[Check]) -> Headli
 def make_reference_figures(
     network: NetworkInfo, summary: Summary, minima: Minima, *, beside: Minima
 ) -> ReferenceFigures:
-    """Return the figures of the undefended reference network from its `summary` and `minima`.
+    """Return the figures of the undefended reference network for the report.
 
-    `beside` are the minima of the evaluated network. They set the largest eps of the security
-    curve, so that the curves of both networks cover the same range.
+    `summary` holds its accuracy and rho, and `minima` its smallest perturbations. `beside` holds
+    the smallest perturbations of the evaluated network; they determine the largest eps of the
+    security curve, so that the curves of both networks cover the same range.
     """
     return ReferenceFigures(
         network=network,
@@ -86,9 +87,10 @@ def measure_intervals(
 
 
 def measure_weakness(minima: Minima, y: HostArray, classes: int) -> Weakness:
-    """Count the fooled examples by label and predicted class; compute each class's median distance.
+    """Count, by label, the classes that the network predicts after the smallest perturbations.
 
-    Examples that the network misclassifies without a perturbation are left out.
+    Also compute the median distance of each class. Examples that the network misclassifies without
+    a perturbation are left out of both.
     """
     fooled = np.isfinite(minima.distance) & (minima.distance > 0)
     counts = np.zeros((classes, classes), dtype=np.int64)

@@ -40,12 +40,15 @@ class AttackRunner:
     def run_suite(
         self, subject: Subject, minima: Minima, planned: Sequence[PlannedAttack]
     ) -> Minima:
-        """Run the planned attacks one after the other, and return the minima updated with them.
+        """Run the planned attacks one after the other.
+
+        `minima` holds the smallest perturbation of each example from earlier attacks. Return it
+        updated with the results of these attacks.
 
         A minimum-norm attack runs on all examples that the network classifies correctly. A
-        fixed-budget attack runs only on the examples that no earlier attack fooled within its eps.
-        FGSM is an exception: it runs on all correctly classified examples, because the checks
-        compare other attacks with it.
+        fixed-budget attack runs only on the examples for which no earlier attack found a
+        perturbation within its eps. FGSM is an exception: it runs on all correctly classified
+        examples, because the checks compare the other attacks with FGSM.
         """
         for attack in planned:
             rows = np.flatnonzero(subject.correct)
@@ -80,12 +83,14 @@ class AttackRunner:
 
 
 def run_transfer(subject: Subject, minima: Minima, other: Minima) -> Minima:
-    """Attack a network with the perturbations that fool another network, and update its minima.
+    """Attack the subject's network with perturbations that were found for another network.
 
-    `minima` belong to the attacked network, and `other` to the other network. Each perturbation is
-    tried at `TRANSFER_SIZES` increasing sizes. All are smaller than the smallest perturbation found
-    for the attacked network so far, or than four times the other network's distance if no attack
-    fooled the attacked network. The first size that fools the network counts.
+    `minima` holds the smallest perturbations found for the subject's network, and `other` those
+    found for the other network. Return `minima` updated with the transferred perturbations.
+
+    Each perturbation is tried at `TRANSFER_SIZES` increasing sizes, until one fools the network.
+    All sizes are below the example's distance in `minima`. If that distance is infinite, they are
+    below four times the example's distance in `other`.
     """
     fooled = subject.correct & np.isfinite(other.distance) & (other.distance > 0)
     left = rows = np.flatnonzero(fooled)

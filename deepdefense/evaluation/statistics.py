@@ -188,10 +188,10 @@ class Curve:
 
 
 def typical_distance(distance: Values) -> float:
-    """Return the median distance of the correctly classified examples, which is always finite.
+    """Return a finite number that is typical of the distances of correctly classified examples.
 
-    If the median is infinite, because most of these examples are censored, return the median over
-    the examples that are not censored. If all are censored, return 0.
+    It is the median of these distances. If the median is infinite, it is the median of the finite
+    distances among them. If no distance is finite, it is 0.
     """
     correct = distance[distance > 0]
     fooled = correct[np.isfinite(correct)]

@@ -42,9 +42,10 @@ DEEPFOOL_OVERSHOOT = 0.02  # DeepFool makes its perturbations larger by this fra
 
 
 def check_claims(minima: Minima) -> Check:
-    """Check that the perturbed examples that attacks report as misclassified are confirmed.
+    """Check that the network misclassifies the perturbed examples that attacks report.
 
-    `confirm_points` has tried each of them again in a batch of one.
+    `confirm_points` has classified each perturbed example again in a batch of one, and counted the
+    rejected ones.
     """
     rejected = sum(outcome.rejected for outcome in minima.outcomes)
     made = sum(int((np.isfinite(o.distance) & o.ran).sum()) for o in minima.outcomes) + rejected
@@ -59,7 +60,7 @@ def check_claims(minima: Minima) -> Check:
 
 
 def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that APGD fools every example within an eps larger than the spread of the data.
+    """Check that APGD succeeds on every example within an eps larger than the spread of the data.
 
     `few` holds the indices of the examples to attack.
     """
@@ -80,7 +81,7 @@ def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, see
 
 
 def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that an example that APGD fools within one eps is also fooled within a larger eps.
+    """Check that APGD, on the examples where it succeeds, also succeeds within a larger eps.
 
     `few` holds the indices of the examples to attack.
     """
@@ -124,7 +125,10 @@ def check_more_steps(subject: Subject, minima: Minima, few: HostArray) -> Check:
 
 
 def check_single_step(subject: Subject, minima: Minima) -> Check:
-    """Check that iterative attacks fool every example that FGSM, a single step, fools."""
+    """Check that iterative attacks succeed on almost all examples on which FGSM succeeds.
+
+    FGSM takes a single step.
+    """
     correct = int((minima.distance > 0).sum())
     worst, evidence = 0.0, "no single step was tried"
     for outcome in (o for o in minima.outcomes if o.attack.name == "fgsm"):
@@ -150,10 +154,9 @@ def check_single_step(subject: Subject, minima: Minima) -> Check:
 
 
 def check_gradient_free(minima: Minima) -> Check:
-    """Check that random search fools almost no example on which gradient attacks fail.
+    """Check that random search succeeds on almost no example on which gradient attacks fail.
 
-    The random search runs only on examples that no earlier attack fooled, so each example that it
-    fools is one that the gradient attacks missed.
+    The random search runs only on examples on which all earlier attacks failed.
     """
     correct = int((minima.distance > 0).sum()) or 1
     worst, evidence = 0.0, "no gradient-free attack was run"
@@ -179,8 +182,8 @@ def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) ->
     """Check that random noise rarely fools the network.
 
     The noise added to each of the examples `rows` has the same size as the smallest perturbation
-    found for that example. If an example has fewer than three input values, the check passes: in so
-    few dimensions a random direction is often close to the best direction.
+    found for that example. If examples have fewer than three input values, the check passes,
+    because a random direction is then often close to the best direction.
     """
     if math.prod(subject.x.shape[1:]) < 3:
         return make_check("noise does less", "pass", "so few inputs leave noise no other way")
@@ -203,8 +206,8 @@ def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) ->
 def check_transfer(minima: Minima, rows: HostArray) -> Check:
     """Check that attacks on this network find smaller perturbations than transferred ones.
 
-    Transferred perturbations were computed for the undefended reference network. `rows` are the
-    indices of the examples that count.
+    Transferred perturbations were computed for the undefended reference network. `rows` holds the
+    indices of the examples to compare.
     """
     transfers = [i for i, o in enumerate(minima.outcomes) if o.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], transfers).mean())
@@ -220,8 +223,8 @@ def check_transfer(minima: Minima, rows: HostArray) -> Check:
 def check_deepfool_distance(minima: Minima, rows: HostArray) -> Check:
     """Check that DeepFool's perturbations are not much larger than the smallest ones found.
 
-    rho and the Deep Defense penalty are computed from DeepFool's perturbations. `rows` are the
-    indices of the examples that count.
+    rho and the Deep Defense penalty are computed from DeepFool's perturbations. `rows` holds the
+    indices of the examples to compare.
     """
     runs = [o for o in minima.outcomes if o.attack.name == "deepfool"]
     if not runs:
@@ -262,9 +265,9 @@ def _measure_distances(
 
 
 def _fooled_by(minima: Minima, eps: float, which: Callable[[AttackOutcome], bool]) -> HostArray:
-    """Return a mask [n] of the examples that some selected attack fooled within eps.
+    """Return a mask [n] of the examples on which a selected attack succeeded within eps.
 
-    `which` returns whether the attack of an outcome is selected.
+    `which` is a predicate that selects the outcomes of attacks.
     """
     fooled = np.zeros(len(minima.distance), bool)
     for outcome in filter(which, minima.outcomes):

@@ -26,7 +26,7 @@ class Check:
     severe: bool = True
 
     def __str__(self) -> str:
-        """Return one line with the evidence, and a second with the remedy if it does not pass."""
+        """Return one line with the evidence, and a second line with the remedy, if there is one."""
         line = f"{self.status}  {self.name}: {self.evidence}"
         return line if self.status == "pass" else f"{line}\n      {self.remedy}"
 
@@ -39,11 +39,11 @@ def make_check(
 
 
 def grade(share: float, warn: float, fail: float, n: int | None = None) -> Status:
-    """Return the status for a share of faulty examples, or for another measure of a fault.
+    """Return the status of a check from `share`, the share of examples that show the fault.
 
-    The status is "fail" above the threshold `fail` or if the share is NaN, "warn" above the
-    threshold `warn`, and otherwise "pass". If `n`, the number of examples, is given and only one of
-    them is faulty, the status is never "fail", because one faulty example may be chance.
+    The status is "fail" if the share is above the threshold `fail` or NaN, "warn" if it is above
+    the threshold `warn`, and otherwise "pass". If the number of examples `n` is given and at most
+    one of them shows the fault, the status is never "fail", because that may be chance.
     """
     is_single = n is not None and round(share * n) <= 1 < n
     if not share <= fail and not is_single:

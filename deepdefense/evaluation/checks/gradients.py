@@ -1,7 +1,8 @@
 """Checks that the input gradients, which attacks use, exist and are correct.
 
-The checks compare the gradients of the margin with its slopes by central differences:
-(margin(x + step) - margin(x - step)) / (2 ||step||).
+The margin of an example is max_{k != y} f_k - f_y, with logits f and label y. A gradient of the
+margin predicts the slope of the margin in every direction. The checks compare this slope with the
+central difference (margin(x + step) - margin(x - step)) / (2 ||step||).
 """
 
 from __future__ import annotations
@@ -123,11 +124,11 @@ def _check_slopes(gradients: _InputGradients) -> Check:
 
 
 def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
-    """Compare the slope along the gradient with its value by central differences.
+    """Compare the margin's slope along its gradient with central differences.
 
-    Return the relative error [b] of each slope, and the length [b] of the step of each difference.
-    Where the gradient is 0, use a random direction instead: if the gradient is correct, the slope
-    is 0 in every direction.
+    Return the relative error [b] of the slope at each example, and the length [b] of the step that
+    the central difference uses. Where the gradient is 0, the direction is random instead: if the
+    gradient is correct, the slope is 0 in every direction.
     """
     backend, zero = gradients.subject.backend, gradients.zero
     xp = backend.xp
@@ -144,12 +145,12 @@ def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
 
 
 def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
-    """Compare the slopes along random unit vectors with their values by central differences.
+    """Compare the margin's slopes along random unit vectors with central differences.
 
-    Return the median error, relative to the typical slope in a random direction,
-    ||gradient|| / sqrt(d). `length` [b] is the step length along the gradient. Random directions
-    reveal a gradient that is wrongly 0 for part of the inputs: along such a gradient itself, the
-    slope is correct.
+    Return the median error over the examples. The errors are relative to the typical slope in a
+    random direction, ||gradient|| / sqrt(d). `length` [b] is the step length that `_slope_errors`
+    returned. Random directions reveal a gradient that is wrongly 0 for part of the inputs, because
+    the slope along such a gradient itself is correct.
     """
     subject, length = gradients.subject, RANDOM_STEP * length
     step = subject.to_native(length[:, None].astype(subject.x.dtype)) * gradients.random
@@ -163,10 +164,10 @@ def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
 def _slopes(
     gradients: _InputGradients, direction: Array, step: Array, length: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Return the margin's slopes [b] along unit vectors [b d], computed in two ways.
+    """Return the slopes [b] of the margin along the unit vectors `direction` [b d], computed twice.
 
-    The first result is the product of gradient and direction. The second result is the central
-    difference between x + step and x - step, where `length` [b] is the 2-norm of `step` [b d].
+    The first result is the inner product of the gradient and the direction. The second result is
+    the central difference of the margin. `step` [b d] is the direction times `length` [b].
     """
     backend, x = gradients.subject.backend, gradients.x
     predicted = backend.to_numpy(einsum(gradients.gradient, direction, "b d, b d -> b"))
@@ -177,9 +178,9 @@ def _slopes(
 
 
 def check_second_derivative(few: Subject) -> Check:
-    """Check that the framework can differentiate the input gradient again.
+    """Check that the framework can differentiate the input gradient a second time.
 
-    Deep Defense with `gradient="unrolled"` differentiates through the gradients that DeepFool uses.
+    Deep Defense with `gradient="unrolled"` needs such second derivatives.
     """
     backend, one = few.backend, few.restrict_to(np.arange(1))
     x = one.to_native(one.x)

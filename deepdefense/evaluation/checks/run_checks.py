@@ -1,4 +1,4 @@
-"""Runs all checks: those of the network alone, and those of the attacks on it."""
+"""Runs all checks of the network, and all checks of the results of attacks on the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ATTACK_CHECK_EXAMPLES = 100
 
 
 def run_network_checks(subject: Subject) -> tuple[Check, ...]:
-    """Run every check that needs no attack, and return their results.
+    """Run every check that needs no attack, and return the results.
 
     Checks that need further forward passes or gradients use at most `NETWORK_CHECK_EXAMPLES`
     examples. The others use the logits of all examples.
@@ -42,10 +42,10 @@ def run_network_checks(subject: Subject) -> tuple[Check, ...]:
 
 
 def run_attack_checks(subject: Subject, minima: Minima, *, seed: int) -> tuple[Check, ...]:
-    """Run every check that judges the attacks by their results, `minima`; return all checks.
+    """Run every check that compares the results of attacks, and return the results of the checks.
 
-    Checks that run further attacks use at most `ATTACK_CHECK_EXAMPLES` examples. `seed` is the seed
-    of these attacks.
+    `minima` holds the results of the attacks. Some checks run further attacks, on at most
+    `ATTACK_CHECK_EXAMPLES` examples; `seed` is the seed of these attacks.
     """
     rows = np.flatnonzero(subject.correct)
     if not len(rows):
