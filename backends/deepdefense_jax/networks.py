@@ -1,4 +1,4 @@
-"""Networks of the zoo in JAX: pytrees of weights, evaluated by their descriptions."""
+"""Networks of the zoo in JAX. `ZooModel` is a pytree of weights that evaluates a zoo network."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["ZooModel"]
 
 
 def _pad(x: Array, padding: int, value: float = 0.0) -> Array:
-    """Pad images [b c h w] on each side."""
+    """Pad images [b c h w] with `value`, by `padding` pixels on each side."""
     sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
     return jnp.pad(x, sides, constant_values=value) if padding else x
 
@@ -44,8 +44,11 @@ def _every(stride: int, start: int, count: int) -> slice:
 
 
 def _windows(x: Array, size: int, stride: int) -> Array:
-    """Return windows of size x size: [b c h w] -> [b c h' w' s]; incomplete ones are dropped."""
-    if stride == size:  # then a reshape is enough, without copies
+    """Cut images [b c h w] into windows of size x size pixels, flattened: [b c h' w' size*size].
+
+    Windows that would extend beyond the image are left out.
+    """
+    if stride == size:  # windows do not overlap, so a reshape without copies is enough
         height, width = (length // size * size for length in x.shape[2:])
         x = x[:, :, :height, :width]
         return rearrange(x, "b c (h s) (w t) -> b c h w (s t)", s=size, t=size)
@@ -56,10 +59,10 @@ def _windows(x: Array, size: int, stride: int) -> Array:
 
 
 def _convolve(x: Array, kernel: Array, padding: int, stride: int) -> Array:
-    """Convolve [b i h w] * [o i s s] -> [b o h' w'] by one matrix product for each kernel row.
+    """Convolve images with a kernel, by one matrix product for each row of the kernel.
 
-    XLA's own convolution is very slow inside a loop on CPUs (jax-ml/jax issue 12868), and every
-    attack is a loop.
+    [b i h w] * [o i s s] -> [b o h' w']. XLA's own convolution is very slow inside loops on CPUs
+    (jax-ml/jax issue 12868), and every attack is a loop.
     """
     size = kernel.shape[2]
     x = rearrange(_pad(x, padding), "b i h w -> b h w i")
@@ -71,14 +74,15 @@ def _convolve(x: Array, kernel: Array, padding: int, stride: int) -> Array:
 
 
 def _along_features(values: Array, x: Array) -> Array:
-    """Reshape [c] -> [1 c 1 ...], to the rank of x."""
+    """Reshape one value per feature [c] to [1 c 1 ...], with as many axes as `x`."""
     return jnp.reshape(values, (1, -1) + (1,) * (x.ndim - 2))
 
 
 class _Pass:
-    """One pass of a batch through a network: in training mode if there is a key for dropout.
+    """One forward pass of a batch through a network.
 
-    `statistics` collects the new running statistics.
+    With a `key` for the random draws of dropout, the pass is in training mode, and `statistics`
+    collects the updated running statistics. Without one, it is in inference mode.
     """
 
     def __init__(self, weights: Mapping[str, Array], key: Array | None = None) -> None:
@@ -107,8 +111,8 @@ class _Pass:
                 return self._drop(x, rate)
             case MaxPool(size, _, padding):
                 windows = _windows(_pad(x, padding, -jnp.inf), size, layer.step)
-                # Among equal values the first is the maximum, as in the other frameworks. On CPUs
-                # XLA's window reduction is slower to differentiate twice.
+                # The gradient of a window goes to its first maximum, as in the other frameworks. We
+                # do not use XLA's `reduce_window`: its second derivatives are slower on CPUs.
                 first = jax.nn.one_hot(jnp.argmax(windows, -1), size * size, dtype=bool)
                 return jnp.where(first, windows, jnp.zeros_like(windows)).sum(-1)
             case AveragePool(size, _, padding):
@@ -137,7 +141,7 @@ class _Pass:
                     "use larger batches"
                 )
             old, mean, variance = (mean, variance), x.mean(axes), x.var(axes)
-            # As in PyTorch, the running variance is the unbiased estimate.
+            # PyTorch uses the unbiased variance here, but the biased variance to normalise.
             new = (mean, variance * (count / (count - 1)))
             for own, before, after in zip(running, old, new, strict=True):
                 step = layer.momentum * (lax.stop_gradient(after) - before)
@@ -156,39 +160,47 @@ class _Pass:
 
 @jax.tree_util.register_pytree_with_keys_class
 class ZooModel:
-    """A network of the zoo: a pytree of weights. Calling it evaluates it in inference mode.
+    """A network of the zoo as a pytree of weights. A call computes logits in inference mode.
 
     `weights` maps PyTorch's names to arrays in PyTorch's layout. It includes the running statistics
-    of batch norm: their gradient is zero, and an optimizer with weight decay must omit them.
+    of batch norm. Their gradient is zero, but weight decay would change them, so leave them out of
+    an optimizer with weight decay.
     """
 
     def __init__(self, network: Network, weights: Mapping[str, Array]) -> None:
         self.network, self.weights = network, dict(weights)
 
     def __call__(self, x: Array) -> Array:
-        """[b ...] -> logits [b k]."""
+        """Return the logits [b k] of a batch [b ...]."""
         return _Pass(self.weights).chain(self.network.layers, x)
 
     def training(self, x: Array, key: Array) -> tuple[Array, dict[str, Array]]:
-        """[b ...] -> logits [b k] in training mode, and the new running statistics.
+        """Return the logits [b k] of a batch [b ...] in training mode, and updated statistics.
 
-        Dropout draws from the key; batch norm uses the mean and variance of the batch.
+        Dropout draws from `key`. Batch norm uses the mean and variance of the batch, and the second
+        result maps the names of its running statistics to their updated values.
         """
         run = _Pass(self.weights, key)
         return run.chain(self.network.layers, x), run.statistics
 
     @property
     def statistics(self) -> dict[str, Array]:
-        """Return the weights that are running statistics, by name."""
+        """The running statistics among the weights, by name."""
         return {name: value for name, value in self.weights.items() if is_statistic(name)}
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], Any]:
-        """Return the weights by name, and the static part."""
+        """Return the weights with their names as keys, and the static part of the pytree.
+
+        JAX calls this method to flatten the pytree.
+        """
         keyed = [(jax.tree_util.DictKey(name), value) for name, value in self.weights.items()]
         return keyed, (self.network, tuple(self.weights))
 
     @classmethod
     def tree_unflatten(cls, rest: Any, values: Any) -> ZooModel:
-        """Rebuild the model with other weights."""
+        """Return a model with the static part of a flattened model and the given weights.
+
+        JAX calls this method to rebuild the pytree.
+        """
         network, names = rest
         return cls(network, dict(zip(names, values, strict=True)))

@@ -28,15 +28,18 @@ __all__ = ["JaxTrainer"]
 
 
 def _statistics(model: Any) -> dict[str, Array]:
-    """Return the weights that are not trained, which only networks of the zoo declare."""
+    """Return the weights that SGD does not train: the running statistics of a zoo network.
+
+    Other models declare no such weights, so the result is empty for them.
+    """
     return model.statistics if isinstance(model, ZooModel) else {}
 
 
 def _training_mode(model: Any, key: Array) -> Callable[[Array], Array]:
-    """Return the model in training mode: a call draws dropout and updates the model's statistics.
+    """Return the model as a function in training mode, which draws dropout from `key`.
 
-    It updates the model itself, as PyTorch does, so that a penalty computed after a call has the
-    updated statistics too.
+    Each call of the function updates the running statistics in `model`, as PyTorch does. So a
+    penalty that a loss computes after the call uses the updated statistics.
     """
     if not isinstance(model, ZooModel):
         return model  # type: ignore[no-any-return]
@@ -51,12 +54,12 @@ def _training_mode(model: Any, key: Array) -> Callable[[Array], Array]:
 
 
 class _State(NamedTuple):
-    """The state that training continues from."""
+    """All values that change during training; `JaxTrainer.state` saves them."""
 
     parameters: dict[str, Array]
     momentum: Any
     statistics: dict[str, Array]
-    steps: Array  # the number of steps so far, which seeds the dropout of the next
+    steps: Array  # the number of steps so far; together with the seed, it seeds the next dropout
 
 
 class JaxTrainer:

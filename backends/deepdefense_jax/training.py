@@ -28,16 +28,17 @@ __all__ = ["JaxTraining"]
 def _list_devices(kind: str) -> list[Any]:
     try:
         return jax.devices(kind)
-    except RuntimeError:  # there is no platform of this name
+    except RuntimeError:  # JAX has no platform of this name
         return []
 
 
 class JaxTraining(TrainingBackend):
-    """Training in JAX.
+    """The training methods of the JAX backend.
 
-    A model is a callable pytree: one of the zoo, an equinox module, or
-    ``jax.tree_util.Partial(apply, parameters)``. All its inexact arrays are trained, except the
-    running statistics of the zoo's networks, which are updated as in PyTorch.
+    A model is a callable pytree: a zoo network, an equinox module, or
+    ``jax.tree_util.Partial(apply, parameters)``. SGD trains all its floating and complex arrays
+    except the running statistics of zoo networks. Calls in training mode update these statistics,
+    as in PyTorch.
     """
 
     @contextmanager
@@ -47,12 +48,12 @@ class JaxTraining(TrainingBackend):
             yield
 
     def build(self, network: Network, weights: Arrays) -> ZooModel:
-        # Batch norm's counters of batches are integers that nothing here depends on.
+        # PyTorch's batch norm counts its batches. The JAX networks do not need these counters.
         used = {n: jnp.asarray(v) for n, v in weights.items() if not n.endswith(COUNTER)}
         return ZooModel(network, used)
 
     def copy(self, model: Any) -> Any:
-        return model  # nothing changes a pytree in place
+        return model  # training never changes a pytree in place, so no copy is needed
 
     def weights(self, model: Any) -> dict[str, npt.NDArray[Any]]:
         return {name: np.array(value) for name, value in name_parameters(model).items()}

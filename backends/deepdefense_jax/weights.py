@@ -1,4 +1,7 @@
-"""The parameters of a JAX model, named by their paths in its pytree, and their PyTorch layout."""
+"""Read and replace the parameters of a JAX model, and convert them to and from PyTorch's layout.
+
+The name of a parameter is its path in the model's pytree, joined by dots.
+"""
 
 from __future__ import annotations
 
@@ -28,28 +31,28 @@ def _name(path: Any) -> str:
 
 
 def name_parameters(model: Any) -> dict[str, Array]:
-    """Return the inexact arrays of a pytree, by their paths."""
+    """Map the path of every parameter in a pytree to its value."""
     paths, _ = jax.tree_util.tree_flatten_with_path(model)
     return {_name(path): leaf for path, leaf in paths if is_parameter(leaf)}
 
 
 def _is_flax_kernel(name: str, value: Array) -> bool:
-    """Return whether flax lays out this parameter: it has [... i o] for PyTorch's [o i ...]."""
+    """Return whether a parameter has flax's layout [... i o], which is [o i ...] in PyTorch."""
     return value.ndim > 1 and "kernel" in name.split(".")
 
 
 def to_torch_layout(name: str, value: Array) -> Array:
-    """Return a parameter in PyTorch's layout."""
+    """Convert a parameter from the layout of its JAX library to PyTorch's layout."""
     return rearrange(value, "... i o -> o i ...") if _is_flax_kernel(name, value) else value
 
 
 def from_torch_layout(name: str, value: Array) -> Array:
-    """Return a parameter in its library's layout, from PyTorch's."""
+    """Convert a parameter from PyTorch's layout to the layout of its JAX library."""
     return rearrange(value, "o i ... -> ... i o") if _is_flax_kernel(name, value) else value
 
 
 def replace_parameters(model: Any, parameters: Mapping[str, Array]) -> Any:
-    """Return the pytree with these arrays in place of its own."""
+    """Return a copy of the pytree with the given values of all its parameters."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: parameters[_name(path)] if is_parameter(leaf) else leaf, model
     )

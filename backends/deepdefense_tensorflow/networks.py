@@ -1,4 +1,7 @@
-"""Networks of the zoo as Keras models, between the data's channels first and channels last."""
+"""Build networks of the zoo as Keras models.
+
+Examples have channels first, as in all backends. Inside the Keras model, images have channels last.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,16 @@ __all__ = ["AdaptiveAverage", "LowestPadding", "build_graph"]
 
 
 def build_graph(network: Network, dtype: str) -> keras.Model:
-    """Build the network; a layer's name is the prefix of its weights in PyTorch, with dots."""
+    """Build a zoo network as a Keras model whose weights have the given dtype.
+
+    The name of each layer is the dotted prefix of its weights in PyTorch.
+    """
     inputs = keras.Input(network.input_shape, dtype=dtype)
     return keras.Model(inputs, _Graph(network)(inputs), name=network.name)
 
 
 def _all_layers(layers: tuple[Layer, ...]) -> Iterator[Layer]:
-    """Yield the layers, and those inside them."""
+    """Yield the layers and, after each layer, the layers inside it."""
     for layer in layers:
         yield layer
         match layer:
@@ -48,16 +54,17 @@ def _all_layers(layers: tuple[Layer, ...]) -> Iterator[Layer]:
 
 
 class _Graph:
-    """Applies Keras layers one after another.
+    """A function that applies the layers of a zoo network to a Keras tensor.
 
-    Images have channels last, as TensorFlow's convolutions on CPUs require. Padding is a separate
-    layer, since Keras's "same" may pad more at the end than at the beginning.
+    Images are transposed to channels last, because TensorFlow's convolutions on CPUs require that.
+    Padding is a separate layer, because Keras's padding "same" may pad more at the end of an axis
+    than at its beginning.
     """
 
     def __init__(self, network: Network) -> None:
         self._layers = network.layers
         self._image = any(isinstance(layer, Conv) for layer in _all_layers(network.layers))
-        self._seeds = count()  # so that each build has the same dropout
+        self._seeds = count()  # one seed per dropout layer, the same ones in every build
 
     def __call__(self, x: Any) -> Any:
         return self._chain(self._layers, keras.layers.Permute((2, 3, 1))(x) if self._image else x)
@@ -76,7 +83,7 @@ class _Graph:
             case Linear(name, _, outputs):
                 return keras.layers.Dense(outputs, name=f"{prefix}{name}")(x)
             case BatchNorm(name, _, eps, momentum):
-                # Keras keeps the biased estimate of the variance, PyTorch the unbiased one.
+                # The running variance of Keras is the biased estimate; PyTorch's is the unbiased.
                 return keras.layers.BatchNormalization(
                     momentum=1 - momentum, epsilon=eps, name=f"{prefix}{name}"
                 )(x)
@@ -108,14 +115,14 @@ def _padded(x: Any, width: int) -> Any:
 
 @keras.saving.register_keras_serializable("deepdefense")
 class LowestPadding(keras.layers.Layer):  # type: ignore[misc]
-    """Pads images [b h w c] with -inf on each side, before max pooling."""
+    """A layer that pads images [b h w c] with -inf on each side, for a max pooling after it."""
 
     def __init__(self, width: int, **settings: Any) -> None:
         super().__init__(**settings)
         self._width = width
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """[b h w c] -> [b h' w' c]."""
+        """Pad images: [b h w c] -> [b h' w' c]."""
         sides = [[0, 0], [self._width] * 2, [self._width] * 2, [0, 0]]
         return tf.pad(x, sides, constant_values=-np.inf)
 
@@ -126,14 +133,14 @@ class LowestPadding(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable("deepdefense")
 class AdaptiveAverage(keras.layers.Layer):  # type: ignore[misc]
-    """`AdaptiveAveragePool`, with channels last."""
+    """The zoo's `AdaptiveAveragePool` as a Keras layer, for images with channels last."""
 
     def __init__(self, size: int, **settings: Any) -> None:
         super().__init__(**settings)
         self._pool = AdaptiveAveragePool(size)
 
     def call(self, x: Any) -> Any:
-        """[b h w c] -> [b size size c]."""
+        """Pool images: [b h w c] -> [b size size c]."""
         rows, columns = (tf.constant(self._pool.means(n), x.dtype) for n in x.shape[1:3])
         return einsum(x, rows, columns, "b h w c, r h, s w -> b r s c")
 

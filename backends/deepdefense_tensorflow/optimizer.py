@@ -42,8 +42,8 @@ class KerasTrainer:
         norm = tf.linalg.global_norm(gradients)
         is_finite = tf.math.is_finite(losses.total) & tf.math.is_finite(norm)
         scale = tf.where(norm > clip, tf.math.divide_no_nan(clip, norm), tf.ones_like(norm))
-        # As in PyTorch and optax, weight decay is part of the gradient of every parameter, before
-        # momentum.
+        # As in PyTorch and optax, add the weight decay of every parameter to its gradient before
+        # the momentum is applied. Keras's own `weight_decay` would bypass the momentum.
         decayed = [
             scale * tf.convert_to_tensor(g) + self._decay * w
             for g, w in zip(gradients, variables, strict=True)
@@ -75,7 +75,7 @@ class KerasTrainer:
             weights[name].set(value)
 
     def _variables(self) -> dict[str, Any]:
-        """Return the variables of the state other than weights: of the optimizer and of dropout."""
+        """Return the variables of the optimizer and of dropout's random generators, by name."""
         state = {f"optimizer.{i}": v for i, v in enumerate(self._optimizer.variables)}
         return state | {f"random.{i}": v for i, v in random_states(self.model).items()}
 

@@ -25,7 +25,7 @@ __all__ = ["TensorFlowTraining"]
 
 
 class TensorFlowTraining(TrainingBackend):
-    """Training in TensorFlow. A model is a Keras model."""
+    """The training methods of the TensorFlow backend. A model is a Keras model."""
 
     @contextmanager
     def on_device(self, device: str | None) -> Iterator[None]:
@@ -52,7 +52,7 @@ class TensorFlowTraining(TrainingBackend):
 
     def weights(self, model: keras.Model) -> dict[str, npt.NDArray[Any]]:
         if not isinstance(model, keras.Layer):
-            return {}  # a plain function has no visible weights
+            return {}  # a plain function exposes no weights
         return {name: weight.get() for name, weight in name_weights(model).items()}
 
     def load(self, model: keras.Model, weights: Arrays) -> keras.Model:
@@ -76,7 +76,7 @@ class TensorFlowTraining(TrainingBackend):
 
     @contextmanager
     def fixed_seed(self, *seed: int) -> Iterator[None]:
-        yield  # Keras's random generators are part of the model, and of a trainer's state
+        yield  # a Keras model has its own random generators, and uses no global random state
 
 
 def _list_devices(kind: str) -> Any:
@@ -85,7 +85,7 @@ def _list_devices(kind: str) -> Any:
 
 @contextmanager
 def _dtype_policy(dtype: str) -> Iterator[None]:
-    """Open a context in which new layers have that dtype, whatever the user's policy."""
+    """Open a context in which new layers have the given dtype, and not the user's dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

@@ -1,4 +1,4 @@
-"""Conversion of Keras weights to and from PyTorch's names and layout."""
+"""Convert the weights of Keras models to and from PyTorch's names and layout."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ __all__ = ["Arrays", "Weight", "name_weights", "random_states", "to_host"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
-# The layouts of kernels in Keras and in PyTorch, and PyTorch's names for Keras's.
+# For each kind of layer, the axes of its kernel in Keras and in PyTorch (i input, o output).
 _KERNELS = {keras.layers.Dense: ("i o", "o i"), keras.layers.Conv2D: ("h w i o", "o i h w")}
+# PyTorch's names for the weights of Keras layers.
 _NAMES = {
     "kernel": "weight",
     "bias": "bias",
@@ -27,34 +28,34 @@ _NAMES = {
 
 
 class Weight(NamedTuple):
-    """One variable of a Keras model, and its layout there and in PyTorch."""
+    """A weight of a Keras model: the variable, and the order of its axes in Keras and PyTorch."""
 
     variable: Any
     keras_axes: str
     torch_axes: str
 
     def get(self) -> npt.NDArray[Any]:
-        """Copy the value in PyTorch's layout."""
+        """Copy the value to a NumPy array in PyTorch's layout."""
         return np.array(
             rearrange(to_host(self.variable), f"{self.keras_axes} -> {self.torch_axes}"), order="C"
         )
 
     def tensor(self) -> Any:
-        """Return the value as a tensor in PyTorch's layout."""
+        """Return the value as a TensorFlow tensor in PyTorch's layout."""
         return rearrange(self.variable.value, f"{self.keras_axes} -> {self.torch_axes}")
 
     def set(self, value: Any) -> None:
-        """Assign a value in PyTorch's layout."""
+        """Assign the variable a value that has PyTorch's layout."""
         self.variable.assign(rearrange(value, f"{self.torch_axes} -> {self.keras_axes}"))
 
 
 def to_host(variable: Any) -> npt.NDArray[Any]:
-    """Copy the value of a Keras variable."""
+    """Copy the value of a Keras variable to a NumPy array."""
     return np.array(variable.value.numpy())
 
 
 def name_weights(model: keras.Layer, prefix: str = "") -> dict[str, Weight]:
-    """Return all weights of a model by PyTorch's names, such as ``conv1.weight``."""
+    """Map the PyTorch name of every weight of a model, such as ``conv1.weight``, to the weight."""
     weights: dict[str, Weight] = {}
     in_children: set[int] = set()
     for child in _children(model):
@@ -68,7 +69,7 @@ def name_weights(model: keras.Layer, prefix: str = "") -> dict[str, Weight]:
 
 
 def _children(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Return the layers directly in a layer."""
+    """Iterate over the direct sublayers of a layer."""
     children: Iterator[keras.Layer] = layer._flatten_layers(include_self=False, recursive=False)
     return children
 
@@ -82,7 +83,7 @@ def _layout(layer: keras.Layer, variable: Any) -> tuple[str, str]:
 
 
 def random_states(model: keras.Layer) -> Mapping[str, Any]:
-    """Return the states of a model's random generators, which are Keras variables too."""
+    """Return the Keras variables that hold the states of a model's random generators."""
     weights = {id(variable) for variable in model.weights}
     states = [variable for variable in model.variables if id(variable) not in weights]
     return {str(i): variable for i, variable in enumerate(states)}

@@ -1,4 +1,7 @@
-"""Networks of the zoo as PyTorch modules; those that torchvision has too share its names."""
+"""Build networks of the zoo as PyTorch modules.
+
+Networks that torchvision also has use torchvision's names of weights.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ __all__ = ["ResidualBlock", "build_chain"]
 
 
 def build_chain(layers: Iterable[Layer]) -> nn.Sequential:
-    """Build layers one after another, each under its name, or under its position if it has none."""
+    """Return a module that applies the layers one after another.
+
+    A submodule has the name of its layer, or its index in `layers` if the layer has no name.
+    """
     return nn.Sequential(OrderedDict(_name_modules(layers)))
 
 
@@ -62,7 +68,10 @@ def _build_module(layer: Layer) -> nn.Module:
 
 
 class _BatchNorm(nn.BatchNorm2d):
-    """Batch norm of images and of rows; PyTorch has a class for each, with different checks."""
+    """Batch norm for images [b c h w] and for vectors [b c].
+
+    PyTorch has one class for each, and the two differ only in their checks of the input's shape.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -70,7 +79,10 @@ class _BatchNorm(nn.BatchNorm2d):
 
 
 class ResidualBlock(nn.Module):
-    """max(body(x) + shortcut(x), 0); the layers of both are children of the module."""
+    """The zoo's `Residual` as a module: max(body(x) + shortcut(x), 0).
+
+    The layers of the body and of the shortcut are its submodules.
+    """
 
     def __init__(self, block: Residual) -> None:
         super().__init__()

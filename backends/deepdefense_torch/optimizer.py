@@ -21,7 +21,7 @@ __all__ = ["TorchTrainer"]
 
 @contextmanager
 def _training_mode(model: nn.Module) -> Iterator[None]:
-    """Set all modules to training mode; on exit restore the mode of each."""
+    """Set the model and all its submodules to training mode; on exit restore their modes."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.train()
@@ -60,7 +60,7 @@ class TorchTrainer:
             losses = loss(self.model, self.model, x, y, *points)
             self._optimizer.zero_grad()
             # Autocast would compute the second derivatives of the penalty in 16 bits. Without
-            # `inputs`, the pass would also compute gradients at the points of the search.
+            # `inputs`, the backward pass would also compute gradients in the perturbed examples.
             with without_autocast():
                 losses.total.backward(inputs=list(self._parameters.values()))
         result = self._update(losses, clip)
@@ -68,7 +68,10 @@ class TorchTrainer:
         return result
 
     def _update(self, losses: Losses, clip: float) -> StepResult | None:
-        """Clip the gradients and update the parameters, if loss and gradients are finite."""
+        """Clip the gradients, update the parameters and return the losses.
+
+        If the loss or the gradients are not finite, change nothing and return None.
+        """
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(losses.total) & torch.isfinite(norm)):

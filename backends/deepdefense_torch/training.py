@@ -26,7 +26,7 @@ __all__ = ["TorchTraining"]
 
 
 class TorchTraining(TrainingBackend):
-    """Training in PyTorch."""
+    """The training methods of the PyTorch backend. A model is a module."""
 
     @contextmanager
     def on_device(self, device: str | None) -> Iterator[None]:
@@ -39,22 +39,24 @@ class TorchTraining(TrainingBackend):
             yield
 
     def build(self, network: Network, weights: Arrays) -> nn.Module:
-        with self.fixed_seed(0):  # PyTorch draws the initial weights, soon overwritten, at random
+        # New modules draw random weights, which `load` then overwrites. The context keeps these
+        # draws from changing the user's random state.
+        with self.fixed_seed(0):
             model: nn.Module = build_chain(network.layers)
         dtype = torch.as_tensor(weights[next(iter(weight_shapes(network)))]).dtype
         model = self.load(model.to(dtype), weights)
         for kernel in (p for p in model.parameters() if p.dim() == 4):
-            # Convolutions are faster so on CPUs. `contiguous` would leave a kernel of one input
-            # channel unchanged.
+            # Convolutions with this memory format are faster on CPUs. `contiguous` would leave the
+            # format of kernels with one input channel unchanged.
             kernel.data = kernel.data.to(memory_format=torch.channels_last)
-        return model.eval()  # a trainer's step sets training mode itself
+        return model.eval()  # `TorchTrainer.step` sets training mode
 
     def copy(self, model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
 
     def weights(self, model: nn.Module) -> dict[str, npt.NDArray[Any]]:
         if not isinstance(model, nn.Module):
-            return {}  # a plain function has no visible weights
+            return {}  # a plain function exposes no weights
         return {name: to_host(tensor) for name, tensor in model.state_dict().items()}
 
     def load(self, model: nn.Module, weights: Arrays) -> nn.Module:
