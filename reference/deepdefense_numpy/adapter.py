@@ -1,6 +1,7 @@
-"""The NumPy backend: every derivative is a finite difference, which is slow and hard to get wrong.
+"""The NumPy backend. It computes every derivative by finite differences.
 
-It only calls the model, so tests can hold the gradients of the other backends against it.
+This is slow, but it needs only calls of the model and is hard to get wrong. So tests compare the
+gradients of the other backends with it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def jacobian(f: Forward, x: Array) -> Array:
     """Return df_k / dx_d of each example by fourth-order central differences: [b d] -> [b k d].
 
     (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h. The truncation error h^4 and the
-    rounding error eps / h balance near h = eps^(1/5): about 1e-3 in float64, an error near 1e-12.
+    rounding error eps / h are about equal at h = eps^(1/5), with eps the machine epsilon. In
+    float64, h is about 1e-3 and the error about 1e-12.
     """
     size = np.abs(np.where(np.isfinite(x), x, 0)).max(1, initial=1.0, keepdims=True)
     h = (float(np.finfo(x.dtype).eps) ** 0.2 * size).astype(x.dtype)
@@ -41,7 +43,7 @@ def jacobian(f: Forward, x: Array) -> Array:
 
 
 class _Numpy(Backend):
-    """The contract in NumPy."""
+    """The operations of the contract (`deepdefense.seam.contract.Backend`) in NumPy."""
 
     name = "numpy"
     xp: Any = np

@@ -1,4 +1,4 @@
-"""Small float64 networks whose class gradients are written out by hand (the chain rule)."""
+"""Small float64 networks for tests, with class gradients by an explicit chain rule."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class TinyNetwork:
         return TinyNetwork(tuple(weights), tuple(biases), self.activation)
 
     def with_logits(self, scale: float, shift: float) -> TinyNetwork:
-        """Return the network with its logits first shifted and then scaled."""
+        """Return a network with the logits scale * (f(x) + shift)."""
         return TinyNetwork(
             (*self.weights[:-1], scale * self.weights[-1]),
             (*self.biases[:-1], scale * (self.biases[-1] + shift)),
@@ -122,7 +122,7 @@ class TinyNetwork:
         )
 
     def _preactivations(self, x: Array) -> list[Array]:
-        """Return z_1 = W_1 x + b_1 and z_i = W_i h(z_{i-1}) + b_i; the last are the logits."""
+        """Return z_1 = W_1 x + b_1 and z_i = W_i h(z_{i-1}) + b_i; the last one, z_L, is f(x)."""
         a = np.asarray(x, dtype=np.float64).reshape(-1)
         z: list[Array] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -132,7 +132,11 @@ class TinyNetwork:
 
 
 def central_differences(network: TinyNetwork, value: Callable[[TinyNetwork], float]) -> Array:
-    """Return (v(W + h e_i) - v(W - h e_i)) / 2h over i, with h = epsilon^(1/3) max(1, |W_i|)."""
+    """Return the gradient of the function v = `value` in the network's parameters W.
+
+    Its entry i is (v(W + h e_i) - v(W - h e_i)) / 2h, with h = epsilon^(1/3) max(1, |W_i|) and the
+    machine epsilon of float64.
+    """
     start = network.parameters()
     gradient = np.zeros_like(start)
     for i in range(start.size):

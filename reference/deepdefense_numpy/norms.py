@@ -1,4 +1,4 @@
-"""The geometry of p-norms: the distance to a hyperplane, and the direction of the nearest point."""
+"""p-norms: distances to hyperplanes, and the direction of the nearest point on a hyperplane."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from deepdefense_numpy.networks import Array
 
 
 def norm(v: Array, p: float) -> float:
-    """Return ||v||_p = (sum_i |v_i|^p)^(1/p) of the flattened v, scaled by its largest entry."""
+    """Return ||v||_p = (sum_i |v_i|^p)^(1/p) of the flattened v.
+
+    The powers are taken of |v_i| / max_j |v_j|, so that they do not overflow.
+    """
     sizes = [abs(float(t)) for t in v.flat]
     if any(math.isnan(t) for t in sizes):
         return math.nan
@@ -35,7 +38,8 @@ def dual(p: float) -> float:
 def steepest(w: Array, p: float) -> Array:
     """Return u with ||u||_p = 1 and <w, u> = ||w||_q: (|w| / ||w||_q)^(q-1) sign(w).
 
-    For p = 1 it has one nonzero coordinate, that of the largest |w| (the first among equals).
+    For p = 1, u has one nonzero coordinate: the coordinate with the largest |w_i|, and among equal
+    ones the first.
     """
     q = dual(p)
     length = norm(w, q)

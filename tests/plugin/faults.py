@@ -1,4 +1,4 @@
-"""Adapters with one fault each, which the conformance kit must find."""
+"""Variants of the autograd adapter with one fault each, which the conformance kit must find."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from deepdefense_autograd import Adapter, Tensor
 
 
 class Long(Adapter):
-    """Gradients are one per cent too long."""
+    """An adapter whose gradients are 1 % too long."""
 
     def vjp(self, f, x, *, twice=True):
         logits, pull = super().vjp(f, x, twice=twice)
@@ -16,21 +16,21 @@ class Long(Adapter):
 
 
 class Once(Adapter):
-    """A gradient cannot be differentiated again."""
+    """An adapter whose gradients cannot be differentiated a second time."""
 
     def vjp(self, f, x, *, twice=True):
         return super().vjp(f, x, twice=False)
 
 
 class Ties(Adapter):
-    """Among equal scores, the last ranks first."""
+    """An adapter that ranks equal scores by the highest index first, instead of the lowest."""
 
     def rank(self, scores, count):
         return Tensor(np.argsort(scores.data, axis=1, kind="stable")[:, ::-1][:, :count])
 
 
 class Thaw(Adapter):
-    """Finished examples continue as long as any other example does."""
+    """An adapter whose `iterate` changes inactive examples while another example is active."""
 
     def iterate(self, body, state, fixed, active, *, steps, differentiable=False):
         for _ in range(steps):
@@ -42,8 +42,9 @@ class Thaw(Adapter):
 
 
 class Overflow(Adapter):
-    """The cross-entropy overflows, since it takes exp of unshifted logits."""
+    """An adapter whose cross-entropy overflows, since it does not subtract the largest logit."""
 
     def softmax_cross_entropy(self, logits, labels):
-        own = self.one_hot(labels, logits.shape[1], logits).data
-        return Tensor(anp.log(anp.sum(anp.exp(logits.data), 1)) - anp.sum(logits.data * own, 1))
+        is_label = self.one_hot(labels, logits.shape[1], logits).data
+        z = logits.data
+        return Tensor(anp.log(anp.sum(anp.exp(z), 1)) - anp.sum(z * is_label, 1))

@@ -1,4 +1,7 @@
-"""A textbook implementation of Deep Defense, one example at a time, for tests to compare with."""
+"""The oracle: a textbook implementation of DeepFool and Deep Defense for one example at a time.
+
+Tests compare the batched implementation in `deepdefense` with it. The two share no code.
+"""
 
 from deepdefense_numpy.oracle.chord import Landing, approach_boundary, chord_penalty
 from deepdefense_numpy.oracle.penalty import (

@@ -1,4 +1,8 @@
-"""The penalty by the chord method, for one example."""
+"""Compute the penalty by the chord method (`DeepDefense(gradient="chord")`), for one example.
+
+The chord method takes a few steps towards the decision boundary. Then it estimates the remaining
+distance from the gap and its slope at the point reached.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +20,11 @@ __all__ = ["Landing", "approach_boundary", "chord_penalty"]
 
 
 class Landing(NamedTuple):
-    """The end of `approach_boundary`: shift, |dg| / d||shift||_p there, classes of the steps."""
+    """The result of `approach_boundary` for one example."""
 
-    shift: Array
-    slope: float
-    path: tuple[tuple[int, int], ...]
+    shift: Array  # the point reached, minus x
+    slope: float  # |dg| / d||shift||_p at the point reached, for the gap g of the last step
+    path: tuple[tuple[int, int], ...]  # the base and target class of each step
 
 
 def find_nearest_point(
@@ -28,8 +32,9 @@ def find_nearest_point(
 ) -> tuple[Array, float]:
     """Return the shortest r with <w, r> = |gap| and x + r within bounds, and |dg| / d||r||_p.
 
-    Without bounds, r = t |w|^(q-1) sign w. With bounds, and p > 1, it is the same for a larger t,
-    clipped. The first iteration takes the t without bounds, three more add the missing distance.
+    Without bounds, r = t |w|^(q-1) sign w for some t > 0. With bounds and p > 1, r is this vector
+    for a larger t, clipped to the bounds. The first iteration uses the t without bounds. Each of
+    three more iterations adds the distance that clipping has left.
     """
     point, free = x, w
     for _ in range(4):
@@ -54,11 +59,12 @@ def approach_boundary(
     candidates: int,
     bounds: tuple[float, float] | None = None,
 ) -> Landing:
-    """Move to the nearest point, seen from x, of the hyperplane linearised at the last point.
+    """Move x towards the decision boundary by a few linearisations, and return the last point.
 
-    The hyperplane at x + r is g + <w, r' - r> = 0 in r', with g and w = grad g there. Among the
-    candidates it is the one nearest to x, without regard to bounds. A correctly classified example
-    moves away from y, a misclassified one from the best other class to y.
+    Each step linearises the gap g at the current point x + r, and moves to the point of the
+    hyperplane g + <w, r' - r> = 0 (in r', with w = grad g) that is nearest to x. For a correctly
+    classified x, g = f_j - f_y, with the candidate class j whose hyperplane is nearest to x without
+    bounds. For a misclassified x, g = f_y - f_j, with the best class j other than y.
     """
     clean = network.logits(x)
     right = argmax(clean) == y
@@ -91,11 +97,10 @@ def approach_boundary(
 
 
 def extend_chord(network: TinyNetwork, x: Array, landing: Landing, p: float) -> tuple[float, Array]:
-    """Extend the end of `approach_boundary` to the boundary by its slope (the chord method).
+    """Return the estimated distance from x to the boundary, and the point b = x + landing.shift.
 
-    With its shift r, the length is ||r||_p - g(b) / slope at b = x + r, or ||r||_p if that is not
-    positive. Without bounds the slope is ||w||_q, with w the normal of the last step. Return the
-    length and b.
+    With r = landing.shift, the distance is ||r||_p - g(b) / slope, or ||r||_p if the difference is
+    not positive. Without bounds, the slope is ||w||_q, where w is the normal of the last step.
     """
     base, target = landing.path[-1]
     b = x + landing.shift
@@ -118,7 +123,10 @@ def chord_penalty(
     candidates: int = 2,
     bounds: tuple[float, float] | None = None,
 ) -> tuple[float, Array]:
-    """Return the penalty by `extend_chord`, and its gradient with b and the slope held fixed."""
+    """Return the penalty for the distance of `extend_chord`, and its gradient in the parameters.
+
+    The gradient holds b and the slope fixed.
+    """
     zero = np.zeros_like(network.parameters())
     if not has_rho(network, x):
         return 0.0, zero

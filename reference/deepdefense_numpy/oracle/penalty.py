@@ -1,4 +1,4 @@
-"""The penalty of Deep Defense for one example, the objective, and their gradients."""
+"""Compute the penalty of Deep Defense for one example, the objective, and their gradients."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ def penalty(
 ) -> float:
     """Return the regulariser of Deep Defense (Yan, Guo and Zhang, 2018) for one example.
 
-    It is lam exp(-c rho) if x is correctly classified, and lam exp(+d rho) if not; the latter
-    continues linearly beyond d rho = 10: e^10 (1 + d rho - 10). It is 0 if x is not finite or zero.
+    It is lam exp(-c rho) if x is correctly classified, and lam exp(d rho) if x is misclassified.
+    For d rho > 10, lam e^10 (1 + d rho - 10) replaces lam exp(d rho). The penalty is 0 if x or its
+    logits are not finite, or if x is all zero.
     """
     if not has_rho(network, x):
         return 0.0
@@ -73,7 +74,7 @@ def penalty(
 def evaluate_penalty(
     right: bool, relative: float, lam: float, c: float, d: float
 ) -> tuple[float, float]:
-    """Return the regulariser at a given rho, and its derivative in rho (see `penalty`)."""
+    """Return the penalty for a given value of rho, and its derivative in rho (see `penalty`)."""
     if right:
         value = lam * math.exp(-c * relative)
         return value, -c * value
@@ -83,7 +84,7 @@ def evaluate_penalty(
 
 
 def has_rho(network: TinyNetwork, x: Array) -> bool:
-    """Return whether x and its logits are finite and x is not all zero."""
+    """Return whether rho is defined for x: x and its logits are finite, and x is not all zero."""
     return is_finite(x) and is_finite(network.logits(x)) and bool(np.any(x != 0.0))
 
 
@@ -126,8 +127,9 @@ def implicit_weight_gradient(
 ) -> Array:
     """Return the gradient of `penalty` by the envelope theorem (cf. Ding et al., 2020).
 
-    d||s||_p/dW = -dg(b)/dW / ||grad_x g(b)||_q at b = x + s held fixed, where s is the shift and
-    g = f_target - f_base for the last pair of the path; d rho = (1 + overshoot) d||s||_p / ||x||_p.
+    d||s||_p/dW = -dg(b)/dW / ||grad_x g(b)||_q, where s is the shift that the search returns, and
+    b = x + s is held fixed. g = f_target - f_base is the gap of the last step. Then
+    d rho = (1 + overshoot) d||s||_p / ||x||_p.
     """
     zero = np.zeros_like(network.parameters())
     if not has_rho(network, x):

@@ -1,4 +1,4 @@
-"""The search for the nearest decision boundary, one example at a time."""
+"""Search for the nearest decision boundary, for one example at a time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ __all__ = [
     "reach_label",
 ]
 
-MIN_STEP = 16.0 * float(np.finfo(np.float64).eps)  # relative to ||x||_p
+MIN_STEP = 16.0 * float(np.finfo(np.float64).eps)  # least length of a step, divided by ||x||_p
 
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The end of a search: `shift` = sum_i r_i, `delta` = (1 + overshoot) shift (see `deepfool`).
+    """The result of `deepfool` or `reach_label` for one example.
 
-    `path` holds the pair of base and target class of every step.
+    `shift` is the sum of the steps r_i, and `delta` = (1 + overshoot) shift is the perturbation.
+    `success` says whether x + delta has the class that the search aims for: any class but y in
+    `deepfool`, y in `reach_label`. `path` holds the base class and target class of every step.
     """
 
     delta: Array
@@ -44,7 +46,7 @@ def is_finite(v: Array) -> bool:
 
 
 def argmax(scores: Array) -> int:
-    """Return the class with the highest score, the first among equals."""
+    """Return the class with the highest score; of classes with equal scores, the first."""
     best = 0
     for j in range(1, len(scores)):
         if scores[j] > scores[best]:
@@ -53,7 +55,7 @@ def argmax(scores: Array) -> int:
 
 
 def is_blocked(point: Array, w: Array, bounds: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    """Return, for each coordinate, whether the point is at a bound and w points out of bounds."""
+    """Return a mask of the coordinates at which the point is at a bound and w points beyond it."""
     return (point <= bounds[0]) & (w < 0) | (point >= bounds[1]) & (w > 0)
 
 
@@ -71,12 +73,15 @@ def deepfool(
     """Run DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016) on one example x of any shape.
 
     r_i = |g_l| / ||w_l||_q^q |w_l|^(q-1) sign(w_l), where l = argmin_j |g_j| / ||w_j||_q,
-    g_j = f_j - f_base and w_j = grad_x g_j at x + shift; the base class is y, or the prediction.
-    A step is at least 16 machine epsilons times ||x||_p long. With bounds and p < 2, w_j is zero at
-    the coordinates where x + shift is at a bound and w_j points out of it. If a step is at most a
-    tenth of the shift, and clipping leaves its end short of the hyperplane even with 0.9 of the
-    overshoot, it is corrected once: by the missing distance, along the coordinates that are not at
-    a bound there.
+    g_j = f_j - f_base and w_j = grad_x g_j at x + shift. The base class is y, or the predicted
+    class if y is None. A step is at least 16 machine epsilons times ||x||_p long. With bounds and
+    p < 2, w_j is set to zero at the coordinates where x + shift is at a bound and w_j points beyond
+    it.
+
+    With bounds, clipping may leave the end of a step short of the hyperplane. A step is corrected
+    once if its length is at most a tenth of the shift before it, and its clipped end, with 0.9 of
+    the overshoot, is still short of the hyperplane. The correction adds the missing distance along
+    the coordinates that are not at a bound at this end.
     """
     zero = np.zeros(x.shape, dtype=np.float64)
     if not is_finite(x) or not is_finite(network.logits(x)):
@@ -128,8 +133,9 @@ def reach_label(
 ) -> SearchResult:
     """Search from a misclassified x towards its label (Yan, Guo and Zhang, 2018).
 
-    As `deepfool`, but y is the only target, and the base class is the best class other than y at
-    each iterate x + shift. The search ends once x + (1 + overshoot) shift is classified as y.
+    This is `deepfool` without bounds and with y as the only target class. The base class is the
+    class other than y with the highest logit at the iterate x + shift. The search ends once
+    x + (1 + overshoot) shift is classified as y.
     """
     zero = np.zeros(x.shape, dtype=np.float64)
     if not is_finite(x) or not is_finite(network.logits(x)):

@@ -1,7 +1,7 @@
-"""A third party's complete backend in one file: HIPS autograd.
+"""A complete backend in one file, as a third party would write it, for HIPS autograd.
 
-deepdefense recognises a framework by the type of its arrays, but autograd's arrays are NumPy's.
-So this backend defines its own type, `Tensor`, which holds an array or autograd's box around one.
+deepdefense recognises a framework by the type of its arrays, but autograd uses NumPy's arrays. So
+this backend defines a type `Tensor`, which holds an array or an autograd box that records one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from autograd import make_vjp
 from autograd.tracer import getval
 
-# einops looks for frameworks among the subclasses of this class; it has no public registration.
+# einops finds frameworks among the subclasses of this class; there is no public way to register.
 from einops._backends import AbstractBackend
 
 from deepdefense import Backend
@@ -23,7 +23,7 @@ __all__ = ["BACKEND", "Adapter", "Tensor"]
 
 
 class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array that autograd may record; its operators are the ufuncs of `autograd.numpy`."""
+    """An array, recorded by autograd or not; its operators call the ufuncs of `autograd.numpy`."""
 
     def __init__(self, data):
         self.data = data
@@ -40,17 +40,17 @@ class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 def unwrap(value):
-    """Return the content of a tensor, and any other value unchanged."""
+    """Return the array or autograd box in a tensor; return any other value unchanged."""
     return value.data if isinstance(value, Tensor) else value
 
 
 def to_array(value):
-    """Return the NumPy array in a tensor, without autograd's boxes."""
+    """Return the NumPy array in a tensor, removed from its autograd box."""
     return getval(unwrap(value))
 
 
 class _Namespace:
-    """`autograd.numpy` for tensors."""
+    """The functions of `autograd.numpy`, which take and return a `Tensor` here."""
 
     def __getattr__(self, name):
         function = getattr(anp, name)
@@ -80,7 +80,7 @@ class _Einops(AbstractBackend):
 
 
 class Adapter(Backend):
-    """The contract in autograd."""
+    """The operations of the contract (`deepdefense.Backend`) in autograd."""
 
     name = "autograd"
     xp = xp
@@ -115,15 +115,16 @@ class Adapter(Backend):
         pull, logits = make_vjp(lambda data: unwrap(f(Tensor(data))))(x.data)
 
         def gradient(cotangent):
-            pulled = Tensor(pull(unwrap(cotangent)).astype(x.dtype))  # autograd makes float64 zeros
+            # For an output that does not depend on x, autograd returns zeros in float64.
+            pulled = Tensor(pull(unwrap(cotangent)).astype(x.dtype))
             return pulled if twice else self.stop_gradient(pulled)
 
         return Tensor(logits), gradient
 
     def softmax_cross_entropy(self, logits, labels):
         z = logits.data - np.max(to_array(logits), 1, keepdims=True)
-        own = self.one_hot(labels, z.shape[1], logits).data
-        return Tensor(anp.log(anp.sum(anp.exp(z), 1)) - anp.sum(z * own, 1))
+        is_label = self.one_hot(labels, z.shape[1], logits).data
+        return Tensor(anp.log(anp.sum(anp.exp(z), 1)) - anp.sum(z * is_label, 1))
 
 
 BACKEND = Adapter()
