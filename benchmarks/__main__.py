@@ -33,13 +33,13 @@ from deepdefense.seam.choosing import available_backends
 from deepdefense.seam.training_contract import training_backend
 from deepdefense.zoo import NETWORKS
 
-app = App(name="benchmarks", help="What hardening and attacks cost, as ratios in one process.")
+app = App(name="benchmarks", help="Measure the cost of hardening and the strength of attacks.")
 console = Console()
 KINDS = ("mlp", "lenet")  # the networks of the zoo that are measured on MNIST
-Rows = list[dict[str, Any]]
-DataDir = Annotated[Path | None, Parameter(help="Folder with a copy of mnist.")]
-Weights = Annotated[Path | None, Parameter(help="Weights; trained here if not given.")]
-Rounds = Annotated[int, Parameter(help="How often everything is timed.")]
+Rows = list[dict[str, Any]]  # measurements, as they are written to the JSON file
+DataDir = Annotated[Path | None, Parameter(help="Folder that contains MNIST.")]
+Weights = Annotated[Path | None, Parameter(help="Weights file; if not given, train first.")]
+Rounds = Annotated[int, Parameter(help="The number of rounds in which everything is timed.")]
 Out = Annotated[Path | None, Parameter(help="JSON file to write.")]
 
 
@@ -52,7 +52,7 @@ def measure_all(
     rounds: Rounds = 11,
     out: Out = None,
 ) -> None:
-    """Measure hardening steps, their passes and activations, and DeepFool, on MNIST."""
+    """Measure the cost of DeepFool and of hardening steps on MNIST, as `nox -s bench` does."""
     data = load_data("mnist", data_dir=data_dir)
     weights = {k: load_or_train(k, data, path) for k, path in zip(KINDS, (mlp, lenet), strict=True)}
     results: dict[str, Rows] = {}
@@ -81,7 +81,7 @@ def measure_all(
 def attacks(
     *, data_dir: DataDir = None, mlp: Weights = None, rounds: Rounds = 7, out: Out = None
 ) -> None:
-    """Compare DeepFool with other libraries: time, passes and norms."""
+    """Compare DeepFool of this and other libraries: time, passes, norms of the perturbations."""
     data = load_data("mnist", data_dir=data_dir)
     rows = list(_measure_mlp(data, load_or_train("mlp", data, mlp), rounds))
     _print_rows("attacks", rows)
@@ -100,10 +100,10 @@ def strength(
     mlp: Weights = None,
     lenet: Weights = None,
     hardened: Annotated[Path | None, Parameter(help="Weights of a hardened LeNet, if any.")] = None,
-    images: Annotated[int, Parameter(help="Of the test set.")] = 100,
+    images: Annotated[int, Parameter(help="The number of test images.")] = 100,
     out: Out = None,
 ) -> None:
-    """Compare the attacks of an evaluation with other libraries: how near, not how fast."""
+    """Compare the strength of the attacks of `dd.evaluate` with that of other libraries."""
     data = load_data("mnist", data_dir=data_dir)
     subjects = {"mlp": ("mlp", mlp), "lenet": ("lenet", lenet)}
     if hardened is not None:
@@ -134,7 +134,7 @@ def images(
     *,
     out: Out = None,
 ) -> None:
-    """Measure an epoch of hardening AlexNet and ResNet-18 at 224 x 224: time and memory."""
+    """Measure time and memory of an epoch of hardening AlexNet and ResNet-18 at 224 x 224."""
     _collect("images", (measure_images(framework, kind) for kind in ("alexnet", "resnet18")), out)
 
 
@@ -142,7 +142,7 @@ def images(
 def gpu(
     *, data_dir: DataDir = None, lenet: Weights = None, rounds: Rounds = 5, out: Out = None
 ) -> None:
-    """Measure steps on a GPU: LeNet, and ResNet-18's layers at 224 x 224 with 1,000 classes."""
+    """Time hardening steps on a GPU: LeNet, and ResNet-18's layers at 224 x 224, 1,000 classes."""
     data = load_data("mnist", data_dir=data_dir)
     weights = load_or_train("lenet", data, lenet)
     _collect("steps", (measure_lenet(weights, data, rounds), measure_resnet18(rounds)), out)

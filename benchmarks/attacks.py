@@ -1,4 +1,4 @@
-"""Compare DeepFool with that of other libraries: time, passes, and norms of the perturbations."""
+"""Compare this library's DeepFool with that of other libraries: time, passes and norms."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _deepdefense(**settings: Any) -> AttackMaker:
 
 
 def _deepdefense_variants(**settings: Any) -> dict[str, AttackMaker]:
-    """Return deepdefense's attack with the other libraries' settings, and two variants of it."""
+    """Return this library's attack with the other libraries' settings, and two variants of it."""
     small = f"deepdefense, overshoot {SMALL_OVERSHOOT}"
     precise = {**settings, "overshoot": SMALL_OVERSHOOT}
     return {

@@ -92,7 +92,7 @@ def measure_resnet18(rounds: int) -> Iterator[dict[str, Any]]:
             x = torch.randn(batch, 3, SIDE, SIDE)
             model = make_resnet18(CLASSES, x)
         with torch.no_grad():
-            # In training most examples are classified correctly. With the predicted classes as
-            # labels, all examples are.
+            # The labels are the predicted classes, so all examples are classified correctly. In
+            # real training, most examples are.
             y = model.eval()(x).argmax(1).cpu().numpy()
         yield from _measure_steps(LARGE, model, x, y, rounds)

@@ -93,8 +93,8 @@ def make_passes(
 ) -> dict[str, Callable[[], object]]:
     """Return, for every counted pass, a function that runs this pass and nothing else."""
     calls: dict[str, Callable[[], object]] = {}
-    # The calls keep autograd graphs. An optimizer step writes to the weights, even with learning
-    # rate 0, and would invalidate these graphs. Therefore the calls use a copy of the model.
+    # The returned functions keep autograd graphs. An optimizer step writes to the weights, even
+    # with learning rate 0, and would invalidate the graphs. Therefore they use a copy of the model.
     unchanged = copy.deepcopy(model)
     for one in sorted({one for counter in counters for one in counter.passes}):
         if one.kind == FORWARD:

@@ -165,7 +165,7 @@ def measure_fixed_budget(
 
 
 def _keep_points(attack: Attack) -> Attack:
-    """Return the same attack without the other values, if it returns a tuple of several values."""
+    """Return an attack that returns only the perturbed images, even if `attack` returns more."""
 
     def find_points(x: Tensor, y: Tensor) -> Any:
         result = attack(x, y)

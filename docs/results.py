@@ -128,10 +128,11 @@ def collect_seeds(rows: list[Row]) -> set[int]:
 
 
 def format_growth(best: float, deepfool: float) -> tuple[str, str]:
-    """Return two cells about the growth of the median distance by hardening.
+    """Return two cells about the growth of the median distance through hardening.
 
-    The first cell is the growth factor that the best attack measures. The second is the growth
-    above 1 by the best attack as a share of that by DeepFool. Both are empty if `best` is NaN.
+    `best` and `deepfool` are the growth factors measured by the best attack and by DeepFool. The
+    first cell shows `best`. The second shows (best - 1) / (deepfool - 1), as a percentage. Both
+    are empty if `best` is NaN.
     """
     if math.isnan(best):
         return "", ""
