@@ -45,7 +45,7 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 class Dataset:
     """A training set and a test set in memory, checked and preprocessed.
 
-    `preprocess` makes one from `RawData`. Training and evaluation read from it.
+    `preprocess` makes a `Dataset` from `RawData`. Training and evaluation use it.
     """
 
     name: str
@@ -64,16 +64,18 @@ class Dataset:
         return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
     def pixel_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the bounds (low, high) of preprocessed pixels, or None if x are not pixels.
+        """Return the smallest and the largest image that preprocessed pixels allow.
 
-        Preprocessing subtracts the mean image, so the range is 0 - mean to 255 - mean.
+        Preprocessing subtracts the mean image, so they are -mean and 255 - mean. Return None if the
+        examples are not images with pixels of 0 to 255.
         """
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
 
     def shorten(self, examples: int | None = None, test: int | None = None) -> Dataset:
-        """Return the data set with only the first training examples and the first test examples.
+        """Return a data set with fewer training examples and fewer test examples.
 
-        None instead of a number of examples keeps them all.
+        Keep the first `examples` training examples and the first `test` test examples. None keeps
+        all examples of that set.
 
         Raises:
             DataError: a class would have no training example.
@@ -158,10 +160,10 @@ def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
 
 
 def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
-    """Split examples at random: 20 % of each class become the test set, the others train.
+    """Split examples at random into a test set, 20 % of each class, and a training set, the rest.
 
-    `seed` determines the draw. Both sets keep the order of the examples. Every class of two or more
-    examples has at least one test example. A class of one example has only that training example.
+    `seed` determines the split. Both sets keep the order of the examples. At least one example of
+    each class goes to the test set, unless the class has only one example.
     """
     random = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)
@@ -176,8 +178,8 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
     """Check a training and a test set, convert them to float32, and centre pixels.
 
     Pixels (uint8 arrays) are scaled from 0..`width` to 0..255, and the mean training image is
-    subtracted from them. Values of other dtypes do not change. `name` is the name of the data set,
-    and `names` are those of its classes.
+    subtracted from them. Examples of other dtypes keep their values. `name` is the name of the data
+    set, and `names` are the names of its classes.
     """
     if not (len(raw.x_train) and len(raw.x_test)):
         came = f"got {len(raw.x_train)} and {len(raw.x_test)}"

@@ -28,7 +28,7 @@ __all__ = [
 def make_manifest(
     subject: Subject, plan: EvaluationPlan, planned: tuple[PlannedAttack, ...]
 ) -> FrozenDict[Any]:
-    """Return the report's `manifest`: versions, settings and seeds to repeat the evaluation.
+    """Return the `manifest` of a report: the versions, settings and seed that reproduce it.
 
     Its key `eps` lists the radii of the fixed-budget attacks.
     """
@@ -88,7 +88,7 @@ def describe_bounds(subject: Subject) -> str:
 
 
 def describe_arrays(subject: Subject) -> dict[str, Any]:
-    """Return the report's `data` for examples that were passed as arrays, without a data set."""
+    """Return a description of examples that were passed as arrays, for the report's key `data`."""
     classes = subject.logits.shape[1]
     return {
         "name": "arrays",
@@ -103,7 +103,7 @@ def describe_arrays(subject: Subject) -> dict[str, Any]:
 
 
 def default_radius(subject: Subject, p: float) -> float:
-    """Return the eps to use if no attack fooled any example: a tenth of the median norm of x.
+    """Return the eps to use if all minimum-norm attacks fail: a tenth of the median norm ||x||_p.
 
     The median is taken over at most 100 examples.
     """

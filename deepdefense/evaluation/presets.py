@@ -25,7 +25,7 @@ TARGETED_CLASSES = 9  # APGD with the targeted loss targets this many classes, a
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """An attack with its settings, which can be called on a batch.
+    """An attack together with its settings; calling an instance attacks a batch.
 
     `gradients` and `queries` are the approximate numbers of gradients and of forward passes that
     the attack computes per example; `estimate_seconds` uses them.
@@ -174,9 +174,9 @@ def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> fl
     """Estimate how many seconds the attacks take on the correctly classified examples.
 
     The function times a short gradient attack, a short random search, and forward passes in batches
-    of one, as `confirm_points` makes. It derives the time per gradient, per query and per
-    confirmation. Each attack runs twice and the faster run counts, because frameworks compile
-    during the first run.
+    of one as in `confirm_points`. From these times it computes the time per gradient, per query and
+    per confirmed example. The two short attacks run twice and the faster run counts, because
+    frameworks compile during the first run.
     """
     correct = np.flatnonzero(subject.correct)
     rows = correct[: subject.batch_size]

@@ -20,7 +20,7 @@ __all__ = ["NetworkInfo", "Provenance", "describe_data", "describe_environment",
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """A network as a report describes it."""
+    """The description of a network in a report."""
 
     name: str
     parameters: int | None  # the number of weights, if it is known
@@ -29,10 +29,9 @@ class NetworkInfo:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Descriptions of the networks and the data of an evaluation, which its report includes.
+    """Descriptions of the networks and the data of an evaluation, for its report.
 
-    `network` is the evaluated network, and `reference` is the undefended network it is compared
-    with.
+    `network` describes the evaluated network, and `reference` the undefended reference network.
     """
 
     network: NetworkInfo
@@ -41,7 +40,7 @@ class Provenance:
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
-    """Return the description of a data set that a report of training includes."""
+    """Return a description of a data set, for reports of training."""
     return {
         "name": data.name,
         "train": len(data.x_train),
@@ -77,8 +76,8 @@ def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
 def to_json(value: Any) -> Any:
     """Convert a value so that JSON can represent it.
 
-    Infinity becomes "inf", an array among the settings becomes its text representation, and a
-    tuple becomes a list. Mappings and sequences are converted recursively.
+    Infinity becomes "inf", an array becomes its text representation, and a tuple becomes a list.
+    The entries of mappings, lists and tuples are converted in the same way.
     """
     if isinstance(value, FrozenArray):
         return repr(value)

@@ -30,7 +30,7 @@ EVALUATION_SCHEMA = "deepdefense.evaluate/1"
 
 @dataclass(frozen=True)
 class Threat:
-    """The threat model of a report: what the attacker may change, wants and knows.
+    """The threat model of a report: the attacker's limits, goal and knowledge.
 
     `p` is the order of the norm that measures perturbations, and `bounds` describes their range.
     """
@@ -46,7 +46,7 @@ class Headline:
     """The main robustness figures of a report, or the reason why they are `withheld`.
 
     `distance_median` is the median distance of all examples. `robust_accuracy` is the accuracy
-    under attack within `eps`. Both are None if they are withheld.
+    under attack within `eps`. Both are None if the figures are withheld.
     """
 
     withheld: str | None

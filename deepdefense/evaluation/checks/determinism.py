@@ -1,4 +1,4 @@
-"""Checks that an output depends on its example alone, not on chance or on the batch."""
+"""Checks that the output for an example does not depend on chance or on the rest of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the model's outputs, and of the inputs, bounds and mode that it is evaluated with."""
+"""Checks of a model's outputs, of the examples and bounds, and of the model's mode."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def check_input_range(subject: Subject) -> Check:
 
 
 def check_accuracy(subject: Subject) -> Check:
-    """Check that accuracy is clearly above chance.
+    """Check that accuracy is clearly above chance, the accuracy 1 / k of a random guess.
 
-    The usual cause of low accuracy is inputs in other units than those of training.
+    The usual cause of low accuracy is that the examples have other units than in training.
     """
     accuracy, chance = float(subject.correct.mean()), 1 / subject.logits.shape[1]
     poor = accuracy <= chance + BARELY_ABOVE_CHANCE * (1 - chance)
@@ -101,7 +101,11 @@ def check_accuracy(subject: Subject) -> Check:
 
 
 def check_training_mode(subject: Subject) -> Check:
-    """Check that the model was passed in inference mode, because it is evaluated in that mode."""
+    """Check that the caller passed the model in inference mode.
+
+    The evaluation always runs the model in inference mode. A model passed in training mode may be
+    used in training mode elsewhere, where these figures do not hold.
+    """
     return make_check(
         "training mode",
         "warn" if subject.in_training_mode else "pass",
