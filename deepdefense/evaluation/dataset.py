@@ -64,10 +64,9 @@ class Dataset:
         return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
     def pixel_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the smallest and the largest image that preprocessed pixels allow.
+        """Return the range (low, high) of each pixel after preprocessing: -mean and 255 - mean.
 
-        Preprocessing subtracts the mean image, so they are -mean and 255 - mean. Return None if the
-        examples are not images with pixels of 0 to 255.
+        Return None if the examples are not images with pixels of 0 to 255.
         """
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
 

@@ -16,7 +16,7 @@ __all__ = ["Diagnosis", "doctor"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of `doctor`: a sequence of checks that can be iterated over and printed."""
+    """The results of the checks that `doctor` ran; iterate over it, or print it."""
 
     checks: tuple[Check, ...]
 

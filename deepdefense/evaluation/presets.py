@@ -188,7 +188,7 @@ def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> fl
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
-            # Frameworks compute asynchronously. Copying a result to host memory waits for it.
+            # Frameworks compute asynchronously. `to_numpy` waits until the attack has finished.
             subject.backend.to_numpy(attack().success)
             seconds.append(time.perf_counter() - start)
         return min(seconds) / units

@@ -83,7 +83,7 @@ def is_robust(distance: Values, eps: float) -> npt.NDArray[np.bool_]:
 
 
 def robust_accuracy(distance: Values, eps: float) -> float:
-    """Return the share of examples whose distance is larger than eps."""
+    """Return accuracy under attack: the share of examples whose distance is larger than eps."""
     return float(np.mean(is_robust(distance, eps)))
 
 

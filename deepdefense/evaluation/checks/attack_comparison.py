@@ -60,7 +60,7 @@ def check_claims(minima: Minima) -> Check:
 
 
 def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that APGD succeeds on every example within an eps larger than the spread of the data.
+    """Check that APGD succeeds on every example if eps is larger than the spread of the data.
 
     `few` holds the indices of the examples to attack.
     """
@@ -204,10 +204,10 @@ def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) ->
 
 
 def check_transfer(minima: Minima, rows: HostArray) -> Check:
-    """Check that attacks on this network find smaller perturbations than transferred ones.
+    """Check that attacks on this network find smaller perturbations than `run_transfer`.
 
-    Transferred perturbations were computed for the undefended reference network. `rows` holds the
-    indices of the examples to compare.
+    `run_transfer` tries the perturbations that were found for the undefended reference network.
+    `rows` holds the indices of the examples to compare.
     """
     transfers = [i for i, o in enumerate(minima.outcomes) if o.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], transfers).mean())
@@ -221,7 +221,7 @@ def check_transfer(minima: Minima, rows: HostArray) -> Check:
 
 
 def check_deepfool_distance(minima: Minima, rows: HostArray) -> Check:
-    """Check that DeepFool's perturbations are not much larger than the smallest ones found.
+    """Check that DeepFool's perturbations are not much larger than the smallest of all attacks.
 
     rho and the Deep Defense penalty are computed from DeepFool's perturbations. `rows` holds the
     indices of the examples to compare.
