@@ -1,4 +1,4 @@
-"""The operations of the contract in JAX, eager and inside JAX's transformations.
+"""The operations of the contract in JAX, which work eagerly and inside JAX's transformations.
 
 A model is any function that closes over its parameters; JAX finds them by tracing. Outside a
 transformation, loops are Python loops and can stop early. Inside one, they are loops of `lax`.
@@ -26,10 +26,9 @@ Forward = Callable[[Array], Array]
 
 
 def _close_over_constants(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
-    """Return the function, with all arrays that it closes over detached.
+    """Return the function with all the arrays that it closes over detached.
 
-    Otherwise they would take part in differentiation, which fails: JAX cannot differentiate
-    `lax.while_loop` in reverse mode.
+    Then JAX need not differentiate a `lax.while_loop` that calls it; in reverse mode it cannot.
     """
     # `closure_convert` needs a hashable function. A callable module may not be hashable.
     converted, hoisted = jax.closure_convert(lambda *arguments: function(*arguments), *examples)

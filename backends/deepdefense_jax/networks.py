@@ -1,4 +1,4 @@
-"""Networks of the zoo in JAX. `ZooModel` is a pytree of weights that evaluates a zoo network."""
+"""Networks of the zoo in JAX: `ZooModel` is a pytree of weights, and computes the logits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _pad(x: Array, padding: int, value: float = 0.0) -> Array:
 
 
 def _every(stride: int, start: int, count: int) -> slice:
-    """Return the slice of `count` positions start, start + stride, ..."""
+    """Return the slice that selects the `count` indices start, start + stride, ..."""
     return slice(start, start + stride * (count - 1) + 1, stride)
 
 
@@ -82,7 +82,7 @@ class _Pass:
     """One forward pass of a batch through a network.
 
     With a `key` for the random draws of dropout, the pass is in training mode, and `statistics`
-    collects the updated running statistics. Without one, it is in inference mode.
+    collects the updated running statistics. Without a key, the pass is in inference mode.
     """
 
     def __init__(self, weights: Mapping[str, Array], key: Array | None = None) -> None:

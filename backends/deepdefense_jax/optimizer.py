@@ -59,11 +59,11 @@ class _State(NamedTuple):
     parameters: dict[str, Array]
     momentum: Any
     statistics: dict[str, Array]
-    steps: Array  # the number of steps so far; together with the seed, it seeds the next dropout
+    steps: Array  # the number of steps so far, from which each step derives its dropout key
 
 
 class JaxTrainer:
-    """The SGD optimizer of one pytree. It compiles each loss function once for each shape.
+    """The SGD optimizer of one pytree. It compiles each loss function once per batch shape.
 
     It implements `deepdefense.seam.training_contract.Trainer`. `JaxTraining.trainer` makes it.
     """

@@ -82,7 +82,7 @@ def _of_probabilities(loss: Any) -> bool:
 
 
 def check_batch(x: Any, y: Any, y_pred: Any) -> None:
-    """Raise unless examples, labels and predictions are one array each, and predictions [b k]."""
+    """Raise unless examples, labels and logits are one array each, and the logits are [b k]."""
     for name, value in (("examples", x), ("labels", y), ("logits", y_pred)):
         if value is None or keras.tree.is_nested(value):
             raise InputError(f"Deep Defense needs one array of {name}, got {type(value).__name__}")

@@ -17,7 +17,10 @@ __all__ = ["defended"]
 
 
 class _Mean(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
-    """A loss that returns the predictions, of which Keras then computes the weighted mean."""
+    """The mean of the values passed as `y_pred`.
+
+    Keras weights and scales these values as it does those of any loss.
+    """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return y_pred
@@ -56,9 +59,10 @@ class _DefendedLoss:
 def defended(model: keras.Model, defense: DeepDefense) -> Iterator[keras.Model]:
     """Open a context in which `fit` minimises the compiled loss + mean of w_i penalty(x_i, y_i).
 
-    The w_i are the sample weights or class weights, or 1. The context changes the loss that
-    training minimises and logs as `loss`. It does not change `evaluate`, `val_loss`, the metrics,
-    `predict`, callbacks and checkpoints. The optimizer's state remains after the context.
+    The w_i are the sample weights or class weights passed to `fit`, or 1 if it gets none. The
+    context changes the loss that training minimises and logs as `loss`. It does not change
+    `evaluate`, `val_loss`, the metrics, `predict`, callbacks or checkpoints. The model keeps its
+    optimizer with its state, in the context and after it.
 
     Args:
         model: a compiled model with one input and one output, the logits [b k]. Labels may be class
@@ -68,8 +72,8 @@ def defended(model: keras.Model, defense: DeepDefense) -> Iterator[keras.Model]:
 
     Raises:
         InputError: the model does not return logits (for example, it ends in a softmax), has
-            several inputs or outputs, is in such a context already, or trains without a call of
-            `compute_loss`.
+            several inputs or outputs, is already in a context of `defended`, or trains without a
+            call of `compute_loss`.
 
     Example:
         with deepdefense_keras.defended(model, deepdefense.DeepDefense(c=2.0)):

@@ -44,7 +44,7 @@ def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
 
     with ExitStack() as stack:
         for layer in all_layers(model):
-            # A call of the model clears the list `_losses`.
+            # A call of the model clears the list `_losses`, so restore the list on exit.
             stack.callback(_restore, layer._losses, list(layer._losses))
             for holder, name, value in _full_precision(layer, model.variable_dtype):
                 stack.callback(vars(holder).update, {name: vars(holder)[name]})
@@ -62,7 +62,8 @@ def _full_precision(layer: keras.Layer, dtype: str) -> list[tuple[Any, str, Any]
     We set private attributes, because setting the property `dtype_policy` may quantise the layer,
     and cannot replace a policy that comes from a `DTypePolicyMap`.
     """
-    if isinstance(layer, keras.layers.InputLayer):  # a Sequential's has the compute dtype
+    if isinstance(layer, keras.layers.InputLayer):
+        # The input layer of a Sequential model has the compute dtype of the mixed precision policy.
         coarse = layer.dtype in ("float16", "bfloat16")
         return [(holder, "_dtype", dtype) for holder in (layer, layer.output) if coarse]
     if layer.quantization_mode is not None or layer.compute_dtype == layer.variable_dtype:

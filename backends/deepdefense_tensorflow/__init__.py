@@ -1,4 +1,7 @@
-"""The TensorFlow backend: operations, training and networks, eager, in graphs and under XLA."""
+"""The TensorFlow backend: operations, training and networks.
+
+The operations work eagerly, in graphs and under XLA.
+"""
 
 from deepdefense_tensorflow.adapter import TensorFlowOperations
 from deepdefense_tensorflow.training import TensorFlowTraining

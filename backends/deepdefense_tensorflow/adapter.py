@@ -1,6 +1,6 @@
 """The operations of the contract in TensorFlow.
 
-The same code runs eagerly, in a `tf.function` (where the batch may have any size) and under XLA.
+They work eagerly, in a `tf.function` (also with an unknown batch size) and under XLA.
 """
 
 from __future__ import annotations

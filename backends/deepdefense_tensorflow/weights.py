@@ -83,7 +83,7 @@ def _layout(layer: keras.Layer, variable: Any) -> tuple[str, str]:
 
 
 def random_states(model: keras.Layer) -> Mapping[str, Any]:
-    """Return the Keras variables that hold the states of a model's random generators."""
+    """Return the Keras variables that hold the states of a model's random generators, by index."""
     weights = {id(variable) for variable in model.weights}
     states = [variable for variable in model.variables if id(variable) not in weights]
     return {str(i): variable for i, variable in enumerate(states)}

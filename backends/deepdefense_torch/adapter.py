@@ -1,4 +1,4 @@
-"""The operations of the contract in PyTorch, eager and under `torch.compile`.
+"""The operations of the contract in PyTorch, which work eagerly and under `torch.compile`.
 
 While `torch.compile` traces, tensors have no values, and `torch.autograd.grad` cannot be traced. In
 that case `torch.func` computes the gradients, and loops run all their steps on all examples and

@@ -60,7 +60,7 @@ _snapshot.register_fake(torch.empty_like)
 
 
 def _with_fixed_buffers(model: Any) -> Forward:
-    """Return the traced module with copies of its buffers, safe from later updates in the graph.
+    """Return a traced module as a function that uses copies of the module's buffers.
 
     If the graph also trains the module, it updates the running statistics of batch norm. Inductor
     (2.13) would recompute the statistics in the backward pass from the updated buffers, and return

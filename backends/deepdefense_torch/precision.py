@@ -25,8 +25,8 @@ def without_tf32() -> Iterator[None]:
     """Open a context in which convolutions and matrix products do not use TensorFloat-32.
 
     TensorFloat-32 rounds the factors of products to 11 bits. Training tolerates that. But a
-    minimum-norm attack ends near a decision boundary. There, predictions with TensorFloat-32 depend
-    on the batch size, because the rounding errors do.
+    minimum-norm attack ends near a decision boundary. There, TensorFloat-32's rounding errors can
+    change the predicted class, and they depend on the batch size.
     """
     settings = _settings()
     try:

@@ -16,5 +16,5 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 def to_host(tensor: Tensor) -> npt.NDArray[Any]:
     """Copy a tensor to a NumPy array in C order."""
-    # The weight files store no strides, so the strides that the tensor has on its device are lost.
+    # Weight files store values in C order. The tensor may have another order (channels last).
     return np.array(tensor.detach().cpu().numpy(), order="C")

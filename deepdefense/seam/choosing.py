@@ -53,7 +53,7 @@ def available_backends() -> dict[str, bool]:
 
 
 def get_backend(name: str) -> Backend:
-    """Return the backend with the given name, and import its framework if that is not done.
+    """Return the backend with the given name; import its framework if necessary.
 
     Raises `InputError` if no backend has this name, and `ImportError` if the framework is not
     installed.
@@ -193,9 +193,10 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
 def backend_for(model: Any, *arrays: Any) -> Backend:
     """Return the backend that runs the model on arrays, which may be NumPy arrays.
 
-    For NumPy arrays, it is the backend of the model's framework. If the model is a plain function,
-    it is the backend that `use_backend` set, or else NumPy's. The caller converts the arrays to
-    that backend, batch by batch.
+    For arrays of another framework than NumPy, it is the backend of that framework. For NumPy
+    arrays, it is the backend of the model's framework; if the model is a plain function, it is the
+    backend that `use_backend` set, or else NumPy's. In that case the caller converts the NumPy
+    arrays to the backend batch by batch.
     """
     if all(framework_of(array) in (None, "numpy") for array in arrays):
         if (name := framework_of(model)) is not None:

@@ -44,7 +44,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def asarray(self, value: Any, like: Model | Array) -> Array:
-        """Convert to an array on the device of `like`, and floating values also to its dtype."""
+        """Convert `value` to an array on the device of `like`, and floats also to its dtype."""
 
     @abc.abstractmethod
     def to_numpy(self, x: Array) -> np.ndarray:
@@ -74,7 +74,7 @@ class Backend(abc.ABC):
     def inference(self, model: Model) -> AbstractContextManager[Forward]:
         """Yield the model in inference mode (normalisation and dropout), without mixed precision.
 
-        On exit, restore the modes, statistics, ``.grad`` and random states.
+        On exit, restore the model's modes, statistics and ``.grad``, and all random states.
         """
 
     @abc.abstractmethod

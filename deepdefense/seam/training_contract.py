@@ -23,13 +23,16 @@ Weights: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class Losses(NamedTuple):
-    """The terms of the loss of one batch, each a scalar array: total = cross_entropy + penalty."""
+    """The loss of one batch, its two terms, and two statistics of the attack that it contains.
+
+    total = cross_entropy + penalty. Every field is a scalar array.
+    """
 
     total: Array
     cross_entropy: Array
     penalty: Array
-    unfinished: Array  # share of examples whose search for an adversarial example did not succeed
-    iterations: Array  # mean number of iterations of the searches, over the examples
+    unfinished: Array  # the share of examples for which the attack did not succeed
+    iterations: Array  # the mean number of iterations of the attack, over the examples
 
 
 LossFunction: TypeAlias = Callable[..., Losses]
@@ -82,11 +85,11 @@ class Trainer(Protocol):
         ...
 
     def state(self) -> Weights:
-        """Copy all that training needs to continue: weights, statistics, momentum, random state."""
+        """Copy the trainer's state: weights, statistics, momentum, and its random state, if any."""
         ...
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Set weights, statistics, momentum and random state to a copy that `state` returned."""
+        """Set the trainer's state to a copy that `state` returned."""
         ...
 
 

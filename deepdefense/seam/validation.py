@@ -64,7 +64,10 @@ def is_softmax(outputs: np.ndarray) -> bool:
 
 
 def warn_if_probabilities(backend: Backend, outputs: Array) -> None:
-    """Warn if a model's outputs [b k] are probabilities; outputs without values pass."""
+    """Warn if a model's outputs [b k] are probabilities.
+
+    Outputs that a compiler traces have no values and cause no warning.
+    """
     if backend.is_concrete(outputs) and is_softmax(backend.to_numpy(outputs)):
         warnings.warn(
             "the model returned probabilities (no output is negative, and they sum to 1), of which "
@@ -172,7 +175,7 @@ def find_device(device: str, list_devices: Callable[[str], Sequence[Any]]) -> An
 
 
 def _may_be_equal(size: int | None, other: int | None) -> bool:
-    """Return whether two batch sizes may be equal. In a graph, a size may be None: unknown."""
+    """Return whether two batch sizes may be equal; a size that a graph leaves unknown is None."""
     return size is None or other is None or size == other
 
 

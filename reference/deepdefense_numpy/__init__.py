@@ -1,6 +1,6 @@
-"""The NumPy backend, whose gradients are finite differences, and the oracle that tests compare to.
+"""The NumPy backend, which computes gradients by finite differences, and the oracle of the tests.
 
-The oracle is a separate implementation of DeepFool and Deep Defense, one example at a time.
+The oracle is a separate implementation of DeepFool and Deep Defense, for one example at a time.
 """
 
 from deepdefense_numpy.adapter import BACKEND

@@ -44,10 +44,10 @@ def slope(z: Array, activation: Activation) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class TinyNetwork:
-    """f(x) = W_L h(... h(W_1 x + b_1) ...) + b_L, for an input x of any shape, flattened.
+    """A fully connected network: f(x) = W_L h(... h(W_1 x + b_1) ...) + b_L.
 
-    W_i has shape [out, in] and b_i [out]. The last layer has no activation, so a network of one
-    layer is linear.
+    The input x may have any shape and is flattened. W_i has shape [out, in] and b_i [out]. The last
+    layer has no activation, so a network of one layer is linear.
     """
 
     weights: tuple[Array, ...]
@@ -58,7 +58,7 @@ class TinyNetwork:
     def draw(
         cls, rng: np.random.Generator, sizes: Sequence[int], activation: Activation
     ) -> TinyNetwork:
-        """Draw W_i ~ N(0, gain / in) and b_i ~ N(0, 0.1^2), for the layer sizes [in, ..., k].
+        """Draw a network with W_i ~ N(0, gain / in) and b_i ~ N(0, 0.1^2), for sizes [in, ..., k].
 
         The gain is 2 for relu (He et al., 2015) and 1 otherwise (LeCun et al., 1998).
         """
@@ -71,7 +71,7 @@ class TinyNetwork:
         return cls(tuple(weights), tuple(biases), activation)
 
     def __call__(self, batch: Array) -> Array:
-        """Return the logits [b k] of a batch [b ...], one example after another."""
+        """Return the logits [b k] of a batch [b ...], computed for one example at a time."""
         rows = [self.logits(x) for x in batch]
         return np.array(rows, dtype=np.float64).reshape(len(rows), self.biases[-1].size)
 
@@ -99,7 +99,10 @@ class TinyNetwork:
         return np.concatenate(parts).astype(np.float64)
 
     def with_parameters(self, vector: Array) -> TinyNetwork:
-        """Return the network with the parameters in `vector`, in the order of `parameters`."""
+        """Return a network whose parameters are the entries of `vector`.
+
+        Their order is that of `parameters`.
+        """
         expected = sum(w.size + b.size for w, b in zip(self.weights, self.biases, strict=True))
         if vector.shape != (expected,):
             raise ValueError(f"expected {expected} parameters, got shape {vector.shape}")
@@ -134,8 +137,8 @@ class TinyNetwork:
 def central_differences(network: TinyNetwork, value: Callable[[TinyNetwork], float]) -> Array:
     """Return the gradient of the function v = `value` in the network's parameters W.
 
-    Its entry i is (v(W + h e_i) - v(W - h e_i)) / 2h, with h = epsilon^(1/3) max(1, |W_i|) and the
-    machine epsilon of float64.
+    Its entry i is (v(W + h e_i) - v(W - h e_i)) / 2h, with h = epsilon^(1/3) max(1, |W_i|), where
+    epsilon is the machine epsilon of float64.
     """
     start = network.parameters()
     gradient = np.zeros_like(start)

@@ -12,7 +12,7 @@ from deepdefense_numpy.networks import Array
 def norm(v: Array, p: float) -> float:
     """Return ||v||_p = (sum_i |v_i|^p)^(1/p) of the flattened v.
 
-    The powers are taken of |v_i| / max_j |v_j|, so that they do not overflow.
+    It is computed from |v_i| / max_j |v_j|, whose powers do not overflow.
     """
     sizes = [abs(float(t)) for t in v.flat]
     if any(math.isnan(t) for t in sizes):
@@ -38,8 +38,8 @@ def dual(p: float) -> float:
 def steepest(w: Array, p: float) -> Array:
     """Return u with ||u||_p = 1 and <w, u> = ||w||_q: (|w| / ||w||_q)^(q-1) sign(w).
 
-    For p = 1, u has one nonzero coordinate: the coordinate with the largest |w_i|, and among equal
-    ones the first.
+    Among the vectors of p-norm 1, u maximises <w, u>. For p = 1, u has one nonzero coordinate: the
+    first of those with the largest |w_i|.
     """
     q = dual(p)
     length = norm(w, q)

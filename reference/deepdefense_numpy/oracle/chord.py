@@ -59,12 +59,13 @@ def approach_boundary(
     candidates: int,
     bounds: tuple[float, float] | None = None,
 ) -> Landing:
-    """Move x towards the decision boundary by a few linearisations, and return the last point.
+    """Move x towards the decision boundary by up to `steps` linearisations.
 
     Each step linearises the gap g at the current point x + r, and moves to the point of the
     hyperplane g + <w, r' - r> = 0 (in r', with w = grad g) that is nearest to x. For a correctly
     classified x, g = f_j - f_y, with the candidate class j whose hyperplane is nearest to x without
-    bounds. For a misclassified x, g = f_y - f_j, with the best class j other than y.
+    bounds. For a misclassified x, g = f_y - f_j, where j is the class other than y with the highest
+    logit. The search stops early if no class has a finite distance, or the bounds allow no step.
     """
     clean = network.logits(x)
     right = argmax(clean) == y
@@ -99,8 +100,9 @@ def approach_boundary(
 def extend_chord(network: TinyNetwork, x: Array, landing: Landing, p: float) -> tuple[float, Array]:
     """Return the estimated distance from x to the boundary, and the point b = x + landing.shift.
 
-    With r = landing.shift, the distance is ||r||_p - g(b) / slope, or ||r||_p if the difference is
-    not positive. Without bounds, the slope is ||w||_q, where w is the normal of the last step.
+    With r = landing.shift and g the gap of the last step, it is ||r||_p - g(b) / slope, or
+    ||r||_p if this difference is not positive. Without bounds, the slope is ||w||_q, where w is the
+    gradient of g at the last linearisation.
     """
     base, target = landing.path[-1]
     b = x + landing.shift

@@ -25,7 +25,7 @@ __all__ = [
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments of `penalty`."""
+    """The keyword arguments that `objective` and `weight_gradient` pass on to `penalty`."""
 
     lam: float
     c: float
@@ -97,7 +97,10 @@ def cross_entropy(scores: Array, y: int) -> float:
 def objective(
     network: TinyNetwork, batch: Array, labels: Iterable[int], **options: Unpack[Options]
 ) -> float:
-    """Return the mean cross-entropy + penalty of a batch [b ...] (Yan, Guo and Zhang, 2018)."""
+    """Return the mean of cross-entropy + penalty over a batch [b ...].
+
+    Source: Yan, Guo and Zhang (2018).
+    """
     total = 0.0
     for x, y in zip(batch, labels, strict=True):
         total += cross_entropy(network.logits(x), y) + penalty(network, x, y, **options)

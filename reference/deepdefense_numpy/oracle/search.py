@@ -28,9 +28,10 @@ MIN_STEP = 16.0 * float(np.finfo(np.float64).eps)  # least length of a step, div
 class SearchResult:
     """The result of `deepfool` or `reach_label` for one example.
 
-    `shift` is the sum of the steps r_i, and `delta` = (1 + overshoot) shift is the perturbation.
-    `success` says whether x + delta has the class that the search aims for: any class but y in
-    `deepfool`, y in `reach_label`. `path` holds the base class and target class of every step.
+    `shift` is the sum of the steps r_i, and `delta` = (1 + overshoot) shift is the perturbation;
+    both are clipped to the bounds. `success` says whether x + delta is predicted as another class
+    than the base class (`deepfool`) or as y (`reach_label`). `steps` is the number of steps, and
+    `path` holds the base class and target class of every step.
     """
 
     delta: Array
@@ -79,9 +80,9 @@ def deepfool(
     it.
 
     With bounds, clipping may leave the end of a step short of the hyperplane. A step is corrected
-    once if its length is at most a tenth of the shift before it, and its clipped end, with 0.9 of
-    the overshoot, is still short of the hyperplane. The correction adds the missing distance along
-    the coordinates that are not at a bound at this end.
+    once if its length is at most a tenth of the shift before it, and the clipped point
+    e = x + (1 + 0.9 overshoot) shift is still short of the hyperplane. The correction adds the
+    distance from e to the hyperplane, along the coordinates in which bounds do not block e.
     """
     zero = np.zeros(x.shape, dtype=np.float64)
     if not is_finite(x) or not is_finite(network.logits(x)):

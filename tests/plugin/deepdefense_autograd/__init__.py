@@ -1,7 +1,7 @@
 """A complete backend in one file, as a third party would write it, for HIPS autograd.
 
 deepdefense recognises a framework by the type of its arrays, but autograd uses NumPy's arrays. So
-this backend defines a type `Tensor`, which holds an array or an autograd box that records one.
+this backend defines the type `Tensor`. While autograd records, it puts arrays into boxes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["BACKEND", "Adapter", "Tensor"]
 
 
 class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array, recorded by autograd or not; its operators call the ufuncs of `autograd.numpy`."""
+    """A NumPy array or an autograd box; the operators call functions of `autograd.numpy`."""
 
     def __init__(self, data):
         self.data = data
@@ -45,7 +45,7 @@ def unwrap(value):
 
 
 def to_array(value):
-    """Return the NumPy array in a tensor, removed from its autograd box."""
+    """Return the NumPy array in a tensor, taken out of its autograd box if it has one."""
     return getval(unwrap(value))
 
 
@@ -115,7 +115,7 @@ class Adapter(Backend):
         pull, logits = make_vjp(lambda data: unwrap(f(Tensor(data))))(x.data)
 
         def gradient(cotangent):
-            # For an output that does not depend on x, autograd returns zeros in float64.
+            # For logits that do not depend on x, autograd returns float64 zeros, so cast them.
             pulled = Tensor(pull(unwrap(cotangent)).astype(x.dtype))
             return pulled if twice else self.stop_gradient(pulled)
 
