@@ -1,4 +1,4 @@
-"""A small problem to harden a network on, and a watcher that interrupts a job."""
+"""A small data set on which tests harden networks, and a watcher that interrupts a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DEFENSE = dd.DeepDefense(lam=2.0, c=2.0, steps=3)
 
 
 def draw_blobs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw examples of three classes around three points, [n 1 4 4] and [n].
+    """Draw examples [n 1 4 4] and labels [n] of three classes, each class around one point.
 
-    Twelve of the sixteen coordinates hardly vary and carry no information. Ordinary training leaves
-    a network sensitive to them; hardening does not.
+    Twelve of the sixteen coordinates hardly vary and carry no information. A network stays
+    sensitive to these coordinates under ordinary training, but not under hardening.
     """
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 3, n)
@@ -32,12 +32,12 @@ TRAIN, TEST = draw_blobs(150, 0), draw_blobs(60, 1)
 
 
 def summarize(model: Any, x: Any, y: Any) -> Summary:
-    """Return accuracy and rho_2 as `evaluate` does, without its other attacks and checks."""
+    """Return accuracy and rho_2 as `evaluate` measures them, without other attacks and checks."""
     return summarize_rho(measure_rho(model, x, y, backend=backend_for(model, x)))
 
 
 class Interrupt(Watcher):
-    """A watcher that interrupts the job after `at` units of a task."""
+    """A watcher that raises `KeyboardInterrupt` after `at` units of a task."""
 
     def __init__(self, task: str, at: int) -> None:
         self.task, self.at, self.now = task, at, ""

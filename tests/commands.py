@@ -1,4 +1,4 @@
-"""Commands for the tests of the command line: hardening a user's network on a user's data."""
+"""Run commands on a user's data and network, for the tests of the command line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BLOBS = {
 
 
 def enter_user_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the data and the network factory of a user into a folder, and change into it."""
+    """Write a user's data and network factory into a folder, and make it the working folder."""
     monkeypatch.chdir(folder)
     (x, y), (x_test, y_test) = TRAIN, TEST
     np.savez(folder / "blobs.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
@@ -40,7 +40,7 @@ def enter_user_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def blobs(*flags: str, **changes: str) -> list[str]:
-    """Return the command that hardens the user's network on the user's data."""
+    """Return the arguments that harden the user's network on the user's data."""
     options = BLOBS | {name.replace("_", "-"): value for name, value in changes.items()}
     return [
         "harden",

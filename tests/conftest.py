@@ -1,4 +1,4 @@
-"""The tested backends, the strictness of the frameworks, and the profiles of Hypothesis."""
+"""Select the tested backends, make JAX strict, and define the profiles of Hypothesis."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, settings
 
 from deepdefense.seam.choosing import available_backends
 
-# The oracle needs double precision. Silent promotion of types or ranks is an error.
+# JAX must compute in float64, as the oracle does, and raise where it would promote types or ranks.
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# Derandomised by default, so that no result depends on luck. No deadline, because timings on shared
-# machines prove nothing. Slow frameworks and compilers get fewer examples, because each new shape
-# and function costs them time.
+# The default profile is derandomised, so that the tests are repeatable. There is no deadline,
+# because timings on shared machines vary. The profiles for slow frameworks and for compilers draw
+# fewer examples, because each new shape and function costs time there.
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **common)
 settings.register_profile("eager", max_examples=6, derandomize=True, database=None, **common)
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests of frameworks that are not tested, and thorough tests unless asked for."""
+    """Deselect tests of backends that are not selected, and thorough tests without --thorough."""
     chosen = config.getoption("--backend") or [
         name for name, installed in available_backends().items() if installed
     ]

@@ -49,7 +49,7 @@ CHECKS = (
 
 
 def draw_distances(scale: float, wrong: float = 0.01, censored: float = 0.003) -> Array:
-    """Distances of N examples, some of them misclassified and some that no attack fooled."""
+    """Return random distances of N examples: 0 if misclassified, infinite if no attack succeeds."""
     rng = np.random.default_rng(0)
     distances = scale * rng.gamma(4.0, 0.28, N)
     chance = rng.uniform(size=N)
@@ -91,7 +91,7 @@ def make_minima(distances: Array) -> Minima:
 
 
 def make_reference(distances: Array) -> ReferenceFigures:
-    """What the report says of the undefended network with these distances."""
+    """Return the figures of an undefended network with these distances."""
     return ReferenceFigures(
         network=NetworkInfo("lenet", 431080, "plain"),
         accuracy=compute_accuracy(distances),
@@ -127,7 +127,7 @@ def make_attack_line(name: str, kind: str, best: float, **settings: Any) -> Atta
 def make_report(
     distances: Array, before: Array | None = None, classes: int = 10, **changes: Any
 ) -> Report:
-    """A report of an evaluation that found these distances, with these parts of it changed."""
+    """Return the report of an evaluation that found these distances; `changes` replace fields."""
     rng = np.random.default_rng(1)
     counts = rng.poisson(3000 / classes**2 * rng.uniform(size=(classes, classes)) ** 3)
     np.fill_diagonal(counts, 0)
@@ -234,7 +234,7 @@ HARD, PLAIN = draw_distances(1.53), draw_distances(0.84)
 
 
 def make_comparison_report(before: float, after: float) -> Report:
-    """A report of two networks of these accuracies."""
+    """Return a report that compares two networks of these accuracies."""
     return make_report(
         HARD, PLAIN, accuracy=after, reference=replace(make_reference(PLAIN), accuracy=before)
     )

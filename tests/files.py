@@ -1,4 +1,4 @@
-"""Write the data files of the tests: images, archives, tables, and copies of published sets."""
+"""Write data files for tests: images, .npz and parquet files, and a small copy of MNIST."""
 
 import io
 from pathlib import Path
@@ -57,7 +57,7 @@ def write_mnist(folder: Path, size=(28, 28)) -> Path:
 
 
 def make_hub_split(n: int, size: tuple[int, ...], classes: int):
-    """Make a split with the features of the hub, Image and ClassLabel; return it and its pixels."""
+    """Return a split with the hub's features Image and ClassLabel, and the pixels of its images."""
     names = [f"class {i}" for i in range(classes)]
     columns = {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
     pixels = np.random.default_rng(0).integers(0, 256, (n, *size), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Check an installed wheel from another folder; `nox -s wheel` and `nox -s release` run this."""
+"""Check the installed package outside the repository, for `nox -s wheel` and `nox -s release`."""
 
 from __future__ import annotations
 

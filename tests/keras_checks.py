@@ -1,4 +1,4 @@
-"""The penalty in Keras' `fit`; `test_keras` runs these checks on each backend of Keras."""
+"""Tests of the penalty in Keras' `fit`, which test_keras.py runs on each backend of Keras."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def test_a_step_descends_the_objective(gradient: Any) -> None:
     defense = dd.DeepDefense(lam=1.0, c=2.0, d=0.5, steps=2, gradient=gradient)
     model, start = compile_model(build_normed), compile_model(build_normed)
-    model.train_on_batch(X, Y)  # Keras compiles an undefended step, which must not be used later
+    model.train_on_batch(X, Y)  # compiles a step without the penalty, which must not be reused
     model.set_weights(start.get_weights())
     with defended(model, defense) as defended_model:
         assert defended_model is model
@@ -52,9 +52,9 @@ def test_a_step_descends_the_objective(gradient: Any) -> None:
 
 
 def test_statistics_seeds_counters_and_losses_stay_unchanged() -> None:
-    """With lam = 0 the attack runs, but must not influence training."""
+    """With lam = 0 the attack runs, but training must equal that without a defence."""
     plain, model = compile_model(build_stateful), compile_model(build_stateful)
-    keras.utils.set_random_seed(2)  # dropout may draw from the framework's global state
+    keras.utils.set_random_seed(2)  # because dropout may use the framework's global state
     expected = [plain.train_on_batch(X, Y) for _ in range(2)]
     keras.utils.set_random_seed(2)
     with defended(model, dd.DeepDefense(lam=0.0, steps=2, gradient="implicit")):
@@ -96,7 +96,7 @@ def test_only_the_training_loss_contains_the_penalty(tmp_path: Path) -> None:
     for one, other in zip(copy_state(whole), copy_state(model), strict=True):
         np.testing.assert_array_equal(one, other)
     model.fit(X, Y, batch_size=6, verbose=0)
-    assert int(model.optimizer.iterations) == 6  # counts on
+    assert int(model.optimizer.iterations) == 6  # the count continues
 
 
 def test_label_formats_and_sample_weights() -> None:
@@ -166,7 +166,7 @@ def test_mixed_precision_does_not_reach_the_attack(policy: str, make: Any) -> No
 def test_the_example_hardens_its_model(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in `test_examples`, with the paper's figures alone."""
+    """As in test_examples.py, `evaluate` is replaced by accuracy and rho alone."""
     monkeypatch.setattr(dd, "evaluate", blobs.summarize)
     example = Path(__file__).parents[1] / "docs" / "examples" / "keras_fit.py"
     before, after = runpy.run_path(str(example))["main"]()

@@ -1,4 +1,4 @@
-"""Keras models of several kinds, and their objective computed with the framework alone."""
+"""Keras models of several kinds, and their objective differentiated by the framework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ X = (np.eye(3, 4)[Y] * 2 + 0.3 * RNG.normal(size=(12, 4))).astype("float32")
 
 @keras.saving.register_keras_serializable()
 class Counter(layers.Layer):
-    """A layer that counts its calls and draws a random number in each, in training or not."""
+    """A layer that counts its calls, and draws a random number in each, even in inference mode."""
 
     def build(self, shape: Any) -> None:
         self.count = self.add_weight(initializer="zeros", trainable=False)
@@ -35,7 +35,7 @@ class Counter(layers.Layer):
 
 
 class Network(keras.Model):
-    """A subclassed model."""
+    """A model that is a subclass of `keras.Model`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class Network(keras.Model):
 
 
 def build_sequential() -> keras.Model:
-    """Build two layers in sequence."""
+    """Build a sequential model of two layers."""
     return keras.Sequential([layers.Dense(8, "tanh"), layers.Dense(3)])
 
 
 def build_functional() -> keras.Model:
-    """Build a functional model around a nested one."""
+    """Build a functional model that contains another model."""
     inputs = keras.Input((4,))
     inner = keras.Sequential([layers.Dense(8, "tanh"), layers.Dense(3)])
     return keras.Model(inputs, layers.Dense(3)(inner(inputs)))
@@ -72,7 +72,7 @@ def build_stateful() -> keras.Model:
 
 
 def build_normed() -> keras.Model:
-    """Build two layers with batch norm between them."""
+    """Build a model of two layers with batch norm between them."""
     return keras.Sequential(
         [
             keras.Input((4,)),
@@ -86,7 +86,7 @@ def build_normed() -> keras.Model:
 def compile_model(
     make: Any = build_sequential, *, optimizer: Any = None, loss: Any = None
 ) -> keras.Model:
-    """Compile a model that has been built with fixed initial weights."""
+    """Build a model with fixed initial weights, and compile it."""
     keras.utils.set_random_seed(1)
     model = make()
     model(ops.convert_to_tensor(X))
@@ -110,7 +110,7 @@ def compute_penalties(model: keras.Model, defense: dd.DeepDefense = DEFENSE) -> 
 def differentiate_objective(
     model: keras.Model, defense: dd.DeepDefense
 ) -> tuple[float, list[np.ndarray]]:
-    """Return mean cross-entropy + mean penalty, and its gradient by the framework itself."""
+    """Return mean cross-entropy + mean penalty, and its gradient by the framework's autodiff."""
     x, y = ops.convert_to_tensor(X), ops.convert_to_tensor(Y)
 
     def compute_total() -> Any:

@@ -1,4 +1,4 @@
-"""Keras models and batches that the defence refuses, and the model afterwards."""
+"""Tests of Keras models and batches for which the defence raises, leaving the model unchanged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_unsuitable_models_raise(make: Any, message: str) -> None:
 
 
 def test_unsuitable_batches_raise() -> None:
-    """On the first batch, and without a change to the model."""
+    """The error comes with the first batch, before the model changes."""
     soft = keras.losses.CategoricalCrossentropy(from_logits=True)
     model = compile_model(loss=lambda y, logits: soft(y[:, :3], logits))
     start = model.get_weights()
@@ -82,7 +82,7 @@ def test_uncompiled_and_unbuilt_models_raise() -> None:
 
 def test_defended_restores_compute_loss() -> None:
     model = compile_model()
-    vars(model)["compute_loss"] = patch = lambda *a, training, **k: 0.0  # the user's own patch
+    vars(model)["compute_loss"] = patch = lambda *a, training, **k: 0.0  # a patch by the user
     with defended(model, DEFENSE):
         with pytest.raises(dd.InputError, match="already"), defended(model, DEFENSE):
             pass

@@ -1,4 +1,4 @@
-"""A small network on the blobs, built and trained by any backend."""
+"""Train and harden a small network on the blobs, in any backend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECIPE = replace(blobs.RECIPE, batch_size=30)  # divides 150, so that JAX compil
 
 
 def train_network(backend: TrainingBackend) -> tuple[Network, Any]:
-    """Train a network of the zoo on the blobs for five steps; return it as data and as a model."""
+    """Train a zoo network on the blobs for five steps; return its description and the model."""
     network = mlp((1, 4, 4), 3, hidden=(12,))
     rng = np.random.default_rng(0)
     drawn = {k: rng.normal(0, 0.6, v.shape) for k, v in initial_weights(network, 0, 1.0).items()}
@@ -34,11 +34,11 @@ def train_network(backend: TrainingBackend) -> tuple[Network, Any]:
 
 
 def have_same_weights(backend: TrainingBackend, a: Any, b: Any) -> bool:
-    """Return whether two models of a backend have equal weights."""
+    """Return whether two models of one backend have equal weights."""
     one, other = backend.weights(a), backend.weights(b)
     return all(np.array_equal(value, other[name]) for name, value in one.items())
 
 
 def harden(model: Any, **options: Any) -> tuple[Any, dd.HardeningReport]:
-    """Harden a model on the blobs, with the settings above unless `options` says otherwise."""
+    """Harden a model on the blobs; `options` override this module's recipe and defence."""
     return dd.harden(model, TRAIN, TEST, **{"defense": DEFENSE, "recipe": RECIPE, **options})

@@ -1,4 +1,4 @@
-"""A small network with every kind of layer, and helpers for the tests of the zoo."""
+"""A small network with every kind of layer, and helpers for tests of the zoo."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from deepdefense.zoo import (
 FRAMEWORKS = ("torch", "jax", "tensorflow")
 Weights = dict[str, np.ndarray]
 
-# In float64. The largest errors so far: 4e-15 in one pass, 2e-15 after training.
+# The tolerance in float64. The largest errors so far: 4e-15 in one pass, 2e-15 after training.
 EXACT = {"rtol": 0, "atol": 1e-10}
 
-# Every kind of layer, with the cases in which frameworks may differ: a maximum over padding and
-# negative values, a stride that does not divide the side, a mean that includes padding, and windows
-# that overlap because there are more of them than pixels.
+# The network has every kind of layer, and cases in which frameworks may differ: max pooling over
+# padding and negative values, a stride that does not divide the image's side, average pooling over
+# padding, and adaptive pooling with more windows than pixels, so that windows overlap.
 SMALL = Network(
     "small",
     (2, 13, 12),
@@ -67,7 +67,7 @@ PLAIN = dd.Recipe(momentum=0.0, weight_decay=0.0)
 
 
 def draw_weights(network: Network) -> Weights:
-    """Draw initial weights, and move those that would begin at 0 or 1."""
+    """Return initial weights, with random changes to those that are initially all 0 or all 1."""
     rng, weights = np.random.default_rng(0), {}
     for name, value in initial_weights(network, 0, 1.0).items():
         moved = rng.uniform(0, 0.3, value.shape) if value.ndim == 1 else 0
@@ -76,7 +76,7 @@ def draw_weights(network: Network) -> Weights:
 
 
 def draw_examples(network: Network, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Draw n examples and labels for a network."""
+    """Return n random examples and labels for a network."""
     rng = np.random.default_rng(1)
     return rng.normal(size=(n, *network.input_shape)), rng.integers(0, network.classes, n)
 
@@ -88,7 +88,7 @@ def compute_logits(backend: TrainingBackend, model: Any, x: np.ndarray) -> np.nd
 
 
 class PenaltyAlone(Objective):
-    """The penalty without the cross-entropy: the model is not called in training mode."""
+    """An objective of the penalty alone, which never calls the model in training mode."""
 
     def losses(self, backend: Any, forward: Any, model: Any, x: Any, y: Any, *_: Any) -> Losses:
         mean = reduce(DEFENSE(model, x, y), "b ->", "mean")
@@ -96,14 +96,14 @@ class PenaltyAlone(Objective):
 
 
 def step_on_penalty(backend: TrainingBackend, trainer: Trainer, lr: float) -> float:
-    """Return the mean penalty of the small network, and take one step against its gradient."""
+    """Train the small network for one step on the penalty alone; return the mean penalty."""
     taken = take_step(backend, trainer, PenaltyAlone(), *draw_examples(SMALL), lr=lr)
     assert taken is not None
     return taken.total
 
 
 def find_penalty_gradient(backend: TrainingBackend, trainer: Trainer) -> Weights:
-    """Return the gradient of the mean penalty: the step at learning rate 1."""
+    """Return the gradient of the mean penalty, which is the step at learning rate 1."""
     before = backend.weights(trainer.model)
     assert step_on_penalty(backend, trainer, lr=1.0) > 0
     after = backend.weights(trainer.model)

@@ -1,4 +1,4 @@
-"""Random flips and shifts of images: the possible results, and how often they occur."""
+"""Tests of random flips and shifts of images: which results occur, and how often."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def list_moves(image: Any, *, flip: bool, shift: int) -> set[bytes]:
     _, height, width = image.shape
 
     def reflect(at: int, size: int) -> int:
-        """Reflect an index at the borders of the image."""
+        """Return the index inside the image that reflection at the borders leads to."""
         return abs(at) if at < size else 2 * (size - 1) - at
 
     versions = set()
@@ -72,7 +72,7 @@ def test_pixels_move_and_the_subtracted_mean_does_not(
 ) -> None:
     shift = min(shift, *(side - 1 for side in size[2:]))
     random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, size).astype(np.float32)  # whole numbers: sums are exact
+    pixels = random.integers(0, 256, size).astype(np.float32)  # sums of whole numbers are exact
     mean = random.integers(0, 256, size[1:]).astype(np.float32)
     x = pixels - mean
     if channels_last:
@@ -83,7 +83,7 @@ def test_pixels_move_and_the_subtracted_mean_does_not(
     whole = np.moveaxis(result + mean, 3, 1) if channels_last else result + mean
     for image, moved in zip(pixels, whole, strict=True):
         assert moved.tobytes() in list_moves(image, flip=flip, shift=shift)
-    # A uniform mean changes no bit of the result.
+    # Subtracting the same mean from all pixels changes no bit of the result.
     irrational = (x * np.float32(np.pi)).astype(np.float32)
     uniform = np.full_like(mean, 0.1)
     expected = augment(irrational, np.random.default_rng(seed), **settings)
@@ -127,7 +127,7 @@ def test_all_moves_are_equally_likely() -> None:
     x = np.broadcast_to(np.arange(16.0).reshape(1, 1, 4, 4), (9000, 1, 4, 4))
     counts = Counter(map(bytes, augment(x, np.random.default_rng(0), flip=True, shift=1)))
     assert len(counts) == 18
-    assert min(counts.values()) > 400  # the mean is 500, the standard deviation 22
+    assert min(counts.values()) > 400  # each count has mean 500 and standard deviation 22
     assert max(counts.values()) < 600
 
 

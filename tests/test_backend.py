@@ -1,4 +1,4 @@
-"""How the library finds and chooses a backend."""
+"""Tests of how the library finds and chooses a backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXTRAS = {"matplotlib", "jinja2", "datasets", "sklearn", "hypothesis", "pytest"}
 
 
 def list_imports(code: str) -> set[str]:
-    """Run code in a new interpreter, and return the root modules that it has imported."""
+    """Run code in a new interpreter, and return the top-level modules that it imported."""
     code += "\nimport sys; print('|'.join(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -32,7 +32,8 @@ def test_import_imports_no_framework() -> None:
     assert not {name for name in modules if name.startswith("deepdefense_")}
 
 
-# What a user imports before Deep Defense. TensorFlow imports Keras, and JAX if it is installed.
+# For each backend, what a user's program imports before Deep Defense. TensorFlow imports Keras, and
+# JAX if it is installed.
 IMPORTS = {
     "numpy": "numpy",
     "torch": "torch",
@@ -59,7 +60,7 @@ take_step(backend, trainer, dd.DeepDefense(), x, np.array([0]), lr=0.1)
 
 
 ALL = ("torch", "jax", "tensorflow")
-# The test needs the other frameworks: where they are missing, nothing could import them.
+# Without the other frameworks the test would prove nothing, because they could not be imported.
 BESIDE_OTHERS = [
     pytest.param("numpy", marks=pytest.mark.only("numpy")),
     *(pytest.param(name, marks=[pytest.mark.only(each) for each in ALL]) for name in ALL),
@@ -94,7 +95,7 @@ def test_missing_framework_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_installation_without_entry_points_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seam, "_entries", dict)
-    monkeypatch.setattr(seam, "_framework_of_root", {}.get)  # the original caches
+    monkeypatch.setattr(seam, "_framework_of_root", {}.get)  # because the original function caches
     message = r"none \(is deepdefense installed\?\)"
     with pytest.raises(dd.InputError, match=f"known: {message}"):
         dd.get_backend("torch-of-a-copied-folder")

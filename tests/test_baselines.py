@@ -1,4 +1,4 @@
-"""The other defences: their objectives against closed forms, and that they train."""
+"""Tests of the defences other than Deep Defense: their objectives, and that training works."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ OBJECTIVES = {
     "trades": TRADES(eps=0.2, steps=3, beta=2.0),
     "mma": MMA(d_max=0.5, steps=8),
 }
-# A linear network of two classes, whose attacks have closed forms; the last example is
-# misclassified.
+# A linear network of two classes, for which the attacks have closed forms. The labels are the
+# predicted classes, except that of the last example, which is misclassified.
 WEIGHT, BIAS = np.array([[0.6, -0.2, 0.3, 0.1], [-0.4, 0.5, 0.1, 0.2]]), np.array([0.1, -0.1])
 X = np.random.default_rng(0).normal(size=(7, 4))
 Y = (X @ WEIGHT.T + BIAS).argmax(1)
@@ -63,7 +63,10 @@ def compute_divergence(x: np.ndarray, other: np.ndarray) -> float:
 
 
 def move(eps: float, p: float, label: np.ndarray, reach: np.ndarray | None = None) -> np.ndarray:
-    """Move correct examples by eps, but no further than `reach` [b], away from their label."""
+    """Return X with each correctly classified example moved away from its label's class.
+
+    The distance is eps, or the entry of `reach` [b] if that is smaller.
+    """
     direction = (WEIGHT[1] - WEIGHT[0]) * np.where(label == 0, 1, -1)[:, None]
     unit = (
         np.sign(direction)
@@ -76,7 +79,7 @@ def move(eps: float, p: float, label: np.ndarray, reach: np.ndarray | None = Non
 
 
 def compute_expected() -> dict[str, tuple[float, float]]:
-    """Return each objective's total, and the cross-entropy of the unperturbed examples."""
+    """Return for each objective its value, and the cross-entropy of the clean examples."""
     clean, predicted = compute_cross_entropy(X, Y), compute_logits(X).argmax(1)
     gap = np.abs(compute_logits(X)[:, 0] - compute_logits(X)[:, 1])
     distance = gap / np.linalg.norm(WEIGHT[0] - WEIGHT[1])
@@ -100,7 +103,7 @@ def take_one_step(backend: TrainingBackend, objective: Objective) -> Any:
 def test_objective_equals_its_closed_form(backend: TrainingBackend, name: str) -> None:
     total, clean = compute_expected()[name]
     taken = take_one_step(backend, OBJECTIVES[name])
-    # MMA's attack, DDN, ends within 1 % of the boundary; the others are exact.
+    # MMA attacks by DDN, which ends within 1 % of the boundary. The other attacks are exact.
     assert taken.total == pytest.approx(total, rel=2e-3 if name == "mma" else 1e-6)
     assert taken.cross_entropy == pytest.approx(clean)
     assert taken.total == pytest.approx(taken.cross_entropy + taken.penalty)
@@ -108,7 +111,7 @@ def test_objective_equals_its_closed_form(backend: TrainingBackend, name: str) -
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_objective_works_in_a_users_own_loop(backend: TrainingBackend, name: str) -> None:
-    """It equals the value of a training step, with the points given or computed inside."""
+    """`objective` equals the loss of a training step, whether or not it is given the points."""
     method, taken = OBJECTIVES[name], take_one_step(backend, OBJECTIVES[name])
     network = dd.zoo.mlp((4,), 2, hidden=())
     model = backend.build(network, {"fc1.weight": WEIGHT, "fc1.bias": BIAS})
@@ -119,7 +122,7 @@ def test_objective_works_in_a_users_own_loop(backend: TrainingBackend, name: str
 
 
 def test_attacks_within_eps_raise_the_loss_up_to_the_worst_case(backend: TrainingBackend) -> None:
-    """PGD stops at its first adversarial point, so its loss is at most that of the full step."""
+    """PGD stops at its first adversarial point, so its loss may be below that of the full step."""
     clean, worst = compute_cross_entropy(X, Y), compute_cross_entropy(move(0.2, math.inf, Y), Y)
     assert clean < take_one_step(backend, OBJECTIVES["pgd"]).total <= worst + 1e-9
     largest = compute_divergence(X, move(0.2, math.inf, compute_logits(X).argmax(1)))
@@ -161,7 +164,7 @@ def test_parseval_scales_a_convolution_by_its_kernel_size() -> None:
 
 @pytest.mark.only("jax")
 def test_parseval_takes_a_convolution_in_the_layout_of_flax() -> None:
-    """Flax has a kernel as [s t i o] and a matrix as [i o]; the trainer presents PyTorch's."""
+    """Flax stores kernels as [s t i o] and matrices as [i o]; `constrain` gets PyTorch's layout."""
     import jax
 
     backend, objective = training_backend("jax"), Parseval(beta=0.1)
@@ -182,7 +185,7 @@ def test_parseval_takes_a_convolution_in_the_layout_of_flax() -> None:
         np.testing.assert_allclose(native.reshape(2, -1), expected, rtol=1e-5)
 
 
-# The objectives are the same code for all backends, so the other frameworks run one each.
+# All backends share the code of the objectives, so other frameworks train with one objective each.
 TRAINED = [*(("torch", name) for name in OBJECTIVES), ("jax", "mma"), ("tensorflow", "trades")]
 
 

@@ -1,4 +1,4 @@
-"""`deepdefense harden`: the files that it writes, resuming, its messages and its exit codes."""
+"""Tests of `deepdefense harden`: the files that it writes, its messages and its exit codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_hardens_without_an_argument(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The default run reaches what the README promises: 1.6 times the rho, the same accuracy."""
+    """The README says of the default run: 1.6 times the rho_2, at the same accuracy."""
     assert run("harden") == 0
     (out,) = (folder / "runs").iterdir()
     assert out.name.startswith("digits-mlp-")
@@ -63,13 +63,13 @@ def test_takes_data_networks_and_settings_of_the_user(
     assert (config["gradient"], config["candidates"], config["steps"]) == ("chord", 3, 1)
     assert (config["max_accuracy_drop"], config["patience"], config["warmup"]) == (0.5, 2, 0.5)
     assert (config["flip"], config["shift"], config["anneal"]) == (True, 1, True)
-    assert config["clip"] > 0  # the measured median
-    assert config["d"] > 0  # fitted, because only c was given
+    assert config["clip"] > 0  # "auto" became the measured median
+    assert config["d"] > 0  # d is fitted, because only c was given
 
     assert run(*blobs("--fast", "--bounded", out="d")) == 2
     assert "has no range of pixels to keep within" in capsys.readouterr().err
 
-    # Harden the result again: the figures after the first run are those before the second.
+    # Harden the result again: `before` of the second report equals `after` of the first.
     weights = "a/hardened.safetensors"
     assert run(*blobs(p="inf", weights=weights, epochs="0", out="b")) == 0
     again = json.loads((folder / "b" / "report.json").read_text())
@@ -79,7 +79,7 @@ def test_takes_data_networks_and_settings_of_the_user(
 
 
 def test_keeps_within_the_range_of_pixels(folder: Path) -> None:
-    """The bounds are the range of pixels minus the mean image, as the network takes its input."""
+    """The bounds are those of pixels minus the mean image, like the inputs of the network."""
     y = np.arange(80) % 2
     x = np.random.default_rng(0).integers(0, 60, (80, 4, 4)) + 150 * y[:, None, None]
     np.savez("pixels.npz", x=x.astype(np.uint8), y=y)

@@ -1,4 +1,4 @@
-"""Input that the command line refuses: each error is one line, with exit code 2."""
+"""Tests that unusable input of a command gives an error of one line, and exit code 2."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_data_that_cannot_be_used(
 
 
 def test_full_disk_is_one_line_and_leaves_nothing_half_written(folder: Path) -> None:
-    """A limit on the size of a file stands in for a full disk."""
+    """The test simulates a full disk by a limit on the size of files."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))

@@ -1,4 +1,4 @@
-"""`deepdefense evaluate`: the report, and the exit code that --fail-under decides."""
+"""Tests of `deepdefense evaluate`: its report, its messages and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's options, which come from declared settings, and its help."""
+"""Tests of the options of the commands, which are made from declared settings, and the help."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def test_help_tells_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         "gradient chord, candidates 2, steps 1",
     ):
         assert text in shown
-    assert "--momentum" not in shown  # for the library alone
+    assert "--momentum" not in shown  # not an option: only Python code can set it
 
 
 def test_a_declared_setting_becomes_an_option() -> None:
-    """The command receives the options that were given, and no defaults."""
+    """The command receives only the options that the user gave, without defaults."""
 
     @dataclass(frozen=True)
     class Extra:

@@ -1,4 +1,4 @@
-"""The public conformance kit on every backend, eager and compiled."""
+"""Run the public conformance kit on every backend, eager and compiled."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class TestTorch(BackendTests):
     backend = "torch"
 
 
-# Laws test the algorithms, which are the same code for every backend. On slow frameworks they run
-# only with --thorough.
+# `LawTests` test the algorithms, whose code is the same for every backend. For slow frameworks they
+# run only with --thorough.
 @pytest.mark.only("jax")
 class TestJax(EagerTests):
     backend = "jax"
@@ -65,7 +65,7 @@ class TestTensorFlowLaws(LawTests, ImplicitLaws):
 
 @pytest.mark.only("tensorflow")
 class TestTensorFlowGraph(CompiledTests):
-    """In a `tf.function` for batches of any size."""
+    """Tests in a `tf.function` that accepts batches of any size."""
 
     backend = "tensorflow"
 
@@ -82,7 +82,7 @@ class TestTensorFlowGraph(CompiledTests):
 
 @pytest.mark.only("tensorflow")
 class TestTensorFlowXla(PrimitiveTests, ImplicitTests):
-    """Under XLA, which compiles slowly: only the primitives and the implicit gradients."""
+    """Tests under XLA, which compiles slowly: only the operations and the implicit gradients."""
 
     backend = "tensorflow"
 

@@ -1,4 +1,4 @@
-"""Loading data: errors, side effects, fingerprints, and the digits, MNIST and CIFAR-10."""
+"""Tests of loading data: errors, side effects, fingerprints, and the published data sets."""
 
 import hashlib
 import logging
@@ -55,7 +55,7 @@ def test_digits_split_is_stratified_seeded_and_keeps_the_order():
     np.testing.assert_array_equal(np.bincount(data.y_test), np.round(0.2 * counts))
     assert load_data("digits", seed=3).fingerprint() == data.fingerprint()
     assert load_data("digits", seed=4).fingerprint() != data.fingerprint()
-    # The order of the file is kept, no row is lost, and no row is in both sets.
+    # Both sets keep the order of the file. Together they hold each row once.
     from sklearn.datasets import load_digits
 
     whole = [image.tobytes() for image in load_digits().images.astype(np.uint8)]
@@ -112,7 +112,7 @@ def test_fingerprint_covers_all_arrays():
         return Dataset(name="a", class_names=("0", "1"), **arrays, **rest)
 
     first = data()
-    # The bytes are spelled out: the fingerprint must be the same in every run and on every machine.
+    # The expected bytes are literal: a fingerprint must be equal in all runs and on all machines.
     parts = [
         b"<f4(2, 3)" + struct.pack("<6f", *range(6)),
         b"<i8(2,)" + struct.pack("<2q", 0, 1),
@@ -202,7 +202,7 @@ def test_real_mnist():
     assert (data.classes, data.scale) == (10, 255.0)
     assert data.preprocessing == "pixels 0..255 minus the training mean image"
     assert np.abs(data.x_train.mean(0, dtype=float)).max() < 1e-4
-    assert abs(data.mean.mean() - 33.318) < 1e-3  # the known mean pixel, 0.1307 of 255
+    assert abs(data.mean.mean() - 33.318) < 1e-3  # the known mean pixel is 0.1307 of 255
     pixels = data.x_test[:100] + data.mean
     np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-4)
 
@@ -217,5 +217,5 @@ def test_real_cifar10():
     np.testing.assert_array_equal(data.y_test[:8], [9, 0, 2, 5, 2, 8, 5, 6])
     assert (data.classes, data.scale) == (10, 255.0)
     assert np.abs(data.x_train.mean(0, dtype=float)).max() < 1e-4
-    # The published means of the channels; this copy is of JPEG, so they may differ a little.
+    # These are the published means of the channels. They may differ a little, as this copy is JPEG.
     np.testing.assert_allclose(data.mean.mean((1, 2)), [125.3, 123.0, 113.9], atol=0.5)

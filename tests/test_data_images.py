@@ -1,4 +1,4 @@
-"""Loading folders of images with a sub-folder for each class."""
+"""Tests of loading folders of images with a sub-folder for each class."""
 
 import warnings
 
@@ -12,11 +12,13 @@ from files import Image, assert_says, draw_grey, encode_image, write_folder, wri
 
 def test_folder_without_a_split(tmp_path):
     pixels = draw_grey(20)
-    # The datasets library would take these names for names of splits.
+    # The datasets library would mistake these file names for names of splits.
     files = {f"{'ab'[i % 2]}/test_{i:02}.png": pixels[i] for i in range(20)}
-    root = write_folder(tmp_path / "set[1]", files)  # and a path that it would take for a pattern
+    root = write_folder(
+        tmp_path / "set[1]", files
+    )  # the library would mistake this path for a pattern
     (root / "a" / "notes.txt").write_text("not an image")
-    write_folder(root, {"contact sheet.png": draw_grey(1)[0]})  # of no class
+    write_folder(root, {"contact sheet.png": draw_grey(1)[0]})  # belongs to no class
     data = load_data(str(root), seed=5)
     assert data.name == "set[1]"
     assert (data.x_train.shape, data.x_test.shape) == ((16, 1, 4, 5), (4, 1, 4, 5))
@@ -39,7 +41,7 @@ def test_folder_with_a_split(tmp_path, test_folder):
     assert data.class_names == ("cat", "dog", "eel")
     np.testing.assert_allclose(data.x_train[:, 0] + data.mean, pixels[:4], atol=1e-4)
     np.testing.assert_allclose(data.x_test[:, 0] + data.mean, pixels[4:5], atol=1e-4)
-    np.testing.assert_allclose(data.mean[0], pixels[:4].mean(0), rtol=1e-6)  # training set alone
+    np.testing.assert_allclose(data.mean[0], pixels[:4].mean(0), rtol=1e-6)  # of the training set
     assert data.preprocessing == "pixels 0..255 minus the training mean image"
 
 
@@ -81,7 +83,7 @@ def test_photographs_are_turned_upright(tmp_path):
     pixels = np.zeros((4, 6), np.uint8)
     pixels[:, 3:] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # rotated by 90 degrees
     images = [encode_image(pixels, "JPEG", exif=exif)] * 2 + [encode_image(pixels, "JPEG")]
     with pytest.raises(DataError, match="one height and width"):
         load_data(str(write_parquet(tmp_path / "a.parquet", images, [0, 1, 1])))

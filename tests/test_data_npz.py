@@ -1,4 +1,4 @@
-"""Loading arrays from .npz files."""
+"""Tests of loading arrays from .npz files."""
 
 import pathlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from files import assert_says, write_npz
 
 
 def make_split(n: int = 6, **changes):
-    """Make the arrays of a valid file with a split, some of them changed."""
+    """Return the arrays of a valid file with a test set; `changes` replace some of them."""
     x, y = np.random.default_rng(0).normal(size=(n, 3)), np.arange(n) % 2
     return {"x_train": x, "y_train": y, "x_test": x + 1, "y_test": y} | changes
 
@@ -36,7 +36,7 @@ def test_npz_floats_are_taken_as_they_are(tmp_path):
         ((6, 4, 5, 1), (1, 4, 5), 255),
         ((6, 4, 5, 3), (3, 4, 5), 255),
         ((6, 3, 4, 5), (3, 4, 5), 255),
-        ((6, 20), (20,), 0),  # pixels, but not as a picture to draw
+        ((6, 20), (20,), 0),  # pixels, but not of a picture
         ((6, 4, 5, 7), (4, 5, 7), 0),
     ],
 )
@@ -82,7 +82,10 @@ X, Y = make_split()["x_train"], make_split()["y_train"]
         (make_split(x_test=X[:0], y_test=Y[:0]), ["expected examples", "6 and 0"]),
         (make_split(x_train=X[:0], y_train=Y[:0]), ["expected examples", "0 and 6"]),
         ({"x": X[:0], "y": Y[:0]}, ["expected examples"]),
-        ({"x": X[:2], "y": Y[:2]}, ["expected examples", "2 and 0"]),  # singletons: none held out
+        (
+            {"x": X[:2], "y": Y[:2]},
+            ["expected examples", "2 and 0"],
+        ),  # one example per class: none can be held out
         (make_split(x_test=X[:, :2]), ["shapes must agree", "(3,), (2,)"]),
         (
             make_split(x_test=np.zeros((6, 3), np.uint8)),
@@ -120,7 +123,7 @@ def test_files_that_are_no_archive(tmp_path):
             load_data(str(path))
         assert_says(error, "a.npz could not be read as an .npz archive")
     with path.open("wb") as file:
-        np.save(file, X)  # an array where an archive is expected
+        np.save(file, X)  # a single array instead of an archive
     with pytest.raises(DataError, match="could not be read"):
         load_data(str(path))
 

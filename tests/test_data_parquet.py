@@ -1,4 +1,4 @@
-"""Loading parquet files of images, and the published sets, which are such files."""
+"""Tests of loading images from parquet files, and published data sets, which are such files."""
 
 import logging
 
@@ -52,7 +52,7 @@ def test_parquet_with_features_of_the_hub(tmp_path):
     assert data.class_names == ("class 0", "class 1", "class 2")
     expected = np.moveaxis(pixels, 3, 1)
     np.testing.assert_allclose(data.x_train + data.mean, expected, atol=1e-4)
-    pq.write_table(table.slice(0, 2), tmp_path / "train.parquet")  # one class fewer than names
+    pq.write_table(table.slice(0, 2), tmp_path / "train.parquet")  # has fewer classes than names
     pq.write_table(table.slice(0, 2), tmp_path / "test.parquet")
     assert load_data(str(tmp_path)).class_names == ("class 0", "class 1")
 

@@ -1,10 +1,10 @@
-"""The paper's decoder, written by hand, against automatic differentiation.
+"""Compare the paper's decoder, written by hand here, with automatic differentiation.
 
 Yan, Guo and Zhang (2018), section 3.2, compute the gradient of a logit in the input by a second
 network that shares the classifier's weights. It has transposed layers, ReLUs that pass the entries
 that were positive in the forward pass, and unpooling to the positions of the maxima. The gradient
-of the penalty in the weights is then ordinary backpropagation through both networks. These tests
-take no second derivative of the decoder either.
+of the penalty in the weights is then ordinary backpropagation through both networks, without
+second derivatives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ SHAPES = {"lenet": (1, 28, 28), "convnet": (3, 32, 32)}
 
 
 def encode(model: Any, x: Any) -> tuple[Any, list[Any]]:
-    """Return logits [b k] and, for the decoder, each layer's input shape and mask or maxima."""
+    """Return logits [b k], and what the decoder needs of each layer.
+
+    This is the shape of the layer's input, the mask of a ReLU, or the positions of the maxima.
+    """
     records = []
     for layer in model:
         layer_input = x
@@ -38,7 +41,7 @@ def encode(model: Any, x: Any) -> tuple[Any, list[Any]]:
 
 
 def decode(model: Any, records: list[Any], contrast: Any) -> Any:
-    """Map a contrast of logits [b k] to its gradient in the input, by the transposed network."""
+    """Return the input gradient of <contrast, logits>, by the transposed network."""
     functional, z = torch.nn.functional, contrast
     for layer, (shape, mask) in zip(reversed(list(model)), reversed(records), strict=True):
         match layer:
@@ -60,7 +63,7 @@ def decode(model: Any, records: list[Any], contrast: Any) -> Any:
 
 
 def draw_subject(name: str) -> tuple[Any, Any]:
-    """Draw a network in float64 and four examples."""
+    """Return a network in float64 with random weights, and four random examples."""
     network = NETWORKS[name](SHAPES[name], 10)
     weights = initial_weights(network, 0, 1.0)
     scaled = {key: (20.0 if value.ndim > 1 else 1.0) * value for key, value in weights.items()}
@@ -84,9 +87,9 @@ def test_decoder_equals_the_class_gradients(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_penalty_by_the_decoder_has_the_same_weight_gradient(name: str) -> None:
-    """The unrolled penalty of correct examples: three steps with the decoder's normals.
+    """Return the unrolled penalty of correctly classified examples, with the decoder's normals.
 
-    No gradient flows through the choice of the nearest class.
+    The search makes three steps. No gradient flows through the choice of the nearest class.
     """
     model, x = draw_subject(name)
     y = model(x).argmax(1)

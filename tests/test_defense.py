@@ -1,4 +1,4 @@
-"""The settings of the penalty."""
+"""Tests of the settings of the penalty, and of its chord steps and bounds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_bad_settings_raise(changes: dict, message: str) -> None:
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_missing_labels_raise(gradient: str) -> None:
-    """The penalty must not fall back on the predicted classes, as an attack does without labels."""
+    """Without labels an attack uses the predicted classes. The penalty must raise instead."""
     x = np.array([[3.0, 1.0]])
     plain = dd.Objective()
     defense = dd.DeepDefense(gradient=gradient)
@@ -82,7 +82,7 @@ def test_fast_is_a_preset_of_settings() -> None:
 
 
 def test_chord_steps_find_the_nearest_point_that_deepfool_misses() -> None:
-    """Inside an ellipse, the steepest direction does not lead to the nearest boundary point."""
+    """Inside an ellipse, the steepest direction misses the nearest point of the boundary."""
 
     def model(x: np.ndarray) -> np.ndarray:
         inside = 1 - x[:, 0] ** 2 / 9 - x[:, 1] ** 2
@@ -110,7 +110,7 @@ def test_array_bounds_are_compared_by_value_and_serialised() -> None:
     assert hash(defense) == hash(same)
     assert defense != dd.DeepDefense.fast(bounds=(low, high + 1))
     assert replace(defense, c=1.0).bounds == defense.bounds
-    low[:] = 2.0  # the defence holds a copy
+    low[:] = 2.0  # must not change the defence, which has a copy
     assert defense == same
     written = json.loads(json.dumps(to_json(describe_objective(defense))))["bounds"]
     assert [text.rpartition(", ")[0] for text in written] == [
@@ -136,7 +136,7 @@ def test_unsuitable_bounds_raise(settings: dict[str, Any], message: str) -> None
 
 
 def test_examples_may_lie_outside_the_bounds() -> None:
-    """Randomly shifted images may leave bounds that are arrays."""
+    """A random shift may move pixels of an image out of bounds that differ between pixels."""
     weight = np.array([[3.0, 4.0], [0.0, 0.0]])
     defense = dd.DeepDefense.fast(bounds=(0.0, 1.0))
     terms = defense.terms(lambda x: x @ weight.T, np.array([[1.2, 0.5]]), np.array([0]))

@@ -1,4 +1,4 @@
-"""`dd.evaluate` from Python: statistics checked by hand, the files written, resuming, errors."""
+"""Tests of `dd.evaluate`: its statistics, the files that it writes, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_intervals_contain_the_truth_as_often_as_they_claim() -> None:
         assert low is not None
         assert high is not None
         hits.append(low <= 1.0 <= high)
-    assert 88 <= sum(hits) <= 100  # 95, plus or minus three standard deviations of 2.2
+    assert 88 <= sum(hits) <= 100  # 95 are expected, with a standard deviation of 2.2
     low, high = wilson_interval(0.5, 100)
     assert low == pytest.approx(0.4, abs=0.02)
     assert high == pytest.approx(0.6, abs=0.02)
@@ -67,9 +67,8 @@ def test_networks_are_compared_pair_by_pair() -> None:
     before[0] = 0
     comparison = compare_distances(before, 2 * before)
     assert comparison.median_ratio == pytest.approx(2)
-    assert comparison.interval == pytest.approx(
-        (2, 2)
-    )  # the pairs have no spread, though each side has
+    # Every ratio of the two networks is 2, so the interval has no width.
+    assert comparison.interval == pytest.approx((2, 2))
     assert comparison.better == 100 / 101
     assert comparison.accuracy_change == 0
     unknown = compare_distances(before, np.full(101, math.inf))
@@ -93,7 +92,7 @@ def test_an_interrupted_evaluation_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         dd.evaluate(NETWORK, X, Y, watcher=Interrupt("fmn(p=2.0, steps=30)", 8), **options)
     parts = sorted(path.name for path in cut.glob("*.part.safetensors"))
-    assert len(parts) >= 4  # all batches of DeepFool, and the first of FMN
+    assert len(parts) >= 4  # the files of all batches of DeepFool, and of the first batch of FMN
     again = dd.evaluate(NETWORK, X, Y, **options)
     assert {path.name for path in cut.iterdir()} == {"report.json", "report.html", "settings.json"}
     old, new = (
@@ -185,7 +184,7 @@ def test_an_example_that_is_not_finite_counts_as_misclassified() -> None:
 
 
 def test_rounding_in_the_maximum_norm_rejects_no_point() -> None:
-    """In float32 the rounding of x + eps may exceed a millionth of eps."""
+    """In float32, the rounding error of x + eps may exceed a millionth of eps."""
     rng = np.random.default_rng(5)
     network = TinyNetwork.draw(rng, [40, 8, 3], "tanh")
     x = (128 + 60 * rng.uniform(-1, 1, (10, 40))).astype(np.float32)
@@ -194,7 +193,7 @@ def test_rounding_in_the_maximum_norm_rejects_no_point() -> None:
         return network((x.astype(np.float64) - 128) / 60).astype(x.dtype)
 
     y = model(x).argmax(1)
-    low, high = np.full(40, 1 / 3), np.full(40, 255 + 1 / 3)  # float32 cannot represent these
+    low, high = np.full(40, 1 / 3), np.full(40, 255 + 1 / 3)  # not representable in float32
     report = dd.evaluate(model, x, y, p=np.inf, eps=[8.0, 20.0], bounds=(low, high))
     assert sum(line.rejected for line in report.attacks) == 0
     assert (report.minima.points >= low.astype(np.float32)).all()
@@ -205,7 +204,7 @@ def test_results_of_other_settings_are_not_reused(tmp_path: Path) -> None:
     out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         dd.evaluate(NETWORK, X, Y, watcher=Interrupt("fmn(p=2.0, steps=30)", 1), out=out)
-    # The saved results were found without bounds, so they must not be reused with bounds.
+    # The saved results are of attacks without bounds, so attacks with bounds must not reuse them.
     report = dd.evaluate(NETWORK, np.clip(X, -1, 1), Y, bounds=(-1.0, 1.0), out=out)
     assert (np.abs(report.minima.points) <= 1).all()
     (tmp_path / "harden").mkdir()
@@ -218,7 +217,7 @@ def test_rounding_of_large_inputs_rejects_no_point() -> None:
     weight = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
 
     def network(x: np.ndarray) -> np.ndarray:
-        return (x - np.float32(300)) @ weight.T  # far from zero, where float32 is coarse
+        return (x - np.float32(300)) @ weight.T  # inputs are near 300, where float32 is coarse
 
     x = (300 + np.random.default_rng(1).normal(size=(40, 20))).astype(np.float32)
     report = dd.evaluate(network, x, network(x).argmax(1), preset="quick")

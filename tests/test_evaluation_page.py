@@ -1,4 +1,4 @@
-"""The evaluation's page: verdict, contents, withheld figures; it needs no other file."""
+"""Tests of the page about an evaluation: its verdict, its content, and withheld figures."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_failing_checks_come_first() -> None:
 
 
 def test_comparison_is_shown_where_there_is_a_reference() -> None:
-    # The change is that of the printed figures: 0.1 points, though accuracy differs by 0.06.
+    # The page shows the difference of the rounded accuracies, 0.1 points; they differ by 0.06.
     html = render(make_comparison_report(0.98809, 0.98749))
     for text in (
         "98.7",

@@ -1,4 +1,4 @@
-"""The examples of docs/examples run unchanged and harden their networks."""
+"""Tests that the programs in docs/examples run unchanged and harden their networks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
-BACKENDS = {"keras": "tensorflow"}  # tests/keras_checks.py runs it on the other backends of Keras
-# `evaluate` is replaced by its figures alone: the rest is slow, and tested elsewhere.
+BACKENDS = {"keras": "tensorflow"}  # keras_checks.py tests other backends of Keras
+# This replaces `evaluate` by a measurement of accuracy and rho. The rest of `evaluate` is slow, and
+# tested elsewhere.
 RUN = """
 import json, runpy, sys
 import blobs, deepdefense
@@ -35,7 +36,7 @@ def find_backend(path: Path) -> str:
     ],
 )
 def test_example_hardens_its_network(path: Path) -> None:
-    """Runs in a new interpreter without the tests' strict settings, as for a user."""
+    """The program runs in a new interpreter, without the strict settings of the tests."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "KERAS_"))}
     folders = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))

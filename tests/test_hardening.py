@@ -1,4 +1,4 @@
-"""Hardening from Python: what it returns, reports and writes, and the settings it takes."""
+"""Tests of `dd.harden`: its result, its report, the files that it writes, and its settings."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert 'src="data:image/png;base64' in page  # the blobs have the shape of images, [1 4 4]
+    assert 'src="data:image/png;base64' in page  # the blobs have an image's shape, [1 4 4]
     weights = load_weights(tmp_path / "run" / "hardened.safetensors")
     for name, value in hardened.state_dict().items():
         np.testing.assert_array_equal(weights[name], value.numpy())
@@ -147,13 +147,13 @@ def test_calibration_fits_the_penalty_to_the_network(model: Any) -> None:
 
 def test_modes_and_gradients_of_the_network_are_restored(model: Any) -> None:
     model.eval()
-    model[1].training = True  # as a frozen layer in training mode
+    model[1].training = True  # one layer in training mode, the others not
     hardened, _ = harden(model)
     model[1].training = False
     assert [module.training for module in hardened] == [False, True, False, False, False]
     assert all(parameter.grad is None for parameter in hardened.parameters())
     x = torch.tensor(TEST[0], dtype=torch.float32)
-    assert torch.equal(hardened(x), hardened(x))  # no dropout
+    assert torch.equal(hardened(x), hardened(x))  # dropout is off
 
 
 def test_doctor_warns_of_a_model_in_training_mode(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""The guard of hardening: divergence and lost accuracy, retries, and an early end."""
+"""Tests of the guard of hardening: rejected epochs, retries, and an early end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_later_divergence_keeps_the_epochs_before(
 def test_a_rejected_epoch_is_retried_at_half_the_learning_rate(
     model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """One halving makes the learning rate small enough; training continues from there."""
+    """The first retry succeeds, and training continues at half the learning rate."""
     rate = dd.Recipe.rate
     monkeypatch.setattr(
         dd.Recipe, "rate", lambda r, epoch, part: 1e30 if r.lr > 0.01 else rate(r, epoch, part)
@@ -66,7 +66,7 @@ def test_a_rejected_epoch_is_retried_at_half_the_learning_rate(
     assert len(report.history) == 3
     (note,) = report.notes
     assert "epoch 1: taken back, and tried again at 0.5 of the learning rate" in note
-    expected, _ = harden(model)  # at half of that rate from the start
+    expected, _ = harden(model)  # at half the rate from the start
     assert have_same_weights(hardened, expected)
     with pytest.raises(KeyboardInterrupt):
         harden(model, recipe=recipe, out=tmp_path / "run", watcher=Interrupt("harden", 12))
@@ -76,7 +76,7 @@ def test_a_rejected_epoch_is_retried_at_half_the_learning_rate(
 
 
 class NegatedObjective(Objective):
-    """An objective that lowers accuracy, as a far too large penalty would."""
+    """An objective that lowers accuracy, as a much too large penalty would."""
 
     def losses(self, *arguments: Any) -> Losses:
         losses = super().losses(*arguments)
@@ -100,7 +100,7 @@ def test_accuracy_on_validation_examples_stays_within_the_guard(model: Any) -> N
     _, other = dd.harden(
         model, TRAIN, other_test, defense=NegatedObjective(), recipe=recipe, guard=guard
     )
-    assert other.notes == report.notes  # test data decide nothing
+    assert other.notes == report.notes  # no decision depends on the test data
 
 
 def test_training_ends_when_robustness_no_longer_grows(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Input that hardening refuses: data, models, settings and folders."""
+"""Tests of the errors of `dd.harden` for unusable data, models, settings and folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model() -> Any:
 
 
 class DictModel(torch.nn.Module):
-    """A model that returns a dictionary, as many libraries' models do."""
+    """A model that returns a dictionary instead of logits, as in many libraries."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The hardening's page: its verdict and contents, and that it needs no other file."""
+"""Tests of the page about a hardening: its verdict, its content, and that it is one file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ REPORT = HardeningReport(
 
 
 def report(**changes: Any) -> HardeningReport:
-    """A report of two epochs that doubled rho, with these parts of it changed."""
+    """Return the report of a hardening that doubled rho in two epochs; `changes` replace fields."""
     return replace(REPORT, **changes)
 
 
@@ -128,7 +128,9 @@ def test_gallery_is_shown_with_its_classes(channels: int) -> None:
     html = page(report(), gallery)
     for name in ("cat", "dog", "emu", "fox", "gnu", "hen"):
         assert name in html
-    assert html.count("data:image/png;base64,") == 2 * 5  # image, and twice perturbed and delta
+    assert (
+        html.count("data:image/png;base64,") == 2 * 5
+    )  # the image, two perturbed images and two perturbations
     assert html.count("<img") == html.count("alt=")
 
 

@@ -1,4 +1,4 @@
-"""Interrupted hardening: it resumes to the same result, and files are never half-written."""
+"""Tests of interrupted hardening: resuming gives the same result, and no file is half-written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model() -> Any:
     return train_network()
 
 
-# An epoch has 8 steps: the interruptions are in epoch 1, in epoch 2, and after training.
+# An epoch has 8 steps, so these interruptions are in epoch 1, in epoch 2, and after training.
 @pytest.mark.parametrize(("task", "at"), [("harden", 3), ("harden", 12), ("evaluate after", 1)])
 def test_interrupted_run_resumes_to_the_same_result(
     model: Any, tmp_path: Path, task: str, at: int

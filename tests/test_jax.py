@@ -1,4 +1,4 @@
-"""JAX: all its transformations, and models of equinox, flax and optax."""
+"""Tests of JAX: its transformations, and training loops with equinox, flax and optax."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_measurements_use_full_precision_and_restore_the_setting() -> None:
 
 
 def test_single_precision_without_x64() -> None:
-    """JAX's default types, float32 and int32, under the strictest promotion."""
+    """JAX computes in its default types, float32 and int32, and raises on any type promotion."""
     code = """
 import jax, jax.numpy as jnp, numpy as np
 import deepdefense as dd
@@ -132,7 +132,7 @@ assert result.delta.dtype == jnp.float32 and bool(result.success.all())
 
 
 def compute_plain_objective(defense: dd.DeepDefense, f: Any, x: Any, y: Any) -> float:
-    """Return the objective computed outside of any transformation."""
+    """Return the objective, computed outside of any JAX transformation."""
     return float(defense.objective(f, x, y))
 
 
@@ -143,7 +143,7 @@ def test_penalty_of_an_equinox_module(defense: dd.DeepDefense) -> None:
     x = jnp.reshape(x, (-1, 4))
 
     class Network(eqx.Module):
-        """A module for batches, with dropout."""
+        """A module that maps a batch to logits, with dropout."""
 
         first: Any
         last: Any
@@ -171,7 +171,7 @@ def test_penalty_of_an_equinox_module(defense: dd.DeepDefense) -> None:
     expected = jax.grad(lambda w: defense(partial(apply, w), x, y).sum())(weights)
     np.testing.assert_allclose(gradient.first.weight.T, expected["w1"], rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(gradient.last.bias[None], expected["b2"], rtol=1e-7, atol=1e-9)
-    assert not model.dropout.inference  # the user's module is unchanged
+    assert not model.dropout.inference  # the penalty left the user's module unchanged
 
 
 @pytest.mark.parametrize("defense", DEFENSES)
@@ -220,7 +220,7 @@ def test_penalty_of_a_flax_nnx_module(defense: dd.DeepDefense) -> None:
             return self.last(self.dropout(jnp.tanh(self.norm(self.first(x)))))
 
     model = Network(nnx.Rngs(0))
-    model(x)  # statistics other than the initial ones
+    model(x)  # moves the statistics away from their initial values
     before = jax.tree.map(np.array, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
     counts = np.array(model.dropout.rngs.count[...])
     value, gradient = nnx.jit(nnx.value_and_grad(lambda m: defense(m, x, y).sum()))(model)
@@ -240,7 +240,7 @@ def test_penalty_of_a_flax_nnx_module(defense: dd.DeepDefense) -> None:
 
 
 def test_evaluate_takes_host_data_for_a_network_of_the_zoo() -> None:
-    """A network of the zoo names its framework. A function does not, and needs `use_backend`."""
+    """A zoo network belongs to JAX, so NumPy data suffice. A function needs `use_backend`."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(5, 4)), rng.integers(0, 3, 5)
     from deepdefense.zoo import mlp
@@ -254,7 +254,7 @@ def test_evaluate_takes_host_data_for_a_network_of_the_zoo() -> None:
 
 
 def test_networks_of_the_zoo_are_pytrees() -> None:
-    """They can be differentiated, compiled and updated as one argument, as is usual in JAX."""
+    """A network can be differentiated, compiled and updated as a pytree argument."""
     import optax
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,7 @@
-"""Keras on each of its backends, each in its own process, because the import of Keras fixes it."""
+"""Tests of Keras on each of its backends.
+
+Each backend has its own process, because Keras cannot change its backend after its import.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ BACKENDS = [
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_keras(backend: str) -> None:
-    # Without `conftest`, because Keras fails under its strict setting of JAX's types.
+    # Without conftest.py, because Keras fails under its strict settings for JAX.
     command = [sys.executable, "-m", "pytest", "--noconftest", "-q", "-p", "no:cacheprovider"]
     environment = {name: value for name, value in os.environ.items() if name[:4] != "JAX_"} | {
         "KERAS_BACKEND": backend,
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling takes longer than running
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # because compiling takes longer than running
         "OMP_NUM_THREADS": "1",
     }
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""The limits that keep the package readable: few rooms, short files and functions, unique names."""
+"""Tests that folders have few entries, files and functions are short, and names are unique."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOURCES = sorted(
 )
 MAX_ENTRIES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 12, 300, 70
 
-# Names that two modules may define, each with the reason.
+# The names that two modules may both define, and why.
 SHARED_NAMES = {
     "evaluate": "the public function and the command of the same name",
     "harden": "the public function and the command of the same name",
@@ -35,7 +35,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def count_lines(function: Function) -> int:
-    """Count the lines of a function, its decorators and its docstring not among them."""
+    """Return the number of lines of a function without its decorators and its docstring."""
     assert function.end_lineno is not None
     lines = function.end_lineno - function.lineno + 1
     if ast.get_docstring(function) is None:
@@ -46,7 +46,7 @@ def count_lines(function: Function) -> int:
 
 
 def iterate_top_level_names(module: ast.Module) -> Iterator[str]:
-    """Yield the functions, classes and constants that a module defines, dunder names apart."""
+    """Yield the names of a module's functions, classes and constants, except dunder names."""
     for node in module.body:
         names: list[str] = []
         match node:
@@ -66,8 +66,8 @@ def test_top_folder_has_few_entries() -> None:
     entries = {
         path.name for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")
     }
-    rooms = entries - {"__init__.py", "__main__.py"}
-    assert len(rooms) <= MAX_ENTRIES, sorted(rooms)
+    parts = entries - {"__init__.py", "__main__.py"}
+    assert len(parts) <= MAX_ENTRIES, sorted(parts)
 
 
 def test_files_are_short() -> None:

@@ -1,4 +1,4 @@
-"""The reference LeNet that DeepFool's authors published, on the MNIST test set."""
+"""Tests of the LeNet that DeepFool's authors published, on the MNIST test set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 def test_published_lenet_has_its_published_robustness(
     name: str, examples: int, accuracy: float, rho: float
 ) -> None:
-    """Accuracy is 99.02 % and rho_2 is 0.2056, with the authors' protocol and preprocessing."""
+    """With the authors' protocol and preprocessing, accuracy is 99.02 % and rho_2 is 0.2056."""
     data = load_data("mnist", data_dir=MNIST)
     weights = load_weights(MNIST / "lenet_reference.safetensors")
     model = training_backend(name).build(NETWORKS["lenet"]((1, 28, 28), 10), weights)
@@ -45,7 +45,7 @@ def test_published_lenet_has_its_published_robustness(
 
 @pytest.mark.only("torch")
 def test_scale_of_real_logits_changes_no_figure_and_saturation_is_reported() -> None:
-    """In float32 the cross-entropy of logits a thousand times as large has no gradient left."""
+    """If logits are a thousand times as large, the cross-entropy in float32 has gradient zero."""
     import torch
 
     data = load_data("mnist", data_dir=MNIST)

@@ -1,4 +1,4 @@
-"""Hardening on every backend: the whole job, from Python and the command line."""
+"""Tests of hardening in every backend, from Python and from the command line."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_command_line_runs_on_every_backend(
 
 @pytest.mark.only("jax")
 def test_jax_hardens_any_callable_pytree() -> None:
-    """`Partial(apply, parameters)`, the form of models in flax, haiku and stax."""
+    """The model is `Partial(apply, parameters)`, as with flax, haiku and stax."""
     import jax
     import jax.numpy as jnp
 
@@ -124,7 +124,7 @@ def test_jax_hardens_an_equinox_module() -> None:
     import jax
 
     class Network(eqx.Module):
-        """A module that takes batches."""
+        """A module that maps a batch to logits."""
 
         layers: eqx.nn.MLP
 
@@ -132,7 +132,7 @@ def test_jax_hardens_an_equinox_module() -> None:
             return jax.vmap(self.layers)(x.reshape(len(x), 16))
 
     mlp = eqx.nn.MLP(16, 3, 8, 1, dtype=np.float32, key=jax.random.key(0))
-    # One module takes batches; the other takes single examples and is mapped over the batch.
+    # The first module accepts batches. The second accepts one example, and is mapped over batches.
     single = eqx.nn.Sequential([eqx.nn.Lambda(jax.numpy.ravel), mlp])
     leaves = []
     for model in (Network(mlp), eqx.filter_vmap(single)):
@@ -142,13 +142,13 @@ def test_jax_hardens_an_equinox_module() -> None:
         assert type(hardened) is type(model)
         leaves.append(jax.tree_util.tree_leaves(eqx.filter(hardened, eqx.is_inexact_array)))
     assert not np.array_equal(leaves[0][0], mlp.layers[0].weight)
-    for one, other in zip(*leaves, strict=True):  # equal up to rounding in float32
+    for one, other in zip(*leaves, strict=True):  # equal up to float32 rounding
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.only("tensorflow")
 def test_tensorflow_hardens_the_users_own_keras_model(tmp_path: Path) -> None:
-    """A model with batch norm and dropout keeps its layers' names and resumes exactly."""
+    """Hardening keeps the names of layers, and resumes exactly with dropout and batch norm."""
     import keras
 
     keras.utils.set_random_seed(0)

@@ -1,4 +1,4 @@
-"""The same networks and inputs in PyTorch, JAX and TensorFlow give the same numbers.
+"""Tests that PyTorch, JAX and TensorFlow compute equal results for equal networks and inputs.
 
 Each whole objective is compiled where the framework compiles (`jax.jit`, `tf.function`).
 """
@@ -22,14 +22,15 @@ from deepdefense.zoo import NETWORKS, Network, weight_shapes
 
 pytestmark = [pytest.mark.only(name) for name in ("torch", "jax", "tensorflow")]
 
-# Relative to the largest entry. The largest errors so far: 4e-15 in float64, 2e-6 in float32.
+# Tolerances relative to the largest entry. The largest errors so far are 4e-15 in float64 and 2e-6
+# in float32.
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 SHAPES = {"mlp": (1, 9, 9), "lenet": (2, 18, 17), "convnet": (3, 32, 32)}
 Weights = dict[str, np.ndarray]
 
 
 class Result(NamedTuple):
-    """What one framework computes."""
+    """The results that one framework computes."""
 
     logits: np.ndarray
     delta: np.ndarray
@@ -41,7 +42,7 @@ class Result(NamedTuple):
 
 
 def draw_weights(network: Network, seed: int, dtype: str) -> Weights:
-    """Draw weights that preserve the size of activations, w ~ N(0, 2 / inputs)."""
+    """Draw weights w ~ N(0, 2 / inputs), which preserve the size of activations."""
     rng = np.random.default_rng(seed)
     weights: Weights = {}
     for name, shape in weight_shapes(network).items():
@@ -160,7 +161,7 @@ def test_frameworks_compute_the_same_numbers(
 
 @pytest.mark.parametrize("kind", sorted(SHAPES))
 def test_frameworks_compute_the_same_logits(kind: str) -> None:
-    """The paper's networks, in float64; test_zoo_parity.py tests the other networks."""
+    """These are the paper's networks; test_zoo_parity.py tests the other networks."""
     network = NETWORKS[kind](SHAPES[kind], 5)
     weights = draw_weights(network, 0, "float64")
     x = np.random.default_rng(1).normal(size=(3, *network.input_shape))
@@ -198,7 +199,7 @@ def test_hardened_in_one_framework_evaluated_in_another(home: str, tmp_path: Pat
 
 
 def test_frameworks_train_the_same_network() -> None:
-    """Two epochs from the same weights on the same batches give the same hardened network.
+    """Two epochs from equal weights, on the same batches, end with equal weights.
 
     The tolerance is 1e-6 because Keras stores its learning rate in float32.
     """
@@ -221,7 +222,7 @@ def test_frameworks_train_the_same_network() -> None:
 
 
 def test_frameworks_report_the_same_evaluation() -> None:
-    """The figures agree to 1e-3 in float32."""
+    """The measurements agree to 1e-3 in float32."""
     network = NETWORKS["mlp"](SHAPES["mlp"], 4)
     weights = draw_weights(network, 0, "float32")
     x, y = draw_examples(network, weights, "float32")

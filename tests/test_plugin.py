@@ -1,6 +1,7 @@
-"""A third party's backend: the library finds it, it passes the kit, and the kit finds its faults.
+"""Tests with a third party's backend, which the library finds and which passes the kit.
 
-It is installed only for the interpreters that these tests start, so no other test sees it.
+Faulty versions of this backend must fail the kit. The backend is installed only for the
+interpreters that these tests start, so that it does not affect other tests.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from deepdefense.testing.primitives import PrimitiveTests
 
 pytestmark = pytest.mark.only("numpy")
 
-PLUGIN = Path(__file__).parent / "plugin"  # being on the path is enough to be installed
+PLUGIN = Path(__file__).parent / "plugin"  # on the path, it counts as installed
 
 USER = """\
 from deepdefense.testing import BackendTests
@@ -63,7 +64,7 @@ FAULTS = {
 
 
 class Outcome(NamedTuple):
-    """The names of the tests, without their parameters, by their result."""
+    """The names of the tests, without parameters, that passed, failed or were skipped."""
 
     passed: set[str]
     failed: set[str]
@@ -72,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run an interpreter that has the plugin installed, without this session's pytest settings."""
+    """Run a new interpreter with the plugin installed, without this process's pytest settings."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     paths = [str(PLUGIN), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -82,7 +83,7 @@ def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str
 
 
 def run_tests(code: str, folder: Path) -> Outcome:
-    """Run a test file that contains `code`."""
+    """Run pytest on a file that contains `code`, and return the outcome of its tests."""
     (folder / "test_mine.py").write_text(code)
     (folder / "conftest.py").write_text(FEW)
     (folder / "pytest.ini").write_text("[pytest]\n")

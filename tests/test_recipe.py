@@ -1,4 +1,4 @@
-"""`Recipe`: the values that it rejects, and its learning rate."""
+"""Tests of `Recipe`: the values that it rejects, and its learning-rate schedule."""
 
 from __future__ import annotations
 

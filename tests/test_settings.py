@@ -1,4 +1,4 @@
-"""Declared settings: their checks, their documentation, and what is made from them."""
+"""Tests of declared settings: their checks, their documentation, and options made from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLASSES += [getattr(baselines, name) for name in baselines.__all__]
 @document_settings
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train."""
+    """The settings of a training schedule."""
 
     epochs: int = setting(5, "passes over the training examples", whole_number(1))
     rate: float = setting(0.1, "learning rate", real_number(0, below=1))
@@ -42,7 +42,7 @@ class Schedule:
     )
     kind: str = setting("a", "kind of schedule", one_of("a", "b"), option=False)
     flip: bool = setting(False, "mirror images", true_or_false)
-    note: str = ""  # not declared: neither checked nor documented
+    note: str = ""  # not declared by `setting`, so neither checked nor documented
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -68,7 +68,7 @@ def test_values_are_kept_as_given_but_for_numpy_numbers() -> None:
     schedule = Schedule(epochs=np.int64(3), rate=np.float32(0.5), order=2, clip="auto", note="x")
     assert (schedule.epochs, schedule.rate, schedule.clip) == (3, 0.5, "auto")
     assert all(type(value) in (int, float) for value in (schedule.epochs, schedule.rate))
-    assert type(schedule.order) is int  # not made a float
+    assert type(schedule.order) is int  # must not become a float
     assert schedule.note == "x"
 
 
@@ -90,7 +90,7 @@ def test_declarations_are_listed() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_field_of_the_library_is_declared(kind: Any) -> None:
-    kind()  # its defaults pass its checks
+    kind()  # the defaults must pass the checks
     declared = list_settings(kind)
     assert [entry.name for entry in declared] == [field.name for field in fields(kind)]
     for entry in declared:

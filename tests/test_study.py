@@ -1,4 +1,4 @@
-"""`deepdefense reproduce`: it trains each network once, writes tables, rejects bad studies."""
+"""Tests of `deepdefense reproduce`: networks train once, tables are written, errors are raised."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHODS = ("plain", "deepdefense")
 
 
 def run(table: str, out: Path, *options: str) -> int:
-    """Run the command on the digits; return its exit code."""
+    """Run `deepdefense reproduce` on the digits, and return its exit code."""
     with pytest.raises(SystemExit) as left:
         cli.main(["reproduce", table, "--quick", "--examples", "20", "--out", str(out), *options])
     return int(left.value.code or 0)
@@ -34,7 +34,7 @@ def run(table: str, out: Path, *options: str) -> int:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study of two seeds, which has its first table."""
+    """The folder of a study with two seeds, after its first table was written."""
     out = tmp_path_factory.mktemp("study")
     assert run("table1", out, "--methods", *METHODS, "--seeds", "0", "1") == 0
     return out
@@ -114,7 +114,7 @@ def test_other_tables_train_nothing_again(study: Path) -> None:
 
 
 def test_methods_stand_side_by_side() -> None:
-    """There is a line for each epoch; a method that lacks an epoch has a blank cell."""
+    """Each row is an epoch; the cell of a method without this epoch is empty."""
     rows = [
         {"label": label, "seed": seed, "epoch": epoch, "accuracy": accuracy, "rho_2": 0.125}
         for label, seed, epoch, accuracy in (
@@ -160,7 +160,7 @@ def test_penalty_acts_on_one_layer(study: Path) -> None:
 def test_shortened_schedule(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The JSON and its command name the numbers of examples; fewer need another folder."""
+    """The table's JSON holds the numbers of examples. Other numbers need another folder."""
     options = ("--methods", "plain", "--epochs", "1", "--test-examples", "40")
     options += ("--train-examples", "300")
     assert run("epochs", tmp_path, *options) == 0
@@ -200,7 +200,7 @@ def test_invalid_studies_are_rejected(study: Path, capsys: pytest.CaptureFixture
 
 
 def test_scale_of_a_network_that_is_mostly_wrong(tmp_path: Path) -> None:
-    """If accuracy is below 50 % before the FGS step, the step halves it."""
+    """If accuracy without an attack is below 50 %, the FGS step must halve that accuracy."""
     backend, data = training_backend("torch"), load_data("digits")
     runner = ExperimentRunner(EXPERIMENTS["digits-mlp"], backend, data, tmp_path, Watcher())
     untrained = runner.build_network(0)

@@ -1,4 +1,4 @@
-"""TensorFlow: graphs, XLA, AutoGraph, Keras models in training mode, and mixed precision."""
+"""Tests of TensorFlow: graphs, XLA, AutoGraph, Keras in training mode, and mixed precision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFENSES = [
 
 
 def build_network(policy: str = "float32") -> keras.Model:
-    """Build a network with convolution, pooling, dropout and batch norm with trained statistics."""
+    """Build a convolutional network with pooling, dropout, and batch norm with moved statistics."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(
@@ -91,7 +91,7 @@ def test_compiled_gradient_equals_the_plain_call(defense: dd.DeepDefense, compil
 @pytest.mark.parametrize("defense", DEFENSES)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_calls_leave_the_model_unchanged(defense: dd.DeepDefense, compiled: bool) -> None:
-    """Its statistics, its dropout's seeds and its weights; eagerly and in a graph."""
+    """The weights, the statistics and the seeds of dropout are unchanged after a call."""
     x, y = draw_batch()
     model = build_network()
     before = copy_values(model)
@@ -114,7 +114,7 @@ def test_penalty_uses_inference_mode_inside_a_training_step(
     seen = []
 
     class PenaltyLayer(keras.Layer):
-        """A layer that calls the penalty while Keras is in training mode."""
+        """A layer that computes the penalty of a model while Keras is in training mode."""
 
         def call(self, inputs: Any, training: bool = False) -> Any:
             seen.append(tf.reduce_sum(defense(model, inputs, y)))
@@ -154,7 +154,7 @@ def test_logits_of_another_dtype_raise(call: Any) -> None:
 
 @tf.autograph.experimental.do_not_convert
 def list_rewritten_functions() -> set[str]:
-    """Return the names of the active functions that AutoGraph has rewritten."""
+    """Return the names of those functions on the stack that AutoGraph has rewritten."""
     stack = traceback.extract_stack()
     return {frame.name for frame in stack if "__autograph_generated" in frame.filename}
 
@@ -177,7 +177,7 @@ def list_rewritten_functions() -> set[str]:
 def test_autograph_rewrites_only_the_users_functions(
     call: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A model's `if` on tensors needs AutoGraph. Rewriting algorithms would be slow, and warn."""
+    """An `if` on tensors in a model needs AutoGraph; the library's algorithms must not use it."""
     seen = []
 
     def model(x: Any) -> Any:
@@ -197,7 +197,7 @@ def test_autograph_rewrites_only_the_users_functions(
     seen.clear()
     assert_close(tf.function(user)(x, y), expected, 1e-4)
     assert "AutoGraph" not in caplog.text
-    # A loss calls the user's model itself, so AutoGraph rewrites it too.
+    # AutoGraph also rewrites the loss function, because it calls the user's model.
     assert set().union(*seen) - {"tf__objective", "tf__losses", "forward"} == {
         "tf__user",
         "tf__model",

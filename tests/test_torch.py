@@ -1,4 +1,4 @@
-"""PyTorch models: attacks and penalties leave their state, modes and gradients as they were."""
+"""Tests that attacks and penalties leave a PyTorch model's state, modes and gradients unchanged."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_calls_leave_the_users_state_unchanged(model: nn.Module, batch: Any, cal
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_calls_restore_the_state_after_an_error(model: nn.Module, batch: Any, call: Any) -> None:
     modes = [module.training for module in model.modules()]
-    model[6] = nn.Linear(3, 5)  # does not fit
+    model[6] = nn.Linear(3, 5)  # has the wrong input size
     random = torch.get_rng_state()
-    # `evaluate` raises its own error, which PyTorch's is the cause of.
+    # `evaluate` raises its own error; PyTorch's error is the `__cause__` of it.
     expected = dd.InputError if call is CALLS["evaluate"] else RuntimeError
     with pytest.raises(expected, match="shapes"):
         call(model, *batch)
@@ -71,7 +71,7 @@ def test_training_mode_changes_no_result(model: nn.Module, batch: Any, call: Any
     training, evaluating = call(model, *batch), call(build_network().eval(), *batch)
     if isinstance(training, torch.Tensor):
         torch.testing.assert_close(training, evaluating, rtol=0, atol=0)
-    else:  # the reports differ in one check, which warns of the mode
+    else:  # the reports differ in the check that warns of the mode
         statuses = [
             next(c.status for c in report.checks if c.name == "training mode")
             for report in (training, evaluating)
@@ -89,9 +89,8 @@ def test_attacks_work_without_gradients(model: nn.Module, batch: Any, context: A
     expected = dd.deepfool(model, batch[0])
     penalty = dd.DeepDefense()(model, *batch)
     with context():
-        perturbation = dd.deepfool(
-            model, batch[0].clone()
-        )  # an inference tensor under inference_mode
+        # Under inference_mode the clone is an inference tensor.
+        perturbation = dd.deepfool(model, batch[0].clone())
         value = dd.DeepDefense()(model, *batch)
     torch.testing.assert_close(perturbation.delta, expected.delta, rtol=0, atol=0)
     torch.testing.assert_close(value, penalty.detach())

@@ -1,4 +1,4 @@
-"""`torch.compile` of the whole objective: one graph, with the result of the plain call."""
+"""Tests that `torch.compile` makes one graph of the objective, with the result of a plain call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def reset_compiler() -> Iterator[None]:
 
 @pytest.fixture
 def model() -> nn.Module:
-    """A network with batch norm and dropout, in training mode but for one frozen layer."""
+    """A network with batch norm and dropout. All layers but one are in training mode."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(6, 8),
@@ -45,7 +45,7 @@ def model() -> nn.Module:
 
 
 def draw_batch(model: nn.Module, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw examples, every other of them misclassified."""
+    """Draw examples and labels; every second example is misclassified."""
     generator = torch.Generator().manual_seed(size)
     x = torch.randn(size, 6, generator=generator).double()
     predicted = copy.deepcopy(model).eval()(x).argmax(1)
@@ -53,7 +53,7 @@ def draw_batch(model: nn.Module, size: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def run(model: nn.Module, objective: Objective, x: Any, y: Any) -> tuple[Any, ...]:
-    """Return the value, all gradients, and all statistics afterwards, from a fixed random state."""
+    """Return an objective, its gradients and the new statistics, from a fixed random state."""
     torch.manual_seed(7)
     value = objective(x, y)
     gradients = torch.autograd.grad(value, list(model.parameters()))
@@ -61,12 +61,12 @@ def run(model: nn.Module, objective: Objective, x: Any, y: Any) -> tuple[Any, ..
 
 
 def make_objective(defense: dd.DeepDefense, model: nn.Module) -> Objective:
-    """Return the objective of a model as a function of the batch."""
+    """Return the defence's objective for a model, as a function of the batch."""
     return lambda x, y: defense.objective(model, x, y)
 
 
 @pytest.mark.parametrize(
-    ("gradient", "p"),  # few, because tracing is slow
+    ("gradient", "p"),  # few cases, because tracing is slow
     [("unrolled", 2.0), ("unrolled", math.inf), ("implicit", 2.0), ("chord", math.inf)],
 )
 def test_compiled_objective_equals_the_plain_one(model: nn.Module, gradient: Any, p: float) -> None:
@@ -85,8 +85,8 @@ def test_compiled_objective_equals_the_plain_one(model: nn.Module, gradient: Any
 
 
 def test_default_compiler_equals_the_plain_call(model: nn.Module) -> None:
-    """The backward pass must use the batch-norm statistics from before the step updated them."""
-    model[3].p = 0.0  # a compiler draws other random numbers
+    """The backward pass must use the batch-norm statistics as they were before their update."""
+    model[3].p = 0.0  # no dropout: a compiler draws other random numbers
     defense = dd.DeepDefense(c=2.0, steps=1)
     x, y = draw_batch(model, 6)
     twin = copy.deepcopy(model)
@@ -122,7 +122,7 @@ def test_compiled_penalty_without_gradients(model: nn.Module) -> None:
 
 
 def test_an_unmeasurable_example_spoils_no_gradient(model: nn.Module) -> None:
-    """The compiled search masks examples that the plain search leaves out."""
+    """The compiled search masks such examples; the plain search removes them from the batch."""
     defense = dd.DeepDefense(c=2.0, steps=2)
     x, y = draw_batch(model.eval(), 6)
     x[0, 0], x[1] = math.nan, 0

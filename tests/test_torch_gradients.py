@@ -1,4 +1,4 @@
-"""The penalty's gradient in PyTorch, and the two ways of computing class gradients."""
+"""Tests in PyTorch of the penalty's gradient, and of both methods for class gradients."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_training_mode_changes_no_gradient(batch: Any, defense: dd.DeepDefense) 
 
 
 def test_gradient_with_batch_norm_and_dropout_equals_differences(batch: Any) -> None:
-    """The gradient in all parameters, in training mode, along random directions."""
+    """In training mode, along random directions of all parameters."""
     model, (x, y) = build_network().double(), (batch[0].double(), batch[1])
-    model[2], model[3] = nn.Tanh(), nn.AvgPool2d(2)  # smooth, for the differences
+    model[2], model[3] = nn.Tanh(), nn.AvgPool2d(2)  # finite differences need a smooth network
     defense = dd.DeepDefense(lam=1.0, c=2.0, d=1.0, steps=2)
     parameters = list(model.parameters())
     gradients = torch.autograd.grad(defense(model, x, y).sum(), parameters)
@@ -53,7 +53,7 @@ def test_gradient_with_batch_norm_and_dropout_equals_differences(batch: Any) -> 
 
 
 def test_a_batch_without_boundaries_has_gradient_zero() -> None:
-    """No example has a finite distance: the gradient is zero, and backward does not fail."""
+    """If no example has a finite distance, backward must work, and the gradient is zero."""
     model = nn.Linear(3, 2)
     for defense in (dd.DeepDefense(), dd.DeepDefense(gradient="implicit"), dd.DeepDefense.fast()):
         model.zero_grad()
@@ -63,7 +63,7 @@ def test_a_batch_without_boundaries_has_gradient_zero() -> None:
 
 
 class _Doubled(torch.autograd.Function):
-    """A user's own operation, whose backward pass needs concrete values."""
+    """A user-defined operation, whose backward pass needs concrete values."""
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
@@ -80,7 +80,7 @@ class _Doubled(torch.autograd.Function):
 def test_class_gradients_at_once_equal_those_one_by_one(
     custom: bool, p: float, monkeypatch: Any
 ) -> None:
-    """Dense networks compute all class gradients in one backward pass, other networks in turn."""
+    """A dense network needs one backward pass for all classes, other networks one per class."""
     torch.manual_seed(0)
     layers = [nn.Flatten(), nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 6)]
     dense = nn.Sequential(*layers).double()
@@ -91,7 +91,7 @@ def test_class_gradients_at_once_equal_those_one_by_one(
     in_turn = dd.deepfool(model, x, p=p, steps=5)
     assert at_once.success.all()
     assert (at_once.steps == in_turn.steps).all()
-    # A matrix product adds in another order.
+    # The two methods add in different orders.
     torch.testing.assert_close(at_once.delta, in_turn.delta, rtol=1e-12, atol=1e-12)
 
 
@@ -107,7 +107,7 @@ def test_dense_networks_are_recognised() -> None:
 
 
 def compute_naive_objective(model, x, y, defense: dd.DeepDefense):
-    """Compute Deep Defense in plain torch for p = 2, with every class in the graph."""
+    """Return Deep Defense's objective for p = 2 by plain PyTorch, with all classes in the graph."""
     total = torch.nn.functional.cross_entropy(model(x), y, reduction="sum")
     for start, label in zip(x, y, strict=True):
         clean = model(start[None])[0]
@@ -146,7 +146,7 @@ class _TorchHarness(Harness):
 
 @given(cases(orders=(2.0,)))
 def test_objective_equals_the_naive_definition(case: Case) -> None:
-    """Only the chosen classes are in the graph, which changes neither value nor gradient."""
+    """The library has only the nearest classes in the graph, with equal value and gradient."""
     harness, defense = _TorchHarness(), make_defense(case)
     assume_smooth(case, defense)
     x, y = harness.to_array(case.x), harness.to_array(case.y)
@@ -158,5 +158,5 @@ def test_objective_equals_the_naive_definition(case: Case) -> None:
             lambda model: compute_naive_objective(model, x, y, defense),
         )
     )
-    assume(np.isfinite(naive))  # if every ReLU is 0, the naive definition divides 0 by 0
+    assume(np.isfinite(naive))  # the naive definition is 0 / 0 if every ReLU is 0
     np.testing.assert_allclose(value, naive, rtol=AUTODIFF, atol=AUTODIFF)

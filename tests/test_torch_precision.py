@@ -1,4 +1,4 @@
-"""PyTorch's lower precisions: autocast and TF32 reach no figure, and the user's choice stays."""
+"""Tests that autocast and TF32 do not affect measurements, and that they stay as the user set."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_autocast_leaves_the_gradient_of_the_penalty_in_float32(batch: Any) -> N
         np.testing.assert_array_equal(found[name], value)
 
 
-# PyTorch has an older and a newer interface to TF32. Mixing them in one process cannot be undone,
-# so each test runs in a process of its own.
+# PyTorch has an older and a newer interface to TF32. If a process uses both, it cannot return to
+# one of them, so each test starts a new process.
 TF32 = {
     "default": "",
     "older, on": "torch.set_float32_matmul_precision('medium')",
@@ -69,7 +69,7 @@ TF32 = {
 
 @pytest.mark.parametrize("setting", TF32.values(), ids=TF32)
 def test_measurements_turn_tf32_off_and_restore_it(setting: str) -> None:
-    """Checks PyTorch's settings, so it needs no GPU."""
+    """The test reads PyTorch's settings, so it needs no GPU."""
     if "fp32_precision" in setting and not hasattr(torch.backends.cudnn, "conv"):
         pytest.skip("PyTorch before 2.9")
     code = f"""

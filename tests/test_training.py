@@ -1,4 +1,4 @@
-"""Native training of every backend: building networks, weights, SGD, and states."""
+"""Tests of training in every backend: building networks, weights, SGD, and saved states."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def get_input_shape(name: str) -> tuple[int, int, int]:
     return (3, 32, 32) if name == "convnet" else (2, 20, 21)
 
 
-@pytest.mark.parametrize("name", ["convnet", "lenet", "mlp"])  # test_zoo.py tests the others
+@pytest.mark.parametrize(
+    "name", ["convnet", "lenet", "mlp"]
+)  # test_zoo.py tests the other networks
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_build_gives_the_described_weights_and_logits(
     backend: TrainingBackend, name: str, dtype: Any
@@ -49,7 +51,8 @@ def test_build_gives_the_described_weights_and_logits(
     assert logits.dtype == dtype
     zero = backend.load(backend.copy(model), {key: 0 * value for key, value in weights.items()})
     np.testing.assert_array_equal(backend.to_numpy(zero(x)), 0)
-    np.testing.assert_array_equal(backend.to_numpy(model(x)), logits)  # the copy is independent
+    # Loading weights into the copy must not change the model.
+    np.testing.assert_array_equal(backend.to_numpy(model(x)), logits)
 
 
 def test_models_are_built_on_the_device_asked_for(backend: TrainingBackend) -> None:
@@ -92,7 +95,7 @@ def test_build_takes_weights_in_any_form(backend: TrainingBackend, tmp_path: Pat
 
 
 def test_sgd_equals_its_definition(backend: TrainingBackend) -> None:
-    """V <- m v + g + decay w, w <- w - lr v, on softmax regression, whose gradient is analytic."""
+    """SGD: v <- m v + g + decay w, w <- w - lr v. Softmax regression has an analytic g."""
     network = mlp((4,), 3, hidden=())
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(10, 4)), rng.integers(0, 3, 10)
@@ -173,7 +176,7 @@ def test_trainer_restores_an_earlier_state(backend: TrainingBackend) -> None:
 
 
 def test_the_penalty_can_train_one_layer_alone(backend: TrainingBackend) -> None:
-    """One step: the chosen layer moves as under the penalty, the others as without it."""
+    """After a step, the chosen layer equals that of a step with the penalty, others one without."""
     _, model = train_network(backend)
     one_layer = OneLayer(**(asdict(DEFENSE) | {"lam": 50.0}), layer="fc2")
 

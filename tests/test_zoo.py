@@ -1,4 +1,4 @@
-"""The networks of the zoo: their weights' names and sizes, and their training in each framework."""
+"""Tests of the zoo's networks: names and sizes of weights, and training in each framework."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def backend(request: pytest.FixtureRequest) -> TrainingBackend:
     return training_backend(request.param)
 
 
-# Names and numbers of parameters
+# Tests of the names and numbers of parameters
 
 
 def count_parameters(network: Network) -> int:
@@ -111,7 +111,7 @@ def test_names_and_shapes_equal_torchvisions(name: str) -> None:
 
 
 def test_other_networks_have_the_expected_number_of_parameters() -> None:
-    """Counted by hand from the definitions."""
+    """The expected numbers were counted by hand from the definitions of the networks."""
     kernels = [3 * 25 * 192, 192 * 160, 160 * 96, 96 * 25 * 192, 192 * 192, 192 * 192]
     kernels += [192 * 9 * 192, 192 * 192, 192 * 10]
     biases = [192, 160, 96, 192, 192, 192, 192, 192, 10]
@@ -169,7 +169,7 @@ def test_too_small_images_for_lenet_raise() -> None:
         NETWORKS["lenet"]((1, 8, 8), 10)
 
 
-# In each framework
+# Tests in each framework
 
 
 def test_weights_load_with_and_without_batch_counters(
@@ -195,7 +195,7 @@ def test_weights_load_with_and_without_batch_counters(
 
 
 def test_trainer_restores_an_earlier_state_of_every_layer(backend: TrainingBackend) -> None:
-    """The state includes batch-norm statistics and the random state of dropout."""
+    """A trainer's state includes batch-norm statistics and the random state of dropout."""
     layers = (*SMALL.layers[:-1], Dropout(0.3), SMALL.layers[-1])
     network = replace(SMALL, layers=layers)
     trainer = dd.Recipe().make_trainer(backend, backend.build(network, draw_weights(network)))
@@ -235,7 +235,7 @@ def test_dropout_is_random_in_training_and_off_in_inference(backend: TrainingBac
 def test_penalty_gradient_through_residuals_and_batch_norm_equals_differences(
     backend: TrainingBackend,
 ) -> None:
-    """Along a random direction; the statistics have no gradient."""
+    """Along a random direction of the weights. Batch-norm statistics have no gradient."""
     trainer = PLAIN.make_trainer(backend, backend.build(SMALL, draw_weights(SMALL)))
     start, rng = trainer.state(), np.random.default_rng(2)
     gradient = find_penalty_gradient(backend, trainer)

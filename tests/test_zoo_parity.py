@@ -1,4 +1,4 @@
-"""The networks of the zoo compute and train alike in every framework."""
+"""Tests that the zoo's networks compute and train alike in every framework."""
 
 from __future__ import annotations
 
@@ -91,15 +91,15 @@ def train(backend: TrainingBackend, network: Network, objective: Objective, n: i
 
 
 def test_batch_norm_trains_alike_in_torch_and_jax() -> None:
-    """Weights and running statistics after three steps of hardening."""
-    defense = replace(DEFENSE, gradient="implicit")  # compiles faster
+    """Compare weights and running statistics after three steps of hardening."""
+    defense = replace(DEFENSE, gradient="implicit")  # because it compiles faster
     torch, jax = (train(training_backend(n), SMALL, defense, 3) for n in ("torch", "jax"))
     for name, value in jax.items():
         np.testing.assert_allclose(value, torch[name], **EXACT)
 
 
 def test_keras_keeps_the_biased_variance() -> None:
-    """The only difference: Keras' running variance moves towards (n - 1) / n of PyTorch's."""
+    """Keras averages (n - 1) / n of PyTorch's variance, the only difference between the two."""
     network = bn_mlp((5,), 3, hidden=(6,))
     torch, keras = (
         train(training_backend(n), network, Objective(), 1) for n in ("torch", "tensorflow")

@@ -1,4 +1,4 @@
-"""A small PyTorch network on the blobs, for the tests of hardening."""
+"""Train and harden a small PyTorch network on the blobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
 def train_network() -> Any:
-    """Train a network with dropout on the blobs for a few epochs, in float32."""
+    """Return a network with dropout, trained on the blobs for a few epochs in float32."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(
         torch.nn.Flatten(),
@@ -40,10 +40,10 @@ def train_network() -> Any:
 
 
 def harden(model: Any, **options: Any) -> tuple[Any, dd.HardeningReport]:
-    """Harden a model on the blobs with the settings of `blobs`, unless `options` says otherwise."""
+    """Harden a model on the blobs; `options` override the recipe and defence of blobs.py."""
     return dd.harden(model, TRAIN, TEST, **{"defense": DEFENSE, "recipe": RECIPE, **options})
 
 
 def have_same_weights(a: Any, b: Any) -> bool:
-    """Return whether two modules have equal weights."""
+    """Return whether two PyTorch modules have equal weights."""
     return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())

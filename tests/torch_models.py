@@ -17,7 +17,7 @@ DEFENSES = [
 
 
 def build_network() -> nn.Module:
-    """Build a network with convolution, batch norm (frozen, in evaluation mode) and dropout."""
+    """Build a network with convolution, dropout, and batch norm in evaluation mode."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3),
@@ -28,7 +28,7 @@ def build_network() -> nn.Module:
         nn.Flatten(),
         nn.Linear(16, 5),
     )
-    model(torch.randn(8, 2, 6, 6))  # statistics other than the initial ones
+    model(torch.randn(8, 2, 6, 6))  # moves the statistics from their initial values
     model[1].eval()
     return model
 

@@ -12,10 +12,11 @@ and, if the framework compiles functions of arrays, test them compiled as well::
     class TestMineCompiled(CompiledTests):
         backend, compile = "mine", staticmethod(mine.jit)
 
-The tests use only the seam's operations (and ``xp.tanh``, ``xp.logaddexp``). They compare each
-primitive with analytic gradients, and each algorithm with a per-example oracle that shares no code
-with it; Hypothesis draws the networks, inputs and settings. They need float64, pytest and
-hypothesis (``pip install "deepdefense[testing]"``).
+The tests call only the operations of `deepdefense.Backend`, ``xp.tanh`` and ``xp.logaddexp``. They
+compare each operation with analytic gradients. They compare each algorithm with an oracle: a
+separate implementation in NumPy that handles one example at a time. Hypothesis draws the networks,
+inputs and settings. The tests need a framework with float64, and pytest and hypothesis (``pip
+install "deepdefense[testing]"``).
 """
 
 from deepdefense.testing.attacks import AttackLaws, AttackTests
@@ -49,7 +50,7 @@ __all__ = [
 
 
 class LawTests(DeepFoolLaws, PenaltyLaws, AttackLaws, EvaluationLaws):
-    """Properties that follow from the algorithms, whatever the backend."""
+    """Tests of invariances that follow from the algorithms, so that they hold for every backend."""
 
 
 class DifferenceTests(
@@ -62,7 +63,7 @@ class DifferenceTests(
     CallTests,
     LawTests,
 ):
-    """All tests that a backend of finite differences can pass."""
+    """All tests that a backend can pass whose gradients are finite differences."""
 
     exactness = DIFFERENCE
     activations = ("tanh", "softplus", "identity")
@@ -79,12 +80,12 @@ class CompiledTests(
     ImplicitTests,
     EdgeTests,
 ):
-    """All tests of compiled functions; a subclass names the backend and `compile`."""
+    """All tests of compiled functions. A subclass sets `backend` and `compile`."""
 
 
 class EagerTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
-    """All tests that depend on the backend."""
+    """All tests that exercise the backend; the tests of the algorithms alone are not included."""
 
 
 class BackendTests(EagerTests, LawTests, ImplicitLaws):
-    """All tests of a backend, which a subclass names."""
+    """All tests of a backend. A subclass sets `backend` to the name of its entry point."""

@@ -26,7 +26,8 @@ __all__ = ["AttackLaws", "AttackTests"]
 
 TestedAttack = Callable[..., Perturbation]
 
-# Few steps, because outside of a compiled function each step is slow. The second entry is p.
+# Each entry has an attack and p, the order of its norm. The attacks make few steps, because a step
+# outside of a compiled function is slow.
 MINIMUM_NORM_ATTACKS: dict[str, tuple[TestedAttack, float]] = {
     "deepfool-2": (partial(attacks.deepfool, overshoot=0.005), 2),
     "deepfool-inf": (partial(attacks.deepfool, overshoot=0.005, p=math.inf), math.inf),
@@ -60,7 +61,7 @@ ALL_ATTACKS: dict[str, TestedAttack] = {
 
 
 class _AttackHarness(Harness):
-    """Call attacks as an evaluation calls them."""
+    """A harness that runs an attack in the tested backend, as an evaluation does."""
 
     def run_attack(
         self,
@@ -70,7 +71,7 @@ class _AttackHarness(Harness):
         y: Any = None,
         **options: Any,
     ) -> Perturbation:
-        """Run an attack on the network, its inputs and labels as arrays of this framework."""
+        """Run an attack with arrays of the tested backend; return its result in NumPy arrays."""
         labels = None if y is None else self.to_array(np.asarray(y))
         perturbation = attack(
             self.build_model(network, dtype=x.dtype), self.to_array(x), labels, **options
@@ -79,7 +80,7 @@ class _AttackHarness(Harness):
 
 
 class AttackTests(_AttackHarness):
-    """What every attack must find, and which limits it must respect."""
+    """Tests that every attack finds a known perturbation, and keeps to its bounds and targets."""
 
     @pytest.mark.parametrize("name", MINIMUM_NORM_ATTACKS)
     @pytest.mark.parametrize(("classes", "scale"), [(2, 1.0), (10, 100.0)])
@@ -177,7 +178,7 @@ class AttackTests(_AttackHarness):
 
 
 class AttackLaws(_AttackHarness):
-    """How far a fixed-budget attack reaches, and what no attack's result may depend on."""
+    """Tests of the reach of fixed-budget attacks, and of invariances of all attacks."""
 
     @pytest.mark.parametrize("name", FIXED_BUDGET_ATTACKS)
     @pytest.mark.parametrize("p", [2, math.inf])
@@ -186,8 +187,8 @@ class AttackLaws(_AttackHarness):
     ) -> None:
         network, x = draw_linear_network(10, seed=2)
         distance = measure_boundary_distances(network, x, p).min(1)
-        # Only apgd-t tries each class in turn. The others follow one loss, which may lead them to
-        # a class that is farther than the nearest.
+        # Only apgd-t tries each class in turn. The other attacks follow one loss, which may lead
+        # across the boundary of a class other than the nearest one.
         slack = 1.03 if name == "apgd-t" else 2.0
         eps = float(np.quantile(distance, 0.7))
         assert (distance < eps / slack).any()
@@ -224,8 +225,8 @@ class AttackLaws(_AttackHarness):
         whole = self.run_attack(ALL_ATTACKS[name], network, x, **options)
         reversed_order = self.run_attack(ALL_ATTACKS[name], network, x[::-1].copy(), **options)
         alone = self.run_attack(ALL_ATTACKS[name], network, x[1:2], **options)
-        # A batch of another size rounds differently. An attack that branches on whether a point is
-        # adversarial may amplify that rounding: FMN has shown differences of 4e-5.
+        # Rounding errors depend on the size of the batch. An attack that branches on whether a
+        # point is adversarial may amplify them: FMN has shown differences of 4e-5.
         assert np.allclose(whole.x, reversed_order.x[::-1], rtol=0, atol=1e-3)
         assert np.allclose(whole.x[1:2], alone.x, rtol=0, atol=1e-3)
         assert (whole.steps == reversed_order.steps[::-1]).all()

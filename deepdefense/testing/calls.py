@@ -1,4 +1,4 @@
-"""Tests of calls on concrete values: the evaluation's figures, and the errors for bad input."""
+"""Tests outside of compiled functions: accuracy and rho, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def _make_constant_model(value: Any) -> Callable[[Any], Any]:
 
 
 class CallTests(Harness):
-    """Calls outside of any compiled function."""
+    """Tests of calls with concrete values, outside of any compiled function."""
 
     def evaluate_network(self, x: np.ndarray, y: np.ndarray, **options: Any) -> Report:
-        """Evaluate the network of this module."""
+        """Run `evaluate` on `CALLED_NETWORK`."""
         return evaluate(
             self.build_model(CALLED_NETWORK), self.to_array(x), self.to_array(y), **options
         )
@@ -56,7 +56,7 @@ class CallTests(Harness):
     def summarize_network(
         self, x: np.ndarray, y: np.ndarray, p: float = 2, batch_size: int = 500
     ) -> Summary:
-        """Measure only the paper's figures, which a report begins with."""
+        """Return accuracy and rho of `CALLED_NETWORK`, without the other attacks and checks."""
         model, x, y = self.build_model(CALLED_NETWORK), self.to_array(x), self.to_array(y)
 
         def measure(order: float) -> Measurement:
@@ -111,14 +111,14 @@ class CallTests(Harness):
             call(model, x, y)  # must not warn
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            evaluate(softmax, x, y)  # must not warn: a failing check reports it
+            evaluate(softmax, x, y)  # must not warn: the report has a failing check instead
 
     def test_half_precision_raises(self) -> None:
         labels = self.to_array(np.zeros(2, int))
         with pytest.raises(InputError, match="must be float32 or float64"):
             deepfool(lambda x: x, self.to_array(np.ones((2, 2), np.float16)))
         with pytest.raises(InputError, match="must be float32 or float64"):
-            # Raised before the model is called, which may not take half precision either.
+            # The error precedes the call of the model, which may not support half precision.
             DeepDefense()(lambda x: 1 / 0, self.to_array(np.ones((2, 2), np.float16)), labels)
 
     def test_rho_of_two_shapes_raises(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests of DeepFool: against the oracle, closed forms, and invariances."""
+"""Tests of DeepFool against the oracle and closed forms, and of its invariances."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = ["DeepFoolLaws", "DeepFoolTests", "SinglePrecisionTests"]
 def find_expected_walk(
     case: Case, x: np.ndarray, y: int | None = None, **options: Any
 ) -> oracle.SearchResult:
-    """Return the oracle's search from x, and discard the drawn case if that is ill-conditioned.
+    """Return the oracle's search from x; discard the drawn case if the search is ill-conditioned.
 
-    A search that moves far away is chaotic: where activations are saturated, slopes consist of
-    rounding errors alone, and a rounding error in x then changes the result by more than the
+    A search that moves far away from x is chaotic. Activations are saturated there, so gradients
+    consist of rounding errors, and a tiny change of x changes the result by more than the
     tolerance.
     """
     options = {"p": case.p, "candidates": case.candidates, **options}
@@ -44,6 +44,8 @@ def find_expected_walk(
 
 
 class _DeepFoolHarness(Harness):
+    """A harness that runs DeepFool in the tested backend."""
+
     def run_deepfool(
         self,
         network: TinyNetwork,
@@ -51,7 +53,7 @@ class _DeepFoolHarness(Harness):
         y: np.ndarray | None = None,
         **options: Any,
     ) -> Perturbation:
-        """Run DeepFool on a batch, and return NumPy's arrays."""
+        """Run DeepFool on a batch, and return its result in NumPy arrays."""
         model = self.build_model(network, dtype=x.dtype)
         values = (x,) if y is None else (x, y)
         perturbation: Perturbation = self.run(
@@ -61,7 +63,7 @@ class _DeepFoolHarness(Harness):
 
 
 class DeepFoolTests(_DeepFoolHarness):
-    """What DeepFool must find."""
+    """Tests of the perturbations that DeepFool finds, and of edge cases."""
 
     @given(cases(), st.booleans())
     def test_deepfool_equals_the_oracle(self, case: Case, labelled: bool) -> None:
@@ -90,11 +92,10 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [1.0, 1.1, 2.0, np.inf])
     def test_steps_leave_out_coordinates_at_their_bound(self, p: float) -> None:
-        """The steepest coordinate begins at its bound; the next ones reach theirs in the search."""
+        """The steepest coordinate starts at its bound; the next one reaches its bound later."""
         network = make_linear_network([[0.0, 0.0, 0.0, 0.0], [9.0, 3.0, 2.0, 1.0]], [0.0, -12.5])
-        x = np.array(
-            [[1.0, 0.0, 0.0, 0.0]]
-        )  # the gap is 3.5; the second coordinate alone closes 3 of it
+        # The gap of the logits is 3.5. The second coordinate alone can close 3 of it.
+        x = np.array([[1.0, 0.0, 0.0, 0.0]])
         result = self.run_deepfool(network, x, p=p, bounds=(0.0, 1.0), overshoot=0.001)
         assert result.success.all()
         if p == 1:
@@ -103,7 +104,7 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [2.0, 3.0])
     def test_a_small_step_that_is_clipped_is_corrected_at_once(self, p: float) -> None:
-        """The second step is clipped in the first coordinate; the others make up for it."""
+        """The second step is clipped in the first coordinate; the others then move further."""
         network = make_linear_network([[0.0, 0.0, 0.0], [8.0, 1.0, 1.0]], [0.0, -9.4])
         result = self.run_deepfool(
             network, np.full((1, 3), 0.5), p=p, bounds=(0.0, 1.0), overshoot=0.001
@@ -169,7 +170,7 @@ class DeepFoolTests(_DeepFoolHarness):
 
 
 class DeepFoolLaws(_DeepFoolHarness):
-    """Properties of the algorithm, which hold whatever the backend's gradients are."""
+    """Tests of invariances of DeepFool that hold for every backend."""
 
     @given(cases(), st.sampled_from([1e-3, 1.0, 1e3]), st.floats(-50, 50))
     def test_shift_and_scale_of_logits_change_no_perturbation(
@@ -191,7 +192,7 @@ class DeepFoolLaws(_DeepFoolHarness):
         self._compare(case, permuted)
 
     def _compare(self, case: Case, network: TinyNetwork) -> None:
-        """Check that another network gives the perturbations of the case's own."""
+        """Check that DeepFool finds equal perturbations for the case's network and another one."""
         options: dict[str, Any] = {"p": case.p, "candidates": case.candidates, "steps": 5}
         for x in case.x:
             find_expected_walk(case, x, steps=5)  # discard chaotic cases
@@ -224,7 +225,7 @@ class DeepFoolLaws(_DeepFoolHarness):
 
 
 class SinglePrecisionTests(_DeepFoolHarness):
-    """Rounding errors of float32, for backends whose gradients are not finite differences."""
+    """Tests in float32. Gradients by finite differences are too inexact for them."""
 
     @given(cases(activations=("tanh", "relu")))
     def test_single_precision_agrees_with_double(self, case: Case) -> None:
@@ -239,8 +240,8 @@ class SinglePrecisionTests(_DeepFoolHarness):
         assume(np.abs(nudged.delta - double.delta).max() < SINGLE / 10)  # not chaotic in float32
         single = self.run_deepfool(case.network, x, **options)
         assert single.delta.dtype == np.float32
-        # Near the boundary, rounding decides whether one more step is taken, so compare only where
-        # the numbers of steps agree.
+        # Near the boundary, rounding errors decide whether DeepFool takes one more step, so compare
+        # only examples with equal numbers of steps.
         same = single.steps == double.steps
         scale = 1 + np.abs(double.delta).max()
         np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Tests of the evaluation: invariances of its figures, and checks that find a model's faults."""
+"""Tests of `evaluate` and `doctor`: the invariances of reports, and the checks for faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LABELS[:2] = (LABELS[:2] + 1) % 3
 
 
 def collect_figures(report: Report) -> list[float]:
-    """List the figures that no scale, batch or order of examples may change."""
+    """Return the figures that the scale of logits, batches and order must not change."""
     distance = report.distance
     return [
         report.accuracy,
@@ -40,25 +40,25 @@ def collect_figures(report: Report) -> list[float]:
 
 
 class _EvaluationHarness(Harness):
-    """Call `evaluate` and `doctor` on small networks."""
+    """A harness that calls `evaluate` and `doctor` on small networks."""
 
     def evaluate_quickly(
         self, model: EvaluatedModel, x: np.ndarray = INPUTS, y: np.ndarray = LABELS, **options: Any
     ) -> Report:
-        """Evaluate with the preset quick."""
+        """Run `evaluate` with the preset quick, by default on `INPUTS` and `LABELS`."""
         return evaluate(model, self.to_array(x), self.to_array(y), preset="quick", **options)
 
     def diagnose(self, model: EvaluatedModel, **options: Any) -> Diagnosis:
-        """Run the cheap checks."""
+        """Run the checks of `doctor` on `INPUTS` and `LABELS`."""
         return doctor(model, self.to_array(INPUTS), self.to_array(LABELS), **options)
 
     def find_failing_checks(self, model: EvaluatedModel) -> set[str]:
-        """Return the names of the cheap checks that fail."""
+        """Return the names of the checks of `doctor` that fail for a model."""
         return {check.name for check in self.diagnose(model) if check.status == "fail"}
 
 
 class EvaluationTests(_EvaluationHarness):
-    """The report on a sound network, and the checks that fail for a faulty one."""
+    """Tests of the report on a sound network, and of the checks that faulty models must fail."""
 
     def test_a_sound_network_passes_all_checks_and_gets_true_distances(self) -> None:
         report = self.evaluate_quickly(self.build_model(EVALUATED_NETWORK))
@@ -137,7 +137,7 @@ class EvaluationTests(_EvaluationHarness):
 
 
 class EvaluationLaws(_EvaluationHarness):
-    """What an evaluation may not depend on, and the limits that it respects."""
+    """Tests of the invariances of a report, of the comparison, and of bounds and eps."""
 
     def test_a_reference_is_compared_on_the_same_examples(self) -> None:
         far = TinyNetwork(
@@ -199,7 +199,7 @@ class EvaluationLaws(_EvaluationHarness):
 
 
 class GradientFaultTests(Harness):
-    """Faults of gradients that only automatic differentiation can have."""
+    """Tests that checks find wrong gradients, which only automatic differentiation can have."""
 
     def test_a_gradient_of_another_function_fails_a_check(self) -> None:
         model, seam = self.build_model(EVALUATED_NETWORK), self.seam

@@ -1,4 +1,4 @@
-"""The kit's access to a backend: through the seam alone, needing only the backend's name."""
+"""The base class of the kit's tests, which calls a backend only through its public operations."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from deepdefense_numpy.networks import TinyNetwork
 
 __all__ = ["AUTODIFF", "DIFFERENCE", "NESTED", "SINGLE", "Harness", "differentiate_numerically"]
 
-# All tolerances, each with the largest error that the property tests have shown.
-AUTODIFF = 1e-9  # float64, automatic against analytic differentiation: 2e-15
-DIFFERENCE = 1e-6  # float64, values that rest on one finite difference: 3e-10
-NESTED = 1e-5  # float64, a derivative of such values by another finite difference: 4e-7
-SINGLE = 1e-4  # float32, perturbations: 3e-6
+# The tolerances of the tests. Each comment says what a tolerance is for, and the largest error that
+# the tests have shown.
+AUTODIFF = 1e-9  # automatic against analytic differentiation in float64; 2e-15
+DIFFERENCE = 1e-6  # values computed by one finite difference in float64; 3e-10
+NESTED = 1e-5  # finite differences of values that use finite differences, in float64; 4e-7
+SINGLE = 1e-4  # perturbations in float32; 3e-6
 
-# `Harness.find_slope` moves the parameters by this much per unit of t. A finite-difference backend
-# uses steps of order 1e-3 in t, and must stay on one side of a network's kinks.
+# `Harness.find_slopes` multiplies the direction in parameter space by this factor. A backend of
+# finite differences varies t by about 1e-3. The small factor keeps the parameters so close that no
+# kink of the network, such as that of a ReLU, lies between them.
 PARAMETER_STEP = 0.04
 
 
 def differentiate_numerically(value: Callable[[float], float], h: float = 3e-5) -> float:
-    """Return value'(0) by central differences of fourth order."""
+    """Return the derivative of `value` at 0 by central differences of fourth order."""
     near, far = (value(h) - value(-h)), (value(2 * h) - value(-2 * h))
     return (8 * near - far) / (12 * h)
 
 
 def _to_numpy(backend: Backend, value: Any) -> Any:
-    """Convert an array, or every array of a (named) tuple, to NumPy's."""
+    """Convert a backend's array, or every array of a (named) tuple, to NumPy."""
     if not isinstance(value, tuple):
         return backend.to_numpy(value)
     parts = [_to_numpy(backend, part) for part in value]
@@ -42,12 +44,13 @@ def _to_numpy(backend: Backend, value: Any) -> Any:
 
 
 class Harness:
-    """The base class of all tests: one backend, which a subclass names.
+    """The base class of all tests, which runs networks and functions in one backend.
 
     Attributes:
-        backend: the name of its entry point.
-        exactness: the tolerance of its input gradients, in float64.
-        activations: the activations that it can be tested on. A finite difference across a kink is
+        backend: the name of the backend's entry point, which a subclass sets.
+        exactness: the tolerance for the backend's input gradients in float64.
+        activations: the activations of the networks that the backend is tested on. ReLU is not
+            among those of a finite-difference backend, because a finite difference across a kink is
             no derivative.
     """
 
@@ -62,11 +65,11 @@ class Harness:
 
     @property
     def seam(self) -> Backend:
-        """The backend itself."""
+        """The tested backend."""
         return get_backend(self.backend)
 
     def to_array(self, value: Any) -> Any:
-        """Convert NumPy's array to the backend's, of the same dtype."""
+        """Convert a NumPy array to an array of the backend, of the same dtype."""
         return self.seam.asarray(value, lambda x: x)
 
     def assume_testable(self, case: Case) -> None:
@@ -74,7 +77,7 @@ class Harness:
         assume(case.network.activation in self.activations)
 
     def run(self, function: Callable[..., Any], *values: Any) -> Any:
-        """Compile a function of arrays, call it on NumPy's values, and return NumPy's results."""
+        """Compile a function of arrays, call it on NumPy arrays, and return NumPy arrays."""
         return _to_numpy(self.seam, self.compile(function)(*map(self.to_array, values)))
 
     def build_model(
@@ -84,9 +87,10 @@ class Harness:
         t: Any = None,
         dtype: Any = np.float64,
     ) -> Callable[[Any], Any]:
-        """Write the oracle's network in the backend's operations.
+        """Return a network as a function of the backend's arrays.
 
-        With `directions` [n parameters], its parameters are W + sum_i t_i directions_i, t [1 n].
+        With `directions` [n parameters] and t [1 n], the parameters of the function are
+        W + sum_i t_i directions_i, where W are those of the network.
         """
         xp = self.seam.xp
         tangents = [network.with_parameters(direction) for direction in directions]
@@ -122,7 +126,7 @@ class Harness:
         return compute_logits
 
     def append_softmax(self, model: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Append a softmax to the model's logits, a common fault of models."""
+        """Return a model that applies a softmax to the logits, a common fault of models."""
 
         def compute_probabilities(x: Any) -> Any:
             powers = self.seam.xp.exp(model(x))
@@ -133,15 +137,16 @@ class Harness:
     def find_slope(
         self, network: TinyNetwork, value: Callable[[Any], Any], direction: np.ndarray
     ) -> float:
-        """Differentiate a scalar function of the model along a direction of its parameters."""
+        """Return the derivative of a scalar function of the model along one parameter direction."""
         return float(self.find_slopes(network, value, direction[None])[0])
 
     def find_slopes(
         self, network: TinyNetwork, value: Callable[[Any], Any], directions: np.ndarray
     ) -> np.ndarray:
-        """Differentiate along several directions [n parameters], compiled once: [n].
+        """Return the derivatives of a scalar function of the model along several directions: [n].
 
-        The derivatives come from the backend's own `vjp`, applied to the whole function.
+        `directions` has shape [n parameters]. The backend's `vjp` differentiates the whole
+        function, which is compiled once.
         """
 
         def differentiate(t: Any) -> Any:

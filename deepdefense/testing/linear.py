@@ -16,7 +16,7 @@ __all__ = [
     "measure_lengths",
 ]
 
-BATCH_SIZE, INPUT_SIZE = 6, 12  # of the drawn networks and their examples
+BATCH_SIZE, INPUT_SIZE = 6, 12  # of the networks and examples that are drawn
 
 
 def make_linear_network(weight: list[list[float]], bias: list[float]) -> TinyNetwork:
@@ -27,7 +27,7 @@ def make_linear_network(weight: list[list[float]], bias: list[float]) -> TinyNet
 def draw_linear_network(
     classes: int, seed: int, scale: float = 1.0
 ) -> tuple[TinyNetwork, np.ndarray]:
-    """Draw a linear network and examples for it, the inputs in units of 1 / scale."""
+    """Draw a linear network and examples; `scale` multiplies inputs and divides weights."""
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(classes, INPUT_SIZE)) / scale
     network = TinyNetwork((weight,), (rng.normal(size=classes),), "identity")
@@ -35,9 +35,10 @@ def draw_linear_network(
 
 
 def measure_boundary_distances(network: TinyNetwork, x: np.ndarray, p: float) -> np.ndarray:
-    """Return the l_p distances of x [b ...] to the boundary with each other class: [b k-1].
+    """Return the l_p distances [b k-1] of x [b ...] to the boundaries with all other classes.
 
-    For a linear network, |f_j(x) - f_k(x)| / ||w_j - w_k||_q with 1 / p + 1 / q = 1.
+    The distance to the boundary between the predicted class k and another class j of a linear
+    network is |f_j(x) - f_k(x)| / ||w_j - w_k||_q with 1 / p + 1 / q = 1.
     """
     weight, logits = network.weights[0], network(x)
     q = {1.0: math.inf, math.inf: 1.0}.get(p) or p / (p - 1)
@@ -54,6 +55,6 @@ def measure_boundary_distances(network: TinyNetwork, x: np.ndarray, p: float) ->
 
 
 def measure_lengths(delta: np.ndarray, p: float) -> np.ndarray:
-    """Return the p-norm of every row of delta [b ...]: [b]."""
+    """Return the p-norms [b] of the perturbations delta [b ...]."""
     norms: np.ndarray = np.linalg.norm(delta.reshape(len(delta), -1), p, axis=1)
     return norms

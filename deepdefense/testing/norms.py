@@ -23,7 +23,7 @@ scales = st.sampled_from([1e-200, 1e-20, 1.0, 1e20, 1e200])
 
 
 class NormTests(Harness):
-    """Lengths and directions in every p-norm."""
+    """Tests of norms and steepest directions for several orders p, and of rho."""
 
     @given(vectors, orders, scales)
     def test_norm_equals_numpy_at_any_scale(self, v: np.ndarray, p: float, scale: float) -> None:
@@ -39,7 +39,7 @@ class NormTests(Harness):
     def test_norm_is_exact_at_any_scale_in_single_precision(
         self, scales: tuple[float, float]
     ) -> None:
-        """The squares leave the range of float32 in some rows, in all of them, or in none."""
+        """The squares overflow or underflow float32 in one row, in both rows, or in neither."""
         sizes = np.array(scales, np.float32)
         rows = np.outer(sizes, [3, 4, 0]).astype(np.float32)
         result = self.run(lambda v: constant_norm(self.seam, v, 2), rows)
@@ -48,7 +48,7 @@ class NormTests(Harness):
 
     @given(vectors, orders)
     def test_steepest_attains_the_dual_norm_with_unit_length(self, w: np.ndarray, p: float) -> None:
-        """<w, u> = ||w||_q with ||u||_p = 1: Hoelder's inequality, met with equality."""
+        """The direction u has ||u||_p = 1 and <w, u> = ||w||_q, Hoelder's upper bound."""
         slope, direction = self.run(lambda w: steepest_direction(self.seam, w, p), w)
         np.testing.assert_allclose(np.linalg.norm(direction, p, axis=1), 1, rtol=1e-9)
         np.testing.assert_allclose((w * direction).sum(1), slope, rtol=1e-9)
@@ -78,7 +78,7 @@ class NormTests(Harness):
 
 
 class NormGradientTests(Harness):
-    """Derivatives of norms, at and away from zero."""
+    """Tests of the derivatives of norms and steepest directions, at zero and elsewhere."""
 
     @pytest.mark.parametrize("p", [*ORDERS, 1.01, 100.0])
     def test_gradient_is_finite_at_zeros_and_analytic_elsewhere(self, p: float) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the penalty: its value and unrolled gradient against the oracle, and invariances."""
+"""Tests of the penalty and its unrolled gradient against the oracle, and of its invariances."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["PenaltyLaws", "PenaltyTests"]
 
 
 class PenaltyTests(PenaltyHarness):
-    """The penalty against the oracle, and its value in edge cases."""
+    """Tests of the penalty against the oracle, and in edge cases."""
 
     @given(cases(), st.sampled_from(["unrolled", "implicit"]))
     def test_penalty_equals_the_oracle(self, case: Case, gradient: str) -> None:
@@ -53,7 +53,7 @@ class PenaltyTests(PenaltyHarness):
 
     @given(cases(activations=SMOOTH_ACTIVATIONS, depth=(1, 2)))
     def test_weight_gradient_equals_differences_of_the_oracle(self, case: Case) -> None:
-        """The unrolled gradient, which includes second derivatives, along a random direction."""
+        """Along a random direction of the weights; the gradient includes second derivatives."""
         defense = make_defense(case)
         self.assume_smooth(case, defense)
         direction, start = case.draw_direction(), case.network.parameters()
@@ -63,8 +63,9 @@ class PenaltyTests(PenaltyHarness):
             return oracle.objective(network, case.x, case.y, **make_oracle_options(defense))
 
         expected = differentiate_numerically(reference)
-        # Another step size reveals kinks that leave the path unchanged (a change of the steepest
-        # coordinate for p = 1).
+        # Discard cases with a kink nearby, where another step size gives another difference. The
+        # path of the search does not reveal all kinks: for p = 1, the steepest coordinate may
+        # change.
         assume(
             np.isclose(expected, differentiate_numerically(reference, 1e-5), rtol=1e-6, atol=1e-6)
         )
@@ -79,7 +80,7 @@ class PenaltyTests(PenaltyHarness):
     def test_an_example_without_rho_has_no_penalty_and_no_gradient(
         self, defense: DeepDefense
     ) -> None:
-        """An example that is not finite, and one of zeros, beside an ordinary one."""
+        """The batch has an example with NaN, an example of zeros, and an ordinary example."""
         network = TinyNetwork.draw(np.random.default_rng(0), [2, 4, 3], "tanh")
         x = np.array([[math.nan, 1.0], [0.0, 0.0], [0.5, -0.4]])
         y = network(np.nan_to_num(x)).argmax(1)
@@ -105,7 +106,7 @@ class PenaltyTests(PenaltyHarness):
         assert not terms.measured[0]
 
     def test_misclassified_penalty_continues_linearly_beyond_exp_10(self) -> None:
-        """exp(d rho) for d rho up to 10; beyond, its tangent, so that nothing overflows."""
+        """Above d rho = 10, the tangent of exp at 10 replaces exp(d rho), so nothing overflows."""
         network = make_linear_network([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
         x, y = np.array([[1.0, 0.0]]), np.array([1])  # misclassified, 1 / sqrt(2) from the boundary
         rho = 1 / math.sqrt(2)
@@ -119,7 +120,7 @@ class PenaltyTests(PenaltyHarness):
 
 
 class PenaltyLaws(PenaltyHarness):
-    """Properties of the algorithm, which hold whatever the backend's gradients are."""
+    """Tests of invariances of the penalty that hold for every backend."""
 
     @given(cases())
     def test_penalty_is_independent_of_batch_composition(self, case: Case) -> None:

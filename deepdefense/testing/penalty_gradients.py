@@ -1,4 +1,4 @@
-"""Tests of the penalty's other gradients, implicit and chord, and of gradients in edge cases."""
+"""Tests of the penalty's implicit and chord gradients, and of all its gradients in edge cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ __all__ = ["EdgeTests", "ImplicitLaws", "ImplicitTests"]
 
 
 class ImplicitTests(PenaltyHarness):
-    """Gradients that are not derivatives of the computed value, so differences cannot test them."""
+    """Tests of the implicit and chord gradients against the oracle.
+
+    These gradients are not the derivatives of the computed penalty, so finite differences cannot
+    test them.
+    """
 
     @given(cases(activations=SMOOTH_ACTIVATIONS, depth=(0, 2)))
     def test_implicit_gradient_equals_the_oracle(self, case: Case) -> None:
@@ -50,7 +54,7 @@ class ImplicitTests(PenaltyHarness):
     def test_chord_equals_the_oracle(
         self, case: Case, steps: int, bounds: tuple[float, float] | None
     ) -> None:
-        """Its value, and its gradient with the landing point and the slope held constant."""
+        """The gradient treats the final point of the search, and the slope there, as constants."""
         if bounds is not None:
             assume(case.p > 1)
             case = case._replace(x=np.clip(case.x, *bounds))
@@ -71,14 +75,14 @@ class ImplicitTests(PenaltyHarness):
 
     @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, math.inf])
     def test_chord_finds_the_nearest_point_within_bounds(self, p: float) -> None:
-        """On a linear network: the distance and its derivative, against bisection."""
+        """Compare the distance on a linear network, and its derivative, with a bisection."""
         w, bias = np.array([8.0, -4.0, 2.0, 1.0]), -9.0
         direction = np.sign(w) * np.abs(w) ** (1 / (p - 1) if p < math.inf else 0)
-        # Up to three coordinates reach their bound in the search; one begins at it.
+        # Up to three coordinates of an example reach a bound in the search; one starts at a bound.
         x = np.array([[0.7, 0.0, 0.9, 0.9], [0.9, 0.1, 0.5, 0.2], [0.2, 0.5, 0.5, 0.5], [0.5] * 4])
 
         def penalty(x: np.ndarray, bias: float) -> float:
-            """Find by bisection where the clipped ray x + t direction meets the boundary."""
+            """Return the penalty for the point where the clipped ray x + t direction crosses."""
 
             def step(t: float) -> Any:
                 return np.clip(x + t * direction, 0, 1) - x
@@ -100,13 +104,13 @@ class ImplicitTests(PenaltyHarness):
 
 
 class ImplicitLaws(PenaltyHarness):
-    """Linear models, where one step is exact, and so are the implicit and the chord gradient."""
+    """Tests on linear models, for which one step, the implicit and the chord gradient are exact."""
 
     @given(cases(depth=(0, 0)))
     def test_implicit_equals_unrolled_on_linear_models(self, case: Case) -> None:
         self.assume_smooth(case, make_defense(case))
-        # A misclassified example may have to cross several boundaries. Its several steps together
-        # are not the distance to one boundary, which the implicit gradient is the derivative of.
+        # Discard cases with several steps. A misclassified example may have to cross several
+        # boundaries, whereas the implicit gradient is that of the distance to a single boundary.
         assume(
             self.compute_terms(make_defense(case), case.network, case.x, case.y).steps.max() == 1
         )
@@ -121,7 +125,7 @@ class ImplicitLaws(PenaltyHarness):
 
     @given(cases(depth=(0, 0), classes=(2, 2)), st.integers(1, 3))
     def test_chord_equals_implicit_between_two_linear_classes(self, case: Case, steps: int) -> None:
-        """Where one step is exact, the chord's value and gradient are exact too."""
+        """One step is exact here, so the chord's penalty and gradient are exact too."""
         exact, fast = (
             make_defense(case, gradient=gradient, **changes)
             for gradient, changes in (("implicit", {}), ("chord", {"steps": steps}))
@@ -138,7 +142,7 @@ class ImplicitLaws(PenaltyHarness):
 
 
 class EdgeTests(PenaltyHarness):
-    """Gradients at distance 0, and where the model has no gradient."""
+    """Tests of gradients at distance 0 from the boundary, and for a model with zero gradient."""
 
     @pytest.mark.parametrize("defense", EDGE_DEFENSES)
     def test_descent_pushes_an_example_off_the_boundary(self, defense: DeepDefense) -> None:
@@ -147,9 +151,8 @@ class EdgeTests(PenaltyHarness):
         *others, label_bias, other_bias = self.find_penalty_slopes(
             defense, network, x, y, np.eye(6)
         )
-        assert (
-            label_bias < 0 < other_bias
-        )  # descent raises the label's bias and lowers the other one
+        # Gradient descent raises the label's bias and lowers that of the other class.
+        assert label_bias < 0 < other_bias
         assert np.isfinite(others).all()
 
     @pytest.mark.parametrize("defense", EDGE_DEFENSES)

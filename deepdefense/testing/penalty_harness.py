@@ -1,4 +1,4 @@
-"""What all tests of the penalty share: settings, the choice of smooth cases, and calls."""
+"""Settings, and the harness, of all tests of the penalty."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EDGE_DEFENSES = [
 
 
 def make_oracle_options(defense: DeepDefense) -> oracle.Options:
-    """Convert a penalty's settings to the oracle's."""
+    """Return the settings of a defence as options of the oracle."""
     return oracle.Options(
         lam=defense.lam,
         c=defense.c,
@@ -56,16 +56,17 @@ def make_oracle_options(defense: DeepDefense) -> oracle.Options:
 
 
 def make_defense(case: Case, **changes: Any) -> DeepDefense:
-    """Return a penalty with the case's settings."""
+    """Return `TESTED_DEFENSE` with the case's p and number of candidates, and further changes."""
     return replace(TESTED_DEFENSE, p=case.p, candidates=case.candidates, **changes)
 
 
 def assume_smooth(case: Case, defense: DeepDefense) -> None:
-    """Discard a drawn case unless the penalty is smooth around the network's weights.
+    """Discard a drawn case unless the penalty is smooth near the network's weights.
 
-    Where the nearest class or the number of steps changes, the penalty has a kink or a jump, and a
-    finite difference across it is no derivative. So the oracle's search must take the same path
-    for weights nearby. A distance so large that exp(-c rho) vanishes would test nothing.
+    If a small change of the weights changes the nearest class or the number of steps, the penalty
+    has a kink or a jump there, and a finite difference across it is no derivative. Therefore the
+    oracle's search must take the same path for slightly changed weights. Cases with rho of 5 or
+    more are discarded too, because exp(-c rho) is then too small to test anything.
     """
     start = case.network.parameters()
     nudge = case.rng.normal(size=start.shape)
@@ -82,7 +83,7 @@ def assume_smooth(case: Case, defense: DeepDefense) -> None:
 def _trace_search(
     case: Case, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: int
 ) -> tuple[Any, np.ndarray]:
-    """Return the path of the oracle's search, which must not change nearby, and where it ends."""
+    """Return the discrete decisions of the oracle's search, and the shift that it ends with."""
     keywords: Any = {"p": case.p, "steps": defense.steps}
     if defense.gradient == "chord":
         keywords["bounds"] = defense.bounds
@@ -98,7 +99,7 @@ def _trace_search(
 
 
 class PenaltyHarness(Harness):
-    """Compute penalties and their derivatives in the weights."""
+    """A harness that computes penalties, and their derivatives with respect to the weights."""
 
     def assume_smooth(self, case: Case, defense: DeepDefense) -> None:
         """Discard a drawn case that this backend, or a finite difference, cannot be tested on."""
@@ -108,7 +109,7 @@ class PenaltyHarness(Harness):
     def compute_penalties(
         self, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: np.ndarray
     ) -> np.ndarray:
-        """Return the penalty of every example."""
+        """Return the penalties [b] of the examples."""
         model = self.build_model(network)
         result: np.ndarray = self.run(lambda x, y: defense(model, x, y), x, y)
         return result
@@ -116,7 +117,7 @@ class PenaltyHarness(Harness):
     def compute_terms(
         self, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: np.ndarray
     ) -> Terms:
-        """Return the penalty of every example with the quantities that it is computed from."""
+        """Return the `Terms` of the examples: their penalties, and what these are computed from."""
         model = self.build_model(network)
         result: Terms = self.run(lambda x, y: defense.terms(model, x, y), x, y)
         return result
@@ -129,7 +130,7 @@ class PenaltyHarness(Harness):
         y: np.ndarray,
         direction: np.ndarray,
     ) -> float:
-        """Differentiate the summed penalty along a direction of the weights."""
+        """Return the derivative of the summed penalty along one direction of the weights."""
         return float(self.find_penalty_slopes(defense, network, x, y, direction[None])[0])
 
     def find_penalty_slopes(
@@ -140,7 +141,7 @@ class PenaltyHarness(Harness):
         y: np.ndarray,
         directions: np.ndarray,
     ) -> np.ndarray:
-        """Differentiate it along several directions [n parameters]: [n]."""
+        """Return the derivatives [n] of the summed penalty along directions [n parameters]."""
 
         def total(model: Any) -> Any:
             return reduce(defense(model, self.to_array(x), self.to_array(y)), "b ->", "sum")

@@ -1,4 +1,4 @@
-"""Tests of the seam: each primitive against the reference, whose gradients are analytic."""
+"""Tests of each operation of a backend against a NumPy network with analytic gradients."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["ConstantTests", "PrimitiveTests"]
 
 
 class _Counter(NamedTuple):
-    """The state of a loop that counts."""
+    """The state of a loop that counts its steps."""
 
     value: Any
 
 
 class _CounterLimit(NamedTuple):
-    """Where each example stops counting."""
+    """The count [b] at which each example stops."""
 
     limit: Any
 
 
 class _WeightedSums(NamedTuple):
-    """Sums over gradients and over their contrasts, each weighed half as much as the next."""
+    """Weighted sums of gradients and of contrasts. Each term has half the weight of the next."""
 
     gradient: Any
     contrast: Any
@@ -55,7 +55,7 @@ def _pull_back(network: TinyNetwork, x: np.ndarray, cotangent: np.ndarray) -> np
 
 
 class PrimitiveTests(Harness):
-    """Every operation of the seam."""
+    """Tests of every operation of `deepdefense.Backend`."""
 
     @given(cases())
     def test_logits_and_class_gradients_equal_the_reference(self, case: Case) -> None:
@@ -75,7 +75,7 @@ class PrimitiveTests(Harness):
         logits, result, contrast_sum, forward = self.run(gradients, x, contrasts)
         np.testing.assert_allclose(forward, logits, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
-        weights = np.array([0.25, 0.5, 1.0])  # the fold is in the order of the contrasts
+        weights = np.array([0.25, 0.5, 1.0])  # the weights test the order of the fold
         np.testing.assert_allclose(contrast_sum, weights @ contrasts, rtol=1e-12, atol=1e-12)
         expected = weights @ (contrasts @ expected)
         np.testing.assert_allclose(result, expected, rtol=self.exactness, atol=self.exactness)
@@ -102,7 +102,7 @@ class PrimitiveTests(Harness):
 
     @given(cases(activations=("tanh", "softplus"), depth=(1, 2)))
     def test_pull_is_differentiable_in_the_weights(self, case: Case) -> None:
-        """d/dW of a function of the input gradient: the second derivatives that training needs."""
+        """Training needs d/dW of a function of the input gradient, which is a second derivative."""
         x = case.x.reshape(len(case.x), -1)
         cotangent = case.rng.normal(size=(len(x), len(case.network.biases[-1])))
         towards = case.rng.normal(size=x.shape)
@@ -151,7 +151,7 @@ class PrimitiveTests(Harness):
                 body, _Counter(start), _CounterLimit(limits), limits > 0, steps=5
             )
 
-        # The first example is inactive from the start, so `body` must not change it.
+        # The first example is inactive from the start, so the loop must not change its state.
         start, limits = np.array([-5.0, 0.0, 0.0, 0.0]), np.array([0.0, 3.0, 1.0, 9.0])
         result = self.run(count, start, limits)
         np.testing.assert_array_equal(result.value, [-5, 3, 1, 5])
@@ -185,11 +185,14 @@ class PrimitiveTests(Harness):
 
 
 class ConstantTests(Harness):
-    """Values that must have no derivative, which finite differences cannot respect."""
+    """Tests of values through which no gradient may flow.
+
+    A backend of finite differences cannot pass them.
+    """
 
     @given(cases(activations=("tanh", "softplus")))
     def test_forward_and_class_gradients_are_constant(self, case: Case) -> None:
-        """Adding them to the model's logits does not change the gradient in the weights."""
+        """Adding them to a sum of logits does not change its gradient in the weights."""
         x = case.x.reshape(len(case.x), -1)
         contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))
         direction = case.draw_direction()

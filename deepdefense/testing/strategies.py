@@ -19,7 +19,10 @@ ORDERS = (1.0, 1.5, 2.0, 3.0, math.inf)
 
 
 def given(*strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Hypothesis's `given`, for tests that several classes inherit and that compilers slow down."""
+    """Return Hypothesis's `given` without a deadline, and without two of its health checks.
+
+    The two checks would fail for tests that several classes inherit, and for slow compilers.
+    """
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         suppressed = [HealthCheck.differing_executors, HealthCheck.too_slow]
@@ -31,7 +34,10 @@ def given(*strategies: Any) -> Callable[[Callable[..., None]], Callable[..., Non
 
 
 class Case(NamedTuple):
-    """A network, and examples [b ...] with labels [b], some of them misclassified."""
+    """A drawn test case: a network, examples x [b ...] with labels y [b], and settings.
+
+    The labels are random, so that the network misclassifies some of the examples.
+    """
 
     network: TinyNetwork
     x: np.ndarray
@@ -42,7 +48,7 @@ class Case(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """The predicted classes [b]."""
+        """The classes [b] that the network predicts."""
         predictions: np.ndarray = self.network(self.x).argmax(1)
         return predictions
 
@@ -59,10 +65,12 @@ def cases(
     depth: tuple[int, int] = (0, 2),
     classes: tuple[int, int] = (2, 5),
 ) -> Case:
-    """Draw a case: Hypothesis chooses and shrinks shapes and settings; a seed gives the values.
+    """Draw a case.
 
-    Seeded values are in general position: no two classes are equally far, no example lies on a
-    kink. There are few shapes, because a compiler compiles every function again for each of them.
+    Hypothesis chooses and shrinks the shapes and settings, and draws a seed. Weights and inputs are
+    random numbers from this seed, so they are in general position: no two classes are at the same
+    distance, and no example lies on a kink. The shapes are few, because a compiler compiles every
+    function again for each shape.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed"))
     shape = draw(st.sampled_from([(2,), (1, 2, 3)]), label="shape")
