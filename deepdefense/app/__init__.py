@@ -1,1 +1,1 @@
-"""The part of the package that reads and writes files, prints to a terminal and makes pages."""
+"""The part of the package that reads and writes files, prints to a terminal, or renders pages."""

@@ -101,7 +101,7 @@ def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExa
 
 
 def _convert_within_bounds(report: Report) -> ToPictures:
-    """Return a converter that accepts images, channels first or last, with the bounds 0 and 1."""
+    """Return a converter of images, channels first or last, if their bounds are 0 and 1."""
 
     def to_pictures(x: HostArray) -> HostArray | None:
         if report.threat.bounds != "0 to 1" or x.ndim != 4:

@@ -171,7 +171,7 @@ class RunFolder:
 
     @property
     def command(self) -> str:
-        """The name of the command that began the run: `harden`, `evaluate` or `reproduce`."""
+        """The name of the command that began the run, such as `harden`."""
         return str(self.settings.get("command"))
 
     @property
@@ -226,7 +226,7 @@ class RunFolder:
         self.write(name, _import_safetensors().save(contiguous, metadata=metadata))
 
     def load(self, name: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-        """Return the arrays and the facts that `save` wrote to a file, or None without the file."""
+        """Return the arrays and facts that `save` wrote to a file, or None if there is no file."""
         if not (self.path / name).exists():
             return None
         arrays = load_weights(self.path / name)

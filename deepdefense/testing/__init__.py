@@ -84,7 +84,7 @@ class CompiledTests(
 
 
 class EagerTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
-    """All tests that exercise the backend; the tests of the algorithms alone are not included."""
+    """All tests of a backend except `LawTests` and `ImplicitLaws`, which test the algorithms."""
 
 
 class BackendTests(EagerTests, LawTests, ImplicitLaws):

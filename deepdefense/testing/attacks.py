@@ -178,7 +178,7 @@ class AttackTests(_AttackHarness):
 
 
 class AttackLaws(_AttackHarness):
-    """Tests of the reach of fixed-budget attacks, and of invariances of all attacks."""
+    """Tests of the eps at which fixed-budget attacks succeed, and of invariances of all attacks."""
 
     @pytest.mark.parametrize("name", FIXED_BUDGET_ATTACKS)
     @pytest.mark.parametrize("p", [2, math.inf])

@@ -18,14 +18,14 @@ __all__ = ["AUTODIFF", "DIFFERENCE", "NESTED", "SINGLE", "Harness", "differentia
 
 # The tolerances of the tests. Each comment says what a tolerance is for, and the largest error that
 # the tests have shown.
-AUTODIFF = 1e-9  # automatic against analytic differentiation in float64; 2e-15
-DIFFERENCE = 1e-6  # values computed by one finite difference in float64; 3e-10
-NESTED = 1e-5  # finite differences of values that use finite differences, in float64; 4e-7
-SINGLE = 1e-4  # perturbations in float32; 3e-6
+AUTODIFF = 1e-9  # automatic against analytic differentiation in float64; error 2e-15
+DIFFERENCE = 1e-6  # values computed by one finite difference in float64; error 3e-10
+NESTED = 1e-5  # finite differences of values that use finite differences, in float64; error 4e-7
+SINGLE = 1e-4  # perturbations in float32; error 3e-6
 
 # `Harness.find_slopes` multiplies the direction in parameter space by this factor. A backend of
-# finite differences varies t by about 1e-3. The small factor keeps the parameters so close that no
-# kink of the network, such as that of a ReLU, lies between them.
+# finite differences varies t by about 1e-3. The factor is small, so that the network has no kink
+# within this variation of its parameters: no ReLU changes between active and inactive.
 PARAMETER_STEP = 0.04
 
 

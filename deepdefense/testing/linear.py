@@ -16,7 +16,7 @@ __all__ = [
     "measure_lengths",
 ]
 
-BATCH_SIZE, INPUT_SIZE = 6, 12  # of the networks and examples that are drawn
+BATCH_SIZE, INPUT_SIZE = 6, 12  # examples in a batch, coordinates of an example
 
 
 def make_linear_network(weight: list[list[float]], bias: list[float]) -> TinyNetwork:

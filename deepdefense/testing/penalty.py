@@ -53,7 +53,7 @@ class PenaltyTests(PenaltyHarness):
 
     @given(cases(activations=SMOOTH_ACTIVATIONS, depth=(1, 2)))
     def test_weight_gradient_equals_differences_of_the_oracle(self, case: Case) -> None:
-        """Along a random direction of the weights; the gradient includes second derivatives."""
+        """The unrolled gradient, along a random direction of weights, has second derivatives."""
         defense = make_defense(case)
         self.assume_smooth(case, defense)
         direction, start = case.draw_direction(), case.network.parameters()

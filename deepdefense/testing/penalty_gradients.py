@@ -54,7 +54,7 @@ class ImplicitTests(PenaltyHarness):
     def test_chord_equals_the_oracle(
         self, case: Case, steps: int, bounds: tuple[float, float] | None
     ) -> None:
-        """The gradient treats the final point of the search, and the slope there, as constants."""
+        """The chord gradient treats the final point of the search and the slope as constants."""
         if bounds is not None:
             assume(case.p > 1)
             case = case._replace(x=np.clip(case.x, *bounds))
@@ -82,7 +82,7 @@ class ImplicitTests(PenaltyHarness):
         x = np.array([[0.7, 0.0, 0.9, 0.9], [0.9, 0.1, 0.5, 0.2], [0.2, 0.5, 0.5, 0.5], [0.5] * 4])
 
         def penalty(x: np.ndarray, bias: float) -> float:
-            """Return the penalty for the point where the clipped ray x + t direction crosses."""
+            """Find the boundary on the clipped ray x + t direction; return the penalty."""
 
             def step(t: float) -> Any:
                 return np.clip(x + t * direction, 0, 1) - x

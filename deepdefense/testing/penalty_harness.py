@@ -1,4 +1,4 @@
-"""Settings, and the harness, of all tests of the penalty."""
+"""The settings, helpers and base class that all tests of the penalty share."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def assume_smooth(case: Case, defense: DeepDefense) -> None:
 def _trace_search(
     case: Case, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: int
 ) -> tuple[Any, np.ndarray]:
-    """Return the discrete decisions of the oracle's search, and the shift that it ends with."""
+    """Return the discrete decisions of the oracle's search, and its perturbation (no overshoot)."""
     keywords: Any = {"p": case.p, "steps": defense.steps}
     if defense.gradient == "chord":
         keywords["bounds"] = defense.bounds
@@ -102,7 +102,7 @@ class PenaltyHarness(Harness):
     """A harness that computes penalties, and their derivatives with respect to the weights."""
 
     def assume_smooth(self, case: Case, defense: DeepDefense) -> None:
-        """Discard a drawn case that this backend, or a finite difference, cannot be tested on."""
+        """Discard a drawn case with an untestable activation, or a penalty that is not smooth."""
         self.assume_testable(case)
         assume_smooth(case, defense)
 

@@ -28,7 +28,7 @@ class _CounterLimit(NamedTuple):
 
 
 class _WeightedSums(NamedTuple):
-    """Weighted sums of gradients and of contrasts. Each term has half the weight of the next."""
+    """Weighted sums of gradients and contrasts. Each term has half the weight of the next term."""
 
     gradient: Any
     contrast: Any
@@ -75,7 +75,7 @@ class PrimitiveTests(Harness):
         logits, result, contrast_sum, forward = self.run(gradients, x, contrasts)
         np.testing.assert_allclose(forward, logits, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
-        weights = np.array([0.25, 0.5, 1.0])  # the weights test the order of the fold
+        weights = np.array([0.25, 0.5, 1.0])  # unequal, to test the order of the fold
         np.testing.assert_allclose(contrast_sum, weights @ contrasts, rtol=1e-12, atol=1e-12)
         expected = weights @ (contrasts @ expected)
         np.testing.assert_allclose(result, expected, rtol=self.exactness, atol=self.exactness)
@@ -192,7 +192,7 @@ class ConstantTests(Harness):
 
     @given(cases(activations=("tanh", "softplus")))
     def test_forward_and_class_gradients_are_constant(self, case: Case) -> None:
-        """Adding them to a sum of logits does not change its gradient in the weights."""
+        """Added to a sum of logits, they do not change the sum's gradient in the weights."""
         x = case.x.reshape(len(case.x), -1)
         contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))
         direction = case.draw_direction()

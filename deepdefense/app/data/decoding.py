@@ -55,7 +55,7 @@ def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> n
         if pixels.shape[:2] != decoded.shape[1:3]:
             sizes = f"{images[0][1]} is {decoded.shape[1:3]}, {name} is {pixels.shape[:2]}"
             raise DataError(f"{dataset}: images must have one height and width, {sizes}: resize")
-        if pixels.shape[2] > decoded.shape[3]:  # the first colour image
+        if pixels.shape[2] > decoded.shape[3]:  # first colour image after grey ones
             decoded = repeat(decoded, "n h w 1 -> n h w c", c=pixels.shape[2])
         decoded[i] = pixels
     return decoded

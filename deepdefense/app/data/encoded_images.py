@@ -47,7 +47,7 @@ def collect_images(split: Any, where: str) -> EncodedImages:
         raise DataError(f"{where} must have {expected}; there are: {', '.join(columns)}")
     images: list[tuple[bytes | str, str]] = []
     labels = [np.zeros(0, np.int64)]
-    for batch in split.with_format("arrow").iter(batch_size=1000):  # as arrow, images stay encoded
+    for batch in split.with_format("arrow").iter(batch_size=1000):  # arrow leaves images encoded
         for cell in batch.column(image).to_pylist():
             row = f"row {len(images)} of {where}"
             content = (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else None

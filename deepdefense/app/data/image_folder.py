@@ -13,10 +13,10 @@ __all__ = ["load_image_folder"]
 
 
 def load_image_folder(root: Path) -> EncodedSplits:
-    """Load a folder of images with a sub-folder for each class.
+    """Load images from the sub-folders of `root`, one sub-folder for each class.
 
-    Instead, the folder may hold train/, and test/, val/ or validation/, each with a sub-folder for
-    each class.
+    If `root` holds train/, and test/, val/ or validation/, the sub-folders for the classes are in
+    these two, which are the training set and the test set.
     """
     held_out = [name for name in ("test", "val", "validation") if (root / name).is_dir()]
     # The datasets library's default patterns would also derive splits from the names of files.

@@ -1,4 +1,4 @@
-"""Read .npz files with the arrays x_train, y_train, x_test, y_test, or x and y."""
+"""Read .npz files, which hold either x_train, y_train, x_test and y_test, or x and y."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_npz(path: Path, seed: int) -> RawData:
     if len(arrays) < len(keys):
         expected = f"{', '.join(SPLIT_KEYS)}, or x, y"
         raise DataError(f"{path} must have the keys {expected}; has {', '.join(names) or 'none'}")
-    for key in keys:  # each x before its y
+    for key in keys:  # each x comes before its y
         array, where = arrays[key], f"{path}: {key}"
         if key.startswith("y"):
             arrays[key] = to_class_indices(array, len(arrays["x" + key[1:]]), where)

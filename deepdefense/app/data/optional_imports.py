@@ -41,7 +41,7 @@ def silence_datasets() -> Iterator[str]:
     network. At the end its settings are restored, and the folder is removed.
     """
     with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings(), ExitStack() as stack:
-        # The library also warns if environment variables already switch the progress bars.
+        # The library also warns if an environment variable switches its progress bars on or off.
         warnings.simplefilter("ignore")
         for library in (import_optional("datasets"), import_optional("huggingface_hub.utils")):
             if not library.are_progress_bars_disabled():

@@ -19,7 +19,7 @@ HUB_SETS = {
 
 
 def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
-    """Load a data set of `HUB_SETS` from a local copy in `data_dir`; if None, from the hub."""
+    """Load a data set of `HUB_SETS` from a copy in `data_dir`, or from the hub if it is None."""
     if data_dir is not None:
         folder = Path(data_dir).expanduser().resolve()
         return load_parquet(folder / name if (folder / name).is_dir() else folder)
@@ -37,7 +37,7 @@ def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
 def load_parquet(path: Path) -> EncodedSplits:
     """Load a .parquet file, or a folder of the files train*.parquet and test*.parquet.
 
-    The files have the columns of image data sets on the hub, which `collect_images` checks.
+    The columns are those of image data sets on the hub: image or img, and label or fine_label.
     """
     groups = [[path], []]
     if not path.is_file():

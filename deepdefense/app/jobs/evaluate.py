@@ -46,7 +46,7 @@ def evaluate(
     out: str | Path | None = None,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Measure accuracy, rho and the distance to the nearest adversarial example; check all three.
+    """Measure accuracy, rho and distances to adversarial examples, and check the measurements.
 
     The distance of an example is the norm of the smallest perturbation that any of several attacks
     finds. Each perturbation is verified by a call of the model on the perturbed example alone. The
@@ -216,7 +216,7 @@ def _load_network(job: Job, data: Dataset, weights: str | None) -> tuple[Any, Ne
 
 
 def _draw_rows(n: int, count: int, seed: int) -> HostArray:
-    """Return the ascending indices of `count` examples drawn from n, or of all if n is smaller."""
+    """Draw `count` of n examples, or all if there are fewer; return their indices in order."""
     if count >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng((seed, 2)).permutation(n)[:count])

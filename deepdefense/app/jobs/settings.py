@@ -195,7 +195,7 @@ class StudyOptions:
         check_settings(self)
 
 
-# The settings classes of a command, by the title of the panel that shows their options in the help.
+# For each panel of a command's help: its title, and the settings classes whose options it shows.
 Panels = Mapping[str, tuple[type, ...]]
 
 
