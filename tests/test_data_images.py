@@ -14,9 +14,8 @@ def test_folder_without_a_split(tmp_path):
     pixels = draw_grey(20)
     # The datasets library would mistake these file names for names of splits.
     files = {f"{'ab'[i % 2]}/test_{i:02}.png": pixels[i] for i in range(20)}
-    root = write_folder(
-        tmp_path / "set[1]", files
-    )  # the library would mistake this path for a pattern
+    # The library would mistake the brackets of this path for a pattern.
+    root = write_folder(tmp_path / "set[1]", files)
     (root / "a" / "notes.txt").write_text("not an image")
     write_folder(root, {"contact sheet.png": draw_grey(1)[0]})  # belongs to no class
     data = load_data(str(root), seed=5)

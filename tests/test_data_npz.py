@@ -82,10 +82,8 @@ X, Y = make_split()["x_train"], make_split()["y_train"]
         (make_split(x_test=X[:0], y_test=Y[:0]), ["expected examples", "6 and 0"]),
         (make_split(x_train=X[:0], y_train=Y[:0]), ["expected examples", "0 and 6"]),
         ({"x": X[:0], "y": Y[:0]}, ["expected examples"]),
-        (
-            {"x": X[:2], "y": Y[:2]},
-            ["expected examples", "2 and 0"],
-        ),  # one example per class: none can be held out
+        # With one example per class, none can be held out.
+        ({"x": X[:2], "y": Y[:2]}, ["expected examples", "2 and 0"]),
         (make_split(x_test=X[:, :2]), ["shapes must agree", "(3,), (2,)"]),
         (
             make_split(x_test=np.zeros((6, 3), np.uint8)),

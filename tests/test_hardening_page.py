@@ -128,9 +128,8 @@ def test_gallery_is_shown_with_its_classes(channels: int) -> None:
     html = page(report(), gallery)
     for name in ("cat", "dog", "emu", "fox", "gnu", "hen"):
         assert name in html
-    assert (
-        html.count("data:image/png;base64,") == 2 * 5
-    )  # the image, two perturbed images and two perturbations
+    # For each example: the image, two perturbed images and two perturbations.
+    assert html.count("data:image/png;base64,") == 2 * 5
     assert html.count("<img") == html.count("alt=")
 
 

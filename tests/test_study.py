@@ -57,7 +57,7 @@ def test_table1_has_a_row_for_each_method_and_seed(study: Path) -> None:
     for row in rows:
         assert {"network", "data", "accuracy", "rho_2", "median_l2", "growth"} <= set(row)
         assert 0.9 < row["accuracy"] <= 1
-        # A longer step fools more examples.
+        # Accuracy falls with the length of the FGS step.
         assert row["fgs_0.2"] >= row["fgs_0.5"] >= row["fgs_1"]
         assert set(row["fgs_at"]["reference at 50%"]) == {"0.2", "0.5", "1", "eps"}
     reference, plain, defended = rows[:3]

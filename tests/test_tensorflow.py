@@ -23,7 +23,7 @@ DEFENSES = [
 
 
 def build_network(policy: str = "float32") -> keras.Model:
-    """Build a convolutional network with pooling, dropout, and batch norm with moved statistics."""
+    """Build a convolutional network with dropout, and with batch norm whose statistics moved."""
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential(

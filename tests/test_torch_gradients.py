@@ -35,7 +35,7 @@ def test_training_mode_changes_no_gradient(batch: Any, defense: dd.DeepDefense) 
 
 
 def test_gradient_with_batch_norm_and_dropout_equals_differences(batch: Any) -> None:
-    """In training mode, along random directions of all parameters."""
+    """Compare the gradient in training mode along random directions of all parameters."""
     model, (x, y) = build_network().double(), (batch[0].double(), batch[1])
     model[2], model[3] = nn.Tanh(), nn.AvgPool2d(2)  # finite differences need a smooth network
     defense = dd.DeepDefense(lam=1.0, c=2.0, d=1.0, steps=2)

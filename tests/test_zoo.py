@@ -235,7 +235,7 @@ def test_dropout_is_random_in_training_and_off_in_inference(backend: TrainingBac
 def test_penalty_gradient_through_residuals_and_batch_norm_equals_differences(
     backend: TrainingBackend,
 ) -> None:
-    """Along a random direction of the weights. Batch-norm statistics have no gradient."""
+    """Compare slopes along a random direction of the weights. Statistics have no gradient."""
     trainer = PLAIN.make_trainer(backend, backend.build(SMALL, draw_weights(SMALL)))
     start, rng = trainer.state(), np.random.default_rng(2)
     gradient = find_penalty_gradient(backend, trainer)
