@@ -32,7 +32,7 @@ CLASSES += [getattr(baselines, name) for name in baselines.__all__]
 @document_settings
 @dataclass(frozen=True)
 class Schedule:
-    """The settings of a training schedule."""
+    """How long to train."""
 
     epochs: int = setting(5, "passes over the training examples", whole_number(1))
     rate: float = setting(0.1, "learning rate", real_number(0, below=1))
