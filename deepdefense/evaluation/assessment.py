@@ -61,7 +61,7 @@ def assess(
     """Evaluate a model on examples x [n ...] with labels y [n], and return the report.
 
     The steps are: measure accuracy and rho, check the network, attack it, and check the attacks.
-    `reference` is an undefended network; if it is given, the same attacks run on it and the report
+    `reference` is an undefended network. If it is given, the same attacks run on it and the report
     compares both networks. `provenance` describes the networks and the data for the report.
     `storage`, if it is given, saves the attacks' results, so that an interrupted evaluation can be
     resumed. `watcher` receives the progress.
@@ -116,9 +116,10 @@ def assess(
 def _measure_paper_figures(
     subject: Subject, plan: EvaluationPlan, p: float, watcher: Watcher
 ) -> tuple[Summary, Measurement]:
-    """Measure accuracy, rho_2 and rho_p as the Deep Defense paper does, with the DeepFool attack.
+    """Measure accuracy and rho as the Deep Defense paper does, with the DeepFool attack.
 
-    Return a summary over all examples, and the measurement of rho_2 for each example.
+    rho is measured in the 2-norm, and also in the p-norm if p is not 2. Return a summary over all
+    examples, and the measurement of each example in the 2-norm.
     """
 
     def measure(order: float) -> Measurement:
@@ -145,9 +146,10 @@ def _attack_subject(
 
     Return the smallest perturbation found for each example, and the list of the attacks that ran.
 
-    If the plan has no eps, the radius of the fixed-budget attacks is the median distance that the
-    minimum-norm attacks found. Before the attacks start, the watcher receives an estimate of the
-    time that they take on all `networks` networks together.
+    If the plan has no eps, the radius of the fixed-budget attacks is a typical distance that the
+    minimum-norm attacks found, usually the median. Before the attacks start, the watcher receives
+    an estimate of the total time. `networks` is the number of networks that the same attacks will
+    run on, including the reference network.
     """
     classes = subject.logits.shape[1]
     announced = build_suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
@@ -172,7 +174,7 @@ def _attack_reference(
 ) -> tuple[Summary, Minima]:
     """Measure and attack the undefended reference network on the examples of `subject`.
 
-    `planned` are the attacks that ran on the evaluated network; the same attacks run here. Return
+    `planned` lists the attacks that ran on the evaluated network, which are repeated here. Return
     the accuracy and rho of the reference network, and its smallest perturbation for each example.
     """
     with open_subject(

@@ -18,7 +18,8 @@ NamedArrays = dict[str, npt.NDArray[Any]]
 class Storage(Protocol):
     """The interface of a store in which `AttackCache` saves sets of arrays by name.
 
-    The caller of the evaluation provides the store; `RunFolder.attack_storage` is one, in files.
+    The caller of the evaluation provides the store. For example, `RunFolder.attack_storage` is a
+    store that keeps the arrays in files of the run folder.
     """
 
     def load(self, name: str) -> NamedArrays | None:
@@ -26,7 +27,7 @@ class Storage(Protocol):
         ...
 
     def save(self, name: str, arrays: Mapping[str, npt.NDArray[Any]], attack: str) -> None:
-        """Save arrays under this name; `attack` is a text that describes the attack they are of."""
+        """Save the arrays of one attack under this name; `attack` is a text that describes it."""
         ...
 
 
@@ -34,15 +35,19 @@ class Storage(Protocol):
 class AttackCache:
     """A cache of attack results, with one entry for each attack and batch.
 
-    Without a `storage` it keeps nothing. `prefix` is a text that identifies the network, the
-    examples and the settings, so that evaluations of different networks never share entries.
+    Without a `storage` the cache keeps nothing. `prefix` is a text that identifies the network,
+    the examples and the settings. It is part of the key of every entry, so that evaluations of
+    different networks never share entries.
     """
 
     storage: Storage | None = None
     prefix: str = ""
 
     def get(self, attack: object, batch: npt.NDArray[Any]) -> NamedArrays | None:
-        """Return the saved result of an attack on the examples with indices `batch`, or None."""
+        """Return the result of an attack on the examples with indices `batch`.
+
+        Return None if no such result has been saved.
+        """
         return None if self.storage is None else self.storage.load(self._key(attack, batch))
 
     def put(

@@ -45,7 +45,8 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 class Dataset:
     """A training set and a test set in memory, checked and preprocessed.
 
-    `preprocess` makes a `Dataset` from `RawData`. Training and evaluation use it.
+    `preprocess` makes a `Dataset` from `RawData`. Training and evaluation read their examples from
+    a `Dataset`.
     """
 
     name: str
@@ -54,8 +55,10 @@ class Dataset:
     x_test: np.ndarray  # float32 [m ...]
     y_test: np.ndarray  # int64 [m]
     classes: int  # the number of classes
-    mean: np.ndarray  # float32 [...], the shape of an example; x + mean lies in 0..scale for images
-    scale: float  # the width of that range; 0 unless examples are images with 1 or 3 channels
+    # For images, (x + mean) / scale is the picture to display. `mean` is float32 and has the shape
+    # of an example. `scale` is 0 unless the examples are images with 1 or 3 channels.
+    mean: np.ndarray
+    scale: float
     preprocessing: str  # a phrase that describes the preprocessing, for reports
     class_names: tuple[str, ...]
 
@@ -64,7 +67,7 @@ class Dataset:
         return fingerprint((self.x_train, self.y_train, self.x_test, self.y_test))
 
     def pixel_bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the range (low, high) of each pixel after preprocessing: -mean and 255 - mean.
+        """Return the bounds (-mean, 255 - mean) of the pixels after preprocessing.
 
         Return None if the examples are not images with pixels of 0 to 255.
         """
@@ -144,9 +147,12 @@ def to_channels_first(x: np.ndarray) -> np.ndarray:
 
 
 def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
-    """Convert labels to int64 [n]; raise `DataError` unless they are n non-negative integers.
+    """Convert the labels of n examples to int64 [n].
 
-    `where` names the labels in the error message.
+    `where` says in the error message which labels are meant.
+
+    Raises:
+        DataError: the labels are not n integers, or one is negative.
     """
     if y.dtype.kind not in "iu" or y.shape != (n,):
         came = f"got {y.dtype} of shape {y.shape}"
@@ -159,10 +165,10 @@ def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
 
 
 def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
-    """Split examples at random into a test set, 20 % of each class, and a training set, the rest.
+    """Split examples at random into a training set and a test set.
 
-    `seed` determines the split. Both sets keep the order of the examples. At least one example of
-    each class goes to the test set, unless the class has only one example.
+    20 % of each class go to the test set, but at least one example, unless the class has only one.
+    `seed` determines the split. Both sets keep the order of the examples.
     """
     random = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)
@@ -176,9 +182,10 @@ def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
 def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255) -> Dataset:
     """Check a training and a test set, convert them to float32, and centre pixels.
 
-    Pixels (uint8 arrays) are scaled from 0..`width` to 0..255, and the mean training image is
-    subtracted from them. Examples of other dtypes keep their values. `name` is the name of the data
-    set, and `names` are the names of its classes.
+    Examples of dtype uint8 are pixels, and `width` is the largest value that a raw pixel can have.
+    Pixels are scaled from 0..`width` to 0..255, and the mean training image is subtracted from
+    them. Examples of other dtypes keep their values. `name` is the name of the data set, and
+    `names` are the names of its classes.
     """
     if not (len(raw.x_train) and len(raw.x_test)):
         came = f"got {len(raw.x_train)} and {len(raw.x_test)}"
@@ -193,7 +200,8 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
     )
     images = len(shape) == 3 and shape[0] in (1, 3)
     if raw.x_train.dtype == np.uint8:
-        # Sums of integers are exact in float64, so the mean is the same on every machine.
+        # float64 holds the sum of the integer pixels exactly. The mean therefore does not depend on
+        # the order of the summation, and is the same on every machine.
         unit = 255 / width
         mean = (unit * raw.x_train.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x_train, x_test = (np.float32(unit) * x - mean for x in (x_train, x_test))

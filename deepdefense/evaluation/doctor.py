@@ -16,7 +16,7 @@ __all__ = ["Diagnosis", "doctor"]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The results of the checks that `doctor` ran; iterate over it, or print it."""
+    """The results of the checks that `doctor` ran, which can be iterated over or printed."""
 
     checks: tuple[Check, ...]
 
@@ -43,7 +43,7 @@ def doctor(
     bounds: tuple[Any, Any] | None = None,
     batch_size: int = 500,
 ) -> Diagnosis:
-    """Check a model for faults that would make robustness figures wrong; run no attack.
+    """Check a model for faults that would make robustness figures wrong, without an attack.
 
     The checks detect outputs that are probabilities instead of logits, inputs whose units differ
     from those of the bounds, a model in training mode, outputs that depend on the batch or on

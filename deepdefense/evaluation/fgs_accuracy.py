@@ -125,8 +125,8 @@ class _SignStepAccuracy:
         rows, self._steps = np.flatnonzero(subject.correct), []
         for batch in subject.iterate_batches(rows):
             x, y = subject.load_examples(batch)
-            # Use the logits as the model returns them: dividing them by `subject.scale` would
-            # change the gradient of the cross-entropy.
+            # Use the logits as the model returns them. Dividing them by `subject.scale` would
+            # change the softmax, and with it the direction of the cross-entropy's gradient.
             result = fgsm(subject.compiled, x, y, eps=1.0)
             self._steps.append((batch, np.sign(subject.backend.to_numpy(result.delta))))
         self.largest_input = float(np.max(np.abs(select_finite(subject.x)), initial=0))

@@ -28,9 +28,9 @@ __all__ = [
 def make_manifest(
     subject: Subject, plan: EvaluationPlan, planned: tuple[PlannedAttack, ...]
 ) -> FrozenDict[Any]:
-    """Return the `manifest` of a report: the versions, settings and seed that reproduce it.
+    """Return the `manifest` of a report, with the versions, settings and seed that reproduce it.
 
-    Its key `eps` lists the radii of the fixed-budget attacks.
+    The manifest's key `eps` lists the radii of the fixed-budget attacks.
     """
     radii = dict.fromkeys(attack.eps for attack in planned if attack.eps is not None)
     return FrozenDict(
@@ -48,10 +48,11 @@ def make_manifest(
 
 
 def fingerprint_evaluation(subject: Subject) -> str:
-    """Return a text that identifies the inputs of an evaluation, for the cache of its attacks.
+    """Return a text that identifies the inputs of an evaluation.
 
-    The text changes if the outputs or gradients of the network, the examples, the labels, the
-    bounds or the version of this package change.
+    The cache of attack results uses the text in its keys. The text changes if the outputs or the
+    gradients of the network, the examples, the labels, the bounds or the version of this package
+    change.
     """
     outputs, gradients = _fingerprint_outputs(subject), _fingerprint_gradients(subject)
     bounds = subject.bounds
@@ -67,7 +68,8 @@ def _fingerprint_gradients(subject: Subject) -> str:
     """Return a fingerprint of the input gradients at eight examples.
 
     Networks with the same outputs may have different gradients, and attacks depend on both. The
-    gradients are rounded, so rounding errors seldom change the fingerprint.
+    function rounds the normalised gradients to two decimals, so that small numerical differences
+    between runs seldom change the fingerprint.
     """
     few = pick_evenly(np.arange(len(subject.x)), 8)
     result = fgsm(subject.scaled_logits, *subject.load_examples(few), eps=1.0, p=2)
@@ -103,8 +105,9 @@ def describe_arrays(subject: Subject) -> dict[str, Any]:
 
 
 def default_radius(subject: Subject, p: float) -> float:
-    """Return the eps to use if all minimum-norm attacks fail: a tenth of the median norm ||x||_p.
+    """Return the eps of the fixed-budget attacks for the case that no distance is known.
 
-    The median is taken over at most 100 examples.
+    This is the case if all minimum-norm attacks fail. The default eps is a tenth of the median norm
+    ||x||_p of at most 100 examples.
     """
     return 0.1 * float(np.median(perturbation_size(select_finite(subject.sample(100).x), p)))

@@ -77,7 +77,11 @@ class Minima:
 
 
 def initial_minima(subject: Subject, p: float) -> Minima:
-    """Return the minima before any attack has run: each example is its own perturbed example."""
+    """Return the minima before any attack has run.
+
+    The perturbed examples are the unperturbed ones. Distances are 0 for misclassified examples and
+    inf for all others.
+    """
     return Minima(
         p=p,
         distance=np.where(subject.correct, math.inf, 0.0),

@@ -48,7 +48,7 @@ class EvaluationPlan:
     )
 
     def __post_init__(self) -> None:
-        """Check every setting before anything is computed."""
+        """Raise `InputError` if a setting is out of range."""
         check_settings(self)
         build_suite(self.preset, self.p, self.eps, 2)  # raises unless p is 2 or inf
 

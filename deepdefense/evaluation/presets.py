@@ -61,7 +61,8 @@ def _minimum_norm(
 ) -> PlannedAttack:
     """Plan a minimum-norm attack in the norm p.
 
-    The attacks `ddn` and `cw` have no parameter p, because they support only the 2-norm.
+    The attacks `ddn` and `cw` support only the 2-norm and have no parameter p, so their settings
+    leave it out.
     """
     order = {} if name in ("ddn", "cw") else {"p": p}
     options = FrozenDict({**order, **settings})
@@ -99,13 +100,14 @@ def build_suite(
     """Return the attacks of a preset in the norm p.
 
     The minimum-norm attacks come first. The fixed-budget attacks follow, once for each radius eps.
+    `classes` is the number of classes of the network.
 
-    - quick: DeepFool, FMN and SuperDeepFool; within each eps APGD, the random search `square` with
-      100 queries, and FGSM.
-    - standard: the attacks of quick with more steps and 1,000 queries, DDN if p = 2, and APGD with
-      the targeted loss, towards each of nine classes.
-    - thorough: the attacks of standard with five times the steps and 5,000 queries, CW if p = 2,
-      and five runs of APGD from different starting points.
+    - quick: the minimum-norm attacks are DeepFool, FMN and SuperDeepFool. The fixed-budget attacks
+      are APGD, the random search `square` with 100 queries, and FGSM.
+    - standard: the same attacks with more steps and 1,000 queries. Additional attacks are DDN, if
+      p = 2, and APGD with the targeted loss, which targets up to nine classes one after another.
+    - thorough: the attacks of standard with still more steps and 5,000 queries, and CW if p = 2.
+      Untargeted APGD runs from five starting points.
 
     Raises:
         InputError: an unknown preset, or a norm other than 2 and inf.
@@ -174,9 +176,9 @@ def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> fl
     """Estimate how many seconds the attacks take on the correctly classified examples.
 
     The function times a short gradient attack, a short random search, and forward passes in batches
-    of one as in `confirm_points`. From these times it computes the time per gradient, per query and
-    per confirmed example. The two short attacks run twice and the faster run counts, because
-    frameworks compile during the first run.
+    of one, which `confirm_points` uses. From these times it computes the time per gradient, per
+    query and per confirmed example. The two short attacks run twice and the faster run counts,
+    because frameworks compile during the first run.
     """
     correct = np.flatnonzero(subject.correct)
     rows = correct[: subject.batch_size]
@@ -188,7 +190,8 @@ def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> fl
         seconds = []
         for _ in range(2):
             start = time.perf_counter()
-            # Frameworks compute asynchronously. `to_numpy` waits until the attack has finished.
+            # Frameworks compute asynchronously. `to_numpy` waits until the attack has finished, so
+            # that the time includes all of its computation.
             subject.backend.to_numpy(attack().success)
             seconds.append(time.perf_counter() - start)
         return min(seconds) / units

@@ -32,7 +32,8 @@ EVALUATION_SCHEMA = "deepdefense.evaluate/1"
 class Threat:
     """The threat model of a report: the attacker's limits, goal and knowledge.
 
-    `p` is the order of the norm that measures perturbations, and `bounds` describes their range.
+    `p` is the order of the norm that measures perturbations, and `bounds` describes the range of
+    the perturbed examples.
     """
 
     p: float
@@ -46,7 +47,8 @@ class Headline:
     """The main robustness figures of a report, or the reason why they are `withheld`.
 
     `distance_median` is the median distance of all examples. `robust_accuracy` is the accuracy
-    under attack within `eps`. Both are None if the figures are withheld.
+    under attack within `eps`, the first radius of the fixed-budget attacks. Both figures are None
+    if they are withheld.
     """
 
     withheld: str | None
@@ -74,15 +76,16 @@ class AttackLine:
     median: float | None
     best: float
     rejected: int
-    seconds: float = field(compare=False)  # reports with the same figures are equal
+    # Excluded from comparison, so that reports are equal if they differ only in durations.
+    seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True)
 class Weakness:
-    """The confusion table of the smallest perturbations, and the median distance of each class.
+    """The confusion table after the smallest perturbations, and the median distance of each class.
 
-    `counts` [k][k] counts the correctly classified examples on which an attack succeeded. The row
-    is the label, and the column is the class predicted after the smallest perturbation.
+    The table `counts` [k][k] counts the correctly classified examples on which an attack succeeded.
+    The row is the label, and the column is the class predicted for the perturbed example.
     `median` [k] is the median distance of the correctly classified examples of each class.
     """
 
@@ -109,10 +112,10 @@ class Report(Summary):
     """The result of `evaluate`: the accuracy and the robustness of one network.
 
     The distance of an example is the size of the smallest perturbation found by any of several
-    attacks. The fields of `Summary`, such as `accuracy` and `rho_2`, are measured as in the Deep
-    Defense paper. `headline` holds the main robustness figures, or withholds them if a severe check
-    fails. `minima` and `reference_minima` hold the perturbed examples and their distances for the
-    network and for the undefended reference network.
+    attacks. The fields inherited from `Summary`, such as `accuracy` and `rho_2`, are measured as in
+    the Deep Defense paper. `headline` holds the main robustness figures, or withholds them if a
+    severe check fails. `minima` holds the smallest perturbations found for the network, and
+    `reference_minima` those found for the undefended reference network.
     """
 
     backend: str
@@ -170,12 +173,12 @@ class Report(Summary):
 
     @property
     def summary(self) -> Summary:
-        """The fields of this report that `Summary` declares, as a `Summary`."""
+        """The accuracy and rho of this report without its other fields, as a `Summary`."""
         return Summary(**{f.name: getattr(self, f.name) for f in fields(Summary)})
 
     @property
     def trusted(self) -> bool:
-        """Whether the robustness figures can be trusted: true if no severe check fails."""
+        """Whether no severe check fails, so that the robustness figures can be trusted."""
         return find_severe_failure(self.checks) is None
 
     def as_dict(self) -> dict[str, Any]:

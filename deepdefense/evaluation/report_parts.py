@@ -54,7 +54,7 @@ def make_reference_figures(
     """Return the figures of the undefended reference network for the report.
 
     `summary` holds its accuracy and rho, and `minima` its smallest perturbations. `beside` holds
-    the smallest perturbations of the evaluated network; they determine the largest eps of the
+    the smallest perturbations of the evaluated network. They determine the largest eps of the
     security curve, so that the curves of both networks cover the same range.
     """
     return ReferenceFigures(
@@ -72,7 +72,7 @@ def make_reference_figures(
 def measure_intervals(
     by_rho: Measurement, minima: Minima, eps: float, seed: int
 ) -> FrozenDict[Interval]:
-    """Return the 95 % confidence interval of each main figure, by the name of the figure.
+    """Return a mapping from the name of each main figure to its 95 % confidence interval.
 
     Shares of examples have Wilson intervals. Medians and means have bootstrap intervals. `by_rho`
     is the measurement of accuracy and rho in the 2-norm.

@@ -135,8 +135,8 @@ def summarize_in_norm(
 ) -> tuple[Summary, Measurement]:
     """Measure rho in the 2-norm, and also in the p-norm if p is not 2.
 
-    `measure` maps the order of a norm to a `Measurement`. Return the summary of all measurements,
-    and the measurement in the 2-norm.
+    `measure` is a function that accepts the order of a norm and returns a `Measurement`. Return a
+    summary of one or both measurements, and the measurement in the 2-norm.
     """
     euclidean = measure(2)
     return summarize_rho(euclidean, None if p == 2 else measure(p), p), euclidean

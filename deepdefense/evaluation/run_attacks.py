@@ -1,4 +1,4 @@
-"""Runs the planned attacks on a network; caches the result of each batch and reports progress."""
+"""Runs the planned attacks on a network, caches their results, and reports the progress."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class AttackRunner:
     ) -> Minima:
         """Run the planned attacks one after the other.
 
-        `minima` holds the smallest perturbation of each example from earlier attacks. Return it
-        updated with the results of these attacks.
+        `minima` holds the smallest perturbation of each example from earlier attacks. Return new
+        minima, in which perturbations that these attacks found replace larger ones.
 
         A minimum-norm attack runs on all examples that the network classifies correctly. A
         fixed-budget attack runs only on the examples for which no earlier attack found a
@@ -83,14 +83,16 @@ class AttackRunner:
 
 
 def run_transfer(subject: Subject, minima: Minima, other: Minima) -> Minima:
-    """Attack the subject's network with perturbations that were found for another network.
+    """Attack the network of `subject` with perturbations that were found for another network.
 
     `minima` holds the smallest perturbations found for the subject's network, and `other` those
-    found for the other network. Return `minima` updated with the transferred perturbations.
+    found for the other network. Return new minima, in which a transferred perturbation replaces a
+    larger one.
 
-    Each perturbation is tried at `TRANSFER_SIZES` increasing sizes, until one fools the network.
-    All sizes are below the example's distance in `minima`. If that distance is infinite, they are
-    below four times the example's distance in `other`.
+    Each perturbation is scaled to `TRANSFER_SIZES` sizes. They are tried in increasing order, until
+    one fools the network. All sizes are below the example's distance in `minima`, because only a
+    smaller perturbation would replace the one in `minima`. If that distance is infinite, the sizes
+    are below four times the example's distance in `other`.
     """
     fooled = subject.correct & np.isfinite(other.distance) & (other.distance > 0)
     left = rows = np.flatnonzero(fooled)

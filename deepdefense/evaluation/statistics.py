@@ -67,7 +67,8 @@ def quantile(values: Values, level: float) -> float:
 def is_correct(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return a mask [n] of the examples whose logits [n k] predict the label in y [n].
 
-    An example with a NaN or infinite logit is never correct: argmax would return the index of NaN.
+    An example with a NaN or infinite logit is never correct. This rule is needed because argmax
+    returns the index of a NaN, which may be the label.
     """
     correct: npt.NDArray[np.bool_] = np.isfinite(logits).all(1) & (logits.argmax(1) == y)
     return correct
@@ -168,7 +169,7 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
 
 
 def row_medians(values: Values) -> Values:
-    """Return the median of each row [m n] -> [m]; like `quantile`, it does not interpolate."""
+    """Return the median of each row, [m n] -> [m], without interpolation, as `quantile` does."""
     middle = (values.shape[1] - 1) // 2
     medians: Values = np.partition(values, middle, axis=1)[:, middle]
     return medians
@@ -208,10 +209,10 @@ def percentile_99(distance: Values) -> float:
 
 
 def security_curve(distance: Values, top: float | None = None) -> Curve:
-    """Return the accuracy under attack for eps from 0 to 1.05 `top`.
+    """Return the accuracy under attack for eps from 0 to 1.05 * `top`.
 
-    `top` is by default the 99th percentile of the finite distances. If that is 0, the curve is
-    empty.
+    `top` is by default the 99th percentile of the finite distances. If that percentile is 0, the
+    curve is empty.
     """
     top = top or percentile_99(distance)
     if not top > 0:

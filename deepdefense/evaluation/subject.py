@@ -29,10 +29,10 @@ __all__ = ["HostArray", "Subject", "expand_to", "open_subject", "pick_evenly", "
 
 HostArray = npt.NDArray[Any]  # an array in host memory
 
-# Attacks get the logits divided by one positive number per network, chosen such that the standard
-# deviation of an example's logits over the classes is about 4, as in typical trained networks. The
-# division changes no prediction. It ensures that two networks whose logits differ by a constant
-# factor get the same figures.
+# Attacks get the logits divided by a positive number, which is computed once for each network. It
+# makes the standard deviation of an example's logits over the classes about 4, as in typical
+# trained networks. The division changes no prediction. It ensures that two networks whose logits
+# differ by a constant factor get the same figures.
 LOGIT_SPREAD = 4.0
 
 
@@ -56,7 +56,7 @@ class Subject:
     in_training_mode: bool  # whether the caller passed the model in training mode
 
     def scaled_logits(self, x: Array) -> Array:
-        """Return the logits [b k] of a batch divided by `scale`: the function that is attacked."""
+        """Return the logits [b k] of a batch, divided by `scale`; attacks run on this function."""
         return self.compiled(x) * (1 / self.scale)
 
     @property
@@ -99,7 +99,7 @@ class Subject:
         return points.astype(self.x.dtype)
 
     def predict(self, x: HostArray, batch_size: int | None = None) -> HostArray:
-        """Compute the logits [m k] of examples [m ...] in batches; do not divide by `scale`."""
+        """Compute the logits [m k] of examples [m ...] in batches, not divided by `scale`."""
         size = batch_size or self.batch_size
         parts = [
             self.backend.to_numpy(
@@ -110,11 +110,11 @@ class Subject:
         return np.concatenate(parts) if parts else np.zeros((0, self.logits.shape[1]))
 
     def sample(self, count: int) -> Subject:
-        """Return a subject with this network and at most `count` examples, at even spacing."""
+        """Return a subject with this network and at most `count` of its examples, evenly spaced."""
         return self.restrict_to(pick_evenly(np.arange(len(self.x)), count))
 
     def restrict_to(self, rows: HostArray) -> Subject:
-        """Return a subject with this network and only the examples with these indices."""
+        """Return a subject with this network and only the examples with the indices `rows`."""
         return replace(self, x=self.x[rows], y=self.y[rows], logits=self.logits[rows])
 
 
@@ -146,10 +146,10 @@ def open_subject(
     batch_size: int,
     beside: Subject | None = None,
 ) -> Iterator[Subject]:
-    """Put the model in inference mode, and yield the subject made of it and the examples.
+    """Put the model in inference mode, and yield a subject of this model and these examples.
 
-    When the context ends, the model returns to its former mode. If `beside`, the subject of another
-    network, is given, this subject uses the same framework and device.
+    When the context ends, the model returns to its former mode. `beside` is the subject of another
+    network. If it is given, the new subject uses its framework and device.
 
     Raises:
         InputError: the examples, labels or bounds do not match each other or the model.
@@ -169,7 +169,8 @@ def open_subject(
     check_bounds(bounds)
     training = getattr(getattr(model, "__self__", model), "training", False) is True
     with backend.precise(), backend.inference(model) as network, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ProbabilityWarning)  # `check_logit_values` reports it
+        # `check_logit_values` reports outputs that are probabilities, so a warning is not needed.
+        warnings.simplefilter("ignore", ProbabilityWarning)
         first = backend.asarray(host[:1], like)
         backend.epsilon(first)
         host = host.astype(backend.to_numpy(first).dtype, copy=False)

@@ -38,14 +38,15 @@ __all__ = [
 ]
 
 WARN_SHARE, FAIL_SHARE = 0.02, 0.05  # most checks warn or fail above these shares of the examples
-DEEPFOOL_OVERSHOOT = 0.02  # DeepFool makes its perturbations larger by this fraction
+# DeepFool enlarges its perturbations by this fraction, in order to cross the decision boundary.
+DEEPFOOL_OVERSHOOT = 0.02
 
 
 def check_claims(minima: Minima) -> Check:
-    """Check that the network misclassifies the perturbed examples that attacks report.
+    """Check that the network does misclassify the perturbed examples that attacks report.
 
-    `confirm_points` has classified each perturbed example again in a batch of one, and counted the
-    rejected ones.
+    `confirm_points` has tested each of these perturbed examples in a batch of one. The status
+    depends on the share that it rejected.
     """
     rejected = sum(outcome.rejected for outcome in minima.outcomes)
     made = sum(int((np.isfinite(o.distance) & o.ran).sum()) for o in minima.outcomes) + rejected
@@ -60,7 +61,11 @@ def check_claims(minima: Minima) -> Check:
 
 
 def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that APGD succeeds on every example if eps is larger than the spread of the data.
+    """Check that APGD, with an eps larger than the spread of the data, succeeds on every example.
+
+    Within such an eps, any of the examples can be turned into any other one, so no network can be
+    robust, and a failure means that the attack is misled. An example on which an earlier attack
+    succeeded also counts as a success.
 
     `few` holds the indices of the examples to attack.
     """
@@ -81,7 +86,10 @@ def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, see
 
 
 def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that APGD, on the examples where it succeeds, also succeeds within a larger eps.
+    """Check that APGD fails on hardly any further example when its eps grows.
+
+    A perturbation within the smaller eps also lies within the larger eps. If APGD finds one for the
+    smaller eps and none for the larger eps, that is a fault of the attack.
 
     `few` holds the indices of the examples to attack.
     """
@@ -127,7 +135,8 @@ def check_more_steps(subject: Subject, minima: Minima, few: HostArray) -> Check:
 def check_single_step(subject: Subject, minima: Minima) -> Check:
     """Check that iterative attacks succeed on almost all examples on which FGSM succeeds.
 
-    FGSM takes a single step.
+    FGSM takes a single step. If it succeeds where attacks with many steps fail, the gradients
+    mislead the iterative attacks.
     """
     correct = int((minima.distance > 0).sum())
     worst, evidence = 0.0, "no single step was tried"
@@ -154,9 +163,10 @@ def check_single_step(subject: Subject, minima: Minima) -> Check:
 
 
 def check_gradient_free(minima: Minima) -> Check:
-    """Check that random search succeeds on almost no example on which gradient attacks fail.
+    """Check that random search fools the network on hardly any example where other attacks fail.
 
-    The random search runs only on examples on which all earlier attacks failed.
+    The random search uses no gradient. It runs only on the examples on which all earlier attacks
+    failed within eps. If it succeeds there, the gradients mislead the attacks that use them.
     """
     correct = int((minima.distance > 0).sum()) or 1
     worst, evidence = 0.0, "no gradient-free attack was run"
@@ -179,11 +189,12 @@ def check_gradient_free(minima: Minima) -> Check:
 
 
 def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) -> Check:
-    """Check that random noise rarely fools the network.
+    """Check that random noise as large as the smallest perturbations rarely fools the network.
 
-    The noise added to each of the examples `rows` has the same size as the smallest perturbation
-    found for that example. If examples have fewer than three input values, the check passes,
-    because a random direction is then often close to the best direction.
+    If such noise often fools the network, the attacks hardly do better than chance. `rows` holds
+    the indices of the examples. The noise added to an example is as large as the smallest
+    perturbation found for this example. The check passes if examples have fewer than three input
+    values, because a random direction is then often close to the best direction.
     """
     if math.prod(subject.x.shape[1:]) < 3:
         return make_check("noise does less", "pass", "so few inputs leave noise no other way")
@@ -204,10 +215,11 @@ def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) ->
 
 
 def check_transfer(minima: Minima, rows: HostArray) -> Check:
-    """Check that attacks on this network find smaller perturbations than `run_transfer`.
+    """Check that direct attacks on this network beat perturbations from the reference network.
 
-    `run_transfer` tries the perturbations that were found for the undefended reference network.
-    `rows` holds the indices of the examples to compare.
+    `run_transfer` has tried on this network the perturbations that were found for the undefended
+    reference network. If one of these is the smallest that fools this network on more than a few
+    of the examples `rows`, its gradients probably mislead the direct attacks.
     """
     transfers = [i for i, o in enumerate(minima.outcomes) if o.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], transfers).mean())
@@ -221,10 +233,11 @@ def check_transfer(minima: Minima, rows: HostArray) -> Check:
 
 
 def check_deepfool_distance(minima: Minima, rows: HostArray) -> Check:
-    """Check that DeepFool's perturbations are not much larger than the smallest of all attacks.
+    """Check that DeepFool's perturbations are not much larger than the smallest ones found.
 
-    rho and the Deep Defense penalty are computed from DeepFool's perturbations. `rows` holds the
-    indices of the examples to compare.
+    rho and the Deep Defense penalty are computed from DeepFool's perturbations. If other attacks
+    find much smaller ones, rho overstates the robustness of the network. `rows` holds the indices
+    of the examples on which DeepFool is compared with all attacks.
     """
     runs = [o for o in minima.outcomes if o.attack.name == "deepfool"]
     if not runs:
@@ -265,9 +278,9 @@ def _measure_distances(
 
 
 def _fooled_by(minima: Minima, eps: float, which: Callable[[AttackOutcome], bool]) -> HostArray:
-    """Return a mask [n] of the examples on which a selected attack succeeded within eps.
+    """Return a mask [n] of the examples on which any of the selected attacks succeeded within eps.
 
-    `which` is a predicate that selects the outcomes of attacks.
+    An attack is selected if `which` returns true for its outcome.
     """
     fooled = np.zeros(len(minima.distance), bool)
     for outcome in filter(which, minima.outcomes):

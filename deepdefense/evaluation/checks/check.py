@@ -13,7 +13,7 @@ Status = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check, which looked for one possible fault of an evaluation.
+    """The result of a check that looks for one possible fault of an evaluation.
 
     `evidence` is a text that says what was measured, and `remedy` says what to do about it. If a
     `severe` check fails, the robustness figures cannot be trusted.
@@ -34,12 +34,12 @@ class Check:
 def make_check(
     name: str, status: Status, evidence: str, remedy: str = "", *, severe: bool = True
 ) -> Check:
-    """Create a `Check`; leave out the remedy if the status is "pass"."""
+    """Create a `Check`, without the remedy if the status is "pass"."""
     return Check(name, status, evidence, "" if status == "pass" else remedy, severe)
 
 
 def grade(share: float, warn: float, fail: float, n: int | None = None) -> Status:
-    """Return the status of a check from `share`, the share of examples that show the fault.
+    """Return the status of a check, given the share of the examples that show its fault.
 
     The status is "fail" if the share is above the threshold `fail` or NaN, "warn" if it is above
     the threshold `warn`, and otherwise "pass". If the number of examples `n` is given and at most

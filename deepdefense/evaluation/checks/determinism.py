@@ -11,7 +11,7 @@ from deepdefense.evaluation.subject import HostArray, Subject
 
 __all__ = ["check_batch_independence", "check_randomness"]
 
-# The smallest change of a logit that the checks report, as a fraction of the spread of the logits.
+# The checks report changes of a logit that exceed this fraction of the spread of the logits.
 # Rounding alone changes a logit by less.
 LEAST_CHANGE = 1e-3
 
@@ -39,8 +39,9 @@ def check_randomness(few: Subject) -> Check:
 def check_batch_independence(few: Subject, logits: HostArray) -> Check:
     """Check that the logits of an example do not depend on the other examples of its batch.
 
-    `logits` [n k] are the outputs for the examples in their usual order. The check compares them
-    with the outputs in reversed order, and with the outputs in batches of one.
+    `logits` [n k] were computed with the examples in their usual order. The check computes them
+    again with the examples in reversed order, and again in batches of one, and compares the
+    results.
     """
     reordered = few.predict(few.x[::-1])[::-1]
     alone = few.predict(few.x, batch_size=1)
@@ -58,10 +59,11 @@ def check_batch_independence(few: Subject, logits: HostArray) -> Check:
 
 
 def _compare_outputs(subject: Subject, first: HostArray, second: HostArray) -> tuple[float, float]:
-    """Compare two computations of the same logits [n k].
+    """Compare the results [n k] of two computations of the same logits.
 
-    Return the largest change of a logit, as a fraction of the spread of the logits, and the share
-    of examples with a change above `LEAST_CHANGE`.
+    A change is the difference of a logit between both, divided by the spread of the subject's
+    logits. Return the largest change, and the share of examples with a change above
+    `LEAST_CHANGE`.
     """
     changes = np.abs(first.astype(np.float64) - second).max(1) / (_logit_spread(subject) or 1.0)
     changes = np.where(np.isfinite(changes), changes, 0.0)

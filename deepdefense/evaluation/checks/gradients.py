@@ -23,15 +23,17 @@ from deepdefense.seam.contract import Array
 
 __all__ = ["check_input_gradients", "check_second_derivative"]
 
-MOST_BAD_GRADIENTS = 0.05  # a check fails if a larger share of the examples has bad gradients
+# A check fails if more than this share of the examples has a gradient that is 0 or not finite.
+MOST_BAD_GRADIENTS = 0.05
 # The length of the central differences' step along the gradient, as a fraction of the distance to
 # the linearised decision boundary.
 DIFFERENCE_STEP = 0.02
-# Steps in random directions are longer by this factor: the slopes are smaller in these directions,
-# so a short step would change the margin by little more than rounding does.
+# Steps in random directions are this many times as long as steps along the gradient. The slopes
+# are smaller in random directions, so a short step would change the margin by little more than
+# rounding does.
 RANDOM_STEP = 5
-# The largest acceptable relative error of a slope. It is not smaller because networks are not
-# linear between the two points of a difference.
+# The largest acceptable relative error of a slope along the gradient. Even a correct gradient has
+# an error, because the network is not linear between the two points of the central difference.
 MOST_ERROR = 0.1
 # The largest acceptable median error of slopes in random directions, as a fraction of the typical
 # slope in a random direction.
@@ -61,7 +63,8 @@ class _InputGradients:
 def check_input_gradients(few: Subject) -> tuple[Check, ...]:
     """Check that the margin's input gradients are finite, not zero, and correct.
 
-    Return three checks. The third compares the gradients with slopes by central differences.
+    Return one check for each of these three properties. The third compares the slopes that the
+    gradients predict with central differences of the margin.
     """
     gradients = _compute_input_gradients(few)
     to_numpy = few.backend.to_numpy
@@ -124,11 +127,12 @@ def _check_slopes(gradients: _InputGradients) -> Check:
 
 
 def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
-    """Compare the margin's slope along its gradient with central differences.
+    """Measure the errors of the slopes that the gradients predict along their own directions.
 
-    Return the relative error [b] of the slope at each example, and the length [b] of the step that
-    the central difference uses. Where the gradient is 0, the direction is random instead: if the
-    gradient is correct, the slope is 0 in every direction.
+    Return the relative error [b] of the slope at each example, compared with the central
+    difference, and the length [b] of the step that the central difference uses. A gradient of 0
+    has no direction, so a random direction is used instead. If that gradient is correct, the
+    central difference is 0 as well.
     """
     backend, zero = gradients.subject.backend, gradients.zero
     xp = backend.xp
@@ -145,12 +149,14 @@ def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
 
 
 def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
-    """Compare the margin's slopes along random unit vectors with central differences.
+    """Measure the errors of the slopes that the gradients predict along random unit vectors.
 
-    Return the median error over the examples. The errors are relative to the typical slope in a
-    random direction, ||gradient|| / sqrt(d). `length` [b] is the step length that `_slope_errors`
-    returned. Random directions reveal a gradient that is wrongly 0 for part of the inputs, because
-    the slope along such a gradient itself is correct.
+    Return the median over the examples of the difference from the central difference, relative to
+    the typical slope in a random direction, ||gradient|| / sqrt(d). `length` [b] is the step
+    length that `_slope_errors` returned.
+
+    A gradient may be wrongly 0 in some of the d coordinates. The slope along such a gradient is
+    still correct, so `_slope_errors` does not notice, but the slope along a random vector is wrong.
     """
     subject, length = gradients.subject, RANDOM_STEP * length
     step = subject.to_native(length[:, None].astype(subject.x.dtype)) * gradients.random
@@ -164,7 +170,7 @@ def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
 def _slopes(
     gradients: _InputGradients, direction: Array, step: Array, length: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Return the slopes [b] of the margin along the unit vectors `direction` [b d], computed twice.
+    """Compute the slopes [b] of the margin along unit vectors `direction` [b d] in two ways.
 
     The first result is the inner product of the gradient and the direction. The second result is
     the central difference of the margin. `step` [b d] is the direction times `length` [b].

@@ -20,9 +20,12 @@ WITHOUT_SOFTMAX = (
     "Pass the model without its softmax or sigmoid: attacks and distances are distorted where "
     "probabilities round to 0 and 1."
 )
-# Warn if accuracy is above chance by less than this fraction of the difference 1 - chance.
+# Warn if accuracy does not exceed chance, 1 / k for k classes, by more than this fraction of the
+# largest possible excess, 1 - chance.
 BARELY_ABOVE_CHANCE = 0.1
-MOST_BAD_OUTPUTS = 0.05  # a check fails if a larger share of the examples has bad outputs
+# A check fails if more than this share of the examples has outputs that are not finite, or so
+# large that the softmax is saturated.
+MOST_BAD_OUTPUTS = 0.05
 
 
 def check_logit_values(subject: Subject) -> Check:
@@ -57,7 +60,11 @@ def check_logit_values(subject: Subject) -> Check:
 
 
 def check_input_range(subject: Subject) -> Check:
-    """Check that the bounds have the same units as the examples, and that pixels have bounds."""
+    """Check that the bounds have the units of the examples, and that pixels come with bounds.
+
+    The units seem to differ if the examples cover less than half of the range of the bounds.
+    Examples without bounds seem to be pixels if their values run from 0 to almost 1 or 255.
+    """
     low, high = float(np.min(subject.x)), float(np.max(subject.x))
     seen = f"examples run from {low:.3g} to {high:.3g}"
     if subject.bounds is not None:
@@ -85,7 +92,7 @@ def check_input_range(subject: Subject) -> Check:
 
 
 def check_accuracy(subject: Subject) -> Check:
-    """Check that accuracy is clearly above chance, the accuracy 1 / k of a random guess.
+    """Check that accuracy is clearly above chance, 1 / k for a random guess among k classes.
 
     The usual cause of low accuracy is that the examples have other units than in training.
     """
@@ -103,8 +110,9 @@ def check_accuracy(subject: Subject) -> Check:
 def check_training_mode(subject: Subject) -> Check:
     """Check that the caller passed the model in inference mode.
 
-    The evaluation always runs the model in inference mode. A model passed in training mode may be
-    used in training mode elsewhere, where these figures do not hold.
+    The evaluation always runs the model in inference mode. If the caller
+    passes it in training mode, the caller may also use it in training mode elsewhere, and the
+    figures of the evaluation do not apply there.
     """
     return make_check(
         "training mode",
@@ -118,10 +126,11 @@ def check_training_mode(subject: Subject) -> Check:
 
 
 def check_saturation(subject: Subject) -> Check:
-    """Check that the gradient of the cross-entropy is not 0 because the softmax is rounded.
+    """Check that rounding of the softmax does not turn the cross-entropy's gradient into 0.
 
     If the softmax rounds to 1 for the label and to 0 for all other classes, the gradient is exactly
-    0. The check computes the softmax in the dtype of the logits, as a loss function would.
+    0. The check looks at the correctly classified examples, and computes the softmax in the dtype
+    of the logits, as a loss function would.
     """
     z = subject.logits[subject.correct]
     if not len(z):

@@ -45,7 +45,7 @@ def run_attack_checks(subject: Subject, minima: Minima, *, seed: int) -> tuple[C
     """Run every check that compares the results of attacks, and return the results of the checks.
 
     `minima` holds the results of the attacks. Some checks run further attacks, on at most
-    `ATTACK_CHECK_EXAMPLES` examples; `seed` is the seed of these attacks.
+    `ATTACK_CHECK_EXAMPLES` examples. `seed` is the seed of these attacks.
     """
     rows = np.flatnonzero(subject.correct)
     if not len(rows):
