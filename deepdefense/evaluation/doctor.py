@@ -43,7 +43,7 @@ def doctor(
     bounds: tuple[Any, Any] | None = None,
     batch_size: int = 500,
 ) -> Diagnosis:
-    """Check a model for faults that would make robustness figures wrong, without an attack.
+    """Check a model, without attacking it, for faults that would make robustness figures wrong.
 
     The checks detect outputs that are probabilities instead of logits, inputs whose units differ
     from those of the bounds, a model in training mode, outputs that depend on the batch or on

@@ -1,4 +1,4 @@
-"""The classes of an evaluation's report, which `evaluate` returns and report.json stores."""
+"""The dataclasses that make up the report that `evaluate` returns and report.json stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that compute the parts of a report from the smallest perturbations of each example."""
+"""Computes the parts of an evaluation's report from the smallest perturbations of each example."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, see
 
 
 def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
-    """Check that APGD fails on hardly any further example when its eps grows.
+    """Check that APGD rarely fails on an example on which it succeeded with a smaller eps.
 
     A perturbation within the smaller eps also lies within the larger eps. If APGD finds one for the
     smaller eps and none for the larger eps, that is a fault of the attack.
