@@ -47,7 +47,7 @@ class AdversarialTraining(MixedCrossEntropy):
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Return the examples after one FGSM step.
 
-        An example that the network misclassifies already is not perturbed.
+        FGSM does not perturb an example that the network misclassifies already.
         """
         return (fgsm(model, x, y, eps=self.eps).x,)
 
@@ -75,7 +75,11 @@ class DeepFoolTraining(MixedCrossEntropy):
     )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return the examples perturbed by DeepFool, which ignores the labels `y`."""
+        """Return the examples perturbed by DeepFool.
+
+        The labels `y` are not used, because DeepFool moves each example out of its predicted class,
+        whether or not this class is the label.
+        """
         perturbation = deepfool(
             model,
             x,
@@ -108,7 +112,11 @@ class PGDTraining(MixedCrossEntropy):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return the examples perturbed by PGD, whether or not the network misclassifies them."""
+        """Return the last point of PGD for each example.
+
+        The network may still classify this point correctly. PGD does not perturb an example that
+        the network misclassifies already.
+        """
         perturbation = pgd(
             model, x, y, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds
         )

@@ -12,7 +12,7 @@ __all__ = ["BALL_NORM", "BALL_RADIUS", "BOUNDS", "CLEAN_WEIGHT", "DESCENT_STEPS"
 
 
 def _check_ball_norm(name: str, value: Any) -> Any:
-    """Return the order of a norm unchanged; raise `InputError` unless it is 2 or inf."""
+    """Return `value`, the order of a norm; raise `InputError` unless it is 2 or inf."""
     check_ball_order(value)
     return value
 

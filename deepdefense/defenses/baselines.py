@@ -1,4 +1,4 @@
-"""The defences that Deep Defense is compared with. Each is a training objective.
+"""The defences that Deep Defense is compared with, each of which is a training objective.
 
 >>> from deepdefense.defenses.baselines import AdversarialTraining
 >>> AdversarialTraining(eps=0.1).alpha

@@ -17,8 +17,8 @@ from deepdefense.seam.validation import check_labels, check_number
 __all__ = ["calibrate", "fit_penalty"]
 
 # The default value of c times the median rho before training. Training increases rho by a factor of
-# two or three, so c rho grows from this value towards the values of c rho in the paper's settings:
-# 2.8 for the MLP and 5.1 for LeNet.
+# two or three, so c rho grows from this value towards the values that it has with the paper's
+# settings, which are 2.8 for the MLP and 5.1 for LeNet.
 STEEPNESS = 1.5
 
 # d / c in the paper's settings for MNIST, d = 5 and c = 25.
@@ -37,21 +37,24 @@ def calibrate(
     steepness: float = STEEPNESS,
     seed: int = 0,
 ) -> DeepDefense:
-    """Return a Deep Defense penalty whose c and d fit the network.
+    """Return a Deep Defense penalty whose c and d are fitted to the network.
 
         c = steepness / median rho_p,    d = c / 5
 
-    The median is that of the examples for which DeepFool finds a boundary. The exponents c rho and
-    d rho of the penalty have no unit and should be of order 1 for any data and network. A fixed c
-    cannot achieve this: c = 25 fits the images of MNIST, but not those of CIFAR-10.
+    rho_p is ||D||_p / ||x||_p for DeepFool's perturbation D of an example x. p is the `p` of
+    `defense`. The median is over the examples for which DeepFool finds a boundary. The exponents
+    c rho and d rho of the penalty have no unit and should be of order 1 for any data and network.
+    No fixed c achieves this, because the typical rho depends on data and network. For example,
+    c = 25 fits the images of MNIST, but not those of CIFAR-10.
 
     Args:
         model: a trained classifier of any framework.
         x: training examples [n ...]. rho is measured on at most 1,000 of them, chosen at random.
         y: their labels [n].
-        defense: a `DeepDefense` whose other settings are kept; None: `DeepDefense()`.
+        defense: a `DeepDefense` whose settings other than c and d are kept; None:
+            `DeepDefense()`.
         steepness: c times the median rho before training. A smaller value makes the network more
-            robust and costs more accuracy: 1 favours robustness, 3 favours accuracy.
+            robust and costs more accuracy. For example, 1 favours robustness, 3 favours accuracy.
         seed: the seed of the random choice of examples.
 
     Raises:
@@ -92,7 +95,8 @@ def fit_penalty(
     """Return `defense` with c and d fitted to the network, without checks of the arguments.
 
     `calibrate` calls this function after its checks. `x` and `y` are examples and labels in host
-    memory. Batches are placed on the device of the array `like`, by default on the model's device.
+    memory. Batches are placed on the device of the array `like` or, if `like` is None, on the
+    model's device.
     """
     rows = np.random.default_rng((seed, 2)).permutation(len(x))[:CALIBRATION_EXAMPLES]
     options = {**RHO_ATTACK, "candidates": defense.candidates}

@@ -33,8 +33,9 @@ __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms", "penalty_from_rho"]
 
 GRADIENTS = ("unrolled", "implicit", "chord")
 
-# Above this exponent, the penalty of a misclassified example is linear in rho, because exp(89)
-# overflows float32. With d = 5, the exponent 10 means a perturbation twice as long as the input.
+# Above this exponent, the penalty of a misclassified example is linear in rho, because exp(d rho)
+# would overflow float32 at d rho = 89. With d = 5, a perturbation twice as long as the input has
+# the exponent 10.
 LARGEST_EXPONENT = 10.0
 
 # The settings of `DeepDefense.fast` and of the command line's --fast.
@@ -47,8 +48,8 @@ class Terms(NamedTuple):
     Only `penalty` and `rho` are differentiable in the model's parameters.
     """
 
-    penalty: Array  # [b], with the factor lam
-    rho: Array  # [b], the size of the perturbation relative to the example
+    penalty: Array  # [b], including the factor lam
+    rho: Array  # [b], the norm of the perturbation divided by that of the example
     correct: Array  # [b], whether the model classifies the example correctly
     success: Array  # [b], whether the perturbed example is across the boundary
     steps: Array  # [b], the number of steps of the search
@@ -68,8 +69,8 @@ def penalty_from_rho(
         penalty = lam exp(-c rho)   for a correctly classified example
         penalty = lam exp(+d rho)   for a misclassified one
 
-    Only this function contains the formula, so change the shape of the penalty here. Above the
-    exponent `LARGEST_EXPONENT`, the second formula continues along its tangent.
+    No other function contains the formula, so change the shape of the penalty here. To avoid
+    overflow, the second formula is replaced by its tangent above the exponent `LARGEST_EXPONENT`.
     """
     xp = backend.xp
     exponent = xp.where(correct, -c * rho, d * rho)
@@ -89,26 +90,28 @@ class DeepDefense(Objective):
         penalty = lam exp(+d rho)   for a misclassified one, whose D leads to y.
 
     Added to the cross-entropy, the penalty moves boundaries away from correctly classified examples
-    and towards misclassified ones. c rho should be of order 1 to 6, so data with a smaller typical
-    rho need a larger c. `calibrate` measures rho and chooses c and d. The experiments on CIFAR-10,
-    where the network misclassifies up to a fifth of the examples, start with c rho = 0.5
-    (docs/study.md).
+    and towards misclassified ones. c rho should lie between about 1 and 6, so data with a smaller
+    typical rho need a larger c. `calibrate` measures rho and chooses c and d. For a network that
+    misclassifies many examples, choose a smaller c. The experiments on CIFAR-10, where up to a
+    fifth of the examples are misclassified, start with c rho = 0.5 (docs/study.md).
 
     `gradient` selects how the distance to the boundary is differentiated:
 
     - "unrolled" differentiates every iteration, as the paper does. It needs second derivatives.
     - "implicit" uses the envelope theorem at the boundary point x + r that DeepFool found,
-      d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. It needs no second derivatives and costs a
-      fraction of "unrolled". For linear networks, if one step reaches the boundary, the two
-      gradients are equal.
+      d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. Here g is the gap, the difference of the
+      logits of the two classes that the boundary separates, and q is the dual norm of p. This needs
+      no second derivatives and costs a fraction of "unrolled". If the network is linear and one
+      step reaches the boundary, "implicit" and "unrolled" have the same gradient.
     - "chord" is an approximation that costs a fraction of "implicit". It replaces DeepFool by
-      another search: each step goes from x to the nearest point of the boundary linearised at the
-      last iterate, and no forward pass checks whether a step crosses the boundary. The distance
-      that remains is estimated from the slope of the last step. See `fast`.
+      another search. Each step linearises the boundary at the last iterate, and moves from x, not
+      from that iterate, to the nearest point of the linearised boundary. To save time, no forward
+      pass checks whether a step crosses the boundary. The distance from the last iterate to the
+      boundary is estimated from the gap there and the slope of the last step. See `fast`.
 
-    With `bounds`, the distance is that of the nearest boundary point within the bounds, because
-    attacks on images have to stay within the range of pixel values. Examples should lie within the
-    bounds.
+    With `bounds`, the penalty uses the distance to the nearest boundary point within the bounds,
+    because attacks on images have to stay within the range of pixel values. The examples themselves
+    should lie within the bounds.
 
     Raises:
         InputError: a setting out of range.
@@ -167,11 +170,12 @@ class DeepDefense(Objective):
     def fast(cls, **changes: Any) -> DeepDefense:
         """Return the penalty with its cheapest settings: one step towards the runner-up.
 
-        These are ``DeepDefense(gradient="chord", candidates=2, steps=1)``. `changes` sets other
-        settings by name, or replaces these. The distance is approximate. It is exact for linear
-        networks if the boundary with the runner-up is the nearest. With more `steps`, the search
-        comes closer to the nearest point of the boundary, which DeepFool's path misses.
-        docs/cost.md lists the time that these settings save, and the error of the distance.
+        The result is ``DeepDefense(gradient="chord", candidates=2, steps=1)``. `changes` sets other
+        settings by name, or replaces these three. The distance to the boundary is approximate. It
+        is exact for linear networks if no boundary is nearer than that with the runner-up. With
+        more `steps`, the search approaches the nearest point of a curved boundary. DeepFool does
+        not, because each of its steps starts at the last iterate and not at x. docs/cost.md lists
+        the time that these settings save, and the error of the distance.
 
         >>> DeepDefense.fast(c=12.0).gradient
         'chord'
@@ -179,7 +183,7 @@ class DeepDefense(Objective):
         return cls(**{**FAST, **changes})
 
     def __call__(self, model: Model, x: Array, y: Array) -> Array:
-        """Return the penalty of each example, with the factor lam: x [b ...], y [b] -> [b]."""
+        """Return the penalty of each example, including the factor lam: x [b ...], y [b] -> [b]."""
         return self.terms(model, x, y).penalty
 
     def losses(
@@ -187,7 +191,8 @@ class DeepDefense(Objective):
     ) -> Losses:
         """Return the `Losses` of a batch: the mean cross-entropy plus the mean penalty.
 
-        The cross-entropy is that of the model in training mode.
+        The cross-entropy is computed with the model in training mode, the penalty with the model in
+        inference mode.
         """
         xp, logits = backend.xp, forward(x)
         labels = backend.index(y, logits.shape[1], x)
@@ -196,7 +201,8 @@ class DeepDefense(Objective):
         penalty = reduce(terms.penalty, "b ->", "mean")
         zeros = xp.zeros_like(terms.penalty)
         unfinished = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
-        # A product with one-hot rows converts the integer steps to floats in every framework.
+        # The product of one-hot rows with the numbers 0..steps converts the integer step counts to
+        # floats in every framework.
         numbers = backend.asarray([float(number) for number in range(self.steps + 1)], zeros)
         one_hot = backend.one_hot(terms.steps, self.steps + 1, zeros)
         iterations = einsum(one_hot, numbers, "b t, t -> b")
@@ -210,15 +216,16 @@ class DeepDefense(Objective):
         Raises:
             InputError: y is None, or the model, x and y do not fit together.
         """
-        # Rounding may move augmented examples out of the bounds, so their range is not checked.
+        # The range of the examples is not checked, because a rounding error of the augmentation may
+        # move pixels out of the bounds.
         with open_call(
             model, x, y, bounds=self.bounds, check_examples=False, need_labels=True
         ) as call:
             backend, f, flat = call.backend, call.f, call.x
             xp = backend.xp
             result, correct, finite = self._find_boundary(backend, f, flat, y, call.box)
-            # An example that is not finite would put NaN in the gradient, although its penalty is
-            # masked out below.
+            # The penalty of an example that is not finite is masked out below, but its gradient
+            # would still be NaN. Zeros therefore replace such an example.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
             length, success = self._differentiate_length(backend, f, flat, result)
             distance = (1 + self.overshoot) * length
@@ -241,10 +248,10 @@ class DeepDefense(Objective):
     def _find_boundary(
         self, backend: Backend, f: Forward, x: Array, y: Array, box: Box | None
     ) -> tuple[SearchResult, Array, Array]:
-        """Search for the boundary; return the result and two masks [b] of the examples.
+        """Search for the boundary, and return the search result and two masks [b].
 
-        The first mask holds the correctly classified examples, the second those with finite input
-        and logits.
+        The first mask is True for the correctly classified examples. The second mask is True for
+        the examples whose input and logits are finite.
         """
         settings = SearchSettings(self.p, self.steps, self.overshoot, self.candidates)
         if self.gradient == "chord":
@@ -254,9 +261,10 @@ class DeepDefense(Objective):
     def _differentiate_length(
         self, backend: Backend, f: Forward, x: Array, result: SearchResult
     ) -> tuple[Array, Array]:
-        """Return the differentiable length [b] of each perturbation, without overshoot.
+        """Return the length [b] of each perturbation, differentiable and without overshoot.
 
-        Also return a mask [b] of the examples that are across the boundary with overshoot.
+        Also return a mask [b] of the examples whose perturbation, once the overshoot is added,
+        crosses the boundary.
         """
         if self.gradient == "unrolled":
             length = unrolled_distance(backend, f, x, result, p=self.p, steps=self.steps)

@@ -16,7 +16,7 @@ __all__ = ["MixedCrossEntropy"]
 @document_settings
 @dataclass(frozen=True)
 class MixedCrossEntropy(Objective):
-    """Adversarial training: a weighted sum of the losses at clean and at perturbed examples.
+    """The loss of adversarial training: a weighted mean over clean and perturbed examples.
 
         loss = alpha CE(x) + (1 - alpha) CE(x')
 
@@ -29,9 +29,10 @@ class MixedCrossEntropy(Objective):
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """Return the loss terms: `total` is the weighted sum, `cross_entropy` is CE(x).
+        """Return the loss terms, with alpha CE(x) + (1 - alpha) CE(x') as `total`.
 
-        `penalty` is the difference of the two. `points` is one array, the perturbed examples x'.
+        `cross_entropy` is CE(x), and `penalty` is `total` minus `cross_entropy`. `points` holds
+        one array, the perturbed examples x'.
         """
         clean = mean_cross_entropy(backend, forward(x), y)
         (point,) = points

@@ -27,9 +27,10 @@ class MMA(MixedCrossEntropy):
         loss = alpha CE(x) + (1 - alpha) CE(x')
 
     CE is the mean cross-entropy of a batch. For a correctly classified example x, x' is the nearest
-    point of the decision boundary. By the envelope theorem, a lower cross-entropy at x' increases
-    the margin, which is the distance from x to the boundary. If the nearest point is further away
-    than d_max, x' is the point towards it at distance d_max. For a misclassified example, x' = x.
+    point of the decision boundary. By the envelope theorem, training that lowers the cross-entropy
+    at x' increases the margin, which is the distance from x to the boundary. If the nearest point
+    is further away than d_max, x' is the point towards it at distance d_max. For a misclassified
+    example, x' = x.
 
     The paper finds the nearest point by an adaptive search along the line of PGD's perturbation.
     This class uses the attack DDN for the 2-norm, and FMN for the maximum norm.

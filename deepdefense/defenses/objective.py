@@ -1,4 +1,4 @@
-"""`Objective`: what plain training minimises, and the base class of every defence."""
+"""`Objective`, the loss of plain training and the base class of every defence."""
 
 from __future__ import annotations
 
@@ -51,25 +51,27 @@ class Objective:
         """Return the loss terms for examples x [b ...], labels y [b] and the arrays of `points`.
 
         The loss terms are differentiable in the model's parameters. `forward` calls the model in
-        training mode, with dropout and batch statistics. `model` is the model itself.
+        training mode, with dropout and batch statistics. `model` is the model itself, which
+        `DeepDefense` needs to search for the boundary in inference mode.
         """
         entropy = mean_cross_entropy(backend, forward(x), y)
         zero = backend.stop_gradient(entropy) * 0
         return Losses(entropy, entropy, zero, zero, zero)
 
     def constrain(self, backend: Backend, weights: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return new values for the parameters that a constraint changes, by name.
+        """Return a dictionary of new values for the parameters that the constraint changes.
 
-        `weights` are the parameters after the update of a training step. The arrays in `weights`
-        and in the result have PyTorch's layout.
+        `weights` are the parameters by name, after the update of a training step. The arrays in
+        `weights` and in the result have PyTorch's layout.
         """
         return {}
 
     def objective(self, model: Model, x: Array, y: Array, *points: Array) -> Array:
         """Return the total loss as a scalar, for use in your own training loop.
 
-        The model is called in its current mode. If no `points` are given, the method `points`
-        computes them from the batch. Inside a compiled function, pass them.
+        The cross-entropy is computed with the model in its current mode, training or inference. If
+        no `points` are given, the method `points` computes them from the batch. Inside a compiled
+        function, pass `points` that were computed outside it, because attacks need concrete values.
         """
         backend = backend_of(x, model=model, labels=y)
         check_labels(y, x)
@@ -90,9 +92,10 @@ class Objective:
 
 @cache
 def make_loss_function(backend: Backend, objective: Objective) -> LossFunction:
-    """Return `objective.losses` as a function of the forward pass, the model and the batch.
+    """Return ``loss(forward, model, x, y, *points)``, which calls `objective.losses`.
 
-    Calls with equal arguments return the same function, so that a framework compiles it only once.
+    Frameworks cache compiled code by function. `make_loss_function` therefore returns the same
+    function object for equal arguments, so that a framework compiles it only once.
     """
 
     def loss(forward: Forward, model: Model, x: Array, y: Array, *points: Array) -> Losses:

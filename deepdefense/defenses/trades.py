@@ -55,9 +55,9 @@ class TRADES(Objective):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return the points x' that PGD finds.
+        """Return the last points x' of PGD.
 
-        The network may still predict the same class for x' as for x.
+        PGD may fail on an example. The network then predicts the same class for x' as for x.
         """
         perturbation = pgd(model, x, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds)
         return (perturbation.x,)
@@ -65,7 +65,7 @@ class TRADES(Objective):
     def losses(
         self, backend: Backend, forward: Forward, model: Model, x: Array, y: Array, *points: Array
     ) -> Losses:
-        """Return the loss terms; the penalty is beta times the divergence."""
+        """Return the loss terms, with beta KL(f(x) || f(x')) as `penalty`."""
         logits, (point,) = forward(x), points
         entropy = mean_cross_entropy(backend, logits, y)
         penalty = self.beta * mean_kl_divergence(backend, logits, forward(point))

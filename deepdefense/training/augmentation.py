@@ -48,22 +48,22 @@ def augment(
     """Return the images, each flipped left to right at random and shifted by a random distance.
 
     With `flip`, each image is flipped with probability 1/2. With `shift`, each image moves along
-    both axes; all distances from -shift to shift pixels are equally likely. The pixels that enter
-    at a border repeat the image in mirror order, so a shift adds no new values. With neither
-    `flip` nor `shift`, examples of any shape are returned unchanged.
+    both axes. The distance along each axis is a whole number of pixels, drawn uniformly from -shift
+    to shift. The pixels that enter at a border repeat the image in mirror order, so a shift adds no
+    new values. With neither `flip` nor `shift`, examples of any shape are returned unchanged.
 
-    If preprocessing has subtracted a mean image from the pixels, the pixels are flipped and
-    shifted, but the mean image is not. For pixels v with mean image m, the argument
-    is x = v - m. The result for a transformation T is T(v) - m = T(x) + T(m) - m.
+    If preprocessing has subtracted a mean image m from the pixels v, then x = v - m. The mean image
+    itself must not be flipped or shifted. With T(.) for an image after flip and shift, the result
+    is therefore T(v) - m, which equals T(x) + T(m) - m.
 
     Args:
         x: images [b c h w], or [b h w c] with `channels_last`.
         random: the generator that draws the flips and the distances.
         flip: whether to flip images.
-        shift: the largest distance along each axis, in pixels; 0: images are not shifted.
+        shift: the largest distance along each axis, in pixels; with 0, images are not shifted.
         channels_last: whether the layout is [b h w c].
-        mean: the mean image [c h w] or [h w c] that preprocessing has subtracted. None: it has
-            subtracted nothing, or the same number from every pixel.
+        mean: the mean image [c h w] or [h w c] that preprocessing has subtracted. None:
+            preprocessing has subtracted nothing, or the same number from every pixel.
 
     Raises:
         InputError: the examples are not images of the given layout, or `shift` is not less than

@@ -38,7 +38,7 @@ class Cost:
 
 
 class CostMeasurement(NamedTuple):
-    """The result of `measure_cost`: the cost, and the typical length of a gradient.
+    """The result of `measure_cost`: the cost, and the median norm of the gradients.
 
     `gradient` is the median 2-norm of the gradients of the hardening steps. It is inf if none of
     these gradients was finite.
@@ -54,8 +54,9 @@ def measure_cost(
     """Return the median durations of plain and hardening steps, and the median gradient norm.
 
     A plain step minimises the cross-entropy alone, a hardening step minimises `defense`. The two
-    kinds alternate on the same batches, at learning rate 0. The trainer is restored at the end,
-    because these steps still change the optimizer's momentum and the batch-norm statistics.
+    kinds alternate on the same batches. The learning rate is 0, so that the steps do not change the
+    parameters. They still change the optimizer's momentum and the batch-norm statistics, so the
+    trainer is restored to its initial state at the end.
     """
     initial_state = trainer.state()
     plain_seconds: list[float] = []
@@ -83,6 +84,6 @@ def measure_cost(
 def _warm_median(seconds: list[float]) -> float:
     """Return the median duration of all steps but the first.
 
-    The first step includes compilation, so it counts only if there is no other step.
+    The first step includes compilation, so its duration is used only if there is no other step.
     """
     return statistics.median(seconds[1:] or seconds)

@@ -35,9 +35,9 @@ class RejectedEpochError(RuntimeError):
 
 
 class EpochResult(NamedTuple):
-    """The result of `train_epoch`: the mean result of its steps, and its duration in seconds.
+    """The result of `train_epoch`: the mean of its `StepResult`s, and its duration in seconds.
 
-    The mean weights each step by the number of examples in its batch.
+    In the mean, the weight of each step is the number of examples in its batch.
     """
 
     means: StepResult
@@ -47,9 +47,9 @@ class EpochResult(NamedTuple):
 def draw_batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the batches of one epoch as arrays of row numbers, in a random order set by `seed`.
 
-    Each of the numbers 0..count-1 occurs once. Each batch has `size` rows; the last batch has the
-    rest. If the rest is a single row, that row joins the batch before it, because batch norm has
-    no variance for a batch of one.
+    Each of the numbers 0..count-1 occurs once. Each batch has `size` rows, except that the last
+    batch has only the rows that remain. If a single row remains, it joins the batch before it,
+    because batch norm cannot compute a variance from one example.
     """
     order = np.random.default_rng(seed).permutation(count)
     ends = [*range(0, count, size), count]
@@ -61,7 +61,8 @@ def draw_batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.i
 def count_steps(examples: int, batch_size: int) -> int:
     """Return the number of optimizer steps in an epoch, ceil(examples / batch_size).
 
-    The epoch has one step less if `draw_batches` adds a single last row to the batch before it.
+    If `draw_batches` adds a single last row to the batch before it, the epoch has one step less
+    than this number.
     """
     return -(-examples // batch_size)
 
@@ -78,13 +79,14 @@ def take_step(
 ) -> StepResult | None:
     """Take one optimizer step on a batch of examples `x` [b ...] with labels `y` [b].
 
-    Both are arrays in host memory. The step computes the objective's `points`, updates the
-    parameters with the gradient of its `losses`, and applies its constraint to the new parameters.
-    Returns the result of the step. If the losses or the gradient are not finite, returns None and
-    changes no parameter.
+    `x` and `y` are arrays in host memory. The step computes the objective's `points`, updates the
+    parameters with the gradient of the objective's `losses`, and applies the objective's constraint
+    to the new parameters. Returns the step's losses and gradient norm. If the losses or the
+    gradient are not finite, returns None and changes no parameter.
     """
     batch = backend.asarray(x, trainer.model)
-    # The number of classes is known only in `losses`, which checks the labels against it.
+    # The number of classes is not known before the forward pass in `losses`. `index` therefore
+    # accepts every label here, and `losses` checks the labels against the number of logits.
     labels = backend.index(y, int(y.max()) + 1, batch)
     points = objective.points(trainer.model, batch, labels)
     loss = make_loss_function(backend, objective)
@@ -106,7 +108,7 @@ def train_epoch(
     mean: Array | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> EpochResult:
-    """Train on every example once, and return the mean result of the steps and the duration.
+    """Train on every example once, and return the mean of the step results and the duration.
 
     All random draws are seeded by the recipe's seed and the epoch, so an epoch can be repeated
     exactly from the same state of the trainer.

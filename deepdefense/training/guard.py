@@ -21,9 +21,10 @@ __all__ = ["Guard"]
 class Guard:
     """The limits by which `harden` rejects an epoch or ends training early.
 
-    If `max_accuracy_drop` or `patience` is given, a share of the training examples is set aside:
-    the network is not trained on them; its accuracy and rho_2 on them decide whether a limit is
-    exceeded. Held-out (test) examples never influence training.
+    If `max_accuracy_drop` or `patience` is given, a share of the training examples is set aside.
+    The network is not trained on these examples. Its accuracy and mean rho_2 on them decide whether
+    a limit is exceeded. rho_2 is the 2-norm of DeepFool's perturbation of an example, divided by
+    the 2-norm of the example. Held-out (test) examples never influence training.
     """
 
     max_accuracy_drop: float | None = setting(
@@ -57,6 +58,9 @@ class Guard:
 
     @property
     def share(self) -> float:
-        """The share to set aside: `validation` if one of the two limits is given, else 0."""
+        """The share of the training examples to set aside.
+
+        It is `validation` if `max_accuracy_drop` or `patience` is given, and 0 otherwise.
+        """
         is_needed = self.max_accuracy_drop is not None or self.patience is not None
         return self.validation if is_needed else 0.0

@@ -41,10 +41,11 @@ __all__ = [
 
 
 class HardeningOutcome(NamedTuple):
-    """The result of `harden_network`: the hardened network, its report, and measurements.
+    """The result of `harden_network`: the hardened network, the report, and measurements.
 
-    `before` and `after` are the per-example measurements of the original and of the hardened
-    network on the held-out examples, with rho in the 2-norm.
+    `before` and `after` are measurements on the held-out examples, `before` of the original network
+    and `after` of the hardened one. They contain the values of each example. Their rho is the
+    2-norm of DeepFool's perturbation, divided by the 2-norm of the example.
     """
 
     model: Any
@@ -56,8 +57,8 @@ class HardeningOutcome(NamedTuple):
 class _NetworkMeasurement(NamedTuple):
     """The measurements of one network on the held-out examples.
 
-    `euclidean` has the values of each example, with rho in the 2-norm. `summary` has their means,
-    and the mean of rho_p if the norm p of the defence is not the 2-norm.
+    `euclidean` has the values of each example, with rho in the 2-norm. `summary` has the means and
+    medians over the examples, also for rho in the norm p of the defence if p is not 2.
     """
 
     euclidean: Measurement
@@ -67,9 +68,11 @@ class _NetworkMeasurement(NamedTuple):
 def prepare_monitor(
     backend: TrainingBackend, model: Any, data: Dataset, recipe: Recipe, guard: Guard
 ) -> Monitor:
-    """Check that network, data and recipe fit together, and return a monitor for the training.
+    """Check that network, data and recipe fit together, and draw the examples for training.
 
-    A job calls this function before it writes any file. Raises `InputError` if they do not fit.
+    The returned monitor holds the examples to train on and those to evaluate on. Callers run this
+    function before they write any file, so that unusable input leaves no files behind. Raises
+    `InputError` if network, data and recipe do not fit together.
     """
     check_network(backend, model, data)
     check_images(data.x_train.shape[1:], **recipe.augmentation)
@@ -90,11 +93,12 @@ def harden_network(
 ) -> HardeningOutcome:
     """Measure the network, fine-tune a copy of it with the defence, and measure the copy.
 
-    `network` describes the original network in the report. The report contains the recipe. If its
-    clip is "auto", the report has the chosen clip instead: a number, or None for no clipping.
+    `network` describes the original network in the report. The report also contains the recipe. If
+    the recipe's gradient clip is "auto", the report has the clip that was used instead, which is a
+    number, or None for no clipping.
     """
     data = monitor.data
-    p = float(getattr(defense, "p", 2))  # the report also has rho in the norm of the defence
+    p = float(getattr(defense, "p", 2))  # the report has rho in the norm of the defence too
     warnings: list[str] = []
 
     def warn(line: str) -> None:
@@ -122,7 +126,7 @@ def harden_network(
     )
     after = _measure_network(backend, trainer.model, data, p, "after", watcher)
     curve_rho = float(before.euclidean.rho[monitor.curve_rows].mean())
-    # `describe_environment` reads the device of the model from an array that is placed there.
+    # `describe_environment` reads the device from an array, so place one on the model's device.
     one_example = backend.asarray(data.x_test[:1], trainer.model)
     report = HardeningReport(
         backend=backend.name,
@@ -147,7 +151,7 @@ def harden_network(
 def _measure_network(
     backend: TrainingBackend, model: Any, data: Dataset, p: float, when: str, watcher: Watcher
 ) -> _NetworkMeasurement:
-    """Return accuracy and rho on the held-out examples, with rho in the 2-norm and the norm p.
+    """Measure accuracy, and rho in the 2-norm and in the p-norm, on the held-out examples.
 
     `when`, "before" or "after" training, labels the progress messages.
     """
@@ -173,10 +177,10 @@ def _measure_network(
 
 
 def _choose_clip(gradient: float, warn: Callable[[str], None]) -> float | None:
-    """Return the gradient clip that replaces "auto": `gradient`, rounded to three digits.
+    """Return the gradient clip to use in place of "auto".
 
-    `gradient` is the median 2-norm of the gradients before training. If it is almost 0 or not
-    finite, return None (no clipping) and warn.
+    The clip is `gradient`, the median 2-norm of the gradients before training, rounded to three
+    digits. If `gradient` is almost 0 or not finite, return None (no clipping) and warn.
     """
     if not LEAST_CLIP <= gradient < math.inf:
         warn(f"no clip: the gradient before training has no size to go by ({gradient:g})")
@@ -228,7 +232,7 @@ def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
 def _list_warnings(before: Summary, data: Dataset) -> list[str]:
     """Return a warning for each reason to doubt the measurement of the network before training."""
     warnings = []
-    # The limit is a tenth of the way from the accuracy of guessing, 1 / classes, to 1.
+    # Guessing has accuracy 1 / classes. The limit is a tenth of the distance from there to 1.
     if before.accuracy < 0.1 + 0.9 / data.classes:
         warnings.append(
             f"before hardening the network is right on {before.accuracy:.1%} only: were its "

@@ -16,9 +16,9 @@ class EpochRecord:
     """The measurements of one accepted epoch, as listed in the history of a report.
 
     `loss`, `cross_entropy`, `penalty`, `unfinished`, `gradient` and `iterations` are means over the
-    steps of the epoch. `accuracy` and `rho_2` are measured on the network after the epoch:
-    `accuracy` on all held-out examples, `rho_2` as the mean over a fixed sample of them. `rho_2` is
-    None if it is not measured.
+    optimizer steps of the epoch. `accuracy` and `rho_2` describe the network after the epoch.
+    `accuracy` is measured on all held-out examples. `rho_2` is the mean over a fixed sample of the
+    held-out examples, or None if rho_2 is not measured.
     """
 
     epoch: int
@@ -35,13 +35,13 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a training run between two attempts at an epoch, without the weights.
+    """The state of a training run between two attempts at an epoch, except the weights.
 
-    `run_training` saves it with the checkpoint. An instance is immutable:
+    `run_training` saves it in the checkpoint together with the weights. An instance is immutable:
     `reject_epoch`, `accept_epoch` and `watch_plateau` return a new one.
 
     - `history`: the records of the accepted epochs.
-    - `stopped`: why training ended early after a rejected epoch; None if it has not.
+    - `stopped`: the reason, if a rejected epoch ended training early; None otherwise.
     - `notes`: one line for each other event, such as an epoch that is tried again.
     - `halvings`: how often the learning rate has been halved since the start of the run.
     - `rejections`: how often the current epoch has been rejected.
@@ -60,7 +60,7 @@ class Progress:
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, Any]) -> Progress:
-        """Rebuild the progress from the JSON data of a checkpoint, which `asdict` has made."""
+        """Rebuild the progress from `saved`, the result of `asdict` read back from JSON."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
         }
@@ -68,14 +68,17 @@ class Progress:
         return cls(**values)
 
     def is_finished(self, epochs: int) -> bool:
-        """Return whether training is over: after `epochs` accepted epochs, or earlier."""
+        """Return whether training is over.
+
+        It is over after `epochs` accepted epochs, or once `stopped` or `has_plateaued` is set.
+        """
         return len(self.history) >= epochs or bool(self.stopped) or self.has_plateaued
 
     def reject_epoch(self, why: str, retries: int) -> Progress:
-        """Return the progress after a rejected epoch; `why` is the reason.
+        """Return the progress after an epoch was rejected for the reason `why`.
 
-        The epoch is to be tried again at half the learning rate. If it has already been tried again
-        `retries` times, training stops instead.
+        The progress tells `run_training` to repeat the epoch at half the learning rate. If the
+        epoch has already been repeated `retries` times, the progress ends training instead.
         """
         if self.rejections < retries:
             halvings = self.halvings + 1
@@ -98,8 +101,8 @@ class Progress:
     def watch_plateau(self, rho: float, patience: int) -> Progress:
         """Return the progress with `rho` appended to `guard_rho`.
 
-        `rho` is the mean rho_2 of the examples set aside, after the last accepted epoch. Training
-        ends once the largest rho_2 is `patience` epochs old.
+        `rho` is the mean rho_2 of the examples set aside, after the last accepted epoch. The
+        progress ends training if rho_2 was largest `patience` or more epochs ago.
         """
         guard_rho = (*self.guard_rho, rho)
         since_best = len(guard_rho) - 1 - int(np.argmax(guard_rho))

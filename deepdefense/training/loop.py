@@ -20,18 +20,20 @@ from deepdefense.training.recipe import Recipe
 
 __all__ = ["Checkpoint", "run_training"]
 
-# Without `max_accuracy_drop`, the allowed drop of training accuracy is half of the initial lead
-# over guessing, clipped to this range. A drop below 0.10 is always allowed, because an overfitted
-# network may forget training examples that it had memorised.
+# Without `max_accuracy_drop`, training accuracy may drop by half of the difference between its
+# initial value and the accuracy of guessing, 1 / classes. This allowed drop is clipped to the range
+# below. A drop of up to 0.10 is always allowed, because an overfitted network may forget training
+# examples that it had memorised.
 COLLAPSE_DROP = (0.10, 0.25)
 
-PROGRESS_LINES = 10  # about this many epochs of a training run are reported, evenly spaced
+PROGRESS_LINES = 10  # about this many epochs of a training run are announced, evenly spaced
 
 
 class Checkpoint(Protocol):
-    """A store for the state after the last accepted epoch, from which a run can be resumed.
+    """A store for the state after the last accepted epoch, so that a run can be resumed.
 
-    `run_training` calls these methods. `deepdefense.app` stores the state in the run folder.
+    `run_training` calls `load` once at the start, and `save` after each attempt at an epoch.
+    `deepdefense.app` implements these methods, and stores the state in the run folder.
     """
 
     def load(self) -> tuple[Weights, dict[str, Any]] | None:
@@ -39,7 +41,7 @@ class Checkpoint(Protocol):
         ...
 
     def save(self, arrays: Mapping[str, npt.NDArray[Any]], about: Mapping[str, Any]) -> None:
-        """Save the trainer's arrays and the JSON data `about`; they replace the last save."""
+        """Replace the saved state by the trainer's arrays and the JSON data `about`."""
         ...
 
 
@@ -58,13 +60,14 @@ def run_training(
 
     An epoch fails if its loss, gradient or weights are not finite, or if accuracy has fallen
     further than the guard allows. The trainer then returns to its state after the last accepted
-    epoch and repeats the failed one at half the learning rate. After the guard's last retry,
-    training stops in that state. Without a guard, an epoch is never repeated, accuracy may fall by
-    any amount, and rho_2 is not measured.
+    epoch and repeats the failed epoch at half the learning rate. If the epoch fails after the
+    guard's last retry too, training ends with the weights of the last accepted epoch. Without a
+    guard, accuracy may fall by any amount, the first epoch that fails ends training, and rho_2 is
+    not measured.
 
-    The checkpoint is saved after each attempt at an epoch, and labelled with `name`. If the saved
-    checkpoint has this label at the start, training resumes from it. The result is then the same
-    as that of a training run without interruption.
+    The checkpoint is saved after each attempt at an epoch, and labelled with `name`. If a saved
+    checkpoint has this label when `run_training` is called, training resumes from it. The result is
+    then the same as that of a training run without interruption.
     """
     x, y = monitor.select_training_data()
     steps = count_steps(len(x), recipe.batch_size)
@@ -116,7 +119,7 @@ def run_training(
 
 
 def _check_finite(state: Mapping[str, npt.NDArray[Any]], epoch: int) -> None:
-    """Raise `RejectedEpochError` unless all weights and optimizer values are finite."""
+    """Raise `RejectedEpochError` unless all weights and the optimizer's state are finite."""
     if not all(np.isfinite(value).all() for value in state.values()):
         raise RejectedEpochError(f"the weights were no longer finite after epoch {epoch}")
 
@@ -127,8 +130,8 @@ def _check_accuracy(
     """Raise `RejectedEpochError` if accuracy has fallen too far since the start of training.
 
     Accuracy is measured on the monitor's `guard_rows`. The largest allowed drop is the guard's
-    `max_accuracy_drop`. If that is None, it is half of the initial lead over guessing, clipped to
-    the range `COLLAPSE_DROP`.
+    `max_accuracy_drop`. If `max_accuracy_drop` is None, the largest allowed drop is half of the
+    difference between the initial accuracy and that of guessing, clipped to `COLLAPSE_DROP`.
     """
     accuracy = monitor.measure_guard_accuracy(model)
     drop = guard.max_accuracy_drop
@@ -165,7 +168,10 @@ def _make_record(
 
 
 def _announce_epoch(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
-    """Report the epoch in one line, if it is the last or one of about `PROGRESS_LINES` epochs."""
+    """Announce the epoch in one line if it is the last, or one of those announced at intervals.
+
+    The interval is chosen so that a training run has about `PROGRESS_LINES` such lines.
+    """
     if record.epoch % max(1, recipe.epochs // PROGRESS_LINES) and record.epoch < recipe.epochs:
         return
     rho = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"

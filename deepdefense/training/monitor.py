@@ -18,11 +18,12 @@ from deepdefense.seam.training_contract import TrainingBackend
 
 __all__ = ["Monitor"]
 
-# The number of examples on which mean rho_2 is measured after each epoch. The standard error of
-# this mean is about 2 % of the mean, which is accurate enough for a curve over epochs.
+# The largest number of examples on which mean rho_2 is measured after each epoch. With this number,
+# the standard error is about 2 % of the mean, which is accurate enough for a curve over epochs.
 CURVE_EXAMPLES = 1000
 
-# The number of training examples on which the guard measures accuracy if none are set aside.
+# The largest number of training examples on which the guard measures accuracy if no training
+# examples are set aside.
 GUARD_EXAMPLES = 2000
 
 
@@ -33,9 +34,9 @@ class Monitor:
     The fields ending in `_rows` are row numbers in `data`:
 
     - `training_rows`: the training examples that the network is trained on.
-    - `guard_rows`: the training examples on which the guard judges an epoch. If training examples
-      are set aside, these are all of them; otherwise they are a sample of `training_rows`. Held-out
-      examples therefore never influence training.
+    - `guard_rows`: the training examples on which the guard judges an epoch. They are all training
+      examples set aside or, if none are set aside, a sample of `training_rows`. No held-out
+      examples are among them, so held-out examples never influence training.
     - `curve_rows`: the held-out examples whose mean rho_2 is recorded after each epoch.
 
     `attack` has the settings with which DeepFool measures rho_2.
@@ -57,7 +58,7 @@ class Monitor:
         attack: Mapping[str, Any],
         validation: float = 0.0,
     ) -> Monitor:
-        """Return a monitor with a random choice of examples, which the seed determines.
+        """Return a monitor with examples chosen at random from `data`, as determined by the seed.
 
         `validation` is the share of the training examples to set aside.
         """
@@ -101,7 +102,7 @@ class Monitor:
         return self.measure_accuracy(model, self.data.x_train[rows], self.data.y_train[rows])
 
     def measure_guard_rho(self, model: Any) -> float:
-        """Return the mean rho_2 of the model on the first `CURVE_EXAMPLES` of `guard_rows`."""
+        """Return the mean rho_2 of the model on at most `CURVE_EXAMPLES` of the `guard_rows`."""
         rows = self.guard_rows[:CURVE_EXAMPLES]
         return self._measure_rho(model, self.data.x_train[rows], self.data.y_train[rows])
 

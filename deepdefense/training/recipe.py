@@ -32,12 +32,13 @@ LEAST_CLIP = 1e-6  # a smaller gradient clip would leave the weights almost unch
 class Recipe:
     """The settings of training by SGD with momentum: learning-rate schedule, augmentation, seed.
 
-    The learning rate is cut once near the end, or annealed along half a cosine. The defaults are
-    those of the paper for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
+    The learning rate is lowered once, near the end, or else annealed along half a cosine. The
+    defaults are the paper's settings for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
 
-    If a mean image was subtracted from the pixels, flips and shifts move the pixels but not the
-    mean image (see `augment`). The command line knows the mean image of its data. The mean image of
-    your own arrays is unknown: pass the pixels unchanged, and let the model subtract the mean.
+    If a mean image was subtracted from the pixels, flips and shifts must move the pixels but not
+    the mean image, so `augment` has to know it. The command line knows the mean image of its data.
+    If you flip or shift your own arrays, pass the pixels unchanged and let the model subtract the
+    mean image, because Deep Defense cannot know what was subtracted from the arrays.
     """
 
     epochs: int = setting(5, "passes over the training examples", whole_number(0))
@@ -88,15 +89,15 @@ class Recipe:
         check_settings(self)
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
-        """Return the learning rate in an epoch once the share `part` of its steps is done.
+        """Return the learning rate at a point of an epoch, after the share `part` of its steps.
 
-        Epochs are counted from 0; `part` is 1 at the end of the epoch.
+        Epochs are counted from 0. `part` is 1 at the end of the epoch.
 
         >>> [Recipe(epochs=5, lr=1.0).rate(epoch) for epoch in (0, 3, 4)]
         [1.0, 1.0, 0.5]
         >>> Recipe(lr=1.0, warmup=2.0).rate(1, part=0.5)
         0.75
-        >>> Recipe(epochs=4, lr=1.0, decay=0.1, anneal=True).rate(1)  # halfway down
+        >>> Recipe(epochs=4, lr=1.0, decay=0.1, anneal=True).rate(1)  # halfway from 1 to 0.1
         0.55
 
         Source of the cosine: Loshchilov and Hutter (2017), "SGDR".

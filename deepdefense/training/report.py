@@ -23,7 +23,8 @@ HARDENING_SCHEMA = "deepdefense.harden/1"
 class CurveSample:
     """The sample of held-out examples on which the history records rho_2 after each epoch.
 
-    `n` is the number of examples in the sample. `rho_2_before` is their mean rho_2 before training.
+    `n` is the number of examples in the sample. `rho_2_before` is the mean rho_2 of these examples
+    before training.
     """
 
     n: int
@@ -31,7 +32,7 @@ class CurveSample:
 
 
 def describe_objective(objective: Objective) -> dict[str, Any]:
-    """Return the class name of an objective under the key "method", and its settings by name."""
+    """Return a dictionary of the objective's class name, as "method", and its settings by name."""
     return {"method": type(objective).__name__, **asdict(objective)}
 
 
@@ -40,9 +41,9 @@ class HardeningReport:
     """The settings, results and cost of a hardening run.
 
     `before` and `after` summarise the original and the hardened network on the held-out examples.
-    `history` has a record for each accepted epoch. `stopped` says why training ended early after a
-    rejected epoch, or is None. `notes` are the other events of training, such as an epoch that was
-    tried again. `warnings` are reasons to doubt the measurement before training.
+    `history` has a record for each accepted epoch. `stopped` is the reason if a rejected epoch
+    ended training early, and None otherwise. `notes` are the other events of training, such as an
+    epoch that was tried again. `warnings` are reasons to doubt the measurement before training.
     """
 
     backend: str

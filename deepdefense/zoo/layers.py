@@ -29,8 +29,9 @@ __all__ = [
 class Conv:
     """A 2-d convolution with size x size kernels: [b inputs h w] -> [b outputs h' w'].
 
-    h' = (h + 2 padding - size) / stride + 1, rounded down, and likewise w'. Pooling layers round in
-    the same way. Rows and columns at the end that do not fill a window are therefore ignored.
+    h' = (h + 2 padding - size) / stride + 1, rounded down. The same formula gives w' from w, and
+    the output size of pooling layers. Because of the rounding, rows and columns at the end of the
+    image that do not fill a window are ignored.
     """
 
     name: str
@@ -56,8 +57,8 @@ class BatchNorm:
     """Batch normalisation of each feature: (x - mean) / sqrt(variance + eps) * weight + bias.
 
     Input and output have the shape [b features ...]. In training mode, mean and variance are
-    computed over the batch, and the share `momentum` of each running estimate is replaced by the
-    new value. In inference mode, mean and variance are the running estimates.
+    computed over the batch, and each running estimate e is updated with the batch's value v to
+    (1 - momentum) e + momentum v. In inference mode, mean and variance are the running estimates.
 
     Source: Ioffe and Szegedy (2015).
     """
@@ -104,7 +105,7 @@ class MaxPool(_Pool):
 
 @dataclass(frozen=True)
 class AveragePool(_Pool):
-    """Average pooling: the mean over each window of size x size, including zeros of padding."""
+    """Average pooling: the mean over each window of size x size, zeros of the padding included."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,11 @@ class ReLU:
 
 @dataclass(frozen=True)
 class Flatten:
-    """Flatten each example into a vector: [b ...] -> [b d], images in the order [c h w]."""
+    """Flatten each example into a vector: [b ...] -> [b d].
+
+    Images are flattened in the order [c h w], also in a framework whose layout is [h w c], so that
+    the weights of the next layer are the same in every framework.
+    """
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ __all__ = ["NETWORKS"]
 
 
 def _check_image_size(name: str, input_shape: tuple[int, ...], least: int) -> None:
-    """Raise `InputError` unless inputs are images [c h w] with h and w of at least `least`."""
+    """Raise `InputError` unless `input_shape` is [c h w] with h and w not less than `least`."""
     if len(input_shape) != 3 or min(input_shape[1:]) < least:
         raise InputError(
             f"network {name} takes images [c h w] of {least} x {least} pixels or more, "
@@ -40,7 +40,8 @@ def mlp(
 ) -> Network:
     """Return the paper's fully connected network, d-500-150-k with ReLU.
 
-    It accepts inputs of any shape and flattens them to d numbers; k is the number of classes.
+    The network accepts examples of any shape and flattens each to d numbers. k is the number of
+    classes.
 
     Source: Yan, Guo and Zhang (2018), section 4.1.
     """
@@ -69,7 +70,7 @@ def bn_mlp(
 def lenet(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return MatConvNet's LeNet, which has no ReLU after the convolutions.
 
-    It accepts images of 16 x 16 pixels or more.
+    The network accepts images of 16 x 16 pixels or more.
 
     Source: LeCun et al. (1998); the variant of Moosavi-Dezfooli et al. (2016).
     """
@@ -93,8 +94,8 @@ def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return the paper's ConvNet, which is MatConvNet's network for CIFAR-10.
 
     Three convolutions with pooling are followed by two convolutions that act as fully connected
-    layers: the kernel of the fourth convolution is as large as its whole input. The network accepts
-    square images of 32 x 32 pixels or more.
+    layers, because the kernel of the fourth convolution is as large as its whole input. The network
+    accepts square images of 32 x 32 pixels or more.
 
     Source: Yan, Guo and Zhang (2018), section 4.2.
     """
@@ -124,8 +125,8 @@ def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
 def nin(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return the Network in Network for CIFAR-10.
 
-    Its 1 x 1 convolutions apply the same perceptron at every pixel. The logits are means over all
-    pixels. It accepts images of 4 x 4 pixels or more.
+    Its 1 x 1 convolutions apply the same perceptron at every pixel. Each logit is the mean of a
+    feature map of the last convolution. The network accepts images of 4 x 4 pixels or more.
 
     Source: Lin, Chen and Yan (2014), as Yan, Guo and Zhang (2018) train it, section 4.2.
     """
@@ -226,8 +227,9 @@ def resnet18(input_shape: tuple[int, ...], classes: int) -> Network:
 def _make_basic_block(name: str, inputs: int, outputs: int) -> Residual:
     """Return a residual block of two 3 x 3 convolutions.
 
-    If `outputs` differs from `inputs`, the block halves the height and width of the image. The
-    shortcut is then a 1 x 1 convolution with the same stride and the same number of outputs.
+    If `outputs` differs from `inputs`, the block halves the height and width of its input. The
+    shortcut is then a 1 x 1 convolution with stride 2 and `outputs` channels, followed by batch
+    norm, so that its output has the shape of the body's output.
     """
     stride = 1 if inputs == outputs else 2
     projection = (

@@ -12,14 +12,14 @@ from deepdefense.zoo.layers import BatchNorm, Block, Conv, Layer, Linear, Networ
 
 __all__ = ["COUNTER", "initial_weights", "is_statistic", "weight_shapes"]
 
-# PyTorch's batch norm counts the training batches under this name. No network of the zoo uses the
-# count, so a set of weights may include it or leave it out.
+# The name under which PyTorch's batch norm counts the training batches. No network of the zoo uses
+# the count, so a set of weights may include the counter or leave it out.
 COUNTER = "num_batches_tracked"
 
 # The standard deviation of initial weights with `spread` "fixed".
 FIXED_DEVIATION = 0.01
-# The standard deviation of the first layer's outputs on MNIST, for weights with FIXED_DEVIATION.
-# The images of MNIST have 784 pixels, whose standard deviation is 79.
+# The standard deviation of the first layer's outputs on MNIST, if the first layer's weights have
+# FIXED_DEVIATION. Each output is a sum over the 784 pixels, whose standard deviation is 79.
 MNIST_OUTPUT_DEVIATION = FIXED_DEVIATION * 79 * 784**0.5
 
 
@@ -35,7 +35,7 @@ def weight_shapes(network: Network) -> dict[str, tuple[int, ...]]:
 
 
 def _list_shapes(layers: tuple[Layer, ...], prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the name and shape of each weight of the layers; all names start with `prefix`."""
+    """Yield the name, preceded by `prefix`, and the shape of each weight of the layers."""
     for layer in layers:
         match layer:
             case Conv(name, inputs, outputs, size):
@@ -75,8 +75,8 @@ def initial_weights(
     network's inputs. The network's `spread` is the rule that sets s in each layer:
 
     - "fixed": s = 0.01 in all layers but the first. In the first layer, s = 22 / (deviation
-      sqrt(n)) for examples of n numbers, so that the size of its outputs depends neither on the
-      unit of the inputs nor on n. For MNIST's pixels, this s is 0.01 too.
+      sqrt(n)) for examples of n numbers, so that the size of the layer's outputs depends neither
+      on the unit of the inputs nor on n. For MNIST's pixels, this s is 0.01 too.
     - "fan-in": s = sqrt(2 / n), where each output of the layer is a sum of n terms. Activations
       then keep their size through many layers with ReLU. In the first layer, s is divided by
       `deviation`.
@@ -86,13 +86,13 @@ def initial_weights(
       times as fast as the others (4,000 times, for pixels 0..255). Use "balanced" only for networks
       that are a chain of layers without batch norm.
 
-    Batch norm starts as the identity: weight and variance are 1, bias and mean are 0. Its counter
-    of batches is left out.
+    Batch norm starts as the identity, with weight and variance 1, and bias and mean 0. The result
+    does not contain batch norm's counter of training batches, which no network uses.
 
     Source: "fixed" is the MNIST example of MatConvNet (Vedaldi and Lenc, 2015), on which the
-    reference networks of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) are based; "fan-in"
-    is He et al. (2015). Why balance matters: Neyshabur, Salakhutdinov and Srebro (2015),
-    "Path-SGD".
+    undefended networks of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) are based. "fan-in"
+    is the rule of He et al. (2015). Neyshabur, Salakhutdinov and Srebro (2015), "Path-SGD", explain
+    why layers should be balanced.
     """
     random = np.random.default_rng(seed)
     weights: dict[str, npt.NDArray[np.float32]] = {}
@@ -101,7 +101,7 @@ def initial_weights(
     balanced = network.spread == "balanced"
     for name, shape in shapes.items():
         if name.endswith(COUNTER):
-            continue  # every framework starts without the counter
+            continue  # no network uses the counter
         if name.endswith((".bias", ".running_mean")):
             weights[name] = np.zeros(shape, np.float32)
         elif len(shape) == 1:
@@ -117,10 +117,10 @@ def initial_weights(
 def _weight_deviation(
     network: Network, shape: tuple[int, ...], divisor: float, *, first: bool
 ) -> float:
-    """Return the standard deviation s of a layer's initial weights, by its network's rule `spread`.
+    """Return the standard deviation s of a layer's initial weights, by the rule `network.spread`.
 
-    `shape` is the shape of the layer's weights. s is divided by `divisor`, to compensate for the
-    standard deviation of the network's inputs. `first` tells whether it is the first layer.
+    `shape` is the shape of the layer's weights, and `first` tells whether the layer is the first.
+    s is divided by `divisor`, which compensates for the standard deviation of the network's inputs.
     """
     if network.spread != "fixed":
         return math.sqrt(2 / math.prod(shape[1:])) / divisor
