@@ -1,4 +1,4 @@
-"""Auto-PGD, APGD (Croce and Hein, ICML 2020): projected gradient ascent, adaptive step size."""
+"""Auto-PGD, APGD (Croce and Hein, ICML 2020): gradient ascent with an adaptive step size."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from deepdefense.seam.validation import check_choice, check_count, check_number
 __all__ = ["apgd"]
 
 LOSSES = ("cross-entropy", "dlr", "targeted-dlr")
-MOMENTUM = 0.75  # the weight of the new step; the last step has 1 - MOMENTUM (section 3.1)
+MOMENTUM = 0.75  # weight of the new step; the last step has the weight 1 - MOMENTUM (section 3.1)
 # The number of steps from one checkpoint to the next, as a share of all steps: its first value,
 # its decrease at each checkpoint, and its least value.
 FIRST_WINDOW, WINDOW_DECREASE, LEAST_WINDOW = 0.22, 0.03, 0.06
 
 
 class _ApgdTask(NamedTuple):
-    """What one run needs to know about each example."""
+    """The data of each example that stay constant during one run."""
 
     x: Array  # [b d]
     label: Array  # [b]
@@ -77,11 +77,11 @@ def apgd(
 
     z = P(x_i + l u_i), x_{i+1} = P(x_i + a (z - x_i) + (1 - a)(x_i - x_{i-1})), a = 3/4.
 
-    P is the projection onto the ball and the bounds, and u_i the direction in which the loss rises
-    fastest. The step size l is 2 eps at first. At some steps, the checkpoints, the attack checks
-    its progress. It halves l and returns to the point with the highest loss if fewer than 3/4 of
-    the steps since the last checkpoint raised the loss, or if neither l nor the highest loss has
-    changed since the last checkpoint.
+    P is the projection onto the ball and then the bounds, and u_i the direction in which the loss
+    rises fastest. The step size l is 2 eps at first. At some steps, the checkpoints, the attack
+    checks its progress. It halves l and returns to the point with the highest loss so far if fewer
+    than 3/4 of the steps since the last checkpoint raised the loss, or if neither l nor the highest
+    loss has changed since the last checkpoint.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
@@ -96,17 +96,17 @@ def apgd(
             `restarts` runs towards each of the `targets` most likely classes other than the label.
         targets: number of target classes of "targeted-dlr".
         targeted: whether to reach the class y instead of leaving it.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
         seed: seed of the random starting points, which depend only on the seed and on the values of
             each example.
 
     Returns:
-        `Perturbation` (x, delta, success, steps). The attack on an example stops once it fools the
-        model.
+        `Perturbation` (x, delta, success, steps). The attack on an example stops once the
+        perturbed example fools the model.
 
-    With the loss "cross-entropy", the attack maximises the log-odds against the label instead. The
-    ascent is the same, but the gradient does not vanish where the network is certain
-    (`attacks.common.losses.log_odds`).
+    With the loss "cross-entropy", the attack computes the log-odds against the label instead of the
+    cross-entropy. Both rise in the same direction, but the gradient of the log-odds does not vanish
+    where the network is certain (`attacks.common.losses.log_odds`).
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.
@@ -175,7 +175,10 @@ def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _Apgd
 def _make_ascent_step(
     problem: Problem, loss: str, eps: float, p: float, steps: int
 ) -> Callable[[_ApgdState, _ApgdTask], tuple[_ApgdState, Array]]:
-    """Return the loop body of a run: try a point, adapt the step size at a checkpoint, and move."""
+    """Return the loop body of a run, one step of the attack.
+
+    It tries a point, adapts the step size if the step is a checkpoint, and moves to the next point.
+    """
     backend = problem.backend
     xp = backend.xp
 
@@ -223,7 +226,7 @@ def _compute_loss(backend: Backend, name: str, logits: Array, task: _ApgdTask) -
 
 
 def _keep_best(backend: Backend, state: _ApgdState, value: Array, gradient: Array) -> _ApgdState:
-    """Return the state updated with the loss [b] and its gradient [b d] at the point tried."""
+    """Return the state after trying a point with the loss `value` [b] and its gradient [b d]."""
     xp = backend.xp
     higher = value > state.highest
     row = rearrange(higher, "b -> b 1")
@@ -238,7 +241,7 @@ def _keep_best(backend: Backend, state: _ApgdState, value: Array, gradient: Arra
 
 
 def _adapt_length(backend: Backend, state: _ApgdState, steps: int) -> tuple[_ApgdState, Array]:
-    """Halve the step size and go back to the best point, at a checkpoint without enough progress.
+    """At a checkpoint without enough progress, halve the step size and go back to the best point.
 
     Returns: the updated state, and a mask [b] of the examples whose step size was halved.
     """

@@ -23,7 +23,7 @@ MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # decay rates of the running means in Ada
 
 
 class _CwTask(NamedTuple):
-    """What one run needs to know about each example."""
+    """The data of each example that stay constant during one run."""
 
     x: Array  # [b d]
     label: Array  # [b]
@@ -71,16 +71,17 @@ def cw(
         y: labels [b] to leave (None: the predicted classes) or, if `targeted`, classes to reach.
         steps: number of gradients for each example in one run.
         searches: number of runs, each with another c.
-        rate: step size of Adam: the 2-norm of a typical step, as a share of d.
+        rate: 2-norm of a typical step of Adam, as a share of d.
         targeted: whether to reach the class y instead of leaving it.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled
         the model, refined (`attacks.common.refinement`).
 
-    Points are clipped to the bounds, one of the three methods in section 5.2 of the paper. With the
-    paper's change of variables, pixels at the edge of their range would hardly move.
+    Points are clipped to the bounds, which is one of the three methods in section 5.2 of the paper.
+    With another of them, the change of variables, pixels at the edge of their range would hardly
+    move.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.

@@ -25,11 +25,11 @@ def ddn(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Step along gradients on a sphere that shrinks if the point fools the model, and else grows.
+    """Follow gradients on a sphere; shrink it if the last point fools the model, else enlarge it.
 
     delta_{i+1} = r_{i+1} v / ||v||, v = delta_i + alpha_i grad m / ||grad m||, with
-    r_{i+1} = (1 -+ gamma) r_i: smaller if x + delta_i fools the model, else larger. m is the
-    margin. Near a boundary it rises in the same direction as the cross-entropy of the paper.
+    r_{i+1} = (1 - gamma) r_i if x + delta_i fools the model, else (1 + gamma) r_i. m is the margin,
+    which near a boundary rises in the same direction as the paper's loss, the cross-entropy.
 
     The first point is the nearest point of the boundary of the network linearised at x. Its
     distance is the first radius and the first alpha. (The paper starts at x, with 1 for both, for
@@ -42,7 +42,7 @@ def ddn(
         steps: number of gradients for each example.
         gamma: relative change of the radius in each step.
         targeted: whether to reach the class y instead of leaving it.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point in the 2-norm that fooled the

@@ -31,8 +31,8 @@ def deepfool(
 
         l = argmin_j |g_j| / ||w_j||_q,    x_{i+1} = x_i + |g_l| / ||w_l||_q^q |w_l|^(q-1) sign w_l
 
-    with the steps r_i = x_{i+1} - x_i. The search stops when the prediction at
-    x + (1 + overshoot) sum_i r_i differs from k, and returns that point.
+    with the steps r_i = x_{i+1} - x_i. Once the prediction at x + (1 + overshoot) sum_i r_i differs
+    from k, the search stops and returns this point.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
@@ -45,7 +45,7 @@ def deepfool(
         candidates: number of classes to consider, the base class included: those with the highest
             clean logits. Each class except the base class costs one gradient per step. A few
             candidates often lead to the same point as all classes.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
             Every iterate is clipped to this range. For p < 2, whose steps move only a few
             coordinates, components of w_j that lead out of the range are set to 0. If clipping
             shortens a small step (at most a tenth of the perturbation so far), the step is extended

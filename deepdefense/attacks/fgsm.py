@@ -36,7 +36,7 @@ def fgsm(
         eps: length of the step, in the units of x.
         p: order of the norm in which the step has length eps, from 1 to inf.
         targeted: whether to step towards the class y instead of away from it.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
 
     Returns:
         `Perturbation` (x, delta, success, steps). An example that already fools the model

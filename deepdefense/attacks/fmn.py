@@ -33,13 +33,14 @@ def fmn(
     delta_{i+1} = P(delta_i + alpha_i u_i), with P the projection onto ||delta||_p <= eps_i, and u_i
     the direction in which the margin m rises fastest. As long as no point has fooled the model,
     eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a little beyond the linearised boundary.
-    (The paper omits the factor, so its points may approach the boundary for ever.) After that, eps
-    is multiplied by 1 + gamma_i if the point does not fool the model. If it does, eps is multiplied
-    by 1 - gamma_i, and also limited to the distance of the nearest point that fooled the model.
+    (The paper omits the factor 1 + gamma_i, so its points may approach the boundary for ever
+    without crossing it.) After that, eps is multiplied by 1 + gamma_i if the last point does not
+    fool the model. If it does, eps is multiplied by 1 - gamma_i, and then limited to the distance
+    of the nearest point that fooled the model.
 
     The first point is the nearest point of the boundary of the network linearised at x. Its
     distance is the first alpha. (The paper starts at x, with alpha = 1, for images in [0, 1].)
-    Along a cosine, alpha falls to a hundredth and gamma to a fiftieth of its first value.
+    Both fall along a cosine, alpha to a hundredth and gamma to a fiftieth of its first value.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
@@ -49,7 +50,7 @@ def fmn(
         steps: number of gradients for each example.
         gamma: relative change of the radius in the first step.
         targeted: whether to reach the class y instead of leaving it.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point that fooled the model, refined

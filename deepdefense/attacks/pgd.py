@@ -46,11 +46,11 @@ def pgd(
     bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Perturbation:
-    """Step in the direction in which the cross-entropy rises fastest, and project onto a ball.
+    """Take steps that raise the cross-entropy fastest, and project each onto a ball around x.
 
     x_{i+1} = P(x_i + alpha u_i), with u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }, and P the
-    projection onto the ball ||x_i - x||_p <= eps and the bounds. As in `fgsm`, the direction is
-    computed from the log-odds. The attack on an example stops once it fools the model.
+    projection onto the ball ||x_i - x||_p <= eps, then the bounds. As in `fgsm`, the direction is
+    computed from the log-odds. The attack on an example stops once x_i fools the model.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
@@ -64,7 +64,7 @@ def pgd(
             the model starts no further run.
         random_start: whether to start at a point drawn uniformly from the ball instead of at x.
         targeted: whether to reach the class y instead of leaving it.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
         seed: seed of the random starting points, which depend only on the seed and on the values of
             each example.
 

@@ -21,14 +21,14 @@ __all__ = ["square"]
 
 Pixels = npt.NDArray[Any]  # a NumPy array of images, masks or positions
 
-# The numbers of queries, in a search of 10,000, after which the share of the image that a square
-# covers is halved. They are scaled to the number of steps of the search.
+# The share of the image that a square covers is halved after each of these numbers of queries. The
+# numbers hold for a search of 10,000 steps, and are scaled to the actual number of steps.
 HALVING_QUERIES = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-STEPS_DRAWN_AT_ONCE = 64  # another value would give each step other random numbers
+STEPS_DRAWN_AT_ONCE = 64  # another value would change which random numbers each step gets
 
 
 class _SquareTask(NamedTuple):
-    """What one step needs to know about each example: the square to change, and how."""
+    """An example, and the change that one step tries: a square and the values in it."""
 
     x: Array  # [b d]
     label: Array  # [b]
@@ -56,7 +56,7 @@ class _Grid(NamedTuple):
 
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> _Grid:
-        """Return the layout of an example's shape: that of an image or, for other data, one row."""
+        """Return the layout of examples of this shape; data other than images are one row."""
         if len(shape) == 3 and min(shape[0], shape[2]) <= 4:
             last = shape[2] < shape[0]
             c, h, w = (shape[2], *shape[:2]) if last else shape
@@ -124,13 +124,13 @@ def square(
         steps: largest number of queries of the model for each example.
         share: share of the image that a square covers at first.
         targeted: whether to reach the class y instead of leaving it.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
         seed: seed of the random squares, which depend only on the seed and on the values of each
             example.
 
     Returns:
-        `Perturbation` (x, delta, success, steps). The attack on an example stops once it fools the
-        model.
+        `Perturbation` (x, delta, success, steps). The attack on an example stops once the
+        perturbed example fools the model.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.
@@ -175,7 +175,7 @@ Step = Callable[[_SquareState, _SquareTask], tuple[_SquareState, Array]]
 
 
 def _make_steps(problem: Problem, eps: float, p: float) -> tuple[Step, Step]:
-    """Return two loop bodies: one tries the initial stripes, the other tries a square."""
+    """Return two loop bodies, the first to try the initial stripes, the second to try a square."""
     backend = problem.backend
     xp = backend.xp
 
@@ -205,9 +205,9 @@ def _make_steps(problem: Problem, eps: float, p: float) -> tuple[Step, Step]:
 
 
 def _add_bumps(backend: Backend, task: _SquareTask, delta: Array, eps: float) -> Array:
-    """Return delta with the bumps added in one square and 0 in the other: [b d] -> [b d].
+    """Return delta [b d] with the bumps added in the first square, and 0 in the second square.
 
-    The new values in the first square are scaled so that the 2-norm of the result is eps.
+    The new values in the first square are scaled so that the 2-norm of the whole result is eps.
     """
     xp = backend.xp
 
@@ -229,7 +229,7 @@ def _add_bumps(backend: Backend, task: _SquareTask, delta: Array, eps: float) ->
 def _draw_stripes(
     grid: _Grid, generators: list[np.random.Generator], eps: float, p: float
 ) -> Pixels:
-    """Draw a perturbation of norm eps whose columns have one sign for each channel: [b c h w]."""
+    """Draw a perturbation [b c h w] of norm eps, with a random sign per column and channel."""
     shape = (grid.channels, 1, grid.columns)
     signs = np.reshape([g.choice((-1.0, 1.0), shape) for g in generators], (-1, *shape))
     values = grid.channels * grid.rows * grid.columns
@@ -247,7 +247,7 @@ def _draw_squares(
     p: float,
     steps: int,
 ) -> Iterator[tuple[Pixels, Pixels, Pixels]]:
-    """Yield for each step `paint`, `here` and `there` of a `_SquareTask`, as images [b c h w]."""
+    """Yield `paint`, `here` and `there` of a `_SquareTask` for each step, as images [b c h w]."""
     for first in range(0, steps, STEPS_DRAWN_AT_ONCE):
         numbers = np.reshape(
             [g.random((STEPS_DRAWN_AT_ONCE, 5 + grid.channels)) for g in generators],
@@ -268,11 +268,11 @@ def _draw_squares(
 
 
 def _make_dipole(grid: _Grid, side: int, corner: Pixels, upright: Pixels) -> Pixels:
-    """Return two bumps of opposite sign for each square, one in each half.
+    """Return two bumps of opposite sign for each square, one in each half of the square.
 
     The halves are side by side or, where `upright` [b] is True, one above the other. A bump is
     highest at its centre. Its height in the ring of pixels at distance `ring` from the centre is
-    sum_{k >= ring} 1 / (k + 1)^2. Values outside the square are not used.
+    sum_{k >= ring} 1 / (k + 1)^2. The caller discards the values outside the square.
 
     Shapes: corner [b 2] -> [b 1 h w].
     """
@@ -283,7 +283,7 @@ def _make_dipole(grid: _Grid, side: int, corner: Pixels, upright: Pixels) -> Pix
     heights = np.cumsum(1 / np.arange(side + 1, 0, -1.0) ** 2)[::-1]
 
     def make_along(axis: int) -> Pixels:
-        """Return the bumps in the two halves along an axis: 0 for rows, 1 for columns."""
+        """Return the bumps if the square is halved along `axis` (0 for rows, 1 for columns)."""
         middle = sides[axis] // 2
         second = place[axis] >= middle
         half = np.where(second, sides[axis] - middle, max(middle, 1))

@@ -56,7 +56,7 @@ def superdeepfool(
         overshoot: how far DeepFool goes past the boundary, as a share of its perturbation.
         candidates: number of classes that DeepFool considers, the base class included: those with
             the highest logits.
-        bounds: (low, high), range of perturbed examples: numbers or arrays of an example's shape.
+        bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
 
     Returns:
         `Perturbation` (x, delta, success, steps): the nearest point that fooled the model, refined

@@ -1,9 +1,10 @@
 """The mathematics of decision boundaries, which attacks and the Deep Defense penalty share.
 
-- `call`: how every attack and the penalty begin: argument checks, inference mode, flat examples.
+- `open_call`: argument checks, inference mode and flattening, with which attacks and penalty begin.
 - `arithmetic`, `norms`, `bounds`: safe division, p-norms, and the range of perturbed examples.
 - `boundary`: the shortest step onto the nearest of several linearised decision boundaries.
-- `search`, `nearest_point`: DeepFool's search for the boundary, and one for its nearest point.
+- `search`: DeepFool's search for a boundary point.
+- `nearest_point`: a slightly different search, for the boundary point nearest to the example.
 - `distance`: the distance that a search found, differentiable in the model's parameters.
 - `rho`: the size of a perturbation relative to its example.
 """

@@ -12,9 +12,9 @@ def divide(
 ) -> Array:
     """Return numerator / denominator for the entries where the mask `where` is True.
 
-    The other entries are 0 with gradient 0 or, with `keep`, equal to the numerator. They are
-    divided by 1 instead of their denominator: masking the quotient alone would leave NaN in the
-    gradient.
+    Each other entry of the result is 0 with gradient 0 or, with `keep`, equals its numerator. These
+    entries are divided by 1 instead of their denominator. Dividing by a denominator of 0 and
+    masking only the quotient would leave NaN in the gradient.
     """
     xp = backend.xp
     quotient = numerator / xp.where(where, denominator, xp.ones_like(denominator))

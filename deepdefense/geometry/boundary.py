@@ -24,14 +24,14 @@ __all__ = [
 ]
 
 # The least length of a step from x, in units of (machine epsilon) * ||x||_p. It matters only for an
-# example on a boundary: without it, the step would have length 0 and never cross the boundary.
+# example on a boundary, whose step would otherwise have length 0 and never cross the boundary.
 LEAST_STEP_EPSILONS = 16
 
 
 class Boundary(NamedTuple):
     """The nearest linearised boundary of each example, as `find_nearest_boundary` returns it.
 
-    An example without a boundary has an infinite distance, and 0 as gap and normal.
+    If an example has no boundary, its distance is infinite, and its gap and normal are 0.
     """
 
     distance: Array  # [b], |gap| / ||normal||_q
@@ -41,7 +41,7 @@ class Boundary(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a search needs to know about each example; no step of the search changes it."""
+    """The data of each example that stay constant during a search."""
 
     x: Array  # [b d], the example
     label: Array  # [b]
@@ -51,9 +51,11 @@ class Task(NamedTuple):
 
 
 def gap_cotangent(backend: Backend, target: Array, base: Array, logits: Array) -> Array:
-    """Return the derivative of the gap f_target - f_base in the logits: [...], [...] -> [... k].
+    """Return the derivative of the gap f_target - f_base in the logits.
 
-    It is 1 for the target class, -1 for the base class, and 0 for every other class.
+    The derivative is 1 for the target class, -1 for the base class, and 0 for every other class.
+
+    Shapes: target [...], base [...] -> [... k], where k is the number of classes.
     """
     depth = logits.shape[1]
     return backend.one_hot(target, depth, logits) - backend.one_hot(base, depth, logits)
@@ -69,20 +71,22 @@ def find_nearest_boundary(
     *,
     from_x: bool = False,
 ) -> Boundary:
-    """Return each example's nearest linearised boundary among those of m pairs of classes.
+    """Return each example's nearest linearised boundary among the boundaries of m pairs of classes.
 
-    A contrast (see `gap_cotangent`) names two classes. g_j is the gap of their logits at x + shift,
-    and the normal w_j is the gradient of g_j there. The nearest boundary is the one with
+    The contrast j (see `gap_cotangent`) names the two classes of pair j. The gap g_j is the
+    difference of their logits at x + shift, and the normal w_j is the gradient of g_j there. The
+    nearest boundary has the index
 
         l = argmin_j |g_j| / ||w_j||_q,
 
-    the first of equally near ones. With `from_x`, distances are measured from x, so g_j is replaced
-    by the value of the linearised gap at x, g_j - <w_j, shift>. A boundary whose normal vanishes,
-    or whose gap or normal is not finite, counts as infinitely far.
+    and of several equally near boundaries, the first counts. With `from_x`, distances are measured
+    from x, so g_j is replaced by the value of the linearised gap at x, g_j - <w_j, shift>. A
+    boundary whose normal vanishes, or whose gap or normal is not finite, counts as infinitely far.
 
-    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Boundary`. The fold
-    (`Backend.class_gradients`) passes the normals [b n d] in chunks, so that memory does not grow
-    with m.
+    `logits` and `fold` are the results of `Backend.class_gradients` at x + shift. The fold computes
+    the normals in chunks [b n d], so that memory does not grow with m.
+
+    Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Boundary`.
     """
     xp = backend.xp
 
@@ -90,7 +94,8 @@ def find_nearest_boundary(
         gaps = reduce(rearrange(logits, "b k -> b 1 k") * contrasts, "b n k -> b n", "sum")
         if from_x:
             gaps = gaps - reduce(normals * rearrange(shift, "b d -> b 1 d"), "b n d -> b n", "sum")
-        # `constant_norm` waits for the device, which pays only for chunks of several normals.
+        # `constant_norm` saves memory but waits for the device, so it is used only for chunks of
+        # several normals.
         compute_norm = constant_norm if contrasts.shape[1] > 1 else norm
         slopes = compute_norm(backend, normals, dual(p))
         exists = (slopes > 0) & (slopes < math.inf)
@@ -124,10 +129,10 @@ def find_boundary_step(
 ) -> tuple[Array, Array]:
     """Return the shortest step r onto the hyperplane gap + <normal, r> = 0, and the slope.
 
-    r = |gap| / ||normal||_q u, with u the steepest direction of the normal and q dual to p. The
-    slope is ||normal||_q. At gap = 0, |gap| has the derivative of -gap, so that training still
-    pushes an example on the boundary away from it. A step shorter than `least` is lengthened to
-    `least`; no gradient flows through the added length.
+    r = (|gap| / ||normal||_q) u, with u the steepest direction of the normal and q dual to p. The
+    slope is ||normal||_q. At gap = 0, |gap| is given the derivative of -gap, so that training still
+    pushes an example that is on the boundary away from the boundary. A step shorter than `least` is
+    lengthened to `least`, and no gradient flows through the added length.
 
     Shapes: gap [b], normal [b d], least [b] -> step [b d], slope [b]. For a normal of 0 both are 0.
     """
@@ -141,7 +146,7 @@ def find_boundary_step(
 
 
 def least_step(backend: Backend, x: Array, p: float) -> Array:
-    """Return the least length of a step from each example, see `LEAST_STEP_EPSILONS`."""
+    """Return the least length [b] of a step from each example (see `LEAST_STEP_EPSILONS`)."""
     return LEAST_STEP_EPSILONS * backend.epsilon(x) * norm(backend, x, p)
 
 
@@ -150,9 +155,10 @@ def make_task(
 ) -> tuple[Task, Array]:
     """Return the `Task` of a search, and a mask [b] of the examples with finite input and logits.
 
-    `clean` [b k] are the logits at x, and the candidate classes are those with the highest clean
-    logits. A correctly classified example is to leave its label (the predicted class if `label` is
-    None) for any other candidate class. A misclassified example is to reach its label.
+    `clean` [b k] are the logits at x. The candidate classes of an example are the `candidates`
+    classes with the highest clean logits. The search is to move a correctly classified example
+    from its label (the predicted class if `label` is None) to any other candidate class, and a
+    misclassified example to its label.
     """
     xp, depth = backend.xp, clean.shape[1]
     warn_if_probabilities(backend, clean)

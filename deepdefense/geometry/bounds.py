@@ -19,14 +19,14 @@ __all__ = ["Bounds", "Box", "FrozenArray", "check_within", "freeze_bounds", "mak
 
 Bounds: TypeAlias = tuple[Any, Any]  # (low, high): numbers, or arrays of an example's shape
 
-# How far an example may lie outside the bounds, as a share of the width of the bounds: rounding can
-# put it there.
+# How far an example may lie outside the bounds, as a share of the width of the bounds. This slack
+# admits examples that only rounding has moved outside.
 BOUNDS_SLACK = 1e-6
 
 
 @dataclass(frozen=True)
 class Box:
-    """The bounds of flat examples; `make_box` makes it from the user's bounds.
+    """The bounds of flat examples, which `make_box` makes from the bounds that the user gives.
 
     A flat example x lies in the box if low <= x <= high in every coordinate.
     """
@@ -40,10 +40,10 @@ class Box:
         return self.backend.xp.clip(point, self.low, self.high)
 
     def mask_outward_each(self, point: Array, directions: Array) -> Array:
-        """Return the directions [b n d] with components that lead out of the box set to 0.
+        """Return `directions` [b n d], with 0 for each component that leads out of the box.
 
-        The directions start at a point [b d] of the box. A component leads out if its coordinate of
-        the point is at a bound and the component points beyond that bound.
+        The directions start at `point` [b d], which lies in the box. A component leads out of the
+        box if the point's coordinate is at a bound and the component points beyond that bound.
         """
         xp = self.backend.xp
         row = rearrange(point, "b d -> b 1 d")
@@ -53,7 +53,7 @@ class Box:
         return xp.where(outward, xp.zeros_like(directions), directions)
 
     def mask_outward(self, point: Array, direction: Array) -> Array:
-        """Apply `mask_outward_each` to one direction for each point: [b d], [b d] -> [b d]."""
+        """Apply `mask_outward_each` with one direction per point: [b d], [b d] -> [b d]."""
         return self.mask_outward_each(point, rearrange(direction, "b d -> b 1 d"))[:, 0]
 
 
@@ -72,13 +72,13 @@ class FrozenArray(NamedTuple):
 
     @classmethod
     def of(cls, array: Any) -> FrozenArray:
-        """Return a copy of an array of any framework."""
+        """Copy `array`, which may belong to any framework, into a `FrozenArray`."""
         host = np.ascontiguousarray(to_host(array))
         return cls(host.shape, host.dtype.str, host.tobytes())
 
     @property
     def array(self) -> np.ndarray:
-        """A NumPy copy; it is writable because frameworks warn about read-only arrays."""
+        """A NumPy copy of the array, writable because frameworks warn about read-only arrays."""
         return np.frombuffer(self.content, self.dtype).reshape(self.shape).copy()
 
     def __repr__(self) -> str:
@@ -88,7 +88,9 @@ class FrozenArray(NamedTuple):
 
 
 def freeze_bounds(bounds: Any) -> Bounds | None:
-    """Return checked bounds with each array replaced by a `FrozenArray`; None stays None.
+    """Check the bounds, and return them with each array replaced by a `FrozenArray`.
+
+    Without bounds (None), return None.
 
     Raises:
         InputError: the bounds are not a pair with low < high.
@@ -116,8 +118,9 @@ def make_box(
     """Return the bounds of the examples x [b ...] as a `Box`, or None if `bounds` is None.
 
     Raises:
-        InputError: the bounds are not a pair with low < high, or their shape does not fit that of
-            the examples; or, with `check_examples`, an example has concrete values outside them.
+        InputError: the bounds are not a pair with low < high, or their shape does not fit the shape
+            of the examples. With `check_examples`, also if concrete values of an example are
+            outside the bounds.
     """
     if bounds is None:
         return None
@@ -144,9 +147,9 @@ def _flatten_bound(backend: Backend, x: Array, bound: Any) -> Array:
 
 
 def _fit_shape(bound: tuple[int, ...], example: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape to which to reshape a bound, so that it broadcasts against an example.
+    """Return the shape to which a bound must be reshaped to broadcast against an example.
 
-    `bound` and `example` are the shapes of the two arrays.
+    `bound` and `example` are the current shapes of the two arrays.
     """
     if math.prod(bound) == math.prod(example):
         return example
@@ -167,7 +170,8 @@ def check_within(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
         raise InputError("bounds must be a pair (low, high) with low < high everywhere")
     width = np.max(high - low, initial=0)
     finite = np.where(np.isfinite(x), x, np.clip(0, low, high))
-    # Infinite bounds have no width to measure rounding by, so take the largest value of x instead.
+    # The slack is a share of the width of the bounds. Infinite bounds have no finite width, so use
+    # the largest absolute value of x instead.
     slack = BOUNDS_SLACK * (width if np.isfinite(width) else np.abs(finite).max(initial=0))
     if ((finite < low - slack) | (finite > high + slack)).any():
         raise InputError(

@@ -1,7 +1,7 @@
 """Three functions that differentiate the distance to the boundary in the model's parameters.
 
-Each function accepts the `SearchResult` of a search, which is detached. It returns the length of
-the perturbation without overshoot [b], differentiable in the model's parameters.
+Each function accepts a detached `SearchResult`, through which no gradient flows. It returns the
+length [b] of the perturbation without overshoot, differentiable in the model's parameters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Replay(NamedTuple):
 
 
 class _ReplayTask(NamedTuple):
-    """The examples of `unrolled_distance`, and the steps of the search to repeat."""
+    """The examples of `unrolled_distance`, and the steps of the search that it repeats."""
 
     x: Array  # [b d]
     steps: Array  # [b], how many steps to repeat
@@ -39,11 +39,12 @@ class _ReplayTask(NamedTuple):
 def unrolled_distance(
     backend: Backend, f: Forward, x: Array, result: SearchResult, *, p: float, steps: int
 ) -> Array:
-    """Return ||sum of the steps||_p, differentiated through every step of the search: [b].
+    """Return ||sum of the steps||_p [b], differentiated through every step of the search.
 
     The search chose the two classes of each step without recording gradients. This function
-    computes the gap and the normal of these classes again, with gradients recorded. It returns the
-    same value and gradient as if the whole search were differentiated, at a fraction of the cost.
+    computes the gap and the normal of these two classes again, with gradients recorded. The value
+    and its gradient are the same as if the whole search were differentiated, but cost far less,
+    because the other candidate classes are not computed again.
     """
     xp = backend.xp
 
@@ -72,13 +73,14 @@ def unrolled_distance(
 def implicit_distance(
     backend: Backend, f: Forward, x: Array, result: SearchResult, *, p: float
 ) -> Array:
-    """Return the distance that the search found, with the gradient of the envelope theorem: [b].
+    """Return the distance [b] that the search found, with its gradient by the envelope theorem.
 
-    With g the gap and b = x + r the boundary point, which is held fixed,
+    Let g be the gap and b = x + r the boundary point. With b held fixed,
 
-        d||r||_p = -dg(b) / ||grad g(b)||_q.
+        d||r||_p = -dg(b) / ||grad g(b)||_q,
 
-    This needs one forward pass, one backward pass and no second derivative.
+    where d is the derivative in the model's parameters and grad the gradient in the input. This
+    needs one forward pass, one backward pass and no second derivative.
     """
     xp = backend.xp
     logits, pull = backend.vjp(f, x + result.shift, twice=False)
@@ -94,18 +96,20 @@ def chord_distance(
 ) -> tuple[Array, Array]:
     """Return the distance found by `find_nearest_point`, corrected by one step of the chord method.
 
-    With g the gap, b = x + r the point found, which is held fixed, and w the normal of the search's
-    last step, used once more,
+    Let g be the gap and b = x + r the point that the search found. The chord method does not
+    compute the normal at b, but uses the normal w of the search's last step once more. With b and
+    w held fixed,
 
-        length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q.
+        length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q,
 
-    g is negative on the side of x. If the step ended so far beyond the boundary that this length is
-    not positive, the length is ||r||_p instead. With a search of one step and two candidates,
-    search and correction together cost two forward passes and one backward pass to the input, and
-    no second derivative.
+    where d is the derivative in the model's parameters, and g is negative on the side of x. If the
+    search ended so far beyond the boundary that this length is not positive, the length is ||r||_p
+    instead. If the search has one step and two candidates, search and correction together cost two
+    forward passes, one backward pass to the input, and no second derivative.
 
-    Returns: the differentiable length [b], and a mask [b] of the examples that are across the
-    boundary: the overshoot covers the distance that was left after the last step.
+    Returns: the differentiable length [b], and a mask [b] of the examples that cross the boundary
+    once the overshoot is added to r, because the overshoot is at least the estimated rest of the
+    distance, -g(b) / ||w||_q.
     """
     xp = backend.xp
     logits = f(x + result.shift)
@@ -120,7 +124,7 @@ def chord_distance(
 
 
 def _differential(backend: Backend, gap: Array, slope: Array, moved: Array) -> Array:
-    """Return zeros whose gradient is that of gap / slope, with the slope held fixed.
+    """Return zeros with the gradient of gap / slope, where the slope is held fixed.
 
     Examples that did not move, or whose slope is not positive and finite, have gradient 0.
 
@@ -133,7 +137,7 @@ def _differential(backend: Backend, gap: Array, slope: Array, moved: Array) -> A
 def _select_contrast(
     backend: Backend, bases: Array, targets: Array, step: Array, logits: Array
 ) -> Array:
-    """Return the contrast (`gap_cotangent`) of the classes of step number `step`, counted from 0.
+    """Return the contrast (`gap_cotangent`) of the two classes of step `step`, counted from 0.
 
     Shapes: bases [b t], targets [b t], step [b] -> [b k].
     """

@@ -1,7 +1,9 @@
 """A search for the boundary point that is nearest to the example, in any p-norm, within bounds.
 
-`DeepDefense` with the gradient "chord" uses this search. Every step starts at x again and stays
-within the box if there is one. No forward pass checks whether a step crosses the boundary.
+`DeepDefense` with the gradient "chord" uses this search. Each step linearises the boundary at the
+last point, and moves from x itself, not from that point, to the linearised boundary. With bounds,
+the step stays within them. The search makes no forward pass to check whether a step crossed the
+boundary.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ EXTENSIONS = 3
 class _NearestPoint(NamedTuple):
     """The state of the search after each step."""
 
-    shift: Array  # [b d], the last step, from x
+    shift: Array  # [b d], the last step, which starts at x
     length: Array  # [b], the p-norm of the shift
     slope: Array  # [b], the change of the gap per unit of length of the last step
     base: Array  # [b], the base class of the last step
@@ -56,15 +58,16 @@ def find_nearest_point(
         r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box },  r_0 = 0
 
     The first step is the same as in `search_boundary`. Each later step leads from x to the
-    hyperplane that linearises the boundary at x + r_i. Steps of `search_boundary` start at the last
-    iterate instead, and add up to a longer path. A misclassified example moves to its label, as in
-    `search_boundary` with `reach`. One forward pass at x gives the clean logits and the gradients
-    for the first step, so every step costs one forward pass, and one backward pass for each
-    candidate class except the base class.
+    hyperplane that linearises the boundary at x + r_i. (Steps of `search_boundary` start at the
+    last iterate instead, and add up to a longer path.) A misclassified example moves to its label,
+    as in `search_boundary` with `reach`.
 
-    Returns: the same three values as `search_boundary`, but in the `SearchResult` `success` is
-    False for every example, and `bases` and `targets` [b 1] hold the classes of the last step only.
-    Within a box, `slope` is |dg| / d||r||_p, the change of the gap per unit of distance.
+    Every step costs one forward pass, and one backward pass for each candidate class except the
+    base class. The forward pass of the first step also gives the clean logits.
+
+    Returns: the same three values as `search_boundary`. But in the `SearchResult`, `success` is
+    False for every example, and `bases` and `targets` [b 1] hold only the classes of the last step.
+    With a box, `slope` is |dg| / d||r||_p, the change of the gap per unit of distance.
 
     Source: Hasofer and Lind (1974), "Exact and invariant second-moment code format"; Rackwitz and
     Fiessler (1978), "Structural reliability under combined random load sequences".
@@ -103,7 +106,7 @@ def find_nearest_point(
     zero = xp.zeros_like(task.least_step)
     start = _NearestPoint(xp.zeros_like(x), zero, zero, integer_zero, integer_zero, integer_zero)
     state, active = move(start, task, clean, fold)
-    # The first step also moved examples with finite logits whose input is not finite: undo that.
+    # The first step also moved examples whose input is not finite but whose logits are. Undo this.
     state = state._replace(
         shift=xp.where(rearrange(finite, "b -> b 1"), state.shift, start.shift),
         length=xp.where(finite, state.length, zero),
@@ -126,17 +129,18 @@ def find_nearest_point(
 def _extend_within(
     backend: Backend, box: Box, x: Array, step: Array, plane: Boundary, p: float
 ) -> tuple[Array, Array]:
-    """Clip a step from x to the box, extend it to the plane, and return it and its slope.
+    """Clip a step from x to the box, and extend it; return the step and the slope at its end.
 
-    `plane` is the linearised boundary. A clipped step r closes only part of the gap. The free
-    coordinates, those along which the normal does not lead out of the box, then move further to
-    close the rest of the gap, `EXTENSIONS` times.
+    A coordinate is free if the normal does not lead out of the box along it. A clipped step r
+    closes only part of the gap of the linearised boundary `plane`. The free coordinates therefore
+    move further, to close the rest of the gap, and are clipped again. This is done `EXTENSIONS`
+    times.
 
     The slope is the change of the gap per unit of ||r||_p if the free coordinates moved still
-    further: ||w||_q / <grad ||r||_p, u>, with w the normal restricted to these coordinates and u
-    its steepest direction. It is 0 if no coordinate is free.
+    further. It equals ||w||_q / <grad ||r||_p, u>, with w the normal restricted to the free
+    coordinates and u the steepest direction of w. The slope is 0 if no coordinate is free.
 
-    Shapes: x [b d], step [b d] -> [b d], [b].
+    Shapes: x [b d], step [b d] -> step [b d], slope [b].
     """
     xp = backend.xp
     distance = xp.abs(plane.gap)

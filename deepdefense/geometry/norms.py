@@ -33,7 +33,7 @@ def dual(p: float) -> float:
 
 
 def _power(backend: Backend, base: Array, exponent: float) -> Array:
-    """Return base ** exponent for base >= 0, elementwise; 0 with gradient 0 where base is 0."""
+    """Return base ** exponent, elementwise, for base >= 0; for base 0, return 0 with gradient 0."""
     xp = backend.xp
     zero = base == 0
     power = xp.exp(exponent * xp.log(xp.where(zero, xp.ones_like(base), base)))
@@ -46,14 +46,18 @@ def _scale_rows(backend: Backend, v: Array) -> tuple[Array, Array]:
     A row of zeros stays as it is. No gradient flows through the largest entries.
     """
     xp = backend.xp
-    # Compute max |v_i| without an array of all |v_i|, which would be costly to allocate.
+    # Compute max |v_i| from the maximum and the minimum of v, because allocating an array of all
+    # |v_i| would be costly.
     highest, lowest = (reduce(v, "... d -> ... 1", which) for which in ("max", "min"))
     largest = backend.stop_gradient(xp.maximum(highest, -lowest))
     return divide(backend, v, largest, where=largest != 0, keep=True), largest
 
 
 def _scaled_norm(backend: Backend, u: Array, p: float) -> Array:
-    """Return ||u||_p of rows scaled by `_scale_rows`, [... d] -> [... 1]; 1 for a row of zeros."""
+    """Return ||u||_p of rows scaled by `_scale_rows`: [... d] -> [... 1].
+
+    For a row of zeros, return 1, so that callers can divide by the norm.
+    """
     xp = backend.xp
     if p == 2:
         total = reduce(u * u, "... d -> ... 1", "sum")
@@ -74,9 +78,9 @@ def norm(backend: Backend, v: Array, p: float) -> Array:
 def constant_norm(backend: Backend, v: Array, p: float) -> Array:
     """Return ||v||_p like `norm`, for rows that need no gradient: [... d] -> [...].
 
-    For p = 2 and concrete values, the framework's own kernel computes all norms without temporary
-    arrays as large as `v`. Otherwise, or if one of these norms is too small or too large to be
-    accurate, `norm` computes them.
+    For p = 2 and concrete values, the framework's own kernel computes the norms without temporary
+    arrays as large as `v`. In all other cases, and if one of the kernel's norms is too small or too
+    large to be accurate, `norm` computes all of them.
     """
     if p == 2 and backend.is_concrete(v):
         norms = backend.euclidean(v)
@@ -91,8 +95,8 @@ def steepest_direction(backend: Backend, w: Array, p: float) -> tuple[Array, Arr
 
     For a linear function with gradient w, the direction is
     u = argmax { <w, u> : ||u||_p <= 1 } = |w|^(q-1) sign(w) / ||w||_q^(q-1),
-    and the slope along u is ||w||_q, with q dual to p. For p = 1, the only coordinate of u that is
-    not 0 is that of the largest |w_i| (the first of equals).
+    and the slope along u is ||w||_q, with q dual to p. For p = 1, only one coordinate of u is not
+    0, the coordinate with the largest |w_i| (the first if several are equal).
 
     Shapes: w [b d] -> slope [b], u [b d]. For w = 0 both are 0.
     """

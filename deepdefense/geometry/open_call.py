@@ -1,4 +1,7 @@
-"""How every attack and the penalty begin: argument checks, inference mode, and flat examples."""
+"""`open_call`, with which every attack and the penalty begin.
+
+It checks the arguments, puts the model into inference mode, and flattens the examples.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ __all__ = ["Call", "flatten_inputs", "open_call"]
 
 @dataclass(frozen=True)
 class Call:
-    """A model in inference mode and a batch of flat examples; `open_call` yields it."""
+    """A model in inference mode and a batch of flat examples, as `open_call` yields them."""
 
     backend: Backend
     f: Forward  # flat points [b d] -> logits [b k]
     x: Array  # [b d], detached: no gradient flows through it
     box: Box | None  # None if there are no bounds
-    shape: tuple[int, ...]  # of one example before it was flattened
+    shape: tuple[int, ...]  # the shape of one example before it was flattened
 
     def unflatten(self, rows: Array) -> Array:
         """Return flat rows [b d] in the original shape of the examples, [b ...]."""
@@ -43,8 +46,8 @@ def open_call(
     """Check the arguments and yield a `Call`; the model is in inference mode in the `with` block.
 
     Without `check_examples`, examples may lie outside the bounds. With `need_labels`, y must not be
-    None. The values of labels are checked later, by `Backend.index`, because the number of classes
-    is not known here.
+    None. `Backend.index` checks the values of the labels later, because the number of classes is
+    not known here.
 
     Raises:
         InputError: x is not float32 or float64, or the model, x, y and bounds do not fit together.

@@ -1,9 +1,9 @@
 """DeepFool's search for a decision boundary, for batches and any p-norm.
 
 `search_boundary` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016). The attack
-`deepfool` and the Deep Defense penalty share it. In the penalty, misclassified examples also move,
-until they reach their label. `deepdefense.geometry.nearest_point` has another search, with the same
-settings and the same type of result.
+`deepfool` and the Deep Defense penalty share this loop. For the penalty, the search also moves
+misclassified examples, until they reach their label. `deepdefense.geometry.nearest_point` has
+another search, with the same settings and the same type of result.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from deepdefense.seam.contract import Array, Backend, Fold, Forward
 
 __all__ = ["SearchResult", "SearchSettings", "search_boundary"]
 
-# A step that was clipped to the box is corrected at once, without new gradients, if it was short:
-# at most this share of the length of the perturbation so far. Over such a short step, a new
+# A step that was clipped to the box is corrected at once, without new gradients, if its length is
+# at most this share of the length of the perturbation so far. After such a short step, a new
 # linearisation would change little. A larger share saves more gradients but makes the path longer.
 CORRECTED_STEP = 0.1
 
-# The correction moves the point so that it lies on the linearised boundary when all of the
-# overshoot except this share is added. The remaining share carries the example across the boundary.
+# A correction is chosen so that the shift, lengthened by the overshoot without this share of it,
+# ends on the linearised boundary. The full overshoot then carries the example across the boundary.
 RESERVED_OVERSHOOT = 0.1
 
 
@@ -45,7 +45,10 @@ class SearchSettings(NamedTuple):
 
 
 class SearchResult(NamedTuple):
-    """The state of a search after each step, and its result; t is the largest number of steps."""
+    """The state of a search after each step, and the result of the search.
+
+    t is the largest number of steps.
+    """
 
     shift: Array  # [b d], the perturbation so far, without overshoot
     length: Array  # [b], the p-norm of the shift
@@ -66,7 +69,7 @@ def search_boundary(
     box: Box | None = None,
     reach: bool = False,
 ) -> tuple[SearchResult, Array, Array]:
-    """Move every example to a decision boundary by steps onto the nearest linearised one.
+    """Move every example to a decision boundary, by steps onto the nearest linearised boundary.
 
     A correctly classified example leaves its label (the predicted class if `label` is None) for the
     nearest of the other candidate classes. A misclassified example does not move or, with `reach`,
@@ -94,7 +97,8 @@ def search_boundary(
         shift = state.shift + move
         if box is not None:
             shift = _clip_step(backend, box, task, state, shift, nearest, settings)
-        # If the slope is almost 0, the step may overflow: then the example has no boundary.
+        # If the slope is almost 0, the step may overflow. Such an example counts as having no
+        # boundary.
         length = norm(backend, shift, p)
         exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)
@@ -129,11 +133,11 @@ def search_boundary(
 
 
 def _mask_outward(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
-    """Return a fold that sets components of the gradients that lead out of the box to 0, if p < 2.
+    """Return the fold that, for p < 2, sets gradient components that lead out of the box to 0.
 
-    A step for p < 2 moves mainly a few coordinates (for p = 1, a single one). If these are at their
-    bound, a clipped step would not move the point at all. For p >= 2 the other coordinates still
-    move, so the fold is returned unchanged.
+    `fold` is the fold over gradients from `Backend.class_gradients`. A step for p < 2 moves mainly
+    a few coordinates (for p = 1, a single one). If these are at their bound, clipping would undo
+    the whole step. For p >= 2 the other coordinates still move, so the fold is returned unchanged.
     """
     if box is None or p >= 2:
         return fold
@@ -153,12 +157,13 @@ def _clip_step(
     plane: Boundary,
     settings: SearchSettings,
 ) -> Array:
-    """Return the shift with x + shift clipped to the box, and corrected if the step is short.
+    """Return the shift after clipping x + shift to the box, corrected if the step is short.
 
-    A clipped step ends before it reaches the linearised boundary `plane`. After a long step the
-    search goes on from there. A short step (`CORRECTED_STEP`) is corrected: the point moves once
-    more, by the shortest step along the coordinates that are not at their bound, so that it reaches
-    the plane when all of the overshoot except `RESERVED_OVERSHOOT` is added.
+    A clipped step may end before it reaches the linearised boundary `plane`. If the step was long,
+    the next step closes the rest of the gap. If it was short (`CORRECTED_STEP`), a correction is
+    added here. The correction is the shortest step that closes the rest of the gap along the
+    coordinates that are not at their bound. This rest is measured at x + (1 + overshoot) shift,
+    with the overshoot reduced by the share `RESERVED_OVERSHOOT`.
 
     Shapes: shift [b d] -> [b d].
     """

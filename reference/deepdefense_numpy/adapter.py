@@ -1,7 +1,7 @@
 """The NumPy backend. It computes every derivative by finite differences.
 
-This is slow, but it needs only calls of the model and is hard to get wrong. So tests compare the
-gradients of the other backends with it.
+Finite differences are slow, but need only calls of the model and are hard to get wrong. The tests
+therefore compare the gradients of the other backends with those of this backend.
 """
 
 from __future__ import annotations

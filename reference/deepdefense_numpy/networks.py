@@ -30,7 +30,7 @@ def activate(z: Array, activation: Activation) -> Array:
 
 
 def slope(z: Array, activation: Activation) -> Array:
-    """Return h'(z) for each entry of z; the slope of relu at 0 is 0."""
+    """Return the derivative h'(z) for each entry of z, with the value 0 for relu at 0."""
     if activation == "tanh":
         return 1.0 - np.tanh(z) ** 2
     if activation == "relu":

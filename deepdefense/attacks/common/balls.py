@@ -26,7 +26,7 @@ def check_ball_order(p: Any) -> float:
 
 
 def project_ball(backend: Backend, delta: Array, radius: Array, p: float) -> Array:
-    """Return the point nearest to delta in the ball around 0: delta [b d], radius [b] -> [b d]."""
+    """Project delta [b d] onto the ball around 0 with the given radius [b], in the p-norm."""
     xp = backend.xp
     edge = rearrange(radius, "b -> b 1")
     if p == math.inf:

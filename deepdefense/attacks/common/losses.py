@@ -1,7 +1,8 @@
 """The losses that attacks maximise: functions of the logits that also return their derivatives.
 
-No loss saturates: its gradient is not 0 even where the softmax has rounded to 0 and 1. So large
-logits do not hide a network's weakness (Carlini and Wagner, 2017, section 5).
+These losses do not saturate. Large logits can round the softmax to exactly 0 and 1, where the
+gradient of the cross-entropy is 0, so that an attack would fail even if the network is weak. The
+gradients of these losses do not vanish there (Carlini and Wagner, 2017, section 5).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["Loss", "dlr", "log_odds", "loss_gradient", "margin", "targeted_dlr"]
 
 
 class Loss(NamedTuple):
-    """The loss of each example and its derivative; moving away from the label raises the loss."""
+    """The loss of each example, which rises away from the label, and the derivative of the loss."""
 
     value: Array  # [b]
     cotangent: Array  # [b k], d value / d logits
@@ -43,7 +44,7 @@ def loss_gradient(
 
 
 def _split_label(backend: Backend, logits: Array, label: Array) -> tuple[Array, Array]:
-    """Return the label as one-hot [b k], and the logits [b k] with -inf for the label's logit."""
+    """Return the label as one-hot [b k], and the logits [b k] with -inf in place of the label's."""
     one_hot = backend.one_hot(label, logits.shape[1], logits)
     return one_hot, backend.xp.where(one_hot > 0, backend.xp.zeros_like(logits) - math.inf, logits)
 
@@ -63,10 +64,11 @@ def margin(backend: Backend, logits: Array, label: Array) -> Loss:
 def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
     """Return the log-odds against the label, log sum_{k != y} exp f_k - f_y.
 
-    The log-odds equal log(exp(CE) - 1), which rises with the cross-entropy CE, and their gradient
-    has the same direction. An attack that uses only the direction of the gradient, and compares
-    values of the loss, therefore gives the same result with both. But the gradient of CE contains
-    the factor 1 - p_y, which float32 rounds to 0 if f_y exceeds the other logits by 17 or more.
+    The log-odds equal log(exp(CE) - 1), with CE the cross-entropy. They rise with CE, and their
+    gradient has the same direction as that of CE. An attack that only uses the direction of the
+    gradient, and only compares values of the loss, therefore gives the same result with both
+    losses. But the gradient of CE contains the factor 1 - p_y, with p_y the softmax probability of
+    the label. float32 rounds this factor to 0 if f_y exceeds the other logits by 17 or more.
     """
     xp = backend.xp
     one_hot, others = _split_label(backend, logits, label)
@@ -78,9 +80,10 @@ def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
 
 
 def _ratio_loss(backend: Backend, logits: Array, gap: Array, scale: Array) -> Loss:
-    """Return <gap, f> / <scale, f> for logits f, or <gap, f> where <scale, f> is 0.
+    """Return the loss <gap, f> / <scale, f> of the logits f, or <gap, f> where <scale, f> is 0.
 
-    `gap` and `scale` [b k] are the derivatives of the numerator and of the denominator.
+    `gap` [b k] is the derivative of the numerator in the logits, and `scale` [b k] the derivative
+    of the denominator.
     """
     xp = backend.xp
     above, below = _linear_loss(logits, gap).value, _linear_loss(logits, scale).value
@@ -95,7 +98,7 @@ def _ratio_loss(backend: Backend, logits: Array, gap: Array, scale: Array) -> Lo
 def _select_ranked(backend: Backend, logits: Array, rank: int) -> Array:
     """Return the class with the given rank as one-hot [b k]; rank 0 has the highest logit.
 
-    If there are too few classes for that rank, return the class with the lowest logit.
+    If the number of classes is too small for that rank, return the class with the lowest logit.
     """
     depth = logits.shape[1]
     order = backend.rank(logits, min(rank + 1, depth))
@@ -106,7 +109,8 @@ def dlr(backend: Backend, logits: Array, label: Array) -> Loss:
     """Return the difference of logits ratio, (max_{k != y} f_k - f_y) / (f_(1) - f_(3)).
 
     f_(i) is the i-th largest logit. The ratio does not change if the logits are shifted or scaled.
-    With two classes such a ratio would be constant, so the loss is the margin instead.
+    With two classes, there is no f_(3), and a ratio with f_(2) in its place would be constant up to
+    its sign. The loss is then the margin.
 
     Source: Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble
     of diverse parameter-free attacks", equation 6.
@@ -121,7 +125,8 @@ def dlr(backend: Backend, logits: Array, label: Array) -> Loss:
 def targeted_dlr(backend: Backend, logits: Array, label: Array, target: Array) -> Loss:
     """Return (f_t - f_y) / (f_(1) - (f_(3) + f_(4)) / 2), for the target class t [b].
 
-    With three classes, f_(3) is used in place of f_(4). With two, the loss is f_t - f_y.
+    f_(i) is the i-th largest logit. With three classes, f_(3) is used in place of f_(4). With two
+    classes, the loss is f_t - f_y.
 
     Source: Croce and Hein (2020), equation 7.
     """

@@ -1,7 +1,8 @@
 """The loop of the minimum-norm attacks `ddn` and `fmn`, which keeps the nearest fooling point.
 
-Each attack supplies its own `Move`. Moves measure lengths in units of the estimated distance
-to the boundary, so that results do not depend on the units of the inputs.
+Each attack supplies its own `Move`, a function that computes the next point from the last one.
+Moves measure lengths in units of the estimated distance to the boundary, so that results do not
+depend on the units of the inputs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Iterate", "WalkTask", "cosine_schedule", "walk"]
 
 
 class WalkTask(NamedTuple):
-    """What a `Move` needs to know about each example."""
+    """The data of each example that a `Move` uses, which stay constant during the walk."""
 
     x: Array  # [b d]
     label: Array  # [b]
@@ -28,7 +29,7 @@ class WalkTask(NamedTuple):
 
 
 class Iterate(NamedTuple):
-    """What a `Move` needs to know about the point x + delta that was tried last."""
+    """The data that a `Move` uses about the point x + delta that was tried last."""
 
     delta: Array  # [b d]
     distance: Array  # [b], the norm of delta
@@ -41,7 +42,7 @@ class Iterate(NamedTuple):
 
 
 class _WalkState(NamedTuple):
-    """The state after each step."""
+    """The state of the walk after each step."""
 
     point: Array  # [b d], the point to try next
     radius: Array  # [b], the radius that the last move returned
@@ -68,9 +69,10 @@ def walk(
     p: float,
     steps: int,
 ) -> Perturbation:
-    """Try a point and move on, `steps` times; return the nearest fooling point, refined.
+    """Try `steps` points for each example; refine and return the nearest that fools the model.
 
-    The first point is the nearest point of the boundary of the network linearised at x.
+    The first point is the nearest boundary point of the network linearised at x. `move` computes
+    each later point.
     """
     backend = problem.backend
     xp = backend.xp

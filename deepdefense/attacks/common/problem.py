@@ -2,7 +2,8 @@
 
 A point *fools* the model if the model does not predict the label there or, in a targeted attack, if
 it predicts the class to reach. Attacks work on flat examples [b d]. If a point fools the model, an
-attack returns exactly the values that the model was given.
+attack returns exactly the values at which the model was evaluated. A point computed again, for
+example as x + delta, could be rounded differently and no longer fool the model.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from deepdefense.seam.validation import warn_if_probabilities
 __all__ = ["Example", "Perturbation", "Problem", "open_problem"]
 
 # A point counts as fooling the model only if the margin exceeds this many machine epsilons times
-# the largest absolute logit. Smaller margins may change sign with the size of the batch, by
-# rounding.
+# the largest absolute logit. The sign of a smaller margin may depend on the size of the batch,
+# which affects how the logits are rounded.
 LEAST_LEAD_EPSILONS = 64
 
 
@@ -42,7 +43,7 @@ class Perturbation(NamedTuple):
     - `x` [b ...]: the perturbed examples.
     - `delta` [b ...]: the perturbed examples minus the original examples.
     - `success` [b]: whether the perturbed example fools the model; False if a logit is not finite.
-    - `steps` [b]: the number of steps in all runs; `superdeepfool` counts its rounds instead.
+    - `steps` [b]: the total number of steps of all runs. `superdeepfool` counts rounds instead.
     """
 
     x: Array
@@ -52,7 +53,7 @@ class Perturbation(NamedTuple):
 
 
 class Example(NamedTuple):
-    """What an attack needs to know about each example."""
+    """An example, and the class that the attack is to make it leave or reach."""
 
     x: Array  # [b d]
     label: Array  # [b], the class to leave or, in a targeted attack, to reach
@@ -68,7 +69,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A model and a batch to attack; `open_problem` yields it."""
+    """A model and a batch to attack, as `open_problem` yields them."""
 
     call: Call
     example: Example
@@ -91,10 +92,11 @@ class Problem:
         return point if box is None else box.clip(point)
 
     def is_fooled(self, logits: Array, label: Array) -> Array:
-        """Return a mask [b] of the points with finite logits [b k] that fool the model clearly.
+        """Return a mask [b] of the points with finite logits [b k] that clearly fool the model.
 
-        Clearly means by more than rounding (`LEAST_LEAD_EPSILONS`). Without this limit, a point on
-        the boundary would fool the model in one batch and not in another.
+        "Clearly" means that the margin exceeds the rounding error of the logits
+        (`LEAST_LEAD_EPSILONS`). Otherwise a point on the boundary could fool the model in one batch
+        and not in another, whose logits are rounded differently.
         """
         backend = self.backend
         lead = self.orient(margin(backend, logits, label)).value
@@ -111,7 +113,7 @@ class Problem:
 
     @cached_property
     def is_open(self) -> Array:
-        """A mask [b] of the examples to perturb: input and logits are finite, and not `is_done`."""
+        """A mask [b] of the examples with finite input and logits for which `is_done` is False."""
         xp = self.backend.xp
         finite = xp.all(xp.isfinite(self.example.x), 1) & xp.all(xp.isfinite(self.clean), 1)
         return finite & ~self.is_done
@@ -153,10 +155,11 @@ class Problem:
         """Estimate the distance to the boundary by linearising the network at the examples.
 
         In an untargeted attack, the boundary is the nearest of those between the label and the
-        `candidates` classes with the highest logits. The nearest boundary need not be that of the
-        runner-up, and an attack that starts towards the wrong class seldom finds the right class.
-        In a targeted attack, it is the boundary between the class to reach and the highest other
-        class.
+        `candidates` classes with the highest logits. Several classes are compared because the
+        nearest boundary need not be that of the runner-up, and an attack that starts towards
+        another class seldom finds the nearest boundary.
+        In a targeted attack, the boundary is the one between the class to reach and the class with
+        the highest logit among the others.
 
         Attacks measure lengths in units of this distance, so that their results do not depend on
         the units of the inputs. For an example without a boundary, the distance is a tenth of
@@ -185,7 +188,7 @@ class Problem:
         )
 
     def make_result(self, point: Array, fooled: Array, steps: Array) -> Perturbation:
-        """Return points [b d] as a `Perturbation`; only examples in `is_open` are perturbed."""
+        """Return points [b d] as a `Perturbation`, with delta 0 for examples not in `is_open`."""
         xp, x = self.backend.xp, self.example.x
         perturbed = xp.where(rearrange(self.is_open, "b -> b 1"), point, x)
         return Perturbation(
@@ -200,7 +203,7 @@ class Problem:
 def open_problem(
     model: Model, x: Array, y: Array | None, *, targeted: bool, bounds: Bounds | None
 ) -> Iterator[Problem]:
-    """Check the arguments and yield a `Problem`; the model is in inference mode in the block.
+    """Check the arguments and yield a `Problem`, with the model in inference mode in the block.
 
     If y is None, every example is to leave its predicted class.
 

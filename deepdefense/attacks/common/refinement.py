@@ -1,7 +1,7 @@
 """The last stage of minimum-norm attacks: move a point that fools the model nearer to its example.
 
-It bisects the segment between the example and the point, and projects the example onto the
-hyperplane that is tangent to the boundary near the point.
+The stage bisects the segment between the example and the point, to end close to the boundary. Then
+it projects the example onto the hyperplane that is tangent to the boundary near this point.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from deepdefense.seam.contract import Array
 
 __all__ = ["finish", "project_on_hyperplane"]
 
-BISECTIONS = 10  # halvings of the segment, which locate the boundary to a thousandth of it
+BISECTIONS = 10  # ten halvings locate the boundary to 1/1024 of the segment's length
 PROJECTIONS = 4  # the largest number of projections
-PROJECTION_OVERSHOOT = 1e-3  # lengthens a projection by this share, to end across the boundary
+PROJECTION_OVERSHOOT = 1e-3  # share by which a projection is lengthened, to cross the boundary
 
 
 class _Segment(NamedTuple):
@@ -28,11 +28,11 @@ class _Segment(NamedTuple):
 
     low: Array  # [b], a position at which the model is not fooled
     high: Array  # [b], a position at which the model is fooled
-    best: Array  # [b d], the point at `high`, with exactly the values that the model was given
+    best: Array  # [b d], the point at `high`, exactly as the model was evaluated there
 
 
 class _SegmentEnds(NamedTuple):
-    """What a bisection needs to know about each example: the ends of the segment, and the label."""
+    """The ends of the segment that a bisection halves, and the label of the example."""
 
     x: Array  # [b d], the example
     label: Array  # [b]
@@ -40,13 +40,16 @@ class _SegmentEnds(NamedTuple):
 
 
 class _Refined(NamedTuple):
-    """The state of the projections."""
+    """The state of `refine` after each projection."""
 
     point: Array  # [b d], the nearest point so far that fools the model
 
 
 def bisect(problem: Problem, point: Array, active: Array) -> Array:
-    """Return points [b d] moved towards their examples, as near as they still fool the model."""
+    """Move fooling points [b d] towards their examples by bisection, and return them.
+
+    The returned points still fool the model, and lie just across the boundary.
+    """
     backend = problem.backend
     xp = backend.xp
 
@@ -76,7 +79,7 @@ def project_on_hyperplane(
 
         x + <b - x, w> / ||w||_q u,    u = argmax { <w, u> : ||u||_p <= 1 }.
 
-    The step from x is lengthened by the share `overshoot`.
+    The step from x to the projection is then lengthened by the share `overshoot`.
 
     Shapes: point [b d] -> the projection [b d], and a mask [b] of the examples with w != 0.
     """
@@ -93,9 +96,9 @@ def project_on_hyperplane(
 def refine(problem: Problem, point: Array, active: Array, p: float) -> Array:
     """Return points [b d] that fool the model, moved nearer: bisect, project, and bisect again.
 
-    A projection replaces the point if the projection fools the model and is nearer to the example.
-    Attacks whose paths differ by rounding, or between frameworks, therefore end at the same point.
-    Refinement costs at most four gradients and 24 forward passes.
+    A projected point replaces the last one if it fools the model and is nearer to the example.
+    Refinement makes attacks end at the same point even if rounding or another framework changed
+    their paths slightly. It costs at most four gradients and 24 forward passes.
     """
     backend = problem.backend
     xp = backend.xp

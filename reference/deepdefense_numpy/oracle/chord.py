@@ -30,11 +30,12 @@ class Landing(NamedTuple):
 def find_nearest_point(
     x: Array, gap: float, w: Array, p: float, bounds: tuple[float, float]
 ) -> tuple[Array, float]:
-    """Return the shortest r with <w, r> = |gap| and x + r within bounds, and |dg| / d||r||_p.
+    """Return the shortest r with <w, r> = |gap| and x + r within bounds, and the slope at x + r.
 
     Without bounds, r = t |w|^(q-1) sign w for some t > 0. With bounds and p > 1, r is this vector
-    for a larger t, clipped to the bounds. The first iteration uses the t without bounds. Each of
-    three more iterations adds the distance that clipping has left.
+    for a larger t, clipped to the bounds. The first iteration takes the step without bounds and
+    clips it. Each of three more iterations moves the coordinates that no bound blocks, to close the
+    part of the gap that clipping has left, and clips again. The slope is |dg| / d||r||_p.
     """
     point, free = x, w
     for _ in range(4):
@@ -61,11 +62,14 @@ def approach_boundary(
 ) -> Landing:
     """Move x towards the decision boundary by up to `steps` linearisations.
 
-    Each step linearises the gap g at the current point x + r, and moves to the point of the
-    hyperplane g + <w, r' - r> = 0 (in r', with w = grad g) that is nearest to x. For a correctly
-    classified x, g = f_j - f_y, with the candidate class j whose hyperplane is nearest to x without
-    bounds. For a misclassified x, g = f_y - f_j, where j is the class other than y with the highest
-    logit. The search stops early if no class has a finite distance, or the bounds allow no step.
+    Each step linearises the gap g at the current point x + r. With w = grad g there, the points
+    x + r' with g + <w, r' - r> = 0 form a hyperplane, and the step moves to the point of this
+    hyperplane that is nearest to x.
+
+    For a correctly classified x, g = f_j - f_y. Here j is the candidate class whose hyperplane is
+    nearest to x if the bounds are ignored. For a misclassified x, g = f_y - f_j, where j is the
+    class other than y with the highest logit. The search stops early if no class has a finite
+    distance, or if the bounds allow no step.
     """
     clean = network.logits(x)
     right = argmax(clean) == y
@@ -100,9 +104,10 @@ def approach_boundary(
 def extend_chord(network: TinyNetwork, x: Array, landing: Landing, p: float) -> tuple[float, Array]:
     """Return the estimated distance from x to the boundary, and the point b = x + landing.shift.
 
-    With r = landing.shift and g the gap of the last step, it is ||r||_p - g(b) / slope, or
-    ||r||_p if this difference is not positive. Without bounds, the slope is ||w||_q, where w is the
-    gradient of g at the last linearisation.
+    With r = landing.shift and g the gap of the last step, the distance is estimated as
+    ||r||_p - g(b) / slope, or as ||r||_p if this difference is not positive. The slope is
+    landing.slope. Without bounds, it equals ||w||_q, where w is the gradient of g at the last
+    linearisation.
     """
     base, target = landing.path[-1]
     b = x + landing.shift
@@ -127,7 +132,7 @@ def chord_penalty(
 ) -> tuple[float, Array]:
     """Return the penalty for the distance of `extend_chord`, and its gradient in the parameters.
 
-    The gradient holds b and the slope fixed.
+    The gradient is taken with the point b of `extend_chord` and the slope held fixed.
     """
     zero = np.zeros_like(network.parameters())
     if not has_rho(network, x):

@@ -58,8 +58,8 @@ def penalty(
     """Return the regulariser of Deep Defense (Yan, Guo and Zhang, 2018) for one example.
 
     It is lam exp(-c rho) if x is correctly classified, and lam exp(d rho) if x is misclassified.
-    For d rho > 10, lam e^10 (1 + d rho - 10) replaces lam exp(d rho). The penalty is 0 if x or its
-    logits are not finite, or if x is all zero.
+    For d rho > 10, lam e^10 (1 + d rho - 10) replaces lam exp(d rho), which could overflow. The
+    penalty is 0 if x or its logits are not finite, or if x is all zero.
     """
     if not has_rho(network, x):
         return 0.0
@@ -84,7 +84,7 @@ def evaluate_penalty(
 
 
 def has_rho(network: TinyNetwork, x: Array) -> bool:
-    """Return whether rho is defined for x: x and its logits are finite, and x is not all zero."""
+    """Return whether rho is defined, that is, x and its logits are finite and x is not all zero."""
     return is_finite(x) and is_finite(network.logits(x)) and bool(np.any(x != 0.0))
 
 

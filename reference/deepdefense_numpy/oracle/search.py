@@ -28,10 +28,11 @@ MIN_STEP = 16.0 * float(np.finfo(np.float64).eps)  # least length of a step, div
 class SearchResult:
     """The result of `deepfool` or `reach_label` for one example.
 
-    `shift` is the sum of the steps r_i, and `delta` = (1 + overshoot) shift is the perturbation;
-    both are clipped to the bounds. `success` says whether x + delta is predicted as another class
-    than the base class (`deepfool`) or as y (`reach_label`). `steps` is the number of steps, and
-    `path` holds the base class and target class of every step.
+    `shift` is the sum of the steps r_i, and `delta` = (1 + overshoot) shift is the perturbation.
+    Both are clipped so that x + shift and x + delta lie within the bounds. `success` says whether
+    the class predicted at x + delta is another class than the base class (`deepfool`) or is y
+    (`reach_label`). `steps` is the number of steps, and `path` holds the base class and target
+    class of every step.
     """
 
     delta: Array
@@ -47,7 +48,7 @@ def is_finite(v: Array) -> bool:
 
 
 def argmax(scores: Array) -> int:
-    """Return the class with the highest score; of classes with equal scores, the first."""
+    """Return the class with the highest score, or the first of several such classes."""
     best = 0
     for j in range(1, len(scores)):
         if scores[j] > scores[best]:
