@@ -32,11 +32,12 @@ ToPictures = Callable[[HostArray], HostArray | None]
 def choose_gallery(
     backend: TrainingBackend, model: Model, outcome: HardeningOutcome, data: Dataset
 ) -> Gallery | None:
-    """Return at most six test examples, with perturbations that fool each of the two networks.
+    """Return up to six test examples, each with one perturbation for each of two networks.
 
-    The two networks are `model` and the hardened `outcome.model`. The perturbations are found by
-    DeepFool. From each class comes the first example that both networks classify correctly and
-    DeepFool fools in both. Return None if there is no such example, or if examples are not images.
+    The two networks are `model` and the hardened `outcome.model`. For each network, DeepFool finds
+    a perturbation that changes the class that the network predicts. Each class contributes its
+    first example that both networks classify correctly and for which DeepFool succeeds on both.
+    Return None if there is no such example, or if the examples are not images.
     """
     from deepdefense.app.pages import Gallery
 
@@ -71,11 +72,12 @@ def choose_gallery(
 
 
 def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExamples | None:
-    """Return the examples, six or fewer, that need the smallest perturbations to be fooled.
+    """Return the examples, at most six, that attacks fooled with the smallest perturbations.
 
-    The result holds these perturbations too. It is None if no example is fooled, or if the examples
-    are not images. `to_pictures` converts examples to pictures. If it is None, images whose bounds
-    are 0 and 1 are shown unchanged, and other examples count as no images.
+    The result also holds these perturbations. It is None if no attack fooled any example, or if
+    the examples are not images. `to_pictures` converts examples to pictures. If it is None, images
+    whose bounds are 0 and 1 are shown unchanged, and all other examples are treated as if they were
+    not images.
     """
     from deepdefense.app.pages import WeakestExamples
 
@@ -101,7 +103,10 @@ def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExa
 
 
 def _convert_within_bounds(report: Report) -> ToPictures:
-    """Return a converter of images, channels first or last, if their bounds are 0 and 1."""
+    """Return a function that converts images with bounds 0 and 1 to pictures, with channels last.
+
+    The function returns None for all other examples.
+    """
 
     def to_pictures(x: HostArray) -> HostArray | None:
         if report.threat.bounds != "0 to 1" or x.ndim != 4:

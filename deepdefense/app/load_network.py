@@ -1,4 +1,4 @@
-"""Build models, from the zoo or by a user's factory function, and load weights into them."""
+"""Build a network of the zoo, or call a user's factory function, and load weights into it."""
 
 from __future__ import annotations
 
@@ -72,10 +72,11 @@ def build(
 def check_weights(
     weights: WeightArrays, shapes: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
-    """Raise `InputError` unless the weights have a network's names and shapes, and are finite.
+    """Raise `InputError` unless the weights are finite and fit a network.
 
-    `shapes` maps the network's names to shapes, and `source` says in the error where the weights
-    come from. Batch norm's counters are not compared, because only PyTorch has them.
+    `shapes` maps the name of each of the network's weights to its shape. `source` says in the error
+    where the weights come from. The counters of batch norm are not compared, because only PyTorch
+    has them.
     """
     weights = {name: value for name, value in weights.items() if not name.endswith(COUNTER)}
     shapes = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
@@ -105,10 +106,10 @@ def find_installed_framework() -> str:
 
 
 def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
-    """Return a model: a network of the zoo with initial weights, or the result of a factory.
+    """Return a network of the zoo with initial weights, or the model that a factory returns.
 
-    `name` is a key of `NETWORKS`, or package.module:factory. A network of the zoo gets the input
-    shape and the number of classes of `data`.
+    `name` is a key of `NETWORKS` for a network of the zoo, or package.module:factory for a user's
+    function. A network of the zoo gets the input shape and the number of classes of `data`.
     """
     if name in NETWORKS:
         network = NETWORKS[name](data.x_train.shape[1:], data.classes)
@@ -119,7 +120,7 @@ def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) 
         raise InputError(
             f"network must be {', '.join(NETWORKS)} or package.module:factory, got {name!r}"
         )
-    sys.path.insert(0, "")  # as `python -m` does: finds modules in the working folder
+    sys.path.insert(0, "")  # as `python -m` does, to import from the working folder
     try:
         with backend.fixed_seed(seed):
             return getattr(importlib.import_module(place), factory)()
@@ -133,9 +134,9 @@ def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) 
 
 
 def load_network_weights(backend: TrainingBackend, model: Any, path: Path) -> Any:
-    """Return the model with the weights of a safetensors file.
+    """Load the weights in a safetensors file into a model, and return the model.
 
-    Raises `InputError` unless the names and shapes in the file are those of the model.
+    Raises `InputError` unless the names and shapes in the file are those of the model's weights.
     """
     weights = load_weights(path)
     shapes = {name: value.shape for name, value in backend.weights(model).items()}

@@ -63,11 +63,11 @@ class RunCheckpoint:
     run: RunFolder
 
     def load(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-        """Return the arrays and the facts that were saved last, or None if nothing was saved."""
+        """Return the arrays and facts of the last call of `save`, or None if there was none."""
         return self.run.load(CHECKPOINT_FILE)
 
     def save(self, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
-        """Replace the saved state by these arrays and the facts `about` them."""
+        """Save arrays and the facts `about` them, in place of those saved before."""
         self.run.save(CHECKPOINT_FILE, arrays, about)
 
 
@@ -90,7 +90,7 @@ class AttackStorage:
         self.run.save(f"{name}{ATTACK_SUFFIX}", arrays, {"attack": attack})
 
     def clear(self) -> None:
-        """Remove all files of attack results; call this when the report holds the results."""
+        """Delete all stored results of attacks, once the report is written and holds them."""
         for part in self.run.path.glob(f"*{ATTACK_SUFFIX}"):
             self.run.remove(part.name)
 
@@ -120,10 +120,10 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
-        """Return the unfinished run in a folder, if it began with these settings.
+        """Return the unfinished run in a folder, which must have begun with these settings.
 
-        Only the settings given are compared; they must include the command. Raises `InputError` if
-        a setting differs, or if the folder holds no unfinished run of the command.
+        `settings` must include the command and may leave out others, which are not compared. Raises
+        `InputError` if a setting differs, or if the folder holds no unfinished run of the command.
         """
         run, command = cls(path), settings["command"]
         if not run.is_begun:
@@ -143,7 +143,7 @@ class RunFolder:
 
     @classmethod
     def reuse(cls, path: Path, settings: Mapping[str, Any]) -> RunFolder:
-        """Return the run in a folder, finished or not, or begin a run if there is none.
+        """Return the run in a folder, finished or not, or begin a run if the folder has none.
 
         Raises `InputError` if the folder holds a run with other settings.
         """
@@ -161,7 +161,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is complete. The report is the last file that a run writes."""
+        """Whether the folder holds a report, which is the last file that a run writes."""
         return (self.path / REPORT_FILE).exists()
 
     @property
@@ -214,13 +214,13 @@ class RunFolder:
     def write_results(
         self, page: str, content: Mapping[str, Any], *, name: str = "report", indent: int = 2
     ) -> None:
-        """Write NAME.html and then NAME.json. The second file marks the results as complete."""
+        """Write NAME.html, and last NAME.json, which marks the results as complete."""
         self.write(f"{name}.html", page)
         text = json.dumps(content, indent=indent, allow_nan=False)
         self.write(f"{name}.json", f"{text}\n")
 
     def save(self, name: str, arrays: WeightArrays, about: Mapping[str, Any]) -> None:
-        """Write arrays to a safetensors file; its metadata hold the facts `about` them as JSON."""
+        """Write arrays to a safetensors file, with the facts `about` them as JSON metadata."""
         contiguous = {key: np.array(value, order="C") for key, value in arrays.items()}
         metadata = {"deepdefense": json.dumps(about)}
         self.write(name, _import_safetensors().save(contiguous, metadata=metadata))
@@ -251,7 +251,7 @@ def name_new_folder(command: str, settings: Mapping[str, Any]) -> Path:
 def find_latest(command: str, *, finished: bool) -> Path | None:
     """Return the folder of the newest run of a command in runs/, or None if there is none.
 
-    `finished` chooses whether to look for finished or for unfinished runs.
+    Only finished runs are considered if `finished` is true, and only unfinished runs otherwise.
     """
     runs = [
         run
@@ -263,7 +263,7 @@ def find_latest(command: str, *, finished: bool) -> Path | None:
 
 
 def find_unfinished(command: str) -> Path:
-    """Return the newest unfinished run folder in runs/; raise `InputError` if there is none."""
+    """Return the folder of a command's newest unfinished run in runs/, or raise `InputError`."""
     if path := find_latest(command, finished=False):
         return path
     raise InputError(
@@ -278,5 +278,5 @@ def load_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise InputError(f"there is no file of weights {path}")
     try:
         return dict(library.load_file(path))
-    except Exception as error:  # safetensors has no public error class
+    except Exception as error:  # the public API of safetensors has no error class
         raise InputError(f"{path} is not a readable safetensors file: {error}") from error

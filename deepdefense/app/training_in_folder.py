@@ -1,4 +1,4 @@
-"""Train the undefended reference network, or harden a network, with all files in a run folder."""
+"""Train the undefended reference network, or harden a network, and save files in a run folder."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def train_reference(
     announcement: str,
     watcher: Watcher,
 ) -> Any:
-    """Return the undefended reference network, trained from `model` or loaded from the run folder.
+    """Return the undefended reference network, made from `model` by training or loading weights.
 
-    If the folder holds the weights `file`, they are loaded. Otherwise the watcher says
-    `announcement`, the network is trained, and its weights are saved to `file` with the facts
-    `about` them. Raises `InputError` if training diverges.
+    If the run folder holds the file of weights `file`, as after an interruption, they are loaded.
+    Otherwise the watcher prints `announcement`, the network is trained, and its weights are saved
+    to `file` with the facts `about` them. Raises `InputError` if training diverges.
     """
     path = run.path / file
     if path.exists():

@@ -12,11 +12,11 @@ and, if the framework compiles functions of arrays, test them compiled as well::
     class TestMineCompiled(CompiledTests):
         backend, compile = "mine", staticmethod(mine.jit)
 
-The tests call only the operations of `deepdefense.Backend`, ``xp.tanh`` and ``xp.logaddexp``. They
-compare each operation with analytic gradients. They compare each algorithm with an oracle: a
-separate implementation in NumPy that handles one example at a time. Hypothesis draws the networks,
-inputs and settings. The tests need a framework with float64, and pytest and hypothesis (``pip
-install "deepdefense[testing]"``).
+From a backend, the tests need only the operations of `deepdefense.Backend`, ``xp.tanh`` and
+``xp.logaddexp``. The tests compare gradients that the backend computes with analytic gradients.
+They compare each algorithm with an oracle, which is a separate implementation in NumPy that handles
+one example at a time. Hypothesis draws the networks, inputs and settings. The tests need a
+framework with float64, and pytest and hypothesis (``pip install "deepdefense[testing]"``).
 """
 
 from deepdefense.testing.attacks import AttackLaws, AttackTests
@@ -50,7 +50,7 @@ __all__ = [
 
 
 class LawTests(DeepFoolLaws, PenaltyLaws, AttackLaws, EvaluationLaws):
-    """Tests of invariances that follow from the algorithms, so that they hold for every backend."""
+    """Tests of invariances that the algorithms have by construction, whatever the backend."""
 
 
 class DifferenceTests(
@@ -63,7 +63,7 @@ class DifferenceTests(
     CallTests,
     LawTests,
 ):
-    """All tests that a backend can pass whose gradients are finite differences."""
+    """All tests that apply to a backend whose gradients are finite differences."""
 
     exactness = DIFFERENCE
     activations = ("tanh", "softplus", "identity")
@@ -80,11 +80,17 @@ class CompiledTests(
     ImplicitTests,
     EdgeTests,
 ):
-    """All tests of compiled functions. A subclass sets `backend` and `compile`."""
+    """All tests that also work if the framework compiles the tested functions.
+
+    A subclass sets `backend`, and sets `compile` to the framework's compiler.
+    """
 
 
 class EagerTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
-    """All tests of a backend except `LawTests` and `ImplicitLaws`, which test the algorithms."""
+    """All tests of a backend except `LawTests` and `ImplicitLaws`.
+
+    These two classes test the algorithms rather than the backend.
+    """
 
 
 class BackendTests(EagerTests, LawTests, ImplicitLaws):

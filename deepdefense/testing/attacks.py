@@ -1,4 +1,4 @@
-"""Tests of all attacks: exact distances on linear networks, bounds, failures and invariances."""
+"""Tests of all attacks: distances on linear networks, bounds, failures and invariances."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["AttackLaws", "AttackTests"]
 
 TestedAttack = Callable[..., Perturbation]
 
-# Each entry has an attack and p, the order of its norm. The attacks make few steps, because a step
-# outside of a compiled function is slow.
+# Each entry has an attack, and the order p of the norm that it minimises. All attacks in this file
+# make few steps, because these tests do not compile them, and steps that are not compiled are slow.
 MINIMUM_NORM_ATTACKS: dict[str, tuple[TestedAttack, float]] = {
     "deepfool-2": (partial(attacks.deepfool, overshoot=0.005), 2),
     "deepfool-inf": (partial(attacks.deepfool, overshoot=0.005, p=math.inf), math.inf),
@@ -61,7 +61,7 @@ ALL_ATTACKS: dict[str, TestedAttack] = {
 
 
 class _AttackHarness(Harness):
-    """A harness that runs an attack in the tested backend, as an evaluation does."""
+    """A harness that runs an attack in the tested backend, without compiling it."""
 
     def run_attack(
         self,
@@ -80,7 +80,7 @@ class _AttackHarness(Harness):
 
 
 class AttackTests(_AttackHarness):
-    """Tests that every attack finds a known perturbation, and keeps to its bounds and targets."""
+    """Tests of attacks against known distances and target classes, and of their bounds."""
 
     @pytest.mark.parametrize("name", MINIMUM_NORM_ATTACKS)
     @pytest.mark.parametrize(("classes", "scale"), [(2, 1.0), (10, 100.0)])
@@ -178,7 +178,7 @@ class AttackTests(_AttackHarness):
 
 
 class AttackLaws(_AttackHarness):
-    """Tests of the eps at which fixed-budget attacks succeed, and of invariances of all attacks."""
+    """Tests of the eps at which fixed-budget attacks succeed, and of all attacks' invariances."""
 
     @pytest.mark.parametrize("name", FIXED_BUDGET_ATTACKS)
     @pytest.mark.parametrize("p", [2, math.inf])
@@ -187,8 +187,9 @@ class AttackLaws(_AttackHarness):
     ) -> None:
         network, x = draw_linear_network(10, seed=2)
         distance = measure_boundary_distances(network, x, p).min(1)
-        # Only apgd-t tries each class in turn. The other attacks follow one loss, which may lead
-        # across the boundary of a class other than the nearest one.
+        # An attack must succeed if the distance is less than eps / slack. The slack is small only
+        # for apgd-t, which targets each class in turn. The other attacks follow one loss, which may
+        # lead to a class whose boundary is not the nearest.
         slack = 1.03 if name == "apgd-t" else 2.0
         eps = float(np.quantile(distance, 0.7))
         assert (distance < eps / slack).any()
@@ -225,8 +226,8 @@ class AttackLaws(_AttackHarness):
         whole = self.run_attack(ALL_ATTACKS[name], network, x, **options)
         reversed_order = self.run_attack(ALL_ATTACKS[name], network, x[::-1].copy(), **options)
         alone = self.run_attack(ALL_ATTACKS[name], network, x[1:2], **options)
-        # Rounding errors depend on the size of the batch. An attack that branches on whether a
-        # point is adversarial may amplify them: FMN has shown differences of 4e-5.
+        # Rounding errors depend on the size of the batch, and an attack whose next step depends on
+        # whether the point is adversarial may amplify them. FMN has shown differences of 4e-5.
         assert np.allclose(whole.x, reversed_order.x[::-1], rtol=0, atol=1e-3)
         assert np.allclose(whole.x[1:2], alone.x, rtol=0, atol=1e-3)
         assert (whole.steps == reversed_order.steps[::-1]).all()

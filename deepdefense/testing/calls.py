@@ -1,4 +1,4 @@
-"""Tests outside of compiled functions: accuracy and rho, and the errors for bad input."""
+"""Tests of public functions called without compilation: results, warnings and errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _make_constant_model(value: Any) -> Callable[[Any], Any]:
 
 
 class CallTests(Harness):
-    """Tests of calls with concrete values, outside of any compiled function."""
+    """Tests of calls with concrete values, which no compiler traces."""
 
     def evaluate_network(self, x: np.ndarray, y: np.ndarray, **options: Any) -> Report:
         """Run `evaluate` on `CALLED_NETWORK`."""
@@ -56,7 +56,7 @@ class CallTests(Harness):
     def summarize_network(
         self, x: np.ndarray, y: np.ndarray, p: float = 2, batch_size: int = 500
     ) -> Summary:
-        """Return accuracy and rho of `CALLED_NETWORK`, without the other attacks and checks."""
+        """Return only accuracy and rho of `CALLED_NETWORK`, as `evaluate` computes them."""
         model, x, y = self.build_model(CALLED_NETWORK), self.to_array(x), self.to_array(y)
 
         def measure(order: float) -> Measurement:
@@ -111,14 +111,15 @@ class CallTests(Harness):
             call(model, x, y)  # must not warn
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            evaluate(softmax, x, y)  # must not warn: the report has a failing check instead
+            evaluate(softmax, x, y)  # must not warn, since a check in the report fails instead
 
     def test_half_precision_raises(self) -> None:
         labels = self.to_array(np.zeros(2, int))
         with pytest.raises(InputError, match="must be float32 or float64"):
             deepfool(lambda x: x, self.to_array(np.ones((2, 2), np.float16)))
         with pytest.raises(InputError, match="must be float32 or float64"):
-            # The error precedes the call of the model, which may not support half precision.
+            # The error must be raised before the model is called, because the model may not support
+            # half precision. This model raises ZeroDivisionError if it is called.
             DeepDefense()(lambda x: 1 / 0, self.to_array(np.ones((2, 2), np.float16)), labels)
 
     def test_rho_of_two_shapes_raises(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests of DeepFool against the oracle and closed forms, and of its invariances."""
+"""Tests of DeepFool against the oracle, against closed forms, and for invariances."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def find_expected_walk(
 ) -> oracle.SearchResult:
     """Return the oracle's search from x; discard the drawn case if the search is ill-conditioned.
 
-    A search that moves far away from x is chaotic. Activations are saturated there, so gradients
-    consist of rounding errors, and a tiny change of x changes the result by more than the
-    tolerance.
+    The search is ill-conditioned if it ends far away from x, or if a tiny change of x changes its
+    result noticeably. Far away from x, activations may be saturated, so that gradients consist of
+    rounding errors. The result of such a search cannot be compared between implementations.
     """
     options = {"p": case.p, "candidates": case.candidates, **options}
     walk = oracle.deepfool(case.network, x, y, **options)
@@ -92,9 +92,12 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [1.0, 1.1, 2.0, np.inf])
     def test_steps_leave_out_coordinates_at_their_bound(self, p: float) -> None:
-        """The steepest coordinate starts at its bound; the next one reaches its bound later."""
+        """Test bounds that limit the coordinates with the largest and second largest gradient.
+
+        The first of them starts at its bound, and the second can reach its bound in a step.
+        """
         network = make_linear_network([[0.0, 0.0, 0.0, 0.0], [9.0, 3.0, 2.0, 1.0]], [0.0, -12.5])
-        # The gap of the logits is 3.5. The second coordinate alone can close 3 of it.
+        # The gap of the logits is 3.5. Within the bounds, the second coordinate can close 3 of it.
         x = np.array([[1.0, 0.0, 0.0, 0.0]])
         result = self.run_deepfool(network, x, p=p, bounds=(0.0, 1.0), overshoot=0.001)
         assert result.success.all()
@@ -104,7 +107,7 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [2.0, 3.0])
     def test_a_small_step_that_is_clipped_is_corrected_at_once(self, p: float) -> None:
-        """The second step is clipped in the first coordinate; the others then move further."""
+        """The bounds clip the second step in the first coordinate, so the others move further."""
         network = make_linear_network([[0.0, 0.0, 0.0], [8.0, 1.0, 1.0]], [0.0, -9.4])
         result = self.run_deepfool(
             network, np.full((1, 3), 0.5), p=p, bounds=(0.0, 1.0), overshoot=0.001
@@ -123,7 +126,7 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @given(cases(depth=(0, 0)))
     def test_linear_models_take_one_step_of_known_length(self, case: Case) -> None:
-        """If every class is a candidate, one step leads to the nearest of the hyperplanes."""
+        """If every class is a candidate, one step crosses the nearest of the hyperplanes."""
         self.assume_testable(case)
         result = self.run_deepfool(case.network, case.x, p=case.p, candidates=10)
         expected = 1.02 * measure_boundary_distances(case.network, case.x, case.p).min(1)
@@ -192,10 +195,10 @@ class DeepFoolLaws(_DeepFoolHarness):
         self._compare(case, permuted)
 
     def _compare(self, case: Case, network: TinyNetwork) -> None:
-        """Check that DeepFool finds equal perturbations for the case's network and another one."""
+        """Check that DeepFool finds the same perturbations for `case.network` and `network`."""
         options: dict[str, Any] = {"p": case.p, "candidates": case.candidates, "steps": 5}
         for x in case.x:
-            find_expected_walk(case, x, steps=5)  # discard chaotic cases
+            find_expected_walk(case, x, steps=5)  # discard ill-conditioned cases
         result, same = (self.run_deepfool(n, case.x, **options) for n in (case.network, network))
         np.testing.assert_allclose(result.delta, same.delta, atol=DIFFERENCE)
         np.testing.assert_array_equal(result.steps, same.steps)
@@ -205,7 +208,7 @@ class DeepFoolLaws(_DeepFoolHarness):
         self.assume_testable(case)
         options: dict[str, Any] = {"p": case.p, "candidates": case.candidates, "steps": 5}
         for x in case.x:
-            find_expected_walk(case, x, steps=5)  # discard chaotic cases
+            find_expected_walk(case, x, steps=5)  # discard ill-conditioned cases
         together = self.run_deepfool(case.network, case.x, **options)
         order = case.rng.permutation(len(case.x))
         shuffled = self.run_deepfool(case.network, case.x[order], **options)
@@ -237,11 +240,11 @@ class SinglePrecisionTests(_DeepFoolHarness):
         nudged = self.run_deepfool(
             case.network, x + 1e-7 * case.rng.normal(size=x.shape), **options
         )
-        assume(np.abs(nudged.delta - double.delta).max() < SINGLE / 10)  # not chaotic in float32
+        assume(np.abs(nudged.delta - double.delta).max() < SINGLE / 10)  # well-conditioned
         single = self.run_deepfool(case.network, x, **options)
         assert single.delta.dtype == np.float32
-        # Near the boundary, rounding errors decide whether DeepFool takes one more step, so compare
-        # only examples with equal numbers of steps.
+        # Near the boundary, rounding errors decide whether DeepFool takes one more step. So compare
+        # only examples for which the two precisions needed equally many steps.
         same = single.steps == double.steps
         scale = 1 + np.abs(double.delta).max()
         np.testing.assert_allclose(

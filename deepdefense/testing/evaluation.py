@@ -1,4 +1,4 @@
-"""Tests of `evaluate` and `doctor`: the invariances of reports, and the checks for faults."""
+"""Tests of `evaluate` and `doctor`: their reports, and the checks that detect faulty models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ LABELS[:2] = (LABELS[:2] + 1) % 3
 
 
 def collect_figures(report: Report) -> list[float]:
-    """Return the figures that the scale of logits, batches and order must not change."""
+    """Return the figures of a report that must not depend on how the evaluation was run.
+
+    They must not change with the scale of the logits, the batch size or the order of the examples.
+    """
     distance = report.distance
     return [
         report.accuracy,
@@ -58,7 +61,7 @@ class _EvaluationHarness(Harness):
 
 
 class EvaluationTests(_EvaluationHarness):
-    """Tests of the report on a sound network, and of the checks that faulty models must fail."""
+    """Tests of the report on a network without faults, and of checks that faulty models fail."""
 
     def test_a_sound_network_passes_all_checks_and_gets_true_distances(self) -> None:
         report = self.evaluate_quickly(self.build_model(EVALUATED_NETWORK))
@@ -137,7 +140,7 @@ class EvaluationTests(_EvaluationHarness):
 
 
 class EvaluationLaws(_EvaluationHarness):
-    """Tests of the invariances of a report, of the comparison, and of bounds and eps."""
+    """Tests of invariances of a report, of comparison with a reference, and of bounds and eps."""
 
     def test_a_reference_is_compared_on_the_same_examples(self) -> None:
         far = TinyNetwork(
@@ -199,7 +202,11 @@ class EvaluationLaws(_EvaluationHarness):
 
 
 class GradientFaultTests(Harness):
-    """Tests that checks find wrong gradients, which only automatic differentiation can have."""
+    """Tests that checks detect models whose gradients are wrong.
+
+    A backend of finite differences cannot run these tests, because its gradients are always those
+    of the function that the model computes.
+    """
 
     def test_a_gradient_of_another_function_fails_a_check(self) -> None:
         model, seam = self.build_model(EVALUATED_NETWORK), self.seam

@@ -1,4 +1,4 @@
-"""The base class of the kit's tests, which calls a backend only through its public operations."""
+"""The base class of the kit's tests, and tools to run and differentiate networks in a backend."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from deepdefense_numpy.networks import TinyNetwork
 
 __all__ = ["AUTODIFF", "DIFFERENCE", "NESTED", "SINGLE", "Harness", "differentiate_numerically"]
 
-# The tolerances of the tests. Each comment says what a tolerance is for, and the largest error that
-# the tests have shown.
-AUTODIFF = 1e-9  # automatic against analytic differentiation in float64; error 2e-15
-DIFFERENCE = 1e-6  # values computed by one finite difference in float64; error 3e-10
-NESTED = 1e-5  # finite differences of values that use finite differences, in float64; error 4e-7
-SINGLE = 1e-4  # perturbations in float32; error 3e-6
+# The tolerances of the tests. Each comment says which results the tolerance is for, and then the
+# largest error that the tests have shown.
+AUTODIFF = 1e-9  # for gradients by automatic differentiation in float64; largest error 2e-15
+DIFFERENCE = 1e-6  # for values from one finite difference in float64; largest error 3e-10
+NESTED = 1e-5  # for finite differences of finite differences in float64; largest error 4e-7
+SINGLE = 1e-4  # for perturbations in float32; largest error 3e-6
 
-# `Harness.find_slopes` multiplies the direction in parameter space by this factor. A backend of
-# finite differences varies t by about 1e-3. The factor is small, so that the network has no kink
-# within this variation of its parameters: no ReLU changes between active and inactive.
+# `Harness.find_slopes` differentiates with respect to t at the parameters
+# W + PARAMETER_STEP * t * direction. A backend of finite differences varies t by about 1e-3. The
+# factor PARAMETER_STEP is small, so that the variation crosses no kink, at which a finite
+# difference would not be a derivative.
 PARAMETER_STEP = 0.04
 
 
 def differentiate_numerically(value: Callable[[float], float], h: float = 3e-5) -> float:
-    """Return the derivative of `value` at 0 by central differences of fourth order."""
+    """Return the derivative of `value` at 0, by a central difference of fourth order in h."""
     near, far = (value(h) - value(-h)), (value(2 * h) - value(-2 * h))
     return (8 * near - far) / (12 * h)
 
@@ -49,9 +50,9 @@ class Harness:
     Attributes:
         backend: the name of the backend's entry point, which a subclass sets.
         exactness: the tolerance for the backend's input gradients in float64.
-        activations: the activations of the networks that the backend is tested on. ReLU is not
-            among those of a finite-difference backend, because a finite difference across a kink is
-            no derivative.
+        activations: the activations of the networks that the backend is tested on. A backend of
+            finite differences leaves out ReLU, because a finite difference across a kink is no
+            derivative.
     """
 
     backend: ClassVar[str]
@@ -73,7 +74,7 @@ class Harness:
         return self.seam.asarray(value, lambda x: x)
 
     def assume_testable(self, case: Case) -> None:
-        """Discard a drawn case whose activation this backend cannot be tested on."""
+        """Discard a drawn case unless the activation of its network is one of `activations`."""
         assume(case.network.activation in self.activations)
 
     def run(self, function: Callable[..., Any], *values: Any) -> Any:
@@ -87,10 +88,10 @@ class Harness:
         t: Any = None,
         dtype: Any = np.float64,
     ) -> Callable[[Any], Any]:
-        """Return a network as a function of the backend's arrays.
+        """Return a function of the backend's arrays that computes the network's logits.
 
-        With `directions` [n parameters] and t [1 n], the parameters of the function are
-        W + sum_i t_i directions_i, where W are those of the network.
+        If `directions` [n parameters] and t [1 n] are given, the function uses the parameters
+        W + sum_i t_i directions_i, where W are the parameters of `network`.
         """
         xp = self.seam.xp
         tangents = [network.with_parameters(direction) for direction in directions]
@@ -126,7 +127,7 @@ class Harness:
         return compute_logits
 
     def append_softmax(self, model: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return a model that applies a softmax to the logits, a common fault of models."""
+        """Return a faulty model, whose outputs are the softmax of the logits of `model`."""
 
         def compute_probabilities(x: Any) -> Any:
             powers = self.seam.xp.exp(model(x))
@@ -137,16 +138,16 @@ class Harness:
     def find_slope(
         self, network: TinyNetwork, value: Callable[[Any], Any], direction: np.ndarray
     ) -> float:
-        """Return the derivative of a scalar function of the model along one parameter direction."""
+        """Return the derivative of value(model) along one direction of the model's parameters."""
         return float(self.find_slopes(network, value, direction[None])[0])
 
     def find_slopes(
         self, network: TinyNetwork, value: Callable[[Any], Any], directions: np.ndarray
     ) -> np.ndarray:
-        """Return the derivatives of a scalar function of the model along several directions: [n].
+        """Return the derivatives [n] of value(model) along directions [n parameters].
 
-        `directions` has shape [n parameters]. The backend's `vjp` differentiates the whole
-        function, which is compiled once.
+        `value` maps the model to a scalar. The backend's `vjp` computes all n derivatives in one
+        call, and the computation is compiled once.
         """
 
         def differentiate(t: Any) -> Any:

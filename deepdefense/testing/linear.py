@@ -1,4 +1,4 @@
-"""Linear networks, whose distances to their decision boundaries are known in closed form."""
+"""Linear networks, for which distances to the decision boundary are known in closed form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def make_linear_network(weight: list[list[float]], bias: list[float]) -> TinyNet
 def draw_linear_network(
     classes: int, seed: int, scale: float = 1.0
 ) -> tuple[TinyNetwork, np.ndarray]:
-    """Draw a linear network and examples; `scale` multiplies inputs and divides weights."""
+    """Draw a linear network and examples.
+
+    `scale` multiplies the examples and divides the weights, so it does not change the logits.
+    """
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=(classes, INPUT_SIZE)) / scale
     network = TinyNetwork((weight,), (rng.normal(size=classes),), "identity")
@@ -35,10 +38,10 @@ def draw_linear_network(
 
 
 def measure_boundary_distances(network: TinyNetwork, x: np.ndarray, p: float) -> np.ndarray:
-    """Return the l_p distances [b k-1] of x [b ...] to the boundaries with all other classes.
+    """Return the l_p distances [b k-1] of x [b ...] to the k - 1 boundaries of its class.
 
-    The distance to the boundary between the predicted class k and another class j of a linear
-    network is |f_j(x) - f_k(x)| / ||w_j - w_k||_q with 1 / p + 1 / q = 1.
+    With i the predicted class of x, the distance to the boundary between i and another class j of a
+    linear network is |f_j(x) - f_i(x)| / ||w_j - w_i||_q with 1 / p + 1 / q = 1.
     """
     weight, logits = network.weights[0], network(x)
     q = {1.0: math.inf, math.inf: 1.0}.get(p) or p / (p - 1)

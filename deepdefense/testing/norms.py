@@ -39,7 +39,7 @@ class NormTests(Harness):
     def test_norm_is_exact_at_any_scale_in_single_precision(
         self, scales: tuple[float, float]
     ) -> None:
-        """The squares of one row, of both rows or of neither overflow or underflow in float32."""
+        """The squares in each row overflow, underflow or stay within the range of float32."""
         sizes = np.array(scales, np.float32)
         rows = np.outer(sizes, [3, 4, 0]).astype(np.float32)
         result = self.run(lambda v: constant_norm(self.seam, v, 2), rows)
@@ -48,7 +48,7 @@ class NormTests(Harness):
 
     @given(vectors, orders)
     def test_steepest_attains_the_dual_norm_with_unit_length(self, w: np.ndarray, p: float) -> None:
-        """The direction u has ||u||_p = 1 and <w, u> = ||w||_q, Hoelder's upper bound."""
+        """Check that the direction u has ||u||_p = 1 and attains the bound <w, u> <= ||w||_q."""
         slope, direction = self.run(lambda w: steepest_direction(self.seam, w, p), w)
         np.testing.assert_allclose(np.linalg.norm(direction, p, axis=1), 1, rtol=1e-9)
         np.testing.assert_allclose((w * direction).sum(1), slope, rtol=1e-9)
@@ -78,7 +78,7 @@ class NormTests(Harness):
 
 
 class NormGradientTests(Harness):
-    """Tests of the derivatives of norms and steepest directions, at zero and elsewhere."""
+    """Tests of the derivatives of norms and steepest directions, at a zero vector and elsewhere."""
 
     @pytest.mark.parametrize("p", [*ORDERS, 1.01, 100.0])
     def test_gradient_is_finite_at_zeros_and_analytic_elsewhere(self, p: float) -> None:

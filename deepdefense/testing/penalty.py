@@ -1,4 +1,4 @@
-"""Tests of the penalty and its unrolled gradient against the oracle, and of its invariances."""
+"""Tests of the penalty and its unrolled gradient against the oracle, and for invariances."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class PenaltyTests(PenaltyHarness):
 
     @given(cases(activations=SMOOTH_ACTIVATIONS, depth=(1, 2)))
     def test_weight_gradient_equals_differences_of_the_oracle(self, case: Case) -> None:
-        """The unrolled gradient, along a random direction of weights, has second derivatives."""
+        """Compare the unrolled gradient, which needs second derivatives, with finite differences.
+
+        The weights vary along a random direction.
+        """
         defense = make_defense(case)
         self.assume_smooth(case, defense)
         direction, start = case.draw_direction(), case.network.parameters()
@@ -63,9 +66,9 @@ class PenaltyTests(PenaltyHarness):
             return oracle.objective(network, case.x, case.y, **make_oracle_options(defense))
 
         expected = differentiate_numerically(reference)
-        # Discard cases with a kink nearby, where another step size gives another difference. The
-        # path of the search does not reveal all kinks: for p = 1, the steepest coordinate may
-        # change.
+        # Discard cases with a kink nearby, where finite differences of two step sizes disagree.
+        # `assume_smooth` does not find all kinks. For p = 1, for example, the steepest coordinate
+        # may change although the classes and the number of steps stay the same.
         assume(
             np.isclose(expected, differentiate_numerically(reference, 1e-5), rtol=1e-6, atol=1e-6)
         )
@@ -106,9 +109,9 @@ class PenaltyTests(PenaltyHarness):
         assert not terms.measured[0]
 
     def test_misclassified_penalty_continues_linearly_beyond_exp_10(self) -> None:
-        """Above d rho = 10, the tangent of exp at 10 replaces exp(d rho), so nothing overflows."""
+        """If d rho > 10, the tangent of exp at 10 replaces exp, so the penalty stays finite."""
         network = make_linear_network([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
-        x, y = np.array([[1.0, 0.0]]), np.array([1])  # misclassified, 1 / sqrt(2) from the boundary
+        x, y = np.array([[1.0, 0.0]]), np.array([1])  # misclassified, at distance 1 / sqrt(2)
         rho = 1 / math.sqrt(2)
         for d, expected in (
             (2.0, math.exp(2 * rho)),

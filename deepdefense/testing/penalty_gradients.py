@@ -1,4 +1,4 @@
-"""Tests of the penalty's implicit and chord gradients, and of all its gradients in edge cases."""
+"""Tests of the penalty's implicit and chord gradients, and of edge cases of all its gradients."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = ["EdgeTests", "ImplicitLaws", "ImplicitTests"]
 class ImplicitTests(PenaltyHarness):
     """Tests of the implicit and chord gradients against the oracle.
 
-    These gradients are not the derivatives of the computed penalty, so finite differences cannot
-    test them.
+    These gradients are not the exact derivatives of the penalty as it is computed. So finite
+    differences of the penalty cannot test them, and the oracle implements their formulas instead.
     """
 
     @given(cases(activations=SMOOTH_ACTIVATIONS, depth=(0, 2)))
@@ -54,7 +54,7 @@ class ImplicitTests(PenaltyHarness):
     def test_chord_equals_the_oracle(
         self, case: Case, steps: int, bounds: tuple[float, float] | None
     ) -> None:
-        """The chord gradient treats the final point of the search and the slope as constants."""
+        """The chord gradient holds the last point of the search and the slope of the gap fixed."""
         if bounds is not None:
             assume(case.p > 1)
             case = case._replace(x=np.clip(case.x, *bounds))
@@ -75,14 +75,18 @@ class ImplicitTests(PenaltyHarness):
 
     @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, math.inf])
     def test_chord_finds_the_nearest_point_within_bounds(self, p: float) -> None:
-        """Compare the distance on a linear network, and its derivative, with a bisection."""
+        """Compare penalties on a linear network with a bisection along the clipped path.
+
+        Also compare their derivative with respect to a bias.
+        """
         w, bias = np.array([8.0, -4.0, 2.0, 1.0]), -9.0
         direction = np.sign(w) * np.abs(w) ** (1 / (p - 1) if p < math.inf else 0)
-        # Up to three coordinates of an example reach a bound in the search; one starts at a bound.
+        # In the search, up to three coordinates of an example reach a bound. One coordinate of the
+        # first example is at a bound from the start.
         x = np.array([[0.7, 0.0, 0.9, 0.9], [0.9, 0.1, 0.5, 0.2], [0.2, 0.5, 0.5, 0.5], [0.5] * 4])
 
         def penalty(x: np.ndarray, bias: float) -> float:
-            """Find the boundary on the clipped ray x + t direction; return the penalty."""
+            """Find the boundary on clip(x + t direction) by bisection; return the penalty."""
 
             def step(t: float) -> Any:
                 return np.clip(x + t * direction, 0, 1) - x
@@ -104,13 +108,13 @@ class ImplicitTests(PenaltyHarness):
 
 
 class ImplicitLaws(PenaltyHarness):
-    """Tests on linear models, for which one step, the implicit and the chord gradient are exact."""
+    """Tests on linear models, for which the implicit and the chord gradient are exact."""
 
     @given(cases(depth=(0, 0)))
     def test_implicit_equals_unrolled_on_linear_models(self, case: Case) -> None:
         self.assume_smooth(case, make_defense(case))
         # Discard cases with several steps. A misclassified example may have to cross several
-        # boundaries, whereas the implicit gradient is that of the distance to a single boundary.
+        # boundaries in turn, but the implicit gradient differentiates the distance to one boundary.
         assume(
             self.compute_terms(make_defense(case), case.network, case.x, case.y).steps.max() == 1
         )
@@ -125,7 +129,7 @@ class ImplicitLaws(PenaltyHarness):
 
     @given(cases(depth=(0, 0), classes=(2, 2)), st.integers(1, 3))
     def test_chord_equals_implicit_between_two_linear_classes(self, case: Case, steps: int) -> None:
-        """One step is exact here, so the chord's penalty and gradient are exact too."""
+        """With two linear classes, the first step ends on the boundary, so both are exact."""
         exact, fast = (
             make_defense(case, gradient=gradient, **changes)
             for gradient, changes in (("implicit", {}), ("chord", {"steps": steps}))
@@ -151,7 +155,8 @@ class EdgeTests(PenaltyHarness):
         *others, label_bias, other_bias = self.find_penalty_slopes(
             defense, network, x, y, np.eye(6)
         )
-        # Gradient descent raises the label's bias and lowers that of the other class.
+        # By these signs, gradient descent raises the bias of the label's logit and lowers the bias
+        # of the other logit, so that the example moves off the boundary to the label's side.
         assert label_bias < 0 < other_bias
         assert np.isfinite(others).all()
 

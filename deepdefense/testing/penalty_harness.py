@@ -43,7 +43,7 @@ EDGE_DEFENSES = [
 
 
 def make_oracle_options(defense: DeepDefense) -> oracle.Options:
-    """Return the settings of a defence as options of the oracle."""
+    """Convert the settings of a defence to options of the oracle."""
     return oracle.Options(
         lam=defense.lam,
         c=defense.c,
@@ -56,7 +56,7 @@ def make_oracle_options(defense: DeepDefense) -> oracle.Options:
 
 
 def make_defense(case: Case, **changes: Any) -> DeepDefense:
-    """Return `TESTED_DEFENSE` with the case's p and number of candidates, and further changes."""
+    """Return `TESTED_DEFENSE` with p and candidates of the drawn case, and with `changes`."""
     return replace(TESTED_DEFENSE, p=case.p, candidates=case.candidates, **changes)
 
 
@@ -83,7 +83,11 @@ def assume_smooth(case: Case, defense: DeepDefense) -> None:
 def _trace_search(
     case: Case, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: int
 ) -> tuple[Any, np.ndarray]:
-    """Return the discrete decisions of the oracle's search, and its perturbation (no overshoot)."""
+    """Run the oracle's search; return its discrete decisions and its perturbation.
+
+    The decisions are the base class and the target class of each step and, except with the chord
+    gradient, whether the search succeeded. The perturbation does not include the overshoot.
+    """
     keywords: Any = {"p": case.p, "steps": defense.steps}
     if defense.gradient == "chord":
         keywords["bounds"] = defense.bounds
@@ -102,7 +106,10 @@ class PenaltyHarness(Harness):
     """A harness that computes penalties, and their derivatives with respect to the weights."""
 
     def assume_smooth(self, case: Case, defense: DeepDefense) -> None:
-        """Discard a drawn case with an untestable activation, or a penalty that is not smooth."""
+        """Discard a drawn case unless the penalty is smooth near the network's weights.
+
+        Also discard it if the backend is not tested on the network's activation.
+        """
         self.assume_testable(case)
         assume_smooth(case, defense)
 
@@ -117,7 +124,7 @@ class PenaltyHarness(Harness):
     def compute_terms(
         self, defense: DeepDefense, network: TinyNetwork, x: np.ndarray, y: np.ndarray
     ) -> Terms:
-        """Return the `Terms` of the examples: their penalties, and what these are computed from."""
+        """Return the penalties of the examples with the intermediate results, such as rho."""
         model = self.build_model(network)
         result: Terms = self.run(lambda x, y: defense.terms(model, x, y), x, y)
         return result

@@ -16,19 +16,22 @@ __all__ = ["ConstantTests", "PrimitiveTests"]
 
 
 class _Counter(NamedTuple):
-    """The state of a loop that counts its steps."""
+    """The state of a loop: a count [b], which each step increases by 1."""
 
     value: Any
 
 
 class _CounterLimit(NamedTuple):
-    """The count [b] at which each example stops."""
+    """For each example, the count [b] at which its loop stops."""
 
     limit: Any
 
 
 class _WeightedSums(NamedTuple):
-    """Weighted sums of gradients and contrasts. Each term has half the weight of the next term."""
+    """Weighted sums of gradients and contrasts, which a fold accumulates.
+
+    The last term has weight 1, and each other term has half the weight of the term after it.
+    """
 
     gradient: Any
     contrast: Any
@@ -48,7 +51,7 @@ def _sum_entries(values: Any) -> Any:
 
 
 def _pull_back(network: TinyNetwork, x: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-    """Return the gradient of <cotangent, logits> at each row of x."""
+    """Return the gradient of <cotangent, logits> with respect to each row of x, analytically."""
     slopes = np.stack([network.class_gradients(row) for row in x])
     gradients: np.ndarray = np.einsum("bk,bkd->bd", cotangent, slopes)
     return gradients
@@ -75,7 +78,8 @@ class PrimitiveTests(Harness):
         logits, result, contrast_sum, forward = self.run(gradients, x, contrasts)
         np.testing.assert_allclose(forward, logits, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(logits, case.network(x), rtol=1e-12, atol=1e-12)
-        weights = np.array([0.25, 0.5, 1.0])  # unequal, to test the order of the fold
+        # The terms of `_WeightedSums` have unequal weights, so that the test detects a wrong order.
+        weights = np.array([0.25, 0.5, 1.0])
         np.testing.assert_allclose(contrast_sum, weights @ contrasts, rtol=1e-12, atol=1e-12)
         expected = weights @ (contrasts @ expected)
         np.testing.assert_allclose(result, expected, rtol=self.exactness, atol=self.exactness)
@@ -102,7 +106,10 @@ class PrimitiveTests(Harness):
 
     @given(cases(activations=("tanh", "softplus"), depth=(1, 2)))
     def test_pull_is_differentiable_in_the_weights(self, case: Case) -> None:
-        """Training needs d/dW of a function of the input gradient, which is a second derivative."""
+        """Test second derivatives: d/dW of a function of the input gradient.
+
+        Training with the penalty needs them.
+        """
         x = case.x.reshape(len(case.x), -1)
         cotangent = case.rng.normal(size=(len(x), len(case.network.biases[-1])))
         towards = case.rng.normal(size=x.shape)
@@ -187,12 +194,13 @@ class PrimitiveTests(Harness):
 class ConstantTests(Harness):
     """Tests of values through which no gradient may flow.
 
-    A backend of finite differences cannot pass them.
+    A backend of finite differences cannot pass these tests, because it differentiates through every
+    value.
     """
 
     @given(cases(activations=("tanh", "softplus")))
     def test_forward_and_class_gradients_are_constant(self, case: Case) -> None:
-        """Added to a sum of logits, they do not change the sum's gradient in the weights."""
+        """Adding them to a sum of logits must not change the gradient of the sum in the weights."""
         x = case.x.reshape(len(case.x), -1)
         contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))
         direction = case.draw_direction()

@@ -19,9 +19,10 @@ ORDERS = (1.0, 1.5, 2.0, 3.0, math.inf)
 
 
 def given(*strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return Hypothesis's `given` without a deadline, and without two of its health checks.
+    """Apply Hypothesis's `given` without a deadline, and without two of its health checks.
 
-    The two checks would fail for tests that several classes inherit, and for slow compilers.
+    One of the two checks fails for a test that several classes inherit. The other one and the
+    deadline fail for frameworks that compile slowly.
     """
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +54,7 @@ class Case(NamedTuple):
         return predictions
 
     def draw_direction(self) -> np.ndarray:
-        """Draw a direction in the space of the network's parameters."""
+        """Draw a random direction [parameters] in the space of the network's parameters."""
         return self.rng.normal(size=self.network.parameters().shape)
 
 
@@ -65,12 +66,12 @@ def cases(
     depth: tuple[int, int] = (0, 2),
     classes: tuple[int, int] = (2, 5),
 ) -> Case:
-    """Draw a case.
+    """Draw a test case: a network, examples, labels and settings.
 
     Hypothesis chooses and shrinks the shapes and settings, and draws a seed. Weights and inputs are
-    random numbers from this seed, so they are in general position: no two classes are at the same
-    distance, and no example lies on a kink. The shapes are few, because a compiler compiles every
-    function again for each shape.
+    random numbers from this seed, so they are in general position: no example is equally far from
+    two boundaries, and none lies on a kink. There are few shapes to choose from, because a compiler
+    compiles every function again for each shape.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed"))
     shape = draw(st.sampled_from([(2,), (1, 2, 3)]), label="shape")

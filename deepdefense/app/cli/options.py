@@ -16,7 +16,7 @@ __all__ = ["option", "switch", "with_options"]
 Command = TypeVar("Command", bound=Callable[..., int])
 
 
-# The panels that group the options in the help, by title, from top to bottom.
+# The panels into which the help groups the options, keyed by title, in the order shown.
 PANELS = {
     title: Group(title, sort_key=position)
     for position, title in enumerate([*{**REPRODUCE, **HARDEN, **EVALUATE}, "Run"])
@@ -24,12 +24,12 @@ PANELS = {
 
 
 def option(text: str, panel: str = "Run") -> Parameter:
-    """Declare an option with a value: its help text, and the panel of the help that shows it."""
+    """Declare an option that takes a value, by its help text and the help panel that lists it."""
     return Parameter(help=text, group=PANELS[panel])
 
 
 def switch(text: str, panel: str = "Run") -> Parameter:
-    """Declare an option without a value, such as --resume, which is off by default."""
+    """Declare an option that takes no value and is off unless given, such as --resume."""
     return Parameter(help=text, group=PANELS[panel], negative="", show_default=False)
 
 

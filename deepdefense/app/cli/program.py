@@ -1,4 +1,4 @@
-"""The command-line program: it runs a command, and prints an error as a single line."""
+"""The command-line program, which runs a command and prints errors in one line each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def backends_command() -> int:
 app = App(
     name="deepdefense",
     help="Make a trained classifier robust, and tell how robust it is.",
-    suppress_keyboard_interrupt=False,  # `main` prints how to continue
+    suppress_keyboard_interrupt=False,  # `main` catches it to print how to continue
 )
 app.command(harden_command, name="harden")
 app.command(evaluate_command, name="evaluate")
@@ -36,7 +36,10 @@ app.command(backends_command, name="backends")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command from its arguments, or from those of the process, and exit with its code."""
+    """Run the command that `arguments` name, and exit the process with the command's exit code.
+
+    None: use the arguments of the process, `sys.argv[1:]`.
+    """
     code: Any
     name = next(iter(sys.argv[1:] if arguments is None else arguments), "")
     try:

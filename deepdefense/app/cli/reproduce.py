@@ -1,4 +1,4 @@
-"""The command `deepdefense reproduce`, which repeats the paper's study: options and output."""
+"""The command `deepdefense reproduce`: its options, its output and its exit code."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def reproduce_command(
 
 
 def _quote_command(table: str, quick: bool, options: Mapping[str, Any]) -> str:
-    """Return the command line, without --data-dir, whose value differs between machines."""
+    """Return the command line for the report.
+
+    It leaves out --data-dir, because its value differs between machines.
+    """
     words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
     for name, value in options.items():
         if name != "data_dir":

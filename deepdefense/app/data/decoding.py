@@ -27,10 +27,10 @@ __all__ = ["decode_dataset"]
 def decode_dataset(
     name: str, splits: EncodedSplits, seed: int, shape: tuple[int, ...] = ()
 ) -> Dataset:
-    """Decode images, and return them as a preprocessed data set.
+    """Decode the images of `splits`, and return them as a preprocessed data set.
 
-    Unless `shape` is empty, it is the shape [c h w] that the images must have. If `splits` has no
-    test set, `seed` draws one from the training set.
+    If `shape` is not empty, it is the shape [c h w] that every image must have. If `splits` has no
+    test set, one is drawn from the training set with `seed`.
     """
     train, test = splits
     files = train + test
@@ -55,7 +55,7 @@ def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> n
         if pixels.shape[:2] != decoded.shape[1:3]:
             sizes = f"{images[0][1]} is {decoded.shape[1:3]}, {name} is {pixels.shape[:2]}"
             raise DataError(f"{dataset}: images must have one height and width, {sizes}: resize")
-        if pixels.shape[2] > decoded.shape[3]:  # first colour image after grey ones
+        if pixels.shape[2] > decoded.shape[3]:  # the first colour image after grey ones
             decoded = repeat(decoded, "n h w 1 -> n h w c", c=pixels.shape[2])
         decoded[i] = pixels
     return decoded
@@ -64,16 +64,17 @@ def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> n
 def _decode_image(pil: Any, content: bytes | str, name: str) -> np.ndarray:
     """Decode one image to uint8: [h w 1] if it is grey (mode L), else [h w 3].
 
-    The image is rotated as its EXIF data ask.
+    The image is rotated as its EXIF metadata specify.
     """
     source = content if isinstance(content, str) else BytesIO(content)
     with convert_errors(f"image {name} could not be read"), pil.open(source) as image:
-        if "exif" in image.info:  # checked, because exif_transpose is slow
+        if "exif" in image.info:  # avoids exif_transpose, which is slow, where not needed
             import_optional("PIL.ImageOps").exif_transpose(image, in_place=True)
-        if image.mode[0] in "IF":  # conversion to RGB would silently clip the pixels
+        if image.mode[0] in "IF":  # 16 or 32 bits, which RGB would silently clip
             came = f"{name} has more (mode {image.mode})"
             raise DataError(f"images must have 8 bits a pixel, {came}: convert it, or give .npz")
         if image.mode == "L":
             return np.asarray(image)[..., None]
-        # Convert palettes through RGBA: Pillow warns if a transparent one becomes RGB directly.
+        # Convert images with a palette to RGBA first, because Pillow warns if a palette with
+        # transparent colours is converted to RGB directly.
         return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))

@@ -1,4 +1,4 @@
-"""Images as files hold them, before decoding, and how the datasets library streams them."""
+"""Read encoded images, such as PNG or JPEG, with the datasets library, without decoding them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["EncodedImages", "EncodedSplits", "collect_images", "open_stream"]
 class EncodedImages(NamedTuple):
     """Images that are not decoded yet, their labels [n], and the names of the classes.
 
-    Each image is a pair: its bytes or the path of its file, and its name for error messages.
+    Each image is a pair. Its first item is the bytes of the encoded image, or the path of its file.
+    Its second item is the name of the image for error messages.
     """
 
     images: list[tuple[bytes | str, str]]
@@ -23,22 +24,23 @@ class EncodedImages(NamedTuple):
     names: tuple[str, ...]
 
 
-# The files of the training set, and the files of the test set. If the second list is empty,
-# `decode_dataset` splits a test set off.
+# The parts of the training set, and the parts of the test set. If the second list is empty,
+# `decode_dataset` moves some training examples to a test set.
 EncodedSplits = tuple[list[EncodedImages], list[EncodedImages]]
 
 
 def open_stream(kind: str, cache: str, data_files: Any, **options: Any) -> Any:
-    """Return the splits of local files as data sets that are read without a copy on the disk.
+    """Open local files with the datasets library; return a streamed data set for each split.
 
-    `kind` is a format of the datasets library, such as parquet.
+    Streaming avoids the library's usual copy of the files in its cache. `kind` is one of the
+    library's formats, such as parquet.
     """
     options |= {"data_files": data_files, "streaming": True, "cache_dir": cache}
     return import_optional("datasets").load_dataset(kind, **options)
 
 
 def collect_images(split: Any, where: str) -> EncodedImages:
-    """Return the encoded images and labels of a split; `where` names the split in errors."""
+    """Return the encoded images and labels of a split, which `where` names in error messages."""
     columns = list(split.features)
     image = next((name for name in ("image", "img") if name in columns), "")
     label = next((name for name in ("label", "fine_label") if name in columns), "")
@@ -47,7 +49,7 @@ def collect_images(split: Any, where: str) -> EncodedImages:
         raise DataError(f"{where} must have {expected}; there are: {', '.join(columns)}")
     images: list[tuple[bytes | str, str]] = []
     labels = [np.zeros(0, np.int64)]
-    for batch in split.with_format("arrow").iter(batch_size=1000):  # arrow leaves images encoded
+    for batch in split.with_format("arrow").iter(batch_size=1000):  # other formats decode images
         for cell in batch.column(image).to_pylist():
             row = f"row {len(images)} of {where}"
             content = (cell.get("bytes") or cell.get("path")) if isinstance(cell, dict) else None

@@ -15,11 +15,12 @@ __all__ = ["load_image_folder"]
 def load_image_folder(root: Path) -> EncodedSplits:
     """Load images from the sub-folders of `root`, one sub-folder for each class.
 
-    If `root` holds train/, and test/, val/ or validation/, the sub-folders for the classes are in
-    these two, which are the training set and the test set.
+    If `root` holds train/ and one of test/, val/ and validation/, then train/ is the training set
+    and the other folder is the test set. Each of the two has a sub-folder for each class.
     """
     held_out = [name for name in ("test", "val", "validation") if (root / name).is_dir()]
-    # The datasets library's default patterns would also derive splits from the names of files.
+    # Explicit patterns: those that the datasets library uses by default would also assign images
+    # to splits by the names of their files.
     patterns = {"train": "*/**"}
     if held_out and (root / "train").is_dir():
         patterns = {"train": "train/*/**", "test": f"{held_out[0]}/*/**"}

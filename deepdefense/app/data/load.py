@@ -31,18 +31,19 @@ def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: i
     - the path of an .npz or a .parquet file;
     - the path of a folder with the files train*.parquet and test*.parquet;
     - the path of a folder of images with a sub-folder for each class;
-    - the path of a folder with train/, and test/, val/ or validation/. Each of the two has a
-      sub-folder of images for each class.
+    - the path of a folder with train/ for the training set, and one of test/, val/ and validation/
+      for the test set. Each of the two folders has a sub-folder of images for each class.
 
-    `data_dir` is a folder with a copy of mnist or cifar10, or with a sub-folder of that name which
-    holds the copy. Without `data_dir` the two are downloaded to the cache of the Hugging Face hub.
-    If the source has no test set, `seed` draws 20 % of each class as one. Raises `DataError` if
-    data are missing, cannot be read or cannot be used.
+    `data_dir` is for mnist and cifar10. It is a folder that holds a copy of the data set, directly
+    or in a sub-folder named mnist or cifar10. Without `data_dir`, the data set is downloaded to the
+    cache of the Hugging Face hub. If the source has no test set, 20 % of each class are drawn with
+    `seed` to be the test set. Raises `DataError` if data are missing, cannot be read or cannot be
+    used.
     """
     source, path = str(source), Path(source).expanduser().resolve()
     if source == "digits":
         digits = import_optional("sklearn.datasets").load_digits()
-        x = to_channels_first(digits.images.astype(np.uint8))  # pixels are whole numbers, 0..16
+        x = to_channels_first(digits.images.astype(np.uint8))  # integer pixels in 0..16
         return preprocess(source, hold_out(x, digits.target.astype(np.int64), seed), (), width=16)
     if source in HUB_SETS:
         return decode_dataset(source, load_published(source, data_dir), seed, HUB_SETS[source][1])

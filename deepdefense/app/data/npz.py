@@ -23,9 +23,9 @@ SPLIT_KEYS, WHOLE_KEYS = ("x_train", "y_train", "x_test", "y_test"), ("x", "y")
 def load_npz(path: Path, seed: int) -> RawData:
     """Load the arrays of a user's .npz file, and split them if they hold no test set.
 
-    Arrays of type uint8 are pixels; arrays of other types keep their values. `seed` draws the test
-    examples of a file that holds only x and y. Raises `DataError` if an array is missing or cannot
-    be used.
+    Examples of type uint8 are treated as pixels. Examples of other types keep their values. If the
+    file holds only x and y, test examples are drawn from them with `seed`. Raises `DataError` if an
+    array is missing or cannot be used.
     """
     with (
         convert_errors(f"{path} could not be read as an .npz archive of plain arrays"),
@@ -38,7 +38,7 @@ def load_npz(path: Path, seed: int) -> RawData:
     if len(arrays) < len(keys):
         expected = f"{', '.join(SPLIT_KEYS)}, or x, y"
         raise DataError(f"{path} must have the keys {expected}; has {', '.join(names) or 'none'}")
-    for key in keys:  # each x comes before its y
+    for key in keys:  # each x comes before its y, whose check needs the number of examples
         array, where = arrays[key], f"{path}: {key}"
         if key.startswith("y"):
             arrays[key] = to_class_indices(array, len(arrays["x" + key[1:]]), where)

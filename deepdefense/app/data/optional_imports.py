@@ -1,4 +1,4 @@
-"""Import optional libraries that read data, silence them, and convert their errors."""
+"""Import the optional libraries that read data, silence their output, and convert their errors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["convert_errors", "import_optional", "silence_datasets"]
 def convert_errors(message: str, hint: str = "") -> Iterator[None]:
     """Convert every error raised in the `with` block into a `DataError` that begins with `message`.
 
-    Errors of all classes are converted, because libraries raise many classes for broken files.
-    `MemoryError` and `DataError` pass unchanged.
+    Errors of all classes except `MemoryError` and `DataError` are converted, because libraries
+    raise errors of many classes for broken files.
     """
     try:
         yield
@@ -37,11 +37,13 @@ def convert_errors(message: str, hint: str = "") -> Iterator[None]:
 def silence_datasets() -> Iterator[str]:
     """Silence the datasets library in the `with` block, and yield a temporary cache folder for it.
 
-    The library shows no progress bars, warnings or log messages, and reports nothing over the
-    network. At the end its settings are restored, and the folder is removed.
+    In the block, the library shows no progress bars, warnings or log messages, and sends no usage
+    reports over the network. At the end of the block, the library's settings are restored, and the
+    temporary folder is removed.
     """
     with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings(), ExitStack() as stack:
-        # The library also warns if an environment variable switches its progress bars on or off.
+        # The library warns, among other cases, if the calls below have no effect because an
+        # environment variable switches progress bars on or off.
         warnings.simplefilter("ignore")
         for library in (import_optional("datasets"), import_optional("huggingface_hub.utils")):
             if not library.are_progress_bars_disabled():
@@ -50,7 +52,8 @@ def silence_datasets() -> Iterator[str]:
         for logger in (logging.getLogger("datasets"), logging.getLogger("huggingface_hub")):
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
-        # By default the library reports every load to its makers, even a load of local files.
+        # By default the library reports every load to the Hugging Face hub, even a load of local
+        # files.
         config, name = import_optional("datasets.config"), "HF_UPDATE_DOWNLOAD_COUNTS"
         stack.callback(setattr, config, name, getattr(config, name, True))
         setattr(config, name, False)

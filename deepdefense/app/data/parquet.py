@@ -1,4 +1,4 @@
-"""Read images from parquet files: a user's, or a published data set of the Hugging Face hub."""
+"""Read images from a user's parquet files, or from data sets of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from deepdefense.evaluation.dataset import DataError
 
 __all__ = ["HUB_SETS", "load_parquet", "load_published"]
 
-# The name of a data set on the Hugging Face hub, and the shape [c h w] of its images.
+# For each name that a user may give: the name of the data set on the Hugging Face hub, and the
+# shape [c h w] of its images.
 HUB_SETS = {
     "mnist": ("ylecun/mnist", (1, 28, 28)),
     "cifar10": ("uoft-cs/cifar10", (3, 32, 32)),
@@ -19,14 +20,18 @@ HUB_SETS = {
 
 
 def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
-    """Load a data set of `HUB_SETS` from a copy in `data_dir`, or from the hub if it is None."""
+    """Load a data set of `HUB_SETS` from its copy in `data_dir`.
+
+    None: load it from the Hugging Face hub.
+    """
     if data_dir is not None:
         folder = Path(data_dir).expanduser().resolve()
         return load_parquet(folder / name if (folder / name).is_dir() else folder)
     failed = f"{name}: the Hugging Face hub could not be reached or read"
     hint = "; --data-dir takes a local copy, a folder with train*.parquet and test*.parquet"
     with silence_datasets(), convert_errors(failed, hint):
-        # The download goes to the hub's usual cache, where later runs and other programs find it.
+        # Without the temporary cache folder, the download goes to the hub's usual cache, where
+        # later runs and other programs find it.
         splits = import_optional("datasets").load_dataset(HUB_SETS[name][0])
         train, test = (
             collect_images(splits[split], f"{name} {split}") for split in ("train", "test")
@@ -37,7 +42,8 @@ def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
 def load_parquet(path: Path) -> EncodedSplits:
     """Load a .parquet file, or a folder of the files train*.parquet and test*.parquet.
 
-    The columns are those of image data sets on the hub: image or img, and label or fine_label.
+    As in image data sets on the hub, the images are in a column named image or img, and the labels
+    in a column named label or fine_label.
     """
     groups = [[path], []]
     if not path.is_file():

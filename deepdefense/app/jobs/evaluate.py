@@ -66,19 +66,19 @@ def evaluate(
             they make.
         p: the order of the norm that measures perturbations, 2 or inf. With inf, the report also
             holds rho_inf.
-        eps: one or more perturbation radii at which to report accuracy under attack. The first is
-            in the headline. None: the median distance of the correctly classified examples.
+        eps: one or more perturbation radii at which to report accuracy under attack. The headline
+            uses the first one. None: the median distance of the correctly classified examples.
         bounds: (low, high), the range that perturbed examples keep within: two numbers, or two
             arrays of one example's shape.
         reference: the undefended network, which is attacked on the same examples for comparison.
-        seed: the seed of all random numbers. Those for an example depend on the seed and on the
-            values of the example.
+        seed: the seed of all random numbers. The random numbers for an example depend only on the
+            seed and on the values of the example, not on the batch that it is in.
         steps: the largest number of iterations of the DeepFool attack that measures rho.
         overshoot: the overshoot of this DeepFool attack.
         candidates: the number of candidate classes of this DeepFool attack.
         batch_size: the number of examples attacked at a time. It does not change the report.
-        out: a new folder, into which report.json and report.html are written. It may also be the
-            folder of an interrupted evaluation, which is then continued.
+        out: a new folder, into which report.json and report.html are written. If it is the folder
+            of an interrupted evaluation, that evaluation is continued.
         watcher: receives the progress.
 
     Returns:
@@ -109,8 +109,9 @@ def evaluate(
     run = None
     if out is not None:
         run = RunFolder(Path(out))
-        # Continue an unfinished evaluation. The name of each stored result is a hash of everything
-        # that the result depends on, so no result of other arguments is reused.
+        # Continue an unfinished evaluation, even if the arguments have changed since. The name of
+        # each stored result is a hash of everything that the result depends on, so a result that
+        # was computed with different arguments is never reused.
         unfinished = run.is_begun and not run.is_finished
         run = (RunFolder.resume if unfinished else RunFolder.create)(
             run.path, {"command": "evaluate"}
@@ -172,10 +173,10 @@ def run_evaluate(
 
 
 def find_hardened(folder: Path | None) -> dict[str, Any]:
-    """Return the options that evaluate the network of a finished run of `harden`.
+    """Return options for `run_evaluate` that evaluate the result of a finished run of `harden`.
 
-    The network before hardening is the reference. `folder` is the run folder; if None, it is the
-    newest finished run of `harden` in runs/.
+    The network before hardening is the reference. `folder` is the run folder. If it is None, the
+    folder of the newest finished run of `harden` in runs/ is used.
     """
     path = folder or find_latest("harden", finished=True)
     if path is None:
@@ -204,7 +205,7 @@ def find_hardened(folder: Path | None) -> dict[str, Any]:
 
 
 def _load_network(job: Job, data: Dataset, weights: str | None) -> tuple[Any, NetworkInfo]:
-    """Return the network of the settings with these weights, and its description for a report."""
+    """Return the network that the settings name, with `weights` loaded, and its description."""
     name = job.settings["network"]
     if weights is None and name in NETWORKS:
         raise InputError(
@@ -216,7 +217,7 @@ def _load_network(job: Job, data: Dataset, weights: str | None) -> tuple[Any, Ne
 
 
 def _draw_rows(n: int, count: int, seed: int) -> HostArray:
-    """Draw `count` of n examples, or all if there are fewer; return their indices in order."""
+    """Return the sorted indices of `count` examples drawn from n, or of all if n <= `count`."""
     if count >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng((seed, 2)).permutation(n)[:count])
@@ -227,7 +228,7 @@ def _describe_model(model: Any) -> NetworkInfo:
 
 
 def _describe_source(data: Dataset) -> dict[str, Any]:
-    """Return the facts about the data that the report holds but the arrays do not show."""
+    """Return what the report says about the data and cannot derive from the arrays x and y."""
     return {
         "name": data.name,
         "of": len(data.x_test),

@@ -29,8 +29,8 @@ from deepdefense.training.report import HardeningReport, describe_objective
 
 __all__ = ["harden", "run_harden"]
 
-# The training of the undefended reference network, if no weights are given. A small data set gets
-# more than ten epochs, so that there are 1000 optimizer steps.
+# If no weights are given, the undefended reference network is trained with these settings: for ten
+# epochs, or on a small data set for as many epochs as make at least 1000 optimizer steps.
 REFERENCE_EPOCHS, REFERENCE_STEPS = 10, 1000
 REFERENCE_LR, REFERENCE_DECAY = 1e-3, 0.1
 
@@ -67,7 +67,8 @@ def harden(
         recipe: the settings of training. None: `Recipe()`, the settings of the paper.
         guard: the limits that reject an epoch or end training. None: `Guard()`.
         out: a new folder, into which report.json, report.html and hardened.safetensors are written.
-            This needs the extra ``deepdefense[cli]``. A checkpoint is saved there after each epoch.
+            During training the folder also holds a checkpoint, which is saved after each epoch.
+            Writing these files needs the extra ``deepdefense[cli]``.
         resume: continue the interrupted run in `out` from its checkpoint. The result equals that of
             an uninterrupted run.
         watcher: receives the progress.
@@ -169,7 +170,7 @@ def run_harden(
 def _train_reference(
     job: Job, model: Any, data: Dataset, recipe: Recipe, run: RunFolder
 ) -> tuple[Any, str]:
-    """Return the undefended reference network, and the origin of its weights for the report."""
+    """Return the trained reference network, and a text for the report on how it was trained."""
     steps = math.ceil(len(data.x_train) / recipe.batch_size)
     epochs = max(REFERENCE_EPOCHS, math.ceil(REFERENCE_STEPS / steps))
     reference = train_reference(

@@ -26,10 +26,10 @@ __all__ = ["Job", "open_backend", "open_job", "to_plain_options"]
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a command, made by `open_job`: its settings and its backend.
+    """The settings and the backend of one run of a command; `open_job` makes it.
 
-    `resumed` is the run folder of the interrupted run that this run continues, if any. `out` is the
-    folder that the user chose for a new run, if any.
+    `resumed` is the run folder of the interrupted run that this run continues, or None for a new
+    run. `out` is the folder that the user chose for a new run, or None to name it automatically.
     """
 
     settings: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Job:
     def load_network(self, data: Dataset, weights: str | None) -> Any:
         """Return the network that the settings name.
 
-        `weights` is a file of weights to load into it; None: the network keeps its initial weights.
+        Its weights are loaded from the file `weights`. None: the network keeps its initial weights.
         """
         name, seed = self.settings["network"], self.settings["seed"]
         model = make_network(self.backend, name, data, seed)
@@ -57,9 +57,10 @@ class Job:
     def open_folder(self, data: Dataset, networks: Sequence[Any], changed: str) -> RunFolder:
         """Create the folder of a new run, or return the folder of the resumed run.
 
-        The command writes no file before this call. Raises `InputError` if the data or the weights
-        of `networks` differ from those with which a resumed run began. `changed` is the text of
-        this error; PATH in the text is replaced by the folder.
+        A command writes no file before this call, so bad input leaves no folder behind. Raises
+        `InputError` if the data, or the weights of `networks`, differ from those with which a
+        resumed run began. `changed` is the message of this error, in which PATH stands for the
+        path of the folder.
         """
         fingerprints = {
             "data": data.fingerprint(),
@@ -88,9 +89,9 @@ def open_job(
 ) -> Iterator[Job]:
     """Prepare a run of a command, and yield the `Job` for the `with` block.
 
-    In the block, new models and arrays are placed on the device of the settings. A new run has the
-    given options, and defaults for all other settings. A resumed run has the settings with which it
-    began, and the given options must agree with them.
+    In the block, new models and arrays are placed on the device that the settings name. A new run
+    uses the given options, and defaults for all other settings. A resumed run uses the settings
+    with which it began, and the given options must agree with them.
     """
     command_setting = {"command": command}
     plain_options = to_plain_options(options)
@@ -108,7 +109,10 @@ def open_job(
 
 @contextmanager
 def open_backend(settings: Mapping[str, Any]) -> Iterator[TrainingBackend]:
-    """Yield the backend of the settings, or the first installed one, set to their device."""
+    """Yield the backend that the settings name, switched to the device that they name.
+
+    If they name no backend, yield that of the first installed framework.
+    """
     backend = training_backend(settings["backend"] or find_installed_framework())
     with backend.on_device(settings["device"]):
         yield backend

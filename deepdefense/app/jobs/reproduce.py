@@ -21,7 +21,8 @@ from deepdefense.seam.validation import check_choice
 
 __all__ = ["QUICK", "run_study"]
 
-# The settings that --quick changes: data that scikit-learn includes, few epochs, few examples.
+# The settings that --quick changes: it uses the digits, which scikit-learn includes, few epochs and
+# few examples.
 QUICK: Mapping[str, Any] = {"subjects": ("digits-mlp",), "epochs": 3, "examples": 50}
 
 
@@ -34,7 +35,7 @@ def run_study(
     command: str,
     watcher: Watcher,
 ) -> Path:
-    """Train and attack the networks of a table, write the table, and return its page's path.
+    """Train and attack the networks that a table compares; return the path of the table's page.
 
     Networks and measurements that the folder `out` already holds are not computed again.
     """
@@ -85,7 +86,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _load_data(name: str, data_dir: Path | str | None) -> tuple[Dataset, Path | None]:
-    """Return a data set, and the folder of its local copy, or None without a copy."""
+    """Return a data set, and the folder of its local copy (None if `data_dir` is None)."""
     if data_dir is None:
         return load_data(name), None
     path = Path(data_dir)
@@ -94,6 +95,6 @@ def _load_data(name: str, data_dir: Path | str | None) -> tuple[Dataset, Path | 
 
 
 def _find_published(folder: Path | None, network: str) -> Path | None:
-    """Return the file NETWORK_reference.safetensors in the data's folder, or None without one."""
+    """Return the path of NETWORK_reference.safetensors in `folder`, or None if it is missing."""
     path = None if folder is None else folder / f"{network}_reference.safetensors"
     return path if path is not None and path.is_file() else None

@@ -97,7 +97,7 @@ class FrameworkOptions:
 
 @dataclass(frozen=True)
 class PixelRangeOption:
-    """Whether perturbed images in the penalty keep within the range of pixels."""
+    """Whether the perturbed images that the penalty computes stay within the range of pixels."""
 
     bounded: bool = setting(
         False,
@@ -111,7 +111,7 @@ class AttackOptions:
     """Which attacks an evaluation runs, on which examples, and with which limits."""
 
     preset: Literal["quick", "standard", "thorough"] = setting(
-        DEFAULT_PLAN.preset,  # type: ignore[arg-type]  # the plan checks that it is one of these
+        DEFAULT_PLAN.preset,  # type: ignore[arg-type]  # `DEFAULT_PLAN` types it as str
         "which attacks, and with how many steps",
     )
     examples: int = setting(1000, "number of held-out examples, drawn by the seed", whole_number(1))
@@ -218,23 +218,24 @@ EVALUATE: Panels = {
 REPRODUCE: Panels = {"Study": (StudyOptions,), "Framework": (FrameworkOptions,)}
 
 
-# Defaults of training for single data sets. All other defaults are the paper's, for MNIST. The
-# digits have fewer examples (15 steps an epoch), so they need more epochs and other settings. Their
-# defaults were chosen on training and test splits other than that of seed 0.
+# Defaults of `harden` that apply to one data set only. All other defaults are the paper's settings
+# for MNIST. The digits have fewer examples (15 optimizer steps an epoch), so they need more epochs
+# and another learning rate, c and d. These values were chosen on splits into training and test
+# examples that differ from the split of the default seed 0.
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5, "d": 5.0},
 }
 
 
-# The settings that `harden` fits to the network unless the user gives them. The texts describe the
-# fitted values in the help.
+# The settings that `harden` fits to the network unless the user gives them. The help shows these
+# texts in place of default values.
 CALIBRATED_SETTINGS = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
 
 
 def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
     """Return the default of every option of a command, by name.
 
-    `data` names the data set, for which some settings of `harden` have defaults of their own.
+    `data` names the data set. Some defaults of `harden` depend on it (`DATA_DEFAULTS`).
     """
     defaults = {
         declared.name: declared.default
@@ -250,7 +251,7 @@ def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
 
 
 def describe_default(panels: Panels, declared: Setting) -> str:
-    """Return the help's text for an option's default, with its values for single data sets."""
+    """Return the help text for an option's default, and for its defaults for single data sets."""
     texts = [format_default(declared)]
     if panels is HARDEN:
         texts = [CALIBRATED_SETTINGS.get(declared.name, texts[0])]
@@ -263,7 +264,7 @@ def describe_default(panels: Panels, declared: Setting) -> str:
 
 
 def format_default(declared: Setting) -> str:
-    """Return the help's text for a declared default."""
+    """Return the help text for the default with which a setting is declared."""
     value = declared.default
     if value is None:
         return declared.unset or "none"
@@ -275,6 +276,9 @@ def format_default(declared: Setting) -> str:
 
 
 def choose_fields(kind: type[SettingsT], settings: Mapping[str, Any]) -> SettingsT:
-    """Make a `kind`, a settings class, from the entries of `settings` that are its fields."""
+    """Return an instance of the settings class `kind`, with values from `settings`.
+
+    Entries of `settings` that are not fields of `kind` are ignored.
+    """
     names = [declared.name for declared in fields(kind)]  # type: ignore[arg-type]
     return kind(**{name: settings[name] for name in names if name in settings})
