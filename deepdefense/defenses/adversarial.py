@@ -61,7 +61,7 @@ class DeepFoolTraining(MixedCrossEntropy):
 
     CE is the mean cross-entropy of a batch. D is the perturbation by which DeepFool leaves the
     class that the network predicts for x. In the source, a trained network is fine-tuned on
-    perturbed examples alone (alpha = 0), for five more epochs at half the learning rate.
+    perturbed examples alone (alpha = 0), for five epochs at half of its original learning rate.
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool", section 4.2.
     """

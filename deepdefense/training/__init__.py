@@ -1,1 +1,1 @@
-"""Train and harden networks in any framework: recipe, training loop, guard and report."""
+"""Train and harden networks in any framework, undo epochs that fail, and report the results."""

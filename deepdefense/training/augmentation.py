@@ -16,7 +16,7 @@ Images = npt.NDArray[Any]
 
 
 def check_images(shape: tuple[int, ...], *, flip: bool, shift: int, channels_last: bool) -> None:
-    """Raise `InputError` unless `augment` can flip and shift examples of this shape.
+    """Raise `InputError` unless `augment` can flip and shift examples of the given shape.
 
     `shape` is the shape of a single example, without the batch axis.
     """

@@ -20,14 +20,15 @@ from deepdefense.training.recipe import Recipe
 
 __all__ = ["Cost", "CostMeasurement", "measure_cost"]
 
-# The number of timed pairs: a pair is a plain step and a hardening step on the same batch. One more
-# pair is run first, because the first step of each kind includes compilation.
+# The number of pairs that are timed. A pair is a plain step and a hardening step on the same batch.
+# One more pair runs first and is not counted, because the first step of each kind includes
+# compilation.
 TIMED_PAIRS = 5
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The median duration of a plain step and of a hardening step, in seconds.
+    """The median durations of a step of plain training and of a hardening step, in seconds.
 
     `ratio` is the duration of the hardening step divided by that of the plain step.
     """

@@ -55,7 +55,7 @@ def mlp(
 def bn_mlp(
     input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (500, 150)
 ) -> Network:
-    """Return the paper's fully connected network, with batch norm added before each ReLU.
+    """Return the fully connected network of `mlp`, with batch norm added before each ReLU.
 
     Source: Ioffe and Szegedy (2015).
     """

@@ -16,7 +16,7 @@ __all__ = ["COUNTER", "initial_weights", "is_statistic", "weight_shapes"]
 # the count, so a set of weights may include the counter or leave it out.
 COUNTER = "num_batches_tracked"
 
-# The standard deviation of initial weights with `spread` "fixed".
+# The standard deviation of initial weights with `spread` "fixed", in all layers but the first.
 FIXED_DEVIATION = 0.01
 # The standard deviation of the first layer's outputs on MNIST, if the first layer's weights have
 # FIXED_DEVIATION. Each output is a sum over the 784 pixels, whose standard deviation is 79.
@@ -80,11 +80,11 @@ def initial_weights(
     - "fan-in": s = sqrt(2 / n), where each output of the layer is a sum of n terms. Activations
       then keep their size through many layers with ReLU. In the first layer, s is divided by
       `deviation`.
-    - "balanced": as "fan-in", but s is divided by deviation^(1 / L) in each of the L layers. The
-      network's outputs have the same size as with "fan-in", but a gradient step changes all layers
-      at about the same rate. With "fan-in", a gradient step changes the first layer deviation^2
-      times as fast as the others (4,000 times, for pixels 0..255). Use "balanced" only for networks
-      that are a chain of layers without batch norm.
+    - "balanced": s = sqrt(2 / n) / deviation^(1 / L) in each of the L layers. The network's outputs
+      have the same size as with "fan-in", but a gradient step changes all layers at about the same
+      rate. With "fan-in", a gradient step changes the first layer deviation^2 times as fast as the
+      others (4,000 times, for pixels 0..255). Use "balanced" only for networks that are a chain of
+      layers without batch norm.
 
     Batch norm starts as the identity, with weight and variance 1, and bias and mean 0. The result
     does not contain batch norm's counter of training batches, which no network uses.
