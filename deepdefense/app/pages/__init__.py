@@ -2,8 +2,8 @@
 
 For each page, a Python module prepares the content and a Jinja2 template lays it out. The larger
 pages have separate modules for the headline and for the tables. The pages need matplotlib and
-Jinja2, which only the extra `deepdefense[cli]` installs. Other packages therefore import this one
-inside functions.
+Jinja2, which only the extra `deepdefense[cli]` installs. Modules outside this package therefore
+import it inside functions, so that they work without the extra.
 """
 
 from deepdefense.app.pages.evaluation import WeakestExamples, render_evaluation

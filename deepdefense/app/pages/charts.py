@@ -39,18 +39,18 @@ WIDE_CHART = (4.3, 2.7)  # width and height in inches
 HISTOGRAM_BINS = 40
 
 
-# The smallest range of the accuracy axis, in percentage points. On a smaller range, noise would
-# look like a trend.
+# The smallest range that the accuracy axis shows, in percentage points. On a smaller range, noise
+# would look like a trend.
 LEAST_ACCURACY_SPAN = 2.0
 
 
 class HistogramSeries(NamedTuple):
-    """The values of one network in a histogram; `draw_histogram` draws several such series."""
+    """The values of one network, which `draw_histogram` draws as one histogram of a chart."""
 
     name: str  # a key of SERIES_STYLES
     values: NumpyArray  # [m], one for each example that has a value
     total: int  # the number of all examples; the bars show shares of it
-    median: float | None  # over all examples, drawn as a line; None: no line
+    median: float | None  # of all `total` examples, drawn as a line; None: no line
 
 
 def draw_accuracy_curve(before: float, history: Sequence[float], alt: str) -> Markup:
@@ -78,7 +78,10 @@ def draw_rho_curve(before: float, history: Sequence[float | None], alt: str) -> 
 
 
 def draw_loss_curves(cross_entropy: Sequence[float], penalty: Sequence[float], alt: str) -> Markup:
-    """Draw cross-entropy and penalty over the epochs in one chart; the axis may be logarithmic."""
+    """Draw cross-entropy and penalty over the epochs in one chart.
+
+    The vertical axis is logarithmic if the values are positive and span more than a factor of 30.
+    """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Training loss")
         parts = [_fill_missing(cross_entropy), _fill_missing(penalty)]
@@ -111,7 +114,8 @@ def draw_rho_histogram(before: NumpyArray, after: NumpyArray, alt: str) -> Marku
 def draw_histogram(series: Sequence[HistogramSeries], x_label: str, alt: str) -> Markup:
     """Draw one histogram for each series, all on the same axes.
 
-    The horizontal axis ends at the 99.5th percentile; the last bar also counts all larger values.
+    The horizontal axis ends at the 99.5th percentile of the values of all series together. The last
+    bar also counts the values beyond this end.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Share of examples [%]", x_label, WIDE_CHART)
@@ -135,9 +139,10 @@ def draw_histogram(series: Sequence[HistogramSeries], x_label: str, alt: str) ->
 def draw_security_curve(
     curves: Mapping[str, Curve], x_label: str, eps: float | None, alt: str
 ) -> Markup:
-    """Draw accuracy under attack over the perturbation's size, with its 95 % confidence band.
+    """Draw accuracy under attack, with its 95 % confidence band, over the size of the perturbation.
 
-    The keys of `curves` are keys of SERIES_STYLES. A dotted line marks `eps`.
+    The keys of `curves` are keys of SERIES_STYLES. A dotted vertical line marks the perturbation
+    budget `eps`, unless it is None.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Accuracy under attack [%]", x_label, WIDE_CHART)
@@ -162,18 +167,18 @@ def _fill_missing(values: Sequence[float | None]) -> NumpyArray:
 
 
 def _find_top(values: NumpyArray) -> float:
-    """Return the upper end of an axis from 0 that shows all values; 1 if none is positive."""
+    """Return an upper end for an axis from 0 that shows `values`; 1 if no value is positive."""
     finite = values[np.isfinite(values)]
     return 1.1 * float(finite.max()) if len(finite) and finite.max() > 0 else 1
 
 
 def _choose_marker(count: int) -> str:
-    """Return matplotlib's marker for a curve of `count` points; no marker above 30 points."""
+    """Return matplotlib's marker for a curve of `count` points; "" (no marker) above 30 points."""
     return "o" if count <= 30 else ""
 
 
 def _draw_from_reference(axes: Axes, values: NumpyArray) -> None:
-    """Draw a curve over the epochs, and mark its first value, that of the undefended network."""
+    """Draw a curve over the epochs, and mark its value at epoch 0, before hardening."""
     epochs = np.arange(len(values))
     axes.plot(epochs, values, f"{_choose_marker(len(values))}-", color=AFTER, clip_on=False)
     axes.plot(0, values[0], "o", color=BEFORE, markersize=7, label="before", zorder=3)

@@ -36,8 +36,8 @@ __all__ = [
 NumpyArray = npt.NDArray[Any]
 
 
-# Charts are drawn in these placeholder colours. `render_svg` replaces each by a variable of the
-# style sheet. The style sheet sets the variables for light and for dark screens.
+# Charts are drawn in these placeholder colours. `render_svg` replaces each of them by a variable of
+# the style sheet, because a colour must differ between light and dark screens.
 INK, MUTED, RULE, BEFORE, AFTER, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
 
 
@@ -90,7 +90,7 @@ SMALL_IMAGE = 96  # largest height and width in pixels of an image that counts a
 def create_axes(
     y_label: str, x_label: str = "Epoch", size: tuple[float, float] = (3.5, 2.7)
 ) -> tuple[Figure, Axes]:
-    """Create a figure and its axes; if the x axis shows epochs, its ticks are whole numbers."""
+    """Create a figure and its axes. The x axis has only whole-numbered ticks if it shows epochs."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)
@@ -107,9 +107,10 @@ def add_legend(axes: Axes, columns: int = 2) -> None:
 
 
 def render_svg(figure: Figure, name: str, alt: str) -> Markup:
-    """Return the figure as one <svg> element that has no date and links to no other file.
+    """Return the figure as one <svg> element that links to no other file.
 
-    Every id in it starts with `name`, so several figures on a page do not share an id. `alt` is the
+    The element holds no date, so equal figures give equal bytes. Every id in the element starts
+    with `name`; figures with different names therefore do not share an id on the page. `alt` is the
     text for screen readers.
     """
     file = io.StringIO()
@@ -140,8 +141,8 @@ def encode_image(image: NumpyArray) -> str:
 def encode_perturbation(delta: NumpyArray, factor: float) -> str:
     """Return a perturbation [h w c], multiplied by `factor`, as a data URI of a PNG file.
 
-    With one channel, red is positive, blue is negative and white is 0. With three channels, 0 is
-    mid-grey.
+    With one channel, positive entries are red, negative entries are blue, and 0 is white. With
+    three channels, 0.5 is added to every channel, so 0 is mid-grey.
     """
     shown = np.clip(0.5 + factor * np.nan_to_num(delta), 0, 1)
     if shown.shape[-1] == 1:
@@ -150,9 +151,10 @@ def encode_perturbation(delta: NumpyArray, factor: float) -> str:
 
 
 def compute_amplification(*deltas: NumpyArray) -> float:
-    """Return the factor that scales the largest |entry| of the perturbations [h w c] to 0.5.
+    """Return the factor that scales the largest |entry| of all the perturbations [h w c] to 0.5.
 
-    `encode_perturbation` adds 0.5, so the scaled perturbations fill the display range 0..1.
+    The scaled entries lie in -0.5..0.5. `encode_perturbation` then adds 0.5, which moves them to
+    the display range 0..1.
     """
     largest = max(float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas)
     return 0.5 / largest if largest > 0 else 1.0

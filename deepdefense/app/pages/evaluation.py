@@ -1,4 +1,4 @@
-"""Render the page of an evaluation: prepare its content for evaluation.html.j2."""
+"""Prepare the content of the page of an evaluation, and render it with evaluation.html.j2."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from deepdefense.evaluation.statistics import Curve, Distance
 
 __all__ = ["WeakestExamples", "render_evaluation"]
 
-# The word and the colour class of each status of a check, in the order in which checks are listed.
+# The word and the CSS class of each status of a check. The page lists checks in this order.
 CHECK_STATUSES = {"fail": ("Fails", "bad"), "warn": ("Warns", "mixed"), "pass": ("Passes", "good")}
 
 
 @dataclass(frozen=True)
 class WeakestExamples:
-    """Pictures of the fooled examples that need the smallest perturbations; the page shows them."""
+    """Pictures, for the page, of the examples that are fooled by the smallest perturbations."""
 
     images: NumpyArray  # [m h w c], c = 1 or 3, in the display range 0..1
     deltas: NumpyArray  # [m h w c], the perturbations, in the units of the images
     labels: tuple[str, ...]  # [m], the names of the true classes
-    fooled: tuple[str, ...]  # [m], the predicted classes of the perturbed examples
+    fooled: tuple[str, ...]  # [m], the classes predicted for the perturbed examples
     distances: NumpyArray  # [m], the sizes of the perturbations in the norm of the threat model
     attacks: tuple[str, ...]  # [m], the names of the attacks that found the perturbations
     rows: tuple[int, ...]  # [m], the indices of the examples in the evaluated data
@@ -58,7 +58,7 @@ class _NetworkCurves(NamedTuple):
     name: str
     distances: NumpyArray  # [n], the distance of each example
     summary: Distance  # statistics of the distances
-    curve: Curve  # accuracy under attack by size of the perturbation
+    curve: Curve  # accuracy under attack as a function of the perturbation's size
 
 
 def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str:
@@ -100,7 +100,7 @@ def render_evaluation(report: Report, *, gallery: WeakestExamples | None) -> str
 
 
 def _list_networks(report: Report) -> list[_NetworkCurves]:
-    """Return each network's data for the charts; a reference network comes first."""
+    """Return each network's data for the charts, with the reference network, if any, first."""
     reference, minima = report.reference, report.reference_minima
     name = "this network" if reference is None else "after"
     networks = [_NetworkCurves(name, report.distances, report.distance, report.curve)]
@@ -116,7 +116,7 @@ def _rank_check(check: Check) -> tuple[int, bool]:
 
 
 def _draw_curve(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | None:
-    """Draw accuracy under attack over the perturbation's size; return None if it has no point."""
+    """Draw accuracy under attack over the perturbation's size; None if the curve has no point."""
     curve = report.curve
     if not curve.eps:
         return None
@@ -145,7 +145,10 @@ def _write_norm(name: str) -> str:
 
 
 def _draw_distances(report: Report, networks: Sequence[_NetworkCurves]) -> Markup | None:
-    """Draw histograms of the finite, positive distances; return None if there are none."""
+    """Draw a histogram of each network's distances that are finite and positive.
+
+    Return None if no network has such a distance.
+    """
     withheld, series = explain_withholding(report) is not None, []
     for name, distances, summary, _ in networks:
         drawn = distances[np.isfinite(distances) & (distances > 0)]
@@ -165,7 +168,7 @@ def _draw_distances(report: Report, networks: Sequence[_NetworkCurves]) -> Marku
 
 
 def _describe_undrawn(network: _NetworkCurves) -> str:
-    """Return a phrase that counts the examples of a network that its histogram leaves out."""
+    """Return a phrase that says how many examples the network's histogram omits, and why."""
     wrong, censored = map(format_count, (network.summary.wrong, network.summary.censored))
     return (
         f"{network.name}, {wrong} misclassified without an attack (distance 0) and {censored}"
@@ -174,7 +177,7 @@ def _describe_undrawn(network: _NetworkCurves) -> str:
 
 
 def _show_weakest(gallery: WeakestExamples) -> list[dict[str, Any]]:
-    """Return the template's variables for each example of the gallery."""
+    """Return, for each example of the gallery, the variables that the template reads."""
     examples = []
     for i, (image, delta) in enumerate(zip(gallery.images, gallery.deltas, strict=True)):
         factor = compute_amplification(delta)

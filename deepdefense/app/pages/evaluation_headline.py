@@ -23,7 +23,7 @@ __all__ = ["explain_withholding", "format_radius", "judge_evaluation"]
 
 
 def judge_evaluation(report: Report) -> Verdict:
-    """Return the verdict on an evaluation. If there is a bad finding, the headline states it."""
+    """Return the verdict on an evaluation. A bad finding, if there is one, becomes the headline."""
     reason = explain_withholding(report)
     if reason is not None:
         return _refuse_verdict(report, reason)
@@ -65,13 +65,19 @@ def explain_withholding(report: Report) -> str | None:
 
 
 def format_radius(report: Report) -> str:
-    """Return norm and eps of the accuracy under attack, such as "l2 1.5"; "" if eps is unset."""
+    """Return the norm and the budget eps that accuracy under attack refers to, such as "l2 1.5".
+
+    Return "" if eps is not set.
+    """
     eps = report.headline.eps
     return "" if eps is None else f"{name_norm(report.threat.p)}{NBSP}{eps:.3g}"
 
 
 def _refuse_verdict(report: Report, reason: str) -> Verdict:
-    """Return the verdict on an evaluation with untrusted figures: the reason, and the remedy."""
+    """Return the verdict on an evaluation whose robustness figures are withheld.
+
+    The verdict states `reason` and the accuracy. If a severe check fails, it also says what to do.
+    """
     failing = find_severe_failure(report.checks)
     if failing is None:
         headline = "The figures of robustness are not to be trusted"
@@ -86,7 +92,10 @@ def _refuse_verdict(report: Report, reason: str) -> Verdict:
 
 
 def _describe_accuracy(report: Report, robust: bool = True) -> str:
-    """Return a sentence on accuracy and, if `robust`, on accuracy under attack, with intervals."""
+    """Return a sentence on accuracy, with its confidence interval.
+
+    If `robust`, the sentence also states accuracy under attack, where the report has it.
+    """
     n, intervals, headline = report.n, report.intervals, report.headline
 
     def describe(value: float, name: str, prefix: str = "") -> str:
@@ -101,7 +110,10 @@ def _describe_accuracy(report: Report, robust: bool = True) -> str:
 
 
 def _describe_comparison(report: Report) -> str:
-    """Return a sentence that compares with the undefended network; "" if there is none."""
+    """Return a sentence that compares this network with the undefended reference network.
+
+    Return "" if the report has no comparison.
+    """
     comparison = report.comparison
     if comparison is None:
         return ""
@@ -121,7 +133,7 @@ def _describe_comparison(report: Report) -> str:
 
 
 def _compute_accuracy_change(report: Report) -> float:
-    """Return accuracy minus that of the reference network, in percentage points.
+    """Return this network's accuracy minus the reference network's, in percentage points.
 
     Return NaN if the report has no reference network.
     """
@@ -130,7 +142,7 @@ def _compute_accuracy_change(report: Report) -> float:
 
 
 def _describe_checks(report: Report) -> str:
-    """Return a sentence on the number of checks, with the names of those that do not pass."""
+    """Return a sentence that counts the checks and names the checks that fail or warn."""
     total = len(report.checks)
     if not total:
         return "No check was run."

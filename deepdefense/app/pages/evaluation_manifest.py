@@ -1,6 +1,6 @@
 """Format the manifest of an evaluation for its page.
 
-The manifest holds everything that is needed to run the evaluation again: versions, seeds, settings.
+The manifest holds what is needed to run the evaluation again, such as versions, seeds and settings.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ __all__ = ["group_manifest"]
 
 
 def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the manifest as one flat table for each of its groups.
+    """Return the manifest as {group: {key: text}}.
 
-    Keys of nested entries are joined by dots, such as `attacks.0.name`. Numbers keep every digit.
+    Each top-level entry that is a mapping forms a group. All other top-level entries form the group
+    "Manifest". Keys of nested entries are joined by dots, as in `attacks.0.name`. Numbers keep
+    every digit.
     """
     groups: dict[str, dict[str, str]] = {}
     for key, value in manifest.items():
@@ -28,7 +30,7 @@ def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _flatten_manifest(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield (dotted path, text) for each entry of `value`, which is at `path` in the manifest."""
+    """Yield (dotted path, text) for each entry of `value`; `path` is the dotted path of `value`."""
     listed = isinstance(value, Sequence) and not isinstance(value, str)
     flat = listed and not any(isinstance(part, Mapping | list | tuple) for part in value)
     if flat:

@@ -1,4 +1,7 @@
-"""Make the tables of the evaluation's page: main figures, quantiles, settings, classes."""
+"""Make the tables of an evaluation's page.
+
+They show the main figures, the quantiles of the distance, the attacks' settings, and weak classes.
+"""
 
 from __future__ import annotations
 
@@ -39,31 +42,32 @@ __all__ = [
 ]
 
 FigureT = TypeVar("FigureT")
-Figures = Report | ReferenceFigures  # both have the fields that the tables read
+Figures = Report | ReferenceFigures  # the tables read only fields that both have
 
 WITHHELD = "withheld"
 NONE_FOUND = "none found"
 MAX_CONFUSION_CLASSES = 20  # with more classes, the confusion table is too large to read
-MAX_LISTED_CLASSES = 15  # the number of classes in the table that replaces it
+MAX_LISTED_CLASSES = 15  # the number of classes listed instead of a confusion table
 
 
-# The strongest shade of a cell of the confusion table, in percent. Numbers on it stay readable on
-# light and on dark screens.
+# The strongest shade of a cell of the confusion table, in percent. It is low enough for the number
+# in the cell to stay readable on light and on dark screens.
 STRONGEST_SHADE = 45
 
 
 class TableCell(NamedTuple):
-    """The text of a table cell: a figure, and its 95 % confidence interval (empty if unknown)."""
+    """The text of a table cell: a figure, and its 95 % confidence interval ("" if unknown)."""
 
     value: str
     interval: str = ""
 
 
 class TableLine(NamedTuple):
-    """A line of a table.
+    """One line of a table, which shows one figure.
 
-    If the report has an undefended reference network, `cells` are before, after and the change.
-    Otherwise the only cell is the figure of this network.
+    If the report has an undefended reference network, `cells` hold the figure of that network
+    (before), the figure of the evaluated network (after), and the change. Otherwise the only cell
+    holds the figure of the evaluated network.
     """
 
     label: str
@@ -71,23 +75,24 @@ class TableLine(NamedTuple):
 
 
 class ClassLine(NamedTuple):
-    """The line of a true class in the table of weak classes.
+    """One line of the table of classes. It describes the examples whose label is the class `name`.
 
-    With at most MAX_CONFUSION_CLASSES classes, `entries` is the row of the confusion table. With
-    more, `neighbour` is the class that the fooled examples are most often predicted as.
+    If the data have at most MAX_CONFUSION_CLASSES classes, `entries` is the class's row of the
+    confusion table. Otherwise `neighbour` is the class that the network predicts most often for the
+    fooled examples.
     """
 
     name: str
-    total: int  # the number of fooled examples of this class
-    median: float | None  # the median distance of the correctly classified examples
-    # For each predicted class: the number of examples, and the shade of the cell in percent.
+    total: int  # the number of correctly classified examples that an attack fooled
+    median: float | None  # the median distance of all correctly classified examples
+    # For each predicted class, the number of fooled examples and the shade of the cell in percent.
     entries: tuple[tuple[int, float], ...] = ()
     neighbour: str = MISSING
-    share: float | None = None  # the share of `total` that is predicted as the neighbour
+    share: float | None = None  # the fraction of `total` that is predicted as `neighbour`
 
 
 class _LineMaker:
-    """Makes the lines of the main table of one report; `tabulate_main_figures` uses it."""
+    """Makes the lines of the main table from one report; `tabulate_main_figures` uses it."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -95,20 +100,23 @@ class _LineMaker:
         self._withheld = explain_withholding(report) is not None
 
     def get_pair(self, get: Callable[[Figures], FigureT]) -> tuple[FigureT | None, FigureT]:
-        """Return a figure of the reference network (None if there is none) and of this network."""
+        """Return the figure that `get` reads, for the reference network and for this network.
+
+        The first value is None if the report has no reference network.
+        """
         reference = self._report.reference
         return None if reference is None else get(reference), get(self._report)
 
     def make_cell(
         self, value: float | None, write: Callable[[float | None], str], name: str
     ) -> TableCell:
-        """Make a cell of a figure and of its interval `report.intervals[name]`, using `write`."""
+        """Make a cell of `value` and of `report.intervals[name]`; `write` formats both."""
         return TableCell(write(value), format_interval(self._intervals.get(name), write))
 
     def make_line(
         self, label: str, before: str, value: TableCell | str, change: TableCell | str = ""
     ) -> TableLine:
-        """Make a line; if the report has no reference network, leave out `before` and `change`."""
+        """Make a line, without `before` and `change` if the report has no reference network."""
         after = value if isinstance(value, TableCell) else TableCell(value)
         if self._report.reference is None:
             return TableLine(label, (after,))
@@ -118,7 +126,10 @@ class _LineMaker:
     def make_robustness_line(
         self, label: str, before: str, value: TableCell | str, change: TableCell | str
     ) -> TableLine:
-        """Make a line of a robustness figure, which is withheld if the attacks are not trusted."""
+        """Make a line of a robustness figure.
+
+        If the page withholds these figures, "withheld" replaces `value` and `change`.
+        """
         if self._withheld:
             value = change = WITHHELD
         return self.make_line(label, before, value, change)
@@ -131,7 +142,7 @@ class _LineMaker:
 
 
 def tabulate_main_figures(report: Report) -> list[TableLine]:
-    """Return the lines of the main table."""
+    """Return the lines of the main table, one for each figure."""
     maker, n = _LineMaker(report), report.n
     success = maker.get_pair(lambda figures: figures.success)
     iterations = maker.get_pair(lambda figures: figures.iterations_mean)
@@ -211,7 +222,11 @@ def _tabulate_rho(maker: _LineMaker) -> Iterator[TableLine]:
 
 
 def tabulate_quantiles(report: Report) -> list[TableLine]:
-    """Return a line for each quantile: the distance that 95 %, 90 % ... of the examples reach."""
+    """Return a line for each quantile of the distance.
+
+    Each line states a share of the examples, such as 95 %, and the distance that this share of them
+    reach or exceed.
+    """
     reference = report.reference
     quantiles = report.distance.quantiles
     quantiles_before = {} if reference is None else reference.distance.quantiles
@@ -236,10 +251,12 @@ def describe_attack_settings(attack: AttackLine) -> str:
 
 
 def tabulate_classes(weakness: Weakness, names: Sequence[str]) -> list[ClassLine]:
-    """Return the rows of the confusion table, or, with many classes, the weakest classes.
+    """Return the rows of the confusion table or, with too many classes, the weakest classes.
+
+    The weakest classes are those with the smallest median distance.
 
     Args:
-        weakness: the counts and median distances of the report.
+        weakness: the confusion table and the median distance of each class, from the report.
         names: the names of the classes; a class beyond the last name is named by its index.
     """
     counts = np.array(weakness.counts, dtype=np.int64)

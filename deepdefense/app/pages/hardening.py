@@ -1,4 +1,4 @@
-"""Render the page of a hardening run: prepare its content for hardening.html.j2."""
+"""Prepare the content of the page of a hardening run, and render it with hardening.html.j2."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ __all__ = ["Gallery", "render_hardening"]
 class Gallery:
     """Pictures of a few held-out examples, and of the perturbations that DeepFool found for them.
 
-    The perturbations are in the units of the images. "Before" is the undefended reference network,
-    "after" is the hardened network.
+    The perturbations are in the units of the images. Fields with "before" in their names refer to
+    the undefended reference network, and fields with "after" to the hardened network.
     """
 
     images: NumpyArray  # [n h w c], c = 1 or 3, in the display range 0..1
     delta_before: NumpyArray  # [n h w c], fools the reference network
     delta_after: NumpyArray  # [n h w c], fools the hardened network
     labels: tuple[str, ...]  # [n], the names of the true classes
-    fooled_before: tuple[str, ...]  # [n], the predicted classes of the perturbed examples
+    fooled_before: tuple[str, ...]  # [n], the classes predicted for the perturbed examples
     fooled_after: tuple[str, ...]
     rho_before: NumpyArray  # [n], rho_2 of the examples for the reference network
     rho_after: NumpyArray  # [n], rho_2 of the examples for the hardened network
@@ -65,7 +65,7 @@ def render_hardening(
     Args:
         report: the report of the hardening run.
         rho_before: rho_2 of each held-out example for the reference network; may be empty.
-        rho_after: the same for the hardened network.
+        rho_after: rho_2 of each held-out example for the hardened network; may be empty.
         gallery: the examples to show as pictures; None for data that are not images.
     """
     before, after = (values[np.isfinite(values)] for values in (rho_before, rho_after))
@@ -89,14 +89,16 @@ def render_hardening(
 
 
 def _draw_epochs(report: HardeningReport) -> list[Markup]:
-    """Draw accuracy, rho_2 and the losses over the epochs.
+    """Draw charts of accuracy, rho_2 and the training losses over the epochs.
 
-    Return no chart if no epoch is complete, and leave out the losses if none was ever finite.
+    Return an empty list if no epoch is complete. Leave out the chart of the losses if no
+    value of the cross-entropy or the penalty is finite.
     """
     before, history = report.before, report.history
     if not history:
         return []
-    rho_before = report.sample.rho_2_before  # on the examples that each epoch measures rho_2 on
+    # Take mean rho_2 on the sample that the history uses, so that epoch 0 is comparable.
+    rho_before = report.sample.rho_2_before
     accuracy = [epoch.accuracy for epoch in history]
     rho = [epoch.rho_2 for epoch in history]
     entropy = [epoch.cross_entropy for epoch in history]
@@ -123,12 +125,12 @@ def _draw_epochs(report: HardeningReport) -> list[Markup]:
 
 
 def _describe_ends(values: Sequence[float | None]) -> str:
-    """Return the first and the last value as text: "0.2 to 0.4"."""
+    """Return the first and the last value as text, such as "0.2 to 0.4"."""
     return f"{format_number(values[0])} to {format_number(values[-1])}"
 
 
 def _draw_rho_distribution(before: NumpyArray, after: NumpyArray) -> Markup | None:
-    """Draw histograms of rho_2 before and after; return None if both arrays are empty."""
+    """Draw histograms of rho_2 before and after hardening; None if both arrays are empty."""
     if not len(before) and not len(after):
         return None
     medians = [format_number(compute_percentile(values, 50)) for values in (before, after)]
@@ -139,9 +141,10 @@ def _draw_rho_distribution(before: NumpyArray, after: NumpyArray) -> Markup | No
 
 
 def _show_gallery(gallery: Gallery) -> list[dict[str, Any]]:
-    """Return the template's variables for each example of the gallery.
+    """Return, for each example of the gallery, the variables that the template reads.
 
-    One factor amplifies the perturbations of an example before and after, so they can be compared.
+    Both perturbations of an example, before and after hardening, are amplified by the same factor,
+    so their pictures can be compared.
     """
     examples = []
     for i, image in enumerate(gallery.images):

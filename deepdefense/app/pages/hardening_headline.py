@@ -19,7 +19,7 @@ __all__ = ["judge_hardening"]
 
 
 def judge_hardening(report: HardeningReport) -> Verdict:
-    """Return the verdict on a hardening run. If there is a bad finding, the headline states it."""
+    """Return the verdict on a hardening run. A bad finding, if any, becomes the headline."""
     before, after = report.before, report.after
     measures = list_rho_measures(report)
     gain = compute_ratio(measures[0].before, measures[0].after)
@@ -48,7 +48,7 @@ def judge_hardening(report: HardeningReport) -> Verdict:
 
 
 def _describe_rho_change(measure: RhoMeasure) -> str:
-    """Return a clause on the change of mean rho: "rho_2 rose from 0.2 to 0.4 (2.0 times)"."""
+    """Return a clause on mean rho, such as "rho_2 rose from 0.2 to 0.4 (2.0 times)"."""
     before, after = format_number(measure.before), format_number(measure.after)
     ratio = compute_ratio(measure.before, measure.after)
     if not math.isfinite(ratio):
@@ -60,7 +60,7 @@ def _describe_rho_change(measure: RhoMeasure) -> str:
 
 
 def _describe_accuracy_change(report: HardeningReport, points: float) -> str:
-    """Return a clause on the change of accuracy, which is `points` percentage points."""
+    """Return a clause on how accuracy changed, by `points` percentage points."""
     before, after = (
         format_percent(summary.accuracy, summary.n) for summary in (report.before, report.after)
     )
@@ -70,7 +70,10 @@ def _describe_accuracy_change(report: HardeningReport, points: float) -> str:
 
 
 def _doubt_gain(report: HardeningReport) -> str:
-    """Return a caveat if DeepFool fools fewer examples than before hardening; otherwise ""."""
+    """Return a caveat if DeepFool succeeds on fewer examples after hardening than before.
+
+    Return "" if DeepFool's success rate fell by less than 0.01.
+    """
     before, after = report.before, report.after
     if not before.success - after.success >= 0.01:
         return ""

@@ -1,4 +1,4 @@
-"""Make the tables of the hardening's page: figures before and after, and their change."""
+"""Make the tables of a hardening run's page, which compare figures before and after hardening."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RHO_PERCENTILES = (5, 10, 25, 50, 75, 90)
 
 
 class ComparisonRow(NamedTuple):
-    """One row of a table that compares the network before and after hardening, as text."""
+    """The texts of one row of a table that compares the network before and after hardening."""
 
     label: str
     before: str
@@ -44,14 +44,17 @@ class RhoMeasure(NamedTuple):
     """The mean and the median of rho in one norm, before and after hardening."""
 
     name: str  # such as rho_2
-    before: float | None  # the mean
-    after: float | None  # the mean
+    before: float | None  # mean rho before hardening
+    after: float | None  # mean rho after hardening
     median_before: float | None
     median_after: float | None
 
 
 def list_rho_measures(report: HardeningReport) -> list[RhoMeasure]:
-    """Return rho in the norm of training first, then rho_2 if training used another norm."""
+    """Return rho in the norm that the penalty was trained with.
+
+    If that is not the 2-norm, rho_2 follows as the second measure.
+    """
     before, after = report.before, report.after
     rho_2 = RhoMeasure("rho_2", before.rho_2, after.rho_2, before.rho_2_median, after.rho_2_median)
     if after.rho_p is None:
@@ -63,7 +66,7 @@ def list_rho_measures(report: HardeningReport) -> list[RhoMeasure]:
 
 
 def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
-    """Return the rows of the main table: accuracy, rho, and DeepFool's success and iterations."""
+    """Return the rows on accuracy, rho, and DeepFool's success rate and iterations."""
     before, after = report.before, report.after
     rows = [_make_share_row("Accuracy", before.accuracy, after.accuracy, before.n)]
     for measure in reversed(list_rho_measures(report)):
@@ -80,9 +83,11 @@ def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
 
 
 def tabulate_rho_percentiles(before: NumpyArray, after: NumpyArray) -> list[ComparisonRow]:
-    """Return a row for each percentile: the rho_2 that 95 %, 90 % ... of the examples reach.
+    """Return a row for each percentile of rho_2.
 
-    The mean of rho_2 can hide that the most fragile examples gained little.
+    Each row states a share of the examples, such as 95 %, and the rho_2 that this share of them
+    reach or exceed. The rows show whether the most fragile examples gained, which the mean of rho_2
+    can hide.
     """
     return [
         _make_ratio_row(
@@ -100,12 +105,12 @@ def compute_percentile(values: NumpyArray, level: int) -> float:
 
 
 def _make_ratio_row(label: str, before: float | None, after: float | None) -> ComparisonRow:
-    """Make a row of two numbers, whose change is written as the factor after / before."""
+    """Make a row of two numbers; the change is written as the factor `after` / `before`."""
     change = format_factor(compute_ratio(before, after))
     return ComparisonRow(label, format_number(before), format_number(after), change)
 
 
 def _make_share_row(label: str, before: float, after: float, n: int) -> ComparisonRow:
-    """Make a row of two shares of n examples, whose change is in percentage points."""
+    """Make a row of two shares of n examples; the change is written in percentage points."""
     change = format_points_change(compute_points_change(before, after, n), n)
     return ComparisonRow(label, format_percent(before, n), format_percent(after, n), change)

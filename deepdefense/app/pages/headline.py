@@ -1,6 +1,7 @@
-"""The type of the verdict at the top of a page, and the thresholds for its wording.
+"""The type of the verdict at the top of a page, and the thresholds that its wording depends on.
 
-The thresholds say which changes a verdict calls grave or negligible.
+The headline reports a fall of accuracy beyond GRAVE_ACCURACY_FALL. A verdict treats a change in
+robustness that is smaller than NEGLIGIBLE_CHANGE as no change.
 """
 
 from __future__ import annotations

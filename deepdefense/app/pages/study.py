@@ -1,4 +1,4 @@
-"""Render the page of one table of the study: prepare its content for study.html.j2."""
+"""Prepare the content of the page of one table of the study, and render it with study.html.j2."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ TABLE_TITLES = {
     "layers": "The penalty on one layer at a time",
     "cost": "Cost",
 }
-# The headings of columns that hold text; the page aligns them to the left.
+# The headings of columns that hold text. The page aligns these columns to the left.
 TEXT_COLUMNS = ("data", "network", "method", "attack", "norm", "changed", "layer")
 
 
 class CurveAxes(NamedTuple):
-    """The labels of a chart's axes, and a factor for its values."""
+    """The labels of a chart's axes, and the unit in which the y axis shows values."""
 
     x_label: str
     y_label: str
-    unit: float = 1.0  # factor for the values of the y axis; 100 turns fractions into percent
+    unit: float = 1.0  # y values are multiplied by this; 100 turns fractions into percent
 
 
 CURVE_AXES = {
@@ -57,14 +57,14 @@ METHOD_COLORS, METHOD_DASHES = (AFTER, WARM, INK, MUTED), ("-", "--", ":")
 
 @dataclass(frozen=True)
 class StudyPage:
-    """The content of the page of one table; the values are those of the table's JSON file."""
+    """The content of the page of one table. Its values equal those in the table's JSON file."""
 
     table: str
     command: str
     headings: Sequence[str]
     lines: Sequence[Sequence[str]]
-    # Nested keys: the experiment, the name of the chart (a key of CURVE_AXES), the method, and the
-    # axis. The innermost values are the coordinates of the curve.
+    # {experiment: {chart: {method: {axis: coordinates of the curve}}}}, where `chart` is a key of
+    # CURVE_AXES and `axis` names what is on the axis, such as "epoch" or "accuracy".
     curves: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -92,7 +92,8 @@ def _draw_methods(
 ) -> Markup:
     """Draw one curve for each method, each in its own colour and dash pattern.
 
-    `identity` names the chart and must be unique on the page. The keys of `curves` are the methods.
+    `identity` starts every id in the SVG, so it must be unique on the page. The keys of `curves`
+    are the methods.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes(labels.y_label, labels.x_label, (4.8, 3.4))

@@ -24,7 +24,7 @@ __all__ = ["fill_template"]
 def fill_template(template: str, **content: Any) -> str:
     """Return the page that a template makes of `content`; text is escaped for HTML.
 
-    A variable of the template that `content` lacks raises `jinja2.UndefinedError`.
+    Raises `jinja2.UndefinedError` if the template uses a variable that `content` does not define.
     """
     environment = Environment(
         loader=PackageLoader("deepdefense", "app/pages"),

@@ -46,34 +46,34 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def format_count(value: int) -> str:
-    """Format a count with separators: 10,000."""
+    """Format a count with thousands separators, such as 10,000."""
     return f"{value:,}"
 
 
 def format_percent(value: float | None, n: int | None) -> str:
-    """Format a fraction as a percentage; `n` examples determine the number of decimals."""
+    """Format a share of `n` examples as a percentage with `count_decimals(n)` decimals."""
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{100 * value:.{count_decimals(n)}f}{PERCENT_SIGN}"
 
 
 def count_decimals(n: int | None) -> int:
-    """Return how many decimals of a percentage are meaningful for a share of n examples."""
+    """Return how many decimals to show in a percentage of `n` examples; None: unknown n."""
     return 2 if n is not None and n >= 2000 else 1
 
 
 def compute_ratio(before: float | None, after: float | None) -> float:
-    """Return after / before; NaN if either is missing or `before` is 0."""
+    """Return `after` / `before`; NaN if either is None or `before` is 0."""
     return after / before if before and after is not None else math.nan
 
 
 def format_ratio(ratio: float) -> str:
-    """Format a ratio: 2.6, 1.04, 0.95."""
+    """Format a ratio to three significant digits from 1 to 2, else to two: 2.6, 1.04, 0.95."""
     return format_number(ratio, 3 if 1 <= ratio < 2 else 2)
 
 
 def format_factor(ratio: float | None) -> str:
-    """Format a ratio as a factor: × 2.6."""
+    """Format a ratio as a factor, such as × 2.6."""
     if ratio is None or not math.isfinite(ratio):
         return MISSING
     return f"{MULTIPLICATION_SIGN} {format_ratio(ratio)}"
@@ -82,7 +82,7 @@ def format_factor(ratio: float | None) -> str:
 def compute_points_change(before: float | None, after: float | None, n: int | None) -> float:
     """Return the change of a fraction in percentage points; NaN if either fraction is missing.
 
-    Both fractions are rounded as on the page before they are subtracted. The change then equals
+    Both fractions are first rounded to the decimals that the page shows. The change then equals
     the difference of the figures that a reader sees.
     """
     decimals = count_decimals(n)
@@ -118,7 +118,7 @@ def format_interval(interval: Sequence[float | None] | None, write: Callable[[fl
 
 
 def format_duration(seconds: float | None) -> str:
-    """Format a duration in minutes and seconds, in seconds, or in milliseconds."""
+    """Format a duration, by its length, as minutes and seconds, as seconds or as milliseconds."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds >= 60:
@@ -130,9 +130,9 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_setting(value: Any, grouped: bool = False) -> str:
-    """Format the value of a setting for readers: none, yes, 0.5, 1 × 28 × 28.
+    """Format the value of a setting for readers, such as none, yes, 0.5 or 1 × 28 × 28.
 
-    With `grouped`, whole numbers have separators: 10,000.
+    If `grouped`, whole numbers get thousands separators, such as 10,000.
     """
     if value is None:
         return "none"
@@ -150,7 +150,7 @@ def format_setting(value: Any, grouped: bool = False) -> str:
 
 
 def name_norm(p: float) -> str:
-    """Return the name of the norm of order `p`: l2, linf."""
+    """Return the name of the norm of order `p`, such as l2 or linf."""
     return f"l{p:g}"
 
 

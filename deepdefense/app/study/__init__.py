@@ -1,1 +1,1 @@
-"""Repeat the paper's study: train networks by several methods, attack them, and write tables."""
+"""Repeat the paper's study, which trains networks by several methods, attacks and compares them."""

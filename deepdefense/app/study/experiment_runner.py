@@ -1,6 +1,7 @@
-"""Train the networks of one experiment, each once, and keep them in run folders.
+"""Train the networks of one experiment, and keep each in a run folder.
 
-For each seed, these are an undefended reference network and one network for each method.
+An experiment has, for each seed, an undefended reference network and one network for each method. A
+network whose run folder is complete is loaded, not trained again.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ __all__ = [
 TableRow = dict[str, Any]
 
 
-# `measure_scale` uses this many training examples, drawn with this seed.
+# `measure_scale` uses SCALE_EXAMPLES training examples, drawn at random with SCALE_SEED.
 SCALE_EXAMPLES, SCALE_SEED = 1000, 3
 
 
@@ -67,25 +68,25 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class HardenedNetwork(TrainedNetwork):
-    """A network that was fine-tuned by a method, with the report of that hardening run."""
+    """A network that a method fine-tuned, with the report of the run that did so."""
 
     report: RunReport
 
 
 class ReferenceModel(NamedTuple):
-    """The model of the undefended reference network, and a phrase on the origin of its weights."""
+    """The undefended reference network, and a phrase that says where its weights come from."""
 
     model: Any
     origin: str
 
 
 class StudyPlan(NamedTuple):
-    """The methods and seeds to make a table for, and the number of held-out examples to attack."""
+    """What a table covers: methods, seeds, and the number of held-out examples to attack."""
 
     methods: Sequence[str]
     seeds: Sequence[int]
     examples: int
-    weights: Path | None  # the weights of the reference network; None: train it
+    weights: Path | None  # the file of the reference network's weights; None: train the network
 
 
 class TableContent(NamedTuple):
@@ -99,7 +100,8 @@ class TableContent(NamedTuple):
 class ExperimentRunner:
     """Trains the networks of an experiment; each has a run folder inside `folder`.
 
-    `epochs` replaces the experiment's number of epochs. `run_study` makes one instance for each
+    `epochs`, if not None, replaces the experiment's number of epochs of hardening, and limits the
+    training of the reference network to four times as many. `run_study` makes one instance for each
     experiment and passes it to the functions that make the tables.
     """
 
@@ -117,7 +119,7 @@ class ExperimentRunner:
 
     @property
     def description(self) -> Network:
-        """The zoo's description of the network for inputs and classes of this data."""
+        """The zoo's description of the network, for the input shape and the classes of the data."""
         return NETWORKS[self.experiment.network](self.data.x_train.shape[1:], self.data.classes)
 
     def build_network(self, seed: int) -> Any:
@@ -156,9 +158,9 @@ class ExperimentRunner:
         return ReferenceModel(model, origin)
 
     def measure_scale(self, model: Any) -> Scale:
-        """Measure on training examples the sizes that methods derive their settings from.
+        """Measure the reference network `model` on training examples, and return its `Scale`.
 
-        `model` is the reference network.
+        The methods derive their settings from the `Scale`.
         """
         rows = np.random.default_rng(SCALE_SEED).permutation(len(self.data.x_train))
         rows = rows[:SCALE_EXAMPLES]
@@ -192,8 +194,9 @@ class ExperimentRunner:
     ) -> HardenedNetwork:
         """Return the reference network fine-tuned by the method `name`.
 
-        If the run folder already holds the result, load it. An `objective` with other settings than
-        the method's needs a `tag`, which names its run folder.
+        If the run folder already holds the fine-tuned network, load it. The folder is named after
+        the method. If `objective` replaces the method's own objective, `tag` must name another
+        folder, because a folder holds only one network.
         """
         method = METHODS[name]
         recipe = replace(self.experiment.get_hardening(name).recipe, seed=seed)
@@ -240,7 +243,7 @@ class ExperimentRunner:
 
 
 def describe_network(runner: ExperimentRunner, network: TrainedNetwork) -> TableRow:
-    """Return the entries that identify the network; every row of a table begins with them."""
+    """Return the entries that identify a network, with which every row of a table begins."""
     is_reference = network.method == "reference"
     return {
         "network": runner.experiment.network,
@@ -254,7 +257,10 @@ def describe_network(runner: ExperimentRunner, network: TrainedNetwork) -> Table
 def prepare_reference(
     runner: ExperimentRunner, plan: StudyPlan, seed: int
 ) -> tuple[ReferenceModel, Scale]:
-    """Return the reference network, which is trained only if needed, and its `Scale`."""
+    """Return the reference network and its `Scale`.
+
+    The network is trained only if the plan names no weights and its run folder holds none.
+    """
     reference = runner.get_reference(plan.weights, seed)
     return reference, runner.measure_scale(reference.model)
 

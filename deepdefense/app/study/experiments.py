@@ -1,4 +1,4 @@
-"""The experiments of the study: a network, a data set, and settings to train and harden it."""
+"""The experiments of the study. Each pairs a network with a data set and training settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ __all__ = ["EXPERIMENTS", "Experiment"]
 
 @dataclass(frozen=True)
 class HardeningSettings:
-    """The recipe that hardens a network, and the `steepness` from which `calibrate` computes c."""
+    """The recipe for hardening a network, and the `steepness` of the penalty.
+
+    `fit_penalty` computes the penalty's c from `steepness`, as steepness / median rho.
+    """
 
     recipe: Recipe
     steepness: float
@@ -24,9 +27,10 @@ class HardeningSettings:
 class Experiment:
     """A network on a data set, with the settings to train it and to harden it.
 
-    `reference` is the recipe that trains the undefended network, unless the folder of the data
-    holds a file with its weights. `recipe`, `steepness` and `defense` are for hardening; they were
-    chosen on validation examples. `defense` holds settings of the penalty other than c and d.
+    `reference` is the recipe for training the undefended network; it is not used if the folder of
+    the data holds a file with the weights. `recipe`, `steepness` and `defense` are used for
+    hardening, and were chosen on validation examples. `defense` holds all settings of the penalty
+    that differ from the defaults, except c and d, which are fitted to the network.
     """
 
     data: str
@@ -35,21 +39,22 @@ class Experiment:
     recipe: Recipe
     steepness: float
     defense: Mapping[str, Any]
-    image: HardeningSettings | None = None  # replaces recipe and steepness for the method "image"
+    image: HardeningSettings | None = None  # recipe and steepness for the method "image"
 
     @property
     def name(self) -> str:
-        """The names of the data and the network, such as mnist-lenet."""
+        """The name of the experiment, which joins data and network, such as mnist-lenet."""
         return f"{self.data}-{self.network}"
 
     def get_hardening(self, method: str) -> HardeningSettings:
-        """Return the recipe and the steepness of the method with the name `method`."""
+        """Return the recipe and the steepness for the method named `method`."""
         if method == "image" and self.image is not None:
             return self.image
         return HardeningSettings(self.recipe, self.steepness)
 
 
-# Settings of the penalty: `IMPLICIT` and `LIGHT`. Settings of the recipe: `AUGMENTED` and `COSINE`.
+# Several experiments share these settings. IMPLICIT and LIGHT are settings of the penalty.
+# AUGMENTED and COSINE are settings of the recipe.
 IMPLICIT = {"gradient": "implicit", "candidates": 3}
 
 

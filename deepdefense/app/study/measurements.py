@@ -32,14 +32,14 @@ __all__ = [
     "take_first_examples",
 ]
 
-FGS_CURVE_POINTS = 21  # the number of step sizes in a curve of accuracy under FGS
+FGS_CURVE_POINTS = 21  # the number of eps values in a curve of accuracy under FGS
 
 
-Numbers = dict[str, Any]  # measurements by name, as JSON stores them
+Numbers = dict[str, Any]  # {name: measurement}, with values that JSON can store
 
 
 def load_or_compute(folder: Path, name: str, compute: Callable[[], Numbers]) -> Numbers:
-    """Return the content of NAME.json in the folder; if it is missing, compute and write it."""
+    """Return the content of the file NAME.json in `folder`; if missing, compute and write it."""
     path = folder / f"{name}.json"
     if path.exists():
         return dict(json.loads(path.read_text()))
@@ -57,9 +57,10 @@ def take_first_examples(
 
 
 def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
-    """Return the median l2 distance by the best of several attacks, and by DeepFool alone.
+    """Return two median l2 distances, and the names of the evaluation's checks that fail.
 
-    The attacks are those of `evaluate` with the preset "quick".
+    One median uses, for each example, the smallest perturbation that any attack of `evaluate` with
+    the preset "quick" finds. The other median uses DeepFool alone.
     """
 
     def compute() -> Numbers:
@@ -90,7 +91,7 @@ def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) ->
 
 
 def measure_fgs(model: Any, data: Dataset, eps: Sequence[float], examples: int) -> list[float]:
-    """Return accuracy under FGS at each eps; perturbed examples have no bounds, as in the paper."""
+    """Return accuracy under FGS at each eps; as in the paper, FGS does not clip its examples."""
     x, y = data.x_test[:examples], data.y_test[:examples]
     return list(fgs_accuracy(model, x, y, list(eps)))
 
@@ -103,10 +104,11 @@ def measure_attacks(
     examples: int,
     eps: dict[str, float],
 ) -> list[Numbers]:
-    """Run every attack of table 2 and return one line of results for each.
+    """Run every attack of table 2 and return a dict of results for each attack.
 
-    A minimum-norm attack has a median distance. A fixed-budget attack has the accuracy within
-    `eps[norm]`, where the keys of `eps` are "l2" and "linf".
+    For a minimum-norm attack, "median" is the median distance. For a fixed-budget attack,
+    "accuracy" is the accuracy under perturbations of norm at most `eps[norm]`, where `norm` is "l2"
+    or "linf".
     """
     x, y = take_first_examples(data, examples, backend, model)
     bounds = data.pixel_bounds()

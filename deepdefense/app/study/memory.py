@@ -1,4 +1,4 @@
-"""Measure how much memory a method needs in training, beyond plain training."""
+"""Measure how much more memory training by a method needs than plain training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ PROCESS_STATUS = Path("/proc/self/status")
 def read_peak_memory() -> float | None:
     """Return the peak memory of this process so far, in MB; None on systems other than Linux.
 
-    `resource.getrusage` is not suitable: its peak for a new process includes the parent's peak.
+    `resource.getrusage` is not suitable, because the peak that it reports for a new process
+    includes the peak of the parent process.
     """
     if not PROCESS_STATUS.exists():
         return None
@@ -38,7 +39,7 @@ def read_peak_memory() -> float | None:
 
 
 class MemoryTrial(NamedTuple):
-    """The input of a memory measurement: a network, a few training batches, and an objective."""
+    """The input of `measure_extra_memory`: a network, a few training batches, and an objective."""
 
     framework: str
     network: Network
@@ -52,23 +53,24 @@ class MemoryTrial(NamedTuple):
 def run_in_new_process(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
     """Call a function in a new process and return its result.
 
-    The peak memory of the new process is then that of this call alone.
+    The new process has a peak memory of its own, which earlier work in this process does not raise.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def measure_extra_memory(trial: MemoryTrial) -> float | None:
-    """Return how many MB training by the objective needs beyond plain training.
+    """Return how many MB more training by the objective needs than plain training.
 
-    Both train on the same batches in a new process. The result therefore excludes memory that other
-    methods used, and includes memory that the framework needs to compile the objective.
+    A new process trains on the batches first plainly and then by the objective. Earlier work in
+    this process therefore does not affect the result. The result includes the memory that the
+    framework needs to compile the objective.
     """
     return run_in_new_process(_measure_growth, trial)
 
 
 def _measure_growth(trial: MemoryTrial) -> float | None:
-    """Return by how many MB training by the objective raises the peak memory of plain training."""
+    """Train plainly, then by the objective; return by how many MB the peak memory rises."""
     backend = training_backend(trial.framework)
     recipe = Recipe(lr=0.0, batch_size=trial.batch_size)
     trainer = recipe.make_trainer(backend, backend.build(trial.network, trial.weights))

@@ -1,6 +1,7 @@
-"""The methods that the study compares.
+"""The fine-tuning methods that the study compares.
 
-Each derives its settings, such as the eps of an attack, from measurements of the reference network.
+Most methods have settings, such as the eps of an attack, that are derived from measurements of the
+reference network.
 """
 
 from __future__ import annotations
@@ -26,22 +27,28 @@ __all__ = ["METHODS", "NEAREST_POINT", "Method", "Scale"]
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes and penalties that fit the reference network, measured on training examples.
+    """Perturbation sizes and penalties that suit one reference network.
 
-    `ExperimentRunner.measure_scale` makes it, and each `Method` derives its settings from it.
+    `ExperimentRunner.measure_scale` measures them on training examples, and each `Method` takes its
+    settings from them.
     """
 
-    fgs: float  # the eps at which FGS lowers accuracy to 50 %, or halves an accuracy below 50 %
+    # If accuracy without an attack is above 50 %, the eps at which FGS lowers accuracy to 50 %.
+    # Otherwise, the eps at which FGS halves accuracy.
+    fgs: float
     distance: float  # the median 2-norm of the perturbations that DeepFool finds
-    fitted: DeepDefense  # the penalty with c and d fitted to the network
-    image: DeepDefense  # a fitted penalty on the distance to the nearest boundary image
+    fitted: DeepDefense  # the experiment's penalty, with c and d fitted to the network
+    # A penalty with fitted c and d that measures the distance to the nearest boundary point within
+    # the range of pixel values, because only such a point is an image.
+    image: DeepDefense
 
 
 @dataclass(frozen=True)
 class Method:
     """A method that fine-tunes a network.
 
-    `make_objective` makes its training objective; `adapt_recipe` changes the experiment's recipe.
+    `make_objective` returns the training objective of the method. `adapt_recipe` returns the
+    method's variant of the experiment's recipe.
     """
 
     label: str
@@ -50,17 +57,17 @@ class Method:
 
 
 def _halve_rate(recipe: Recipe) -> Recipe:
-    """Return the recipe with half the learning rate."""
+    """Return `recipe` with half its learning rate."""
     return replace(recipe, lr=recipe.lr / 2)
 
 
 def _use_paper_recipe(recipe: Recipe) -> Recipe:
-    """Return the paper's recipe, with the seed of `recipe` and at most its number of epochs."""
+    """Return the paper's recipe, with the seed of `recipe` and no more epochs than `recipe` has."""
     return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
 
 
-# Settings with which the penalty searches for the nearest point of the decision boundary. DeepFool
-# finds a point that is farther away.
+# With these settings, the penalty searches for the point of the decision boundary nearest to the
+# example. The point that DeepFool finds is usually farther away.
 NEAREST_POINT: Mapping[str, Any] = {**FAST, "steps": 3}
 
 

@@ -1,6 +1,6 @@
 """A variant of Deep Defense in which the penalty trains only one layer.
 
-The paper compares the layers of a network in this way.
+The paper uses this variant to compare the layers of a network.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OneLayer(DeepDefense):
     layer: str = setting("", "name of the layer, as in ``conv1.weight``", option=False)
 
     def terms(self, model: Model, x: Array, y: Array) -> Terms:
-        """Return the penalty and the values it is computed from, as `DeepDefense.terms` does."""
+        """Return what `DeepDefense.terms` returns, with gradients only for `layer`."""
         backend = training_backend(backend_of(x, model=model).name)
         with backend.inference(model):
             return super().terms(backend.freeze_except(model, self.layer), x, y)

@@ -1,4 +1,4 @@
-"""Read from the report.json of a hardening run the figures that the study's tables need."""
+"""Read the figures that the study's tables need from the report.json of a hardening run."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ def read_report(path: Path) -> RunReport:
 
 
 def _read_record(kind: type[RecordT], entries: Mapping[str, Any]) -> RecordT:
-    """Return an instance of the dataclass `kind`, from the entries that are named like its fields.
+    """Return an instance of the dataclass `kind` whose fields have the values in `entries`.
 
-    The JSON writes infinity as "inf".
+    Entries that are not fields of `kind` are ignored. The text "inf" becomes infinity, because the
+    report writes infinity as "inf".
     """
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(

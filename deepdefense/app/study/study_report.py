@@ -1,6 +1,6 @@
 """Write a table of the study as JSON, as Markdown and as an HTML page.
 
-The JSON file also holds the settings, the environment and the data that the table was made with.
+The JSON file also holds the settings and the environment, and a description of the data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STUDY_SCHEMA = "deepdefense.reproduce/1"
 
 @dataclass(frozen=True)
 class StudyReport:
-    """One table of the study. The keys of `data` and `curves` are names of experiments."""
+    """One table of the study. The keys of `data` and of `curves` are names of experiments."""
 
     table: str
     command: str
@@ -38,7 +38,10 @@ class StudyReport:
 
 
 def write_study(run: RunFolder, report: StudyReport) -> None:
-    """Write TABLE.html, TABLE.md and, last, TABLE.json to the folder of the study."""
+    """Write TABLE.html, TABLE.md and TABLE.json to the folder of the study.
+
+    TABLE.json is written last, so it exists only if the other two files do.
+    """
     from deepdefense.app.pages import StudyPage, render_study
 
     content, table = report.as_dict(), report.table

@@ -1,4 +1,4 @@
-"""Make the paper's table: accuracy, rho_2, and accuracy under the fast gradient sign (FGS)."""
+"""Make the paper's table of accuracy, rho_2, and accuracy under the fast gradient sign (FGS)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,24 @@ from deepdefense.evaluation import eps_ref
 
 __all__ = ["make_table1"]
 
-EPS_FRACTIONS = (0.2, 0.5, 1.0)  # FGS is run at these fractions of eps_ref
-ACCURACY_LEVELS = (0.7, 0.5, 0.3)  # each network has an eps_ref for each of these accuracies
+# FGS attacks with each of these fractions of an eps_ref as its eps.
+EPS_FRACTIONS = (0.2, 0.5, 1.0)
+
+# For each network and each of these levels, eps_ref is the eps at which FGS lowers the network's
+# accuracy to the level.
+ACCURACY_LEVELS = (0.7, 0.5, 0.3)
 
 
 def make_table1(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of accuracy, rho_2, distances, and accuracy under FGS.
 
-    FGS attacks all networks at the same eps, which are fractions of one eps_ref. This eps_ref is
-    the eps at which FGS lowers the accuracy of the network hardened by "deepdefense" to 50 %. If
-    that method is not in the plan, the network of the last method is used instead. The entry
-    `fgs_at` of a row repeats the test with the eps_ref of each network at each of the
+    For each seed, FGS attacks all networks at the same values of eps, which are EPS_FRACTIONS times
+    one eps_ref. This eps_ref is the eps at which FGS lowers the accuracy of the network hardened by
+    "deepdefense" to 50 %. If that method is not in the plan, the network of the plan's last method
+    determines eps_ref.
+
+    The entry `fgs_at` of a row repeats the attack on the row's network with other values of
+    eps_ref. There is one such eps_ref for each network of the seed and each of the
     ACCURACY_LEVELS.
     """
     rows, curves = [], {}
@@ -72,14 +79,15 @@ def _measure_robustness(
     networks: Sequence[TrainedNetwork],
     examples: int,
 ) -> TableRow:
-    """Return the entries of a row on accuracy, rho_2 and distances.
+    """Return the entries for accuracy, rho_2 and distances in the row of `network`.
 
-    `networks` are those of the same seed, the reference network first.
+    `networks` are all networks with the same seed, the reference network first.
     """
     reference, first_hardened, *_ = networks
     assert isinstance(first_hardened, HardenedNetwork)
     report = network.report if isinstance(network, HardenedNetwork) else None
-    # Every hardening run measures the reference network before training, so take the first run.
+    # Every hardening run of a seed measures the same reference network before training. Therefore
+    # the first run's report provides the figures of the reference network.
     summary = first_hardened.report.before if report is None else report.after
     before, after = (
         measurements.measure_distances(each.model, runner.data, each.folder, examples)
@@ -101,14 +109,17 @@ def _measure_robustness(
 
 
 def _compute_growth(before: float | None, after: float | None) -> float | None:
-    """Return after / before; None if either is missing or `before` is 0."""
+    """Return `after` / `before`; None if either is None or `before` is 0."""
     return None if after is None or not before else after / before
 
 
 def _find_eps_ref(
     runner: ExperimentRunner, network: TrainedNetwork, examples: int, level: float
 ) -> float | None:
-    """Return the eps at which FGS lowers accuracy to `level`; None if there is no such eps."""
+    """Return the eps at which FGS lowers accuracy to `level`.
+
+    Return None if accuracy is already at `level` without an attack, or never falls to it.
+    """
     x, y = runner.data.x_test[:examples], runner.data.y_test[:examples]
     try:
         return float(f"{eps_ref(network.model, x, y, level=level):.4g}")
@@ -123,9 +134,10 @@ def _measure_under_fgs(
     eps_refs: Iterable[float],
     grid: Sequence[float],
 ) -> dict[float, float]:
-    """Return {eps: accuracy under FGS}.
+    """Return {eps: accuracy of `network` under FGS}.
 
-    The keys are the values of `grid`, and each of the EPS_FRACTIONS times each of the `eps_refs`.
+    The keys are the values of `grid`, and the products of an entry of EPS_FRACTIONS and an entry of
+    `eps_refs`.
     """
     fractions = [fraction * eps for eps in eps_refs for fraction in EPS_FRACTIONS]
     sizes = sorted({*fractions, *grid})
@@ -136,9 +148,9 @@ def _measure_under_fgs(
 def _tabulate_levels(
     eps_refs: Mapping[tuple[str, float], float], accuracy: Mapping[float, float]
 ) -> dict[str, dict[str, float]]:
-    """Return the entry `fgs_at` of a row: accuracy at the fractions of each eps_ref.
+    """Return the entry `fgs_at` of a row: accuracy at EPS_FRACTIONS times each eps_ref.
 
-    The keys of `eps_refs` are (method, level of accuracy).
+    The keys of `eps_refs` are (method, accuracy level). `accuracy` maps eps to accuracy under FGS.
     """
     return {
         f"{method} at {level:.0%}": {"eps": eps}

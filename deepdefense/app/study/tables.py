@@ -1,4 +1,7 @@
-"""Make the tables of the study from the trained networks: rows of figures, and curves."""
+"""Make the tables of the study from the trained networks.
+
+A table consists of rows of figures; some tables also have curves.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +32,18 @@ from deepdefense.training.history import EpochRecord
 
 __all__ = ["TABLES", "VARIATIONS"]
 
-# The ablation multiplies each of these settings by each of these factors, one at a time.
+# Each run of the ablation multiplies one of these settings by one of these factors.
 VARIED_SETTINGS = ("c", "d", "lam")
 VARIATION_FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 
 def make_table2(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of stronger attacks: minimum-norm attacks, and attacks within eps."""
+    """Make the table of attacks stronger than FGS, both minimum-norm and fixed-budget."""
     rows = []
     for seed in plan.seeds:
         eps: dict[str, float] = {}
         for network in train_networks(runner, plan, seed):
-            if not eps:  # `train_networks` yields the reference network first
+            if not eps:  # `network` is the reference network, which comes first
                 eps = _measure_median_distances(runner, network, plan.examples)
             lines = measurements.measure_attacks(
                 network.model, runner.backend, runner.data, network.folder, plan.examples, eps
@@ -52,7 +55,10 @@ def make_table2(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
 def _measure_median_distances(
     runner: ExperimentRunner, reference: TrainedNetwork, examples: int
 ) -> dict[str, float]:
-    """Return the reference network's median l2 and linf distances: eps of fixed-budget attacks."""
+    """Return the median l2 and the median linf distance that FMN finds for the reference network.
+
+    They serve as eps of the fixed-budget attacks on all networks of the seed.
+    """
 
     def compute() -> dict[str, float]:
         x, y = measurements.take_first_examples(
@@ -69,7 +75,7 @@ def _measure_median_distances(
 
 
 def make_epochs_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of accuracy and rho_2 after each epoch, for each method."""
+    """Make the table of the accuracy and rho_2 of each method's network after each epoch."""
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
@@ -95,9 +101,9 @@ def make_epochs_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent
 def _collect_curves(
     networks: Sequence[HardenedNetwork], name: str, get: Callable[[EpochRecord], float | None]
 ) -> dict[str, Any]:
-    """Return {method: curve over the epochs}, where `get` returns the figure of an epoch.
+    """Return {method: curve of the figure that `get` reads from the record of an epoch}.
 
-    A method is left out if the figure is missing for any of its epochs.
+    A method is left out if it has no epoch, or if the figure is None in an epoch.
     """
     curves = {}
     for network in networks:
@@ -109,13 +115,13 @@ def _collect_curves(
 
 
 def make_cost_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of each method's cost: time, memory, and steps of the boundary search."""
+    """Make the table of what each method costs in time, memory and steps of boundary search."""
     rows: list[TableRow] = []
     first_seed: list[HardenedNetwork] = []
     for seed in plan.seeds:
         reference, scale = prepare_reference(runner, plan, seed)
         hardened = [runner.fine_tune(name, seed, reference, scale) for name in plan.methods]
-        # A run without a complete epoch has no figures.
+        # A run without a complete epoch has no costs to report.
         networks = [network for network in hardened if network.report.history]
         first_seed = first_seed or [
             network for network in networks if network.report.history[0].iterations
@@ -146,9 +152,9 @@ def make_cost_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
 def _measure_memory(
     runner: ExperimentRunner, network: TrainedNetwork, reference: Any, scale: Scale
 ) -> float | None:
-    """Return how many MB the network's method needs on a few batches, beyond plain training.
+    """Return how many MB more training by the network's method needs than plain training.
 
-    The result is stored in the run folder of the network.
+    Both train on the same five batches. The run folder of the network stores the result.
     """
 
     def compute() -> dict[str, Any]:
@@ -170,7 +176,11 @@ def _measure_memory(
 
 
 def make_ablation_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of Deep Defense with c, d or lambda multiplied by VARIATION_FACTORS."""
+    """Make the ablation table, in which each row changes one setting of Deep Defense.
+
+    The setting is c, d or lambda, multiplied by one of the VARIATION_FACTORS. For comparison, the
+    first row of each seed changes nothing.
+    """
     rows = []
     variations = [(name, factor) for name in VARIED_SETTINGS for factor in VARIATION_FACTORS]
     for seed in plan.seeds:
@@ -195,7 +205,7 @@ def make_ablation_table(runner: ExperimentRunner, plan: StudyPlan) -> TableConte
 
 
 def make_layers_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of Deep Defense with a penalty that trains all layers, or one layer alone."""
+    """Make the table of Deep Defense in which the penalty trains all layers, or only one."""
     rows = []
     for seed in plan.seeds:
         reference, scale = prepare_reference(runner, plan, seed)
@@ -226,5 +236,5 @@ TABLES: Mapping[str, Callable[[ExperimentRunner, StudyPlan], TableContent]] = {
 }
 
 
-# The tables that compare variations of the method "deepdefense". They ignore the other methods.
+# The tables that compare variations of the method "deepdefense". They ignore `StudyPlan.methods`.
 VARIATIONS = ("ablation", "layers")

@@ -1,4 +1,7 @@
-"""Format the study's tables as text: their columns, headings and number formats."""
+"""Format the study's tables as text.
+
+VIEWS holds the columns, headings and number formats of each table.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ import numpy as np
 
 __all__ = ["VIEWS", "format_markdown", "format_table"]
 
-# Formats the values of one figure, one for each seed, as the text of a cell.
+# A function that turns the values of a figure for several seeds into the text of one cell.
 CellFormat = Callable[[list[Any]], str]
 
 
 def average_seeds(form: Callable[[float], str]) -> CellFormat:
     """Return a function that formats the values of several seeds as mean ± standard deviation.
 
-    `form` formats one number. Missing values are left out.
+    `form` formats the mean and the deviation. Values that are None are left out.
     """
 
     def format_cell(values: list[Any]) -> str:
@@ -44,13 +47,16 @@ WHOLE_CELL = average_seeds(lambda value: f"{value:.0f}")
 class TableView(NamedTuple):
     """The layout of a table: how the rows of its JSON file become lines and columns.
 
-    Rows that are equal in all keys of `by` differ in the seed, and become one line. If `across` is
-    None, each figure has a column. Otherwise `across` is a key, such as "label", and each of its
-    values has a column. A cell of this column holds all figures, separated by commas.
+    All rows with the same values under the keys of `by` become one line.
+
+    If `across` is None, each figure has a column, and the rows of a line differ only in seed.
+    Otherwise `across` is a key of a row, such as "label", and each value under that key has a
+    column. A cell of such a column holds all figures of the line's rows with that value, separated
+    by commas.
     """
 
-    by: Mapping[str, str]  # {key of a row: heading}
-    columns: Mapping[str, tuple[str, CellFormat]]  # {key of a figure: (heading, format)}
+    by: Mapping[str, str]  # {key of a row: heading of its column}
+    columns: Mapping[str, tuple[str, CellFormat]]  # {key of a figure in a row: (heading, format)}
     across: str | None = None
 
 
@@ -125,7 +131,7 @@ VIEWS: Mapping[str, TableView] = {
 def format_table(
     table: str, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the lines of cells of the table with the name `table`."""
+    """Return the headings of the table named `table`, and its lines, which are lists of cells."""
     view = VIEWS[table]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -152,19 +158,19 @@ def _select(rows: Sequence[Mapping[str, Any]], key: str, value: Any) -> list[Map
 
 
 def _format_figures(view: TableView, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return one cell of text for each figure, averaged over the rows, which differ in seed."""
+    """Return the text of each figure, averaged over `rows`, which differ only in seed."""
     return [form([row.get(key) for row in rows]) for key, (_, form) in view.columns.items()]
 
 
 def _format_key(value: Any) -> str:
-    """Format the value of a key of `by`, such as an epoch or a name."""
+    """Format a value under a key of `TableView.by`, such as an epoch or a name."""
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def format_markdown(table: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table with the name `table` in Markdown."""
+    """Return the table named `table` in Markdown."""
     head, body = format_table(table, rows)
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
