@@ -83,8 +83,8 @@ class ClassLine(NamedTuple):
     """
 
     name: str
-    total: int  # the number of correctly classified examples that an attack fooled
-    median: float | None  # the median distance of all correctly classified examples
+    total: int  # the number of the class's correctly classified examples that are fooled
+    median: float | None  # the median distance of the class's correctly classified examples
     # For each predicted class, the number of fooled examples and the shade of the cell in percent.
     entries: tuple[tuple[int, float], ...] = ()
     neighbour: str = MISSING

@@ -70,10 +70,7 @@ def _describe_accuracy_change(report: HardeningReport, points: float) -> str:
 
 
 def _doubt_gain(report: HardeningReport) -> str:
-    """Return a caveat if DeepFool succeeds on fewer examples after hardening than before.
-
-    Return "" if DeepFool's success rate fell by less than 0.01.
-    """
+    """Return a caveat if DeepFool's success rate fell by at least 0.01; otherwise ""."""
     before, after = report.before, report.after
     if not before.success - after.success >= 0.01:
         return ""

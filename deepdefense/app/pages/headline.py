@@ -1,8 +1,4 @@
-"""The type of the verdict at the top of a page, and the thresholds that its wording depends on.
-
-The headline reports a fall of accuracy beyond GRAVE_ACCURACY_FALL. A verdict treats a change in
-robustness that is smaller than NEGLIGIBLE_CHANGE as no change.
-"""
+"""The type of the verdict at the top of a page, and the thresholds that its wording depends on."""
 
 from __future__ import annotations
 

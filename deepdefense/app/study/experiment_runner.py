@@ -131,8 +131,8 @@ class ExperimentRunner:
     def get_reference(self, weights: Path | None, seed: int) -> ReferenceModel:
         """Return the undefended reference network.
 
-        Load its weights from the file `weights` if that is given. Otherwise train the network, or
-        load it if its run folder already holds it.
+        If `weights` is not None, load the weights from this file. Otherwise load them from the run
+        folder of the network, or train the network if the folder holds no weights.
         """
         model, path = self.build_network(seed), self.folder / f"reference-{seed}"
         settings = {"command": "reference", "data": self.data_fingerprint}
@@ -259,7 +259,7 @@ def prepare_reference(
 ) -> tuple[ReferenceModel, Scale]:
     """Return the reference network and its `Scale`.
 
-    The network is trained only if the plan names no weights and its run folder holds none.
+    The network is trained only if neither the plan nor the run folder provides its weights.
     """
     reference = runner.get_reference(plan.weights, seed)
     return reference, runner.measure_scale(reference.model)

@@ -38,7 +38,7 @@ def make_table1(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     "deepdefense" to 50 %. If that method is not in the plan, the network of the plan's last method
     determines eps_ref.
 
-    The entry `fgs_at` of a row repeats the attack on the row's network with other values of
+    The entry `fgs_at` of a row repeats the attack on the row's network with several values of
     eps_ref. There is one such eps_ref for each network of the seed and each of the
     ACCURACY_LEVELS.
     """

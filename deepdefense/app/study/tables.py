@@ -205,7 +205,7 @@ def make_ablation_table(runner: ExperimentRunner, plan: StudyPlan) -> TableConte
 
 
 def make_layers_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
-    """Make the table of Deep Defense in which the penalty trains all layers, or only one."""
+    """Make the table of Deep Defense in which the penalty trains all layers, or one layer."""
     rows = []
     for seed in plan.seeds:
         reference, scale = prepare_reference(runner, plan, seed)
