@@ -84,7 +84,8 @@ def penalty_from_rho(
 class DeepDefense(Objective):
     """A penalty on small DeepFool perturbations, differentiated through the attack itself.
 
-    With D the perturbation that `deepfool` finds for x with label y, and rho = ||D||_p / ||x||_p,
+    With D the perturbation that DeepFool's search finds for x with label y, and
+    rho = ||D||_p / ||x||_p,
 
         penalty = lam exp(-c rho)   for a correctly classified example, whose D leads away from y,
         penalty = lam exp(+d rho)   for a misclassified one, whose D leads to y.
