@@ -87,8 +87,8 @@ __all__ = [
     "zoo",
 ]
 
-# The methods `objective` and `losses` of `Objective` are not exempt, because they call the user's
-# model, and AutoGraph may have to rewrite the model. The other functions that they call are exempt.
+# Exempt all public functions from AutoGraph. `Objective.objective` and `Objective.losses` are not
+# exempt, because they call the user's model, and AutoGraph may have to rewrite the model.
 exempt_from_autograph(
     *filter(isfunction, map(globals().get, __all__)),
     DeepDefense,

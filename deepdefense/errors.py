@@ -1,4 +1,4 @@
-"""The exceptions and warnings of this package, and one-line texts for error messages."""
+"""The exceptions and warnings of this package, and functions that shorten error messages."""
 
 import re
 
@@ -9,14 +9,15 @@ MAX_LENGTH = 240
 
 
 class InputError(ValueError):
-    """Invalid input. The message says in one line what was expected, what was passed, what to do.
+    """Invalid input.
 
-    The command line prints the message without a traceback and exits with code 2.
+    The message says in one line what was expected, what was passed, and what to do. The command
+    line prints the message without a traceback and exits with code 2.
     """
 
 
 class ProbabilityWarning(UserWarning):
-    """A model returned probabilities instead of logits, so distances to boundaries are wrong."""
+    """A model returned probabilities, not logits, so distances to decision boundaries are wrong."""
 
 
 def first_line_of(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The JAX backend: operations, training and networks. All work inside JAX's transformations."""
+"""The JAX backend: operations, training and networks."""
 
 from deepdefense_jax.adapter import JaxOperations
 from deepdefense_jax.networks import ZooModel

@@ -1,7 +1,7 @@
 """The operations of the contract in JAX, which work eagerly and inside JAX's transformations.
 
-A model is any function that closes over its parameters; JAX finds them by tracing. Outside a
-transformation, loops are Python loops and can stop early. Inside one, they are loops of `lax`.
+A model is any function of x. By tracing the function, JAX finds the parameters it closes over.
+Outside JAX's transformations, loops are Python loops. Inside a transformation, they use `lax`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ Forward = Callable[[Array], Array]
 def _close_over_constants(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """Return the function with all the arrays that it closes over detached.
 
-    Then JAX need not differentiate a `lax.while_loop` that calls it; in reverse mode it cannot.
+    JAX cannot differentiate a `lax.while_loop` in reverse mode. It need not do so if the function
+    that the loop calls closes over detached arrays only.
     """
-    # `closure_convert` needs a hashable function. A callable module may not be hashable.
+    # The lambda is hashable, as `closure_convert` requires, while a callable module may not be.
     converted, hoisted = jax.closure_convert(lambda *arguments: function(*arguments), *examples)
     constants = [lax.stop_gradient(value) for value in hoisted]
     return lambda *arguments: converted(*arguments, *constants)
@@ -92,7 +93,7 @@ class JaxOperations(Backend):
         return lax.stop_gradient(self._hold_constants(f, x)(x))
 
     def _hold_constants(self, f: Forward, x: Array) -> Forward:
-        """Return `f` with the arrays it closes over detached, if x is traced; else return `f`."""
+        """Return `f` if x is concrete, else `f` with the arrays that it closes over detached."""
         return f if self.is_concrete(x) else _close_over_constants(f, x)
 
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:

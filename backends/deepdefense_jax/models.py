@@ -1,6 +1,6 @@
-"""Support for all kinds of JAX models: functions, pytrees, and modules of equinox, flax and Keras.
+"""Find the dtype of a JAX model, and open the model in inference mode.
 
-This includes the inference mode of each library.
+A JAX model is a function, a pytree, or a module of equinox, flax or Keras.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["dtype_of", "is_parameter", "open_inference"]
 
 
 def is_parameter(leaf: Any) -> bool:
-    """Return whether a leaf of a pytree can be trained, that is, is a floating or complex array."""
+    """Return whether a leaf of a pytree is a floating or complex array, which can be trained."""
     return isinstance(leaf, jax.Array) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
@@ -36,9 +36,9 @@ def dtype_of(model: Any) -> Any:
 
 @contextmanager
 def open_inference(model: Any) -> Iterator[Callable[[Array], Array]]:
-    """Yield the model in inference mode, or unchanged if its library has no inference mode.
+    """Yield a module of equinox, flax or Keras in inference mode, and any other model as it is.
 
-    equinox, flax and Keras have one. The caller's model is not changed.
+    The caller's model is not changed.
     """
     equinox, nnx, keras = map(sys.modules.get, ("equinox", "flax.nnx", "keras"))
     if equinox and isinstance(model, equinox.Module):

@@ -1,4 +1,4 @@
-"""Networks of the zoo in JAX: `ZooModel` is a pytree of weights, and computes the logits."""
+"""Networks of the zoo in JAX, as instances of the pytree `ZooModel`."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ def _windows(x: Array, size: int, stride: int) -> Array:
 def _convolve(x: Array, kernel: Array, padding: int, stride: int) -> Array:
     """Convolve images with a kernel, by one matrix product for each row of the kernel.
 
-    [b i h w] * [o i s s] -> [b o h' w']. XLA's own convolution is very slow inside loops on CPUs
-    (jax-ml/jax issue 12868), and every attack is a loop.
+    [b i h w] * [o i s s] -> [b o h' w'], for i input and o output channels. We do not use XLA's own
+    convolution, because it is very slow inside loops on CPUs (jax-ml/jax issue 12868), and every
+    attack is a loop.
     """
     size = kernel.shape[2]
     x = rearrange(_pad(x, padding), "b i h w -> b h w i")
@@ -111,8 +112,8 @@ class _Pass:
                 return self._drop(x, rate)
             case MaxPool(size, _, padding):
                 windows = _windows(_pad(x, padding, -jnp.inf), size, layer.step)
-                # The gradient of a window goes to its first maximum, as in the other frameworks. We
-                # do not use XLA's `reduce_window`: its second derivatives are slower on CPUs.
+                # The gradient of a window goes to its first maximum, as in the other frameworks.
+                # We avoid XLA's `reduce_window`, because its second derivatives are slower on CPUs.
                 first = jax.nn.one_hot(jnp.argmax(windows, -1), size * size, dtype=bool)
                 return jnp.where(first, windows, jnp.zeros_like(windows)).sum(-1)
             case AveragePool(size, _, padding):
@@ -141,7 +142,8 @@ class _Pass:
                     "use larger batches"
                 )
             old, mean, variance = (mean, variance), x.mean(axes), x.var(axes)
-            # PyTorch uses the unbiased variance here, but the biased variance to normalise.
+            # As in PyTorch, update the running variance with the unbiased variance of the batch,
+            # but normalise the batch with the biased variance.
             new = (mean, variance * (count / (count - 1)))
             for own, before, after in zip(running, old, new, strict=True):
                 step = layer.momentum * (lax.stop_gradient(after) - before)
@@ -189,7 +191,7 @@ class ZooModel:
         return {name: value for name, value in self.weights.items() if is_statistic(name)}
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], Any]:
-        """Return the weights with their names as keys, and the static part of the pytree.
+        """Return the weights with their names as keys, and the static part (network and names).
 
         JAX calls this method to flatten the pytree.
         """
@@ -198,7 +200,7 @@ class ZooModel:
 
     @classmethod
     def tree_unflatten(cls, rest: Any, values: Any) -> ZooModel:
-        """Return a model with the static part of a flattened model and the given weights.
+        """Return a model with the given weights, and the network and names of a flattened model.
 
         JAX calls this method to rebuild the pytree.
         """

@@ -1,4 +1,4 @@
-"""The optimizer of the JAX backend: SGD steps on one pytree, by optax."""
+"""The optimizer of the JAX backend: SGD on a model that is a pytree, with optax."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _statistics(model: Any) -> dict[str, Array]:
 
 
 def _training_mode(model: Any, key: Array) -> Callable[[Array], Array]:
-    """Return the model as a function in training mode, which draws dropout from `key`.
+    """Return the model as a function in training mode, which draws dropout masks from `key`.
 
     Each call of the function updates the running statistics in `model`, as PyTorch does. So a
     penalty that a loss computes after the call uses the updated statistics.
@@ -63,9 +63,10 @@ class _State(NamedTuple):
 
 
 class JaxTrainer:
-    """The SGD optimizer of one pytree. It compiles each loss function once per batch shape.
+    """A model that is a pytree, and its SGD optimizer.
 
-    It implements `deepdefense.seam.training_contract.Trainer`. `JaxTraining.trainer` makes it.
+    The trainer compiles each loss function once per batch shape. It implements
+    `deepdefense.seam.training_contract.Trainer`. `JaxTraining.trainer` makes it.
     """
 
     def __init__(self, model: Any, momentum: float, weight_decay: float, seed: int) -> None:

@@ -36,9 +36,9 @@ class JaxTraining(TrainingBackend):
     """The training methods of the JAX backend.
 
     A model is a callable pytree: a zoo network, an equinox module, or
-    ``jax.tree_util.Partial(apply, parameters)``. SGD trains all its floating and complex arrays
-    except the running statistics of zoo networks. Calls in training mode update these statistics,
-    as in PyTorch.
+    ``jax.tree_util.Partial(apply, parameters)``. SGD trains all floating and complex arrays of the
+    model except the running statistics of zoo networks. Calls in training mode update these
+    statistics, as in PyTorch.
     """
 
     @contextmanager
@@ -48,7 +48,7 @@ class JaxTraining(TrainingBackend):
             yield
 
     def build(self, network: Network, weights: Arrays) -> ZooModel:
-        # PyTorch's batch norm counts its batches. The JAX networks do not need these counters.
+        # PyTorch's batch norm stores a count of batches, which the JAX networks do not need.
         used = {n: jnp.asarray(v) for n, v in weights.items() if not n.endswith(COUNTER)}
         return ZooModel(network, used)
 
@@ -77,4 +77,4 @@ class JaxTraining(TrainingBackend):
 
     @contextmanager
     def fixed_seed(self, *seed: int) -> Iterator[None]:
-        yield  # JAX has no global randomness
+        yield  # JAX has no global random state

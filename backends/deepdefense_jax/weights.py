@@ -31,7 +31,7 @@ def _name(path: Any) -> str:
 
 
 def name_parameters(model: Any) -> dict[str, Array]:
-    """Map the path of every parameter in a pytree to its value."""
+    """Map the name of every parameter of a model to the parameter's value."""
     paths, _ = jax.tree_util.tree_flatten_with_path(model)
     return {_name(path): leaf for path, leaf in paths if is_parameter(leaf)}
 
@@ -52,7 +52,7 @@ def from_torch_layout(name: str, value: Array) -> Array:
 
 
 def replace_parameters(model: Any, parameters: Mapping[str, Array]) -> Any:
-    """Return a copy of the pytree with the given values of all its parameters."""
+    """Return a copy of the model with all its parameters replaced by the given values."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: parameters[_name(path)] if is_parameter(leaf) else leaf, model
     )

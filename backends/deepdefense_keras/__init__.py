@@ -1,4 +1,4 @@
-"""Deep Defense in Keras 3's own `fit`, on any backend of Keras."""
+"""Train Keras 3 models with Deep Defense by their own `fit`, on any backend of Keras."""
 
 from deepdefense_keras.fitting import defended
 

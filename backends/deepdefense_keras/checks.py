@@ -55,7 +55,7 @@ def check_model(model: Any) -> None:
 def _final(layer: Any) -> str:
     """Return the lower-case name of the last operation of a Sequential or functional model.
 
-    It is the name of an activation, such as softmax, or of the last layer's class.
+    This is the last layer's activation, such as softmax, or its class if it has no activation.
     """
     parts = (
         layer.layers if isinstance(layer, keras.Sequential) else getattr(layer, "operations", ())
@@ -69,7 +69,7 @@ def _final(layer: Any) -> str:
 def _of_probabilities(loss: Any) -> bool:
     """Return whether a loss passed to `compile` has from_logits=False.
 
-    Such a loss could be computed from logits, but expects probabilities.
+    Such a loss expects probabilities, although it would accept logits with from_logits=True.
     """
     if isinstance(loss, str):
         loss = keras.losses.get(loss)

@@ -1,4 +1,4 @@
-"""Train a Keras model with Deep Defense by `fit`: `defended` adds the penalty to the loss."""
+"""Train a Keras model with Deep Defense by `fit`, to whose loss `defended` adds the penalty."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["defended"]
 
 
 class _Mean(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
-    """The mean of the values passed as `y_pred`.
+    """A Keras loss that is the mean of the values passed as `y_pred`.
 
-    Keras weights and scales these values as it does those of any loss.
+    Keras applies sample weights and the scaling of distributed training, as to any loss.
     """
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -67,8 +67,8 @@ def defended(model: keras.Model, defense: DeepDefense) -> Iterator[keras.Model]:
     Args:
         model: a compiled model with one input and one output, the logits [b k]. Labels may be class
             indices [b] or [b 1], or one-hot [b k].
-        defense: the penalty. It is computed with the model in inference mode (dropout and batch
-            norm), in the dtype of the model's variables also under a mixed precision policy.
+        defense: the penalty. Its computation runs the model in inference mode (dropout and batch
+            norm). Even under a mixed precision policy, it uses the dtype of the model's variables.
 
     Raises:
         InputError: the model does not return logits (for example, it ends in a softmax), has

@@ -30,7 +30,7 @@ def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
 
     Under a mixed precision policy the model would compute in 16 bits, which is too inaccurate for
     distances to decision boundaries. Calls of the function assign nothing to variables (random
-    seeds, counters, metrics) and leave `model.losses` unchanged on exit.
+    seeds, counters, metrics). On exit, `model.losses` is restored.
     """
     if not model.built:
         raise InputError(
@@ -57,13 +57,14 @@ def _restore(losses: list[Any], kept: list[Any]) -> None:
 
 
 def _full_precision(layer: keras.Layer, dtype: str) -> list[tuple[Any, str, Any]]:
-    """Return (object, attribute name, value) to set so that a layer does not compute in 16 bits.
+    """Return the attributes to set so that a layer does not compute in 16 bits.
 
-    We set private attributes, because setting the property `dtype_policy` may quantise the layer,
-    and cannot replace a policy that comes from a `DTypePolicyMap`.
+    Each attribute is a triple (object, attribute name, value). The attributes are private, because
+    setting the public property `dtype_policy` may quantise the layer, and cannot replace a policy
+    that comes from a `DTypePolicyMap`.
     """
     if isinstance(layer, keras.layers.InputLayer):
-        # The input layer of a Sequential model has the compute dtype of the mixed precision policy.
+        # A Sequential model's input layer has the policy's compute dtype, which may have 16 bits.
         coarse = layer.dtype in ("float16", "bfloat16")
         return [(holder, "_dtype", dtype) for holder in (layer, layer.output) if coarse]
     if layer.quantization_mode is not None or layer.compute_dtype == layer.variable_dtype:

@@ -25,7 +25,7 @@ Forward = Callable[[tf.Tensor], tf.Tensor]
 def _check_dtype(f: Forward) -> Forward:
     """Return the model with a check that its logits have the dtype of the examples.
 
-    Keras may compute in another dtype than that of the input.
+    Keras may compute in a dtype other than that of the examples, but TensorFlow mixes no dtypes.
     """
 
     def forward(x: tf.Tensor) -> tf.Tensor:
@@ -78,7 +78,7 @@ class TensorFlowOperations(Backend):
         return tf.cast(tf.math.top_k(scores, count).indices, tf.int64)
 
     def device_of(self, x: tf.Tensor) -> str:
-        return str(x.device).rpartition("device:")[2]  # without the address of the machine
+        return str(x.device).rpartition("device:")[2]  # leave out the address of the machine
 
     def stop_gradient(self, x: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(x)
@@ -101,9 +101,9 @@ class TensorFlowOperations(Backend):
             with open_keras(model) as f:
                 yield _check_dtype(f)
         else:
-            # `exempt_from_autograph` keeps AutoGraph from rewriting `deepdefense` and what it
-            # calls. A user's function with an `if` on tensors must be rewritten, so convert it
-            # explicitly if AutoGraph is active.
+            # `exempt_from_autograph` keeps AutoGraph from rewriting `deepdefense` and all that it
+            # calls, hence also the user's model. A model with an `if` on tensors must be rewritten,
+            # so convert the model explicitly if AutoGraph is active.
             autograph: Any = tf.__internal__.autograph
             yield _check_dtype(autograph.tf_convert(model, autograph.control_status_ctx(), False))
 

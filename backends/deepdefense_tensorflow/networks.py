@@ -36,7 +36,8 @@ __all__ = ["AdaptiveAverage", "LowestPadding", "build_graph"]
 def build_graph(network: Network, dtype: str) -> keras.Model:
     """Build a zoo network as a Keras model whose weights have the given dtype.
 
-    The name of each layer is the dotted prefix of its weights in PyTorch.
+    The name of a layer is the name of its weights in PyTorch without the last part, such as conv1
+    for conv1.weight and conv1.bias.
     """
     inputs = keras.Input(network.input_shape, dtype=dtype)
     return keras.Model(inputs, _Graph(network)(inputs), name=network.name)
@@ -64,7 +65,7 @@ class _Graph:
     def __init__(self, network: Network) -> None:
         self._layers = network.layers
         self._image = any(isinstance(layer, Conv) for layer in _all_layers(network.layers))
-        self._seeds = count()  # one seed per dropout layer, the same ones in every build
+        self._seeds = count()  # seeds of the dropout layers, the same in every build
 
     def __call__(self, x: Any) -> Any:
         return self._chain(self._layers, keras.layers.Permute((2, 3, 1))(x) if self._image else x)
@@ -83,7 +84,7 @@ class _Graph:
             case Linear(name, _, outputs):
                 return keras.layers.Dense(outputs, name=f"{prefix}{name}")(x)
             case BatchNorm(name, _, eps, momentum):
-                # The running variance of Keras is the biased estimate; PyTorch's is the unbiased.
+                # Unlike PyTorch, Keras updates the running variance with the biased estimate.
                 return keras.layers.BatchNormalization(
                     momentum=1 - momentum, epsilon=eps, name=f"{prefix}{name}"
                 )(x)
@@ -115,7 +116,7 @@ def _padded(x: Any, width: int) -> Any:
 
 @keras.saving.register_keras_serializable("deepdefense")
 class LowestPadding(keras.layers.Layer):  # type: ignore[misc]
-    """A layer that pads images [b h w c] with -inf on each side, for a max pooling after it."""
+    """A layer that pads images [b h w c] with -inf on each side, to precede a max pooling."""
 
     def __init__(self, width: int, **settings: Any) -> None:
         super().__init__(**settings)
@@ -127,7 +128,7 @@ class LowestPadding(keras.layers.Layer):  # type: ignore[misc]
         return tf.pad(x, sides, constant_values=-np.inf)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that Keras rebuilds the layer from."""
+        """Return the arguments from which Keras rebuilds the layer."""
         return {**super().get_config(), "width": self._width}
 
 
@@ -145,5 +146,5 @@ class AdaptiveAverage(keras.layers.Layer):  # type: ignore[misc]
         return einsum(x, rows, columns, "b h w c, r h, s w -> b r s c")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that Keras rebuilds the layer from."""
+        """Return the arguments from which Keras rebuilds the layer."""
         return {**super().get_config(), "size": self._pool.size}

@@ -17,7 +17,7 @@ __all__ = ["KerasTrainer"]
 
 
 class KerasTrainer:
-    """The SGD optimizer of one Keras model. It compiles each loss function once.
+    """A Keras model and its SGD optimizer. The trainer compiles each loss function once.
 
     It implements `deepdefense.seam.training_contract.Trainer`. `TensorFlowTraining.trainer` makes
     it.

@@ -85,7 +85,7 @@ def _list_devices(kind: str) -> Any:
 
 @contextmanager
 def _dtype_policy(dtype: str) -> Iterator[None]:
-    """Open a context in which new layers have the given dtype, and not the user's dtype policy."""
+    """Open a context in which new layers have the given dtype, whatever the user's dtype policy."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

@@ -24,7 +24,8 @@ from deepdefense_torch.precision import without_tf32
 
 __all__ = ["TorchOperations"]
 
-# The greatest number of entries in the gradients of one chunk of contrasts: 4 MiB in float32.
+# `class_gradients` splits the contrasts into chunks. The gradients of one chunk have at most this
+# many entries (4 MiB in float32), unless a single contrast has more.
 MAX_CHUNK = 2**20
 
 
@@ -97,7 +98,7 @@ class TorchOperations(Backend):
 
         def fold(step: Callable[..., Any], state: Any, contrasts: Tensor) -> Any:
             n = contrasts.shape[1]
-            # The compiler compiles `step` separately for each chunk, so use a single chunk then.
+            # While tracing, use one chunk, since the compiler would compile `step` for each chunk.
             size = n if tracing else min(n, max(1, MAX_CHUNK // max(1, x.numel())))
             batched = size > 1 and not tracing and is_dense(logits)
             for chunk in torch.split(contrasts, size, 1):
@@ -113,7 +114,7 @@ class TorchOperations(Backend):
     def vjp(self, f: Forward, x: Tensor, *, twice: bool = True) -> tuple[Tensor, Forward]:
         recording = torch.is_grad_enabled()
         if is_compiling():
-            # `vjp` returns two values here; its type annotation also allows for three.
+            # `torch.func.vjp` returns two values here, but is annotated to return two or three.
             values, gradient, *_ = torch.func.vjp(f, x)
 
             def traced_pull(cotangent: Tensor) -> Tensor:
@@ -158,5 +159,5 @@ class TorchOperations(Backend):
 
 
 def _select_rows(values: Any, rows: Tensor) -> Any:
-    """Return the NamedTuple with only the rows `rows` of each of its tensors."""
+    """Return the NamedTuple `values` with only the given rows of each tensor."""
     return values._make(value.index_select(0, rows) for value in values)

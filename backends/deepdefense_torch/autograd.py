@@ -1,4 +1,4 @@
-"""Gradients by PyTorch's autograd, and the kinds of operations in a recorded graph."""
+"""Compute gradients by PyTorch's autograd, and find the operations in a recorded graph."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["is_dense", "record"]
 
 # Names of autograd's graph nodes for dense layers and elementwise operations. For a graph of these
 # nodes, computing the gradients of several classes in one batched backward pass is fastest. Other
-# operations may have no batched backward pass. For convolutions and pooling it is slower than one
-# pass for each class, since it copies their inputs.
+# operations may have no batched backward pass. For convolutions and pooling, this batched pass
+# copies the inputs, and so is slower than one pass for each class.
 DENSE = frozenset(
     f"{operation}Backward0"
     for operation in (
@@ -26,9 +26,9 @@ DENSE = frozenset(
 def record(
     f: Callable[[Tensor], Tensor], x: Tensor, *, twice: bool = False
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Return logits f(x) with their graph, and the pull: cotangent [b k] -> gradients [b d].
+    """Return logits f(x) with their graph, and a function from cotangents to gradients.
 
-    The gradients are differentiable if `twice` is true.
+    It maps a cotangent [b k] to the gradients [b d], which are differentiable if `twice` is true.
     """
     with torch.enable_grad():
         point = _tracked(x)
@@ -45,7 +45,7 @@ def record(
 
 
 def _tracked(x: Tensor) -> Tensor:
-    """Return `x`, or a copy of it, with `requires_grad`; the caller's tensor stays unchanged."""
+    """Return `x` if autograd tracks it, else a tensor of the same values with `requires_grad`."""
     if torch.is_grad_enabled() and x.requires_grad:
         return x
     return (x.clone() if x.is_inference() else x.detach()).requires_grad_()

@@ -28,7 +28,7 @@ def open_inference(model: Forward) -> Iterator[Forward]:
     compiling = is_compiling()
     with (
         # The compiler cannot trace the next two contexts. So a compiled model that draws random
-        # numbers in inference mode changes the global random state (dropout draws none there).
+        # numbers in inference mode changes the global random state (dropout does not draw then).
         nullcontext() if compiling else torch.inference_mode(False),
         nullcontext() if compiling else torch.random.fork_rng(devices=gpus),
         without_autocast(),
@@ -62,7 +62,7 @@ _snapshot.register_fake(torch.empty_like)
 def _with_fixed_buffers(model: Any) -> Forward:
     """Return a traced module as a function that uses copies of the module's buffers.
 
-    If the graph also trains the module, it updates the running statistics of batch norm. Inductor
+    If the traced graph also trains the module, it changes batch norm's running statistics. Inductor
     (2.13) would recompute the statistics in the backward pass from the updated buffers, and return
     wrong gradients (https://github.com/pytorch/pytorch/pull/197039). It does not recompute the
     result of a custom operation, so a custom operation copies the buffers.

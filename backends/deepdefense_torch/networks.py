@@ -81,7 +81,7 @@ class _BatchNorm(nn.BatchNorm2d):
 class ResidualBlock(nn.Module):
     """The zoo's `Residual` as a module: max(body(x) + shortcut(x), 0).
 
-    The layers of the body and of the shortcut are its submodules.
+    The layers of body and shortcut are the submodules of the module.
     """
 
     def __init__(self, block: Residual) -> None:

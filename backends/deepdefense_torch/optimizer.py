@@ -32,7 +32,7 @@ def _training_mode(model: nn.Module) -> Iterator[None]:
 
 
 class TorchTrainer:
-    """The SGD optimizer of one module: it trains the parameters with `requires_grad`.
+    """A module and its SGD optimizer, which trains the parameters with `requires_grad`.
 
     It implements `deepdefense.seam.training_contract.Trainer`. `TorchTraining.trainer` makes it.
     """

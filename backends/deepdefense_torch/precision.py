@@ -43,8 +43,8 @@ def _settings() -> list[tuple[Callable[[Any], None], Any, Any]]:
 
     For each setting, return its setter, its present value, and the value that turns TensorFloat-32
     off. PyTorch 2.9 added new settings (`fp32_precision`), which override the old ones. Reading an
-    old setting raises an error if it disagrees with the new one. So both are set, except old
-    settings that cannot be read.
+    old setting raises an error if it disagrees with the new one. So the result contains the new
+    settings, and those old settings that can be read.
     """
     cudnn: Any = torch.backends.cudnn
     settings: list[tuple[Callable[[Any], None], Any, Any]] = []

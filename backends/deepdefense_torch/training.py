@@ -46,8 +46,8 @@ class TorchTraining(TrainingBackend):
         dtype = torch.as_tensor(weights[next(iter(weight_shapes(network)))]).dtype
         model = self.load(model.to(dtype), weights)
         for kernel in (p for p in model.parameters() if p.dim() == 4):
-            # Convolutions with this memory format are faster on CPUs. `contiguous` would leave the
-            # format of kernels with one input channel unchanged.
+            # Convolutions with this memory format are faster on CPUs. The method `contiguous`
+            # would not change the format of kernels with one input channel.
             kernel.data = kernel.data.to(memory_format=torch.channels_last)
         return model.eval()  # `TorchTrainer.step` sets training mode
 

@@ -1,5 +1,5 @@
 """Everything between the algorithms and the frameworks that run them.
 
-This floor holds the contract that a backend implements, the choice of the backend for a call, the
-checks of arguments, and the declaration of settings.
+This package defines the contract that a backend implements, chooses the backend for a function
+call, checks arguments, and declares settings.
 """

@@ -91,9 +91,9 @@ def _load(name: str) -> None:
 class use_backend:  # noqa: N801 - a lower-case verb, as in contextlib
     """Set the backend for functions without array arguments.
 
-    Passing an array of another framework to a function then raises `InputError`. A plain call is in
-    force for the rest of the thread or asynchronous task. In a `with` statement, the setting ends
-    with the block.
+    While the setting is in force, passing an array of another framework to a function raises
+    `InputError`. In a `with` statement, the setting ends with the block. Otherwise it holds for the
+    rest of the current thread or asynchronous task.
 
     >>> with use_backend("numpy"):
     ...     current_backend().name
@@ -125,9 +125,9 @@ def current_backend() -> Backend | None:
 
 @cache
 def _roots() -> dict[str, str]:
-    """Map root modules to names of backends.
+    """Map the root module of every framework and of every backend to the backend's name.
 
-    The root modules are those of the frameworks and those of the packages of the backends.
+    For example, both torch and deepdefense_torch map to torch.
     """
     packages = {entry.module.partition(".")[0]: name for name, entry in _entries().items()}
     return packages | {name: name for name in _entries()}
@@ -141,7 +141,7 @@ def _framework_of_root(root: str) -> str | None:
 def framework_of(value: object) -> str | None:
     """Return the name of the backend whose framework defines the type of `value`, or None.
 
-    It is enough that the framework defines a base class of that type, such as `nn.Module`.
+    A user's own class belongs to a framework if a base class does, such as PyTorch's `nn.Module`.
 
     >>> framework_of(np.zeros(2)), framework_of([0.0, 0.0])
     ('numpy', None)
@@ -191,12 +191,12 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
 
 
 def backend_for(model: Any, *arrays: Any) -> Backend:
-    """Return the backend that runs the model on arrays, which may be NumPy arrays.
+    """Return the backend that runs the model on the arrays, which may be NumPy arrays.
 
-    For arrays of another framework than NumPy, it is the backend of that framework. For NumPy
-    arrays, it is the backend of the model's framework; if the model is a plain function, it is the
-    backend that `use_backend` set, or else NumPy's. In that case the caller converts the NumPy
-    arrays to the backend batch by batch.
+    Arrays of another framework than NumPy determine the backend. For NumPy arrays, return the
+    backend of the model's framework. If the model is a plain function, return the backend that
+    `use_backend` set, or NumPy's if none is set. The caller converts NumPy arrays to arrays of the
+    returned backend, one batch at a time.
     """
     if all(framework_of(array) in (None, "numpy") for array in arrays):
         if (name := framework_of(model)) is not None:

@@ -25,13 +25,12 @@ Fixed = TypeVar("Fixed", bound=NamedTuple)
 
 
 class Backend(abc.ABC):
-    """The operations of one framework. A subclass defines two attributes and ten methods.
+    """The operations of one framework. A subclass defines `name`, `xp` and ten abstract methods.
 
-    It overrides a default method if its framework has a faster implementation. Results have the
-    device and dtype of the arguments. No operation draws from a global random state.
+    Results have the arguments' device and dtype. No operation draws from a global random state.
     """
 
-    name: str  # the root module of the framework's tensor type, as in `use_backend(name)`
+    name: str  # the root module of the framework's tensor type; `use_backend` takes this name
     cast_hint: str = ""  # an expression that casts `x` to floating point, for an error message
     xp: Any
     """The framework's namespace. Algorithms use only these names, with positional arguments:
@@ -44,7 +43,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def asarray(self, value: Any, like: Model | Array) -> Array:
-        """Convert `value` to an array on the device of `like`, and floats also to its dtype."""
+        """Convert `value` to an array on `like`'s device, and floats also to `like`'s dtype."""
 
     @abc.abstractmethod
     def to_numpy(self, x: Array) -> np.ndarray:
@@ -56,7 +55,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def index(self, labels: Any, depth: int, like: Array) -> Array:
-        """Check labels [b] by `check_indices`, and convert them to indices on `like`'s device."""
+        """Return labels [b], checked by `check_indices`, as integers on the device of `like`."""
 
     @abc.abstractmethod
     def one_hot(self, index: Array, depth: int, like: Array) -> Array:
@@ -64,7 +63,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def rank(self, scores: Array, count: int) -> Array:
-        """Return indices [b count] of the highest scores [b k], descending; ties by lower index."""
+        """Return indices [b count] of the top scores [b k], descending; lower index wins ties."""
 
     @abc.abstractmethod
     def stop_gradient(self, x: Array) -> Array:
@@ -72,17 +71,18 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def inference(self, model: Model) -> AbstractContextManager[Forward]:
-        """Yield the model in inference mode (normalisation and dropout), without mixed precision.
+        """Yield the model with normalisation and dropout in inference mode, not in mixed precision.
 
         On exit, restore the model's modes, statistics and ``.grad``, and all random states.
         """
 
     @abc.abstractmethod
     def vjp(self, f: Forward, x: Array, *, twice: bool = True) -> tuple[Array, Pull]:
-        """Return logits f(x) [b k] at x [b d], and the pull: cotangent [b k] -> gradients [b d].
+        """Return logits f(x) [b k] at x [b d], and a function from cotangents to gradients.
 
-        While the framework records operations, logits and gradients are differentiable in the
-        parameters and in x. With ``twice=False`` gradients are detached, to save memory.
+        It maps c [b k] to the gradient [b d] of ``sum(c * f(x))`` in x. While the framework records
+        operations, logits and gradients are differentiable in the parameters and in x. With
+        ``twice=False`` gradients are detached, to save memory.
         """
 
     @abc.abstractmethod
@@ -94,7 +94,7 @@ class Backend(abc.ABC):
         return str(getattr(x, "device", "cpu"))
 
     def epsilon(self, x: Array) -> float:
-        """Return the machine epsilon of x's dtype; raise `InputError` if not float32 or float64."""
+        """Return the machine epsilon of x's dtype; raise `InputError` unless float32 or float64."""
         dtype = str(getattr(x.dtype, "name", x.dtype))
         if (kind := dtype.rpartition(".")[2]) not in ("float32", "float64"):
             hint = f": use {self.cast_hint}" if self.cast_hint else ""
@@ -109,15 +109,15 @@ class Backend(abc.ABC):
         return reduce(entries, "b n ... -> b ...", "sum")
 
     def euclidean(self, v: Array) -> Array:
-        """Return 2-norms [...] of v [... d]; unlike in `norms.norm`, squares may overflow."""
+        """Return 2-norms [...] of v [... d]. Squares may overflow, unlike in `norms.norm`."""
         return self.xp.sqrt(reduce(v * v, "... d -> ...", "sum"))
 
     def precise(self) -> AbstractContextManager[None]:
-        """Open a context in which GPUs too compute float32 products in full float32 precision."""
+        """Open a context in which float32 products have full float32 precision, also on GPUs."""
         return nullcontext()
 
     def compiled(self, f: Forward) -> Forward:
-        """Return `f`, perhaps compiled; then every call may repeat the same random draws."""
+        """Return `f` or a compiled `f`, which may repeat the same random draws in every call."""
         return f
 
     def forward(self, f: Forward, x: Array) -> Array:
@@ -125,12 +125,12 @@ class Backend(abc.ABC):
         return self.stop_gradient(f(self.stop_gradient(x)))
 
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
-        """Return logits [b k] at x [b d], and a fold over gradients of contrasts, all detached.
+        """Return detached logits [b k] at x [b d], and `fold`, a loop over gradients of contrasts.
 
-        The gradient of a contrast c [b k] is the gradient of ``sum_k c[k] f_k(x)`` in x.
-        ``fold(step, state, contrasts)`` splits the contrasts [b m k] into chunks [b n k]. For each
-        chunk in turn it sets ``state = step(state, chunk, gradients)``, gradients [b n d], so that
-        memory need not hold all m gradients at once. The backend chooses n.
+        A contrast c [b k] weights the logits. Its gradient is that of ``sum_k c[k] f_k(x)`` in x.
+        ``fold(step, state, contrasts)`` splits contrasts [b m k] into chunks [b n k], because all m
+        gradients may not fit in memory. For each chunk in turn, it sets ``state = step(state,
+        chunk, gradients)`` with detached gradients [b n d]. It returns the last state.
         """
         logits, pull = self.vjp(f, self.stop_gradient(x), twice=False)
 
@@ -153,9 +153,9 @@ class Backend(abc.ABC):
     ) -> State:
         """Apply `body` to the active examples until none is active, at most `steps` times.
 
-        ``body(state, fixed)`` returns the next state, and a mask [b] of the examples that continue;
-        `fixed` holds arrays that do not change. Backends pass all examples or only the active ones
-        to `body`, and keep the state of inactive examples.
+        ``body(state, fixed)`` returns the next state, and a mask [b] of the examples to continue.
+        `fixed` holds arrays that the loop does not change. Backends may pass only the active rows
+        to `body`, and keep the state of the others. Gradients flow if `differentiable`.
         """
         for _ in range(steps):
             if not self.to_numpy(active).any():
@@ -164,7 +164,7 @@ class Backend(abc.ABC):
         return state
 
     def step_active(self, body: Body, state: Any, fixed: Any, active: Array) -> tuple[Any, Array]:
-        """Apply `body` to all examples, but keep the state of inactive examples unchanged."""
+        """Apply `body` once, keep the state of inactive examples, and return state and mask."""
         new, going = body(state, fixed)
         rows = (self.xp.reshape(active, (-1, *[1] * (len(a.shape) - 1))) for a in new)
         return state._make(map(self.xp.where, rows, new, state)), active & going

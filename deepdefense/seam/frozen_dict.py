@@ -44,8 +44,8 @@ class FrozenDict(Mapping[str, Value], Generic[Value]):
         return f"FrozenDict({self._entries!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy by a call of the constructor.
+        """Tell `pickle` and `copy` to rebuild the mapping by calling the constructor.
 
-        `dataclasses.asdict` copies the fields of a dataclass in this way.
+        `dataclasses.asdict` copies the values of fields with `copy.deepcopy`.
         """
         return FrozenDict, (self._entries,)

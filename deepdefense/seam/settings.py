@@ -50,7 +50,7 @@ class Setting(NamedTuple):
     default: Any
     help: str
     unset: str | None  # the meaning of the value None, in words
-    option: bool  # whether the command line has an option for it
+    option: bool  # whether the command line has an option for the setting
 
 
 def setting(
@@ -61,15 +61,15 @@ def setting(
     unset: str | None = None,
     option: bool = True,
 ) -> ValueT:
-    """Return the default for a field of a dataclass, and declare the field as a setting.
+    """Declare a field of a dataclass as a setting, by assigning the result to the field.
 
-    The docstring of the dataclass, the options of the command line, and the tables of settings on
-    pages and in the docs are made from this declaration.
+    This declaration is the source of the field's entry in the docstring of the dataclass, of the
+    option of the command line, and of the row in the tables of settings on pages and in the docs.
 
     Args:
         default: the value of the field if the caller of the constructor passes none.
         help: a phrase that says what the setting is, without a full stop.
-        check: the function that `check_settings` calls on the value; None: no check.
+        check: the function that `check_settings` calls on the value, or None for no check.
         unset: the meaning of the value None, in words, for a setting that may be None.
         option: whether the command line has an option for the setting.
 
@@ -93,17 +93,17 @@ def setting(
     deepdefense.errors.InputError: epochs must be a whole number, 1 or more, got 0
     """
     metadata = {"help": help, "check": check, "unset": unset, "option": option}
-    # `dataclass` replaces the field by its default; type checkers see the type of the default.
+    # `dataclass` replaces this `Field` by the default, so give the result the default's type.
     declared: Any = field(default=default, metadata=metadata)
     value: ValueT = declared
     return value
 
 
 def check_settings(settings: Any) -> None:
-    """Check every setting of a frozen dataclass; the dataclass calls this in `__post_init__`.
+    """Check every setting of a frozen dataclass, and store the values that the checks return.
 
-    Before the check, NumPy scalars are converted to Python numbers, because compilers and JSON do
-    not accept NumPy scalars.
+    The dataclass calls this function in `__post_init__`. Before the checks, NumPy scalars are
+    converted to Python numbers, because compilers and JSON do not accept NumPy scalars.
     """
     for declared in fields(settings):
         value = to_python_number(getattr(settings, declared.name))
@@ -188,5 +188,5 @@ def one_of(*choices: str) -> SettingCheck:
 
 
 def none_or(check: SettingCheck, *others: str) -> SettingCheck:
-    """Return a check that accepts None, the `others`, and the values that `check` accepts."""
+    """Return a check that accepts None, the strings `others`, and all that `check` accepts."""
     return lambda name, value: value if value is None or value in others else check(name, value)

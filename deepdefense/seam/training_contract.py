@@ -23,7 +23,7 @@ Weights: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class Losses(NamedTuple):
-    """The loss of one batch, its two terms, and two statistics of the attack that it contains.
+    """The loss of one batch, its two terms, and two statistics of the attack inside the penalty.
 
     total = cross_entropy + penalty. Every field is a scalar array.
     """
@@ -32,7 +32,7 @@ class Losses(NamedTuple):
     cross_entropy: Array
     penalty: Array
     unfinished: Array  # the share of examples for which the attack did not succeed
-    iterations: Array  # the mean number of iterations of the attack, over the examples
+    iterations: Array  # the number of iterations of the attack, averaged over the examples
 
 
 LossFunction: TypeAlias = Callable[..., Losses]
@@ -45,9 +45,9 @@ training mode (with dropout). `model` is the model itself. `points` are the arra
 
 
 class StepResult(NamedTuple):
-    """The `Losses` of one optimizer step as floats, and the norm of its gradient.
+    """The `Losses` of one optimizer step as floats, and the norm of the total loss's gradient.
 
-    `gradient` is the 2-norm of the gradient in all parameters, before clipping.
+    `gradient` is the 2-norm of the gradient in all parameters together, before clipping.
     """
 
     total: float
@@ -59,7 +59,7 @@ class StepResult(NamedTuple):
 
 
 class Trainer(Protocol):
-    """A native model together with the optimizer that trains it."""
+    """A native model and the optimizer that trains it, made by `TrainingBackend.trainer`."""
 
     @property
     def model(self) -> Any:
@@ -69,23 +69,24 @@ class Trainer(Protocol):
     def step(
         self, loss: LossFunction, x: Array, y: Array, *points: Array, lr: float, clip: float
     ) -> StepResult | None:
-        """Update the parameters once, and return the losses.
+        """Update the parameters once, and return the losses before the update.
 
         If the loss or the gradient is not finite, change no parameter and return None. If the
-        2-norm of the gradient without weight decay exceeds `clip`, scale the gradient down to that
-        norm.
+        2-norm of the gradient exceeds `clip`, scale the gradient to the norm `clip`. Add weight
+        decay after this clipping.
         """
         ...
 
     def update_weights(self, to: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> None:
-        """Pass all trained parameters to `to`, and set the parameters that it returns.
+        """Pass all trained parameters to the function `to`, and replace those that `to` returns.
 
-        The argument and the result of `to` map names to native arrays in PyTorch's layout.
+        The argument and the result of `to` map names of parameters to native arrays in PyTorch's
+        layout.
         """
         ...
 
     def state(self) -> Weights:
-        """Copy the trainer's state: weights, statistics, momentum, and its random state, if any."""
+        """Copy the trainer's weights, running statistics, momentum, and any random state."""
         ...
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -114,22 +115,31 @@ class TrainingBackend(Backend):
 
     @abc.abstractmethod
     def weights(self, model: Any) -> Weights:
-        """Copy parameters and statistics to host memory, with PyTorch's names and layout."""
+        """Copy the parameters and running statistics to host memory, in PyTorch's layout.
+
+        The keys of the result are PyTorch's names of the weights.
+        """
 
     @abc.abstractmethod
     def load(self, model: Any, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """Set all weights of the model and return it; where models are immutable, return a new one.
+        """Set all weights of the model and return the model; return a new one if it is immutable.
 
         The weights must have the names and shapes that `weights` returns for the model.
         """
 
     @abc.abstractmethod
     def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> Trainer:
-        """Return a trainer for the model, with an SGD optimizer; `seed` is the seed of dropout."""
+        """Return a trainer that updates the model by SGD.
+
+        If the trainer holds the random state of dropout, `seed` determines that state.
+        """
 
     @abc.abstractmethod
     def fixed_seed(self, *seed: int) -> AbstractContextManager[None]:
-        """Seed the framework's global random state, and restore the previous state on exit."""
+        """Open a context in which the framework's global random state is seeded by `seed`.
+
+        On exit, restore the previous state.
+        """
 
     def freeze_except(self, model: Any, layer: str) -> Forward:
         """Return the model as a function in which only the parameters of `layer` get gradients.

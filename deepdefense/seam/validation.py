@@ -38,9 +38,10 @@ __all__ = [
 
 
 def has_constant_sum(outputs: np.ndarray) -> bool:
-    """Return whether outputs [n k], n > 1, are nonnegative and all rows have the same sum.
+    """Return whether outputs [n k] are nonnegative and all rows have the same sum.
 
-    Such outputs are probabilities, up to a constant factor.
+    Such outputs are probabilities, up to a constant factor. One row alone (n = 1) does not show
+    this, so the result for it is False.
 
     >>> has_constant_sum(np.array([[0.3, 0.7], [0.5, 0.5]]))
     True
@@ -52,12 +53,14 @@ def has_constant_sum(outputs: np.ndarray) -> bool:
 
 
 def is_softmax(outputs: np.ndarray) -> bool:
-    """Return whether outputs [n k], n > 1, are probabilities: nonnegative, with rows of sum 1.
+    """Return whether the rows of outputs [n k] are probabilities: nonnegative, with sum 1.
+
+    One row alone (n = 1) does not show this, so the result for it is False.
 
     >>> is_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), is_softmax(np.array([[3, 7], [5, 5]]))
     (True, False)
     """
-    in_range = ((outputs >= 0) & (outputs <= 1.001)).all()  # larger outputs might overflow a sum
+    in_range = ((outputs >= 0) & (outputs <= 1.001)).all()  # sums of larger outputs might overflow
     return bool(
         in_range and has_constant_sum(outputs) and np.allclose(outputs.sum(1), 1, atol=1e-3)
     )
@@ -147,7 +150,7 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
 def check_bounds(bounds: Any) -> None:
     """Raise unless bounds are None or a pair (low, high).
 
-    If low and high are numbers, low < high must hold. Arrays are not compared.
+    If low and high are numbers, low < high must hold. If either is an array, they are not compared.
     """
     if bounds is None:
         return
@@ -175,7 +178,7 @@ def find_device(device: str, list_devices: Callable[[str], Sequence[Any]]) -> An
 
 
 def _may_be_equal(size: int | None, other: int | None) -> bool:
-    """Return whether two batch sizes may be equal; a size that a graph leaves unknown is None."""
+    """Return whether two batch sizes may be equal. None is a size unknown to a traced graph."""
     return size is None or other is None or size == other
 
 
@@ -195,8 +198,8 @@ def check_labels(y: Any, x: Array) -> None:
 def check_indices(is_integer: bool, dtype: Any, values: np.ndarray | None, depth: int) -> None:
     """Raise unless the labels' dtype is an integer type and their values are in [0, depth).
 
-    `Backend.index` calls this function, because only the backend knows whether `dtype` is an
-    integer type and whether the labels [b] have values. `values` is None if a compiler traces them.
+    `Backend.index` calls this function and passes `is_integer`, which says whether `dtype` is an
+    integer type, and the values of the labels [b], or None if a compiler traces the labels.
     """
     if not is_integer:
         raise InputError(f"labels must be integers, got {dtype}")

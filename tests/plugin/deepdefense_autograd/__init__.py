@@ -1,7 +1,7 @@
 """A complete backend in one file, as a third party would write it, for HIPS autograd.
 
 deepdefense recognises a framework by the type of its arrays, but autograd uses NumPy's arrays. So
-this backend defines the type `Tensor`. While autograd records, it puts arrays into boxes.
+this backend defines the type `Tensor`. While autograd records operations, it wraps arrays in boxes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from autograd import make_vjp
 from autograd.tracer import getval
 
-# einops finds frameworks among the subclasses of this class; there is no public way to register.
+# einops finds frameworks among the subclasses of this class, and has no public way to add one.
 from einops._backends import AbstractBackend
 
 from deepdefense import Backend
@@ -23,7 +23,7 @@ __all__ = ["BACKEND", "Adapter", "Tensor"]
 
 
 class Tensor(np.lib.mixins.NDArrayOperatorsMixin):
-    """A NumPy array or an autograd box; the operators call functions of `autograd.numpy`."""
+    """A NumPy array or an autograd box, with operators that call functions of `autograd.numpy`."""
 
     def __init__(self, data):
         self.data = data
