@@ -88,7 +88,8 @@ __all__ = [
 ]
 
 # Exempt all public functions from AutoGraph. `Objective.objective` and `Objective.losses` are not
-# exempt, because they call the user's model, and AutoGraph may have to rewrite the model.
+# exempt, because they call the user's model, and AutoGraph may have to rewrite the model. So the
+# functions of this package that these two methods call are exempted one by one.
 exempt_from_autograph(
     *filter(isfunction, map(globals().get, __all__)),
     DeepDefense,

@@ -46,7 +46,7 @@ def _every(stride: int, start: int, count: int) -> slice:
 def _windows(x: Array, size: int, stride: int) -> Array:
     """Cut images [b c h w] into windows of size x size pixels, flattened: [b c h' w' size*size].
 
-    Windows that would extend beyond the image are left out.
+    Windows start every `stride` pixels. Those that would extend beyond the image are left out.
     """
     if stride == size:  # windows do not overlap, so a reshape without copies is enough
         height, width = (length // size * size for length in x.shape[2:])

@@ -26,7 +26,7 @@ def without_tf32() -> Iterator[None]:
 
     TensorFloat-32 rounds the factors of products to 11 bits. Training tolerates that. But a
     minimum-norm attack ends near a decision boundary. There, TensorFloat-32's rounding errors can
-    change the predicted class, and they depend on the batch size.
+    change the predicted class, and these errors depend on the batch size.
     """
     settings = _settings()
     try:

@@ -1,6 +1,6 @@
 """The contract for backends that train: building models, reading weights, and optimizer steps.
 
-A native model is a model of the backend's framework, and a native array is an array of it.
+Native models and native arrays are the models and arrays of the backend's framework.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class TrainingBackend(Backend):
 
     @abc.abstractmethod
     def load(self, model: Any, weights: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """Set all weights of the model and return the model; return a new one if it is immutable.
+        """Return the model with all its weights replaced, or a new model if models are immutable.
 
         The weights must have the names and shapes that `weights` returns for the model.
         """
