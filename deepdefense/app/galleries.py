@@ -23,7 +23,6 @@ __all__ = ["ToPictures", "choose_gallery", "choose_weakest"]
 
 GALLERY_SIZE = 6
 
-
 # A function that converts examples [n ...] to pictures [n h w c] with values from 0 to 1. If the
 # examples are not images, the function returns None.
 ToPictures = Callable[[HostArray], HostArray | None]

@@ -34,14 +34,8 @@ __all__ = [
 ]
 
 SETTINGS_FILE, REPORT_FILE = "settings.json", "report.json"
-
-
 CHECKPOINT_FILE, ATTACK_SUFFIX = "checkpoint.safetensors", ".part.safetensors"
-
-
 REFERENCE_FILE, HARDENED_FILE = "reference.safetensors", "hardened.safetensors"
-
-
 WeightArrays = Mapping[str, npt.NDArray[Any]]
 
 

@@ -37,7 +37,6 @@ __all__ = [
 ClassT = TypeVar("ClassT")
 ValueT = TypeVar("ValueT")
 
-
 # A function of a setting's name and value. It returns the value to store, or raises `InputError`.
 SettingCheck = Callable[[str, Any], Any]
 

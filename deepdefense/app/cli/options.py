@@ -15,7 +15,6 @@ __all__ = ["option", "switch", "with_options"]
 
 Command = TypeVar("Command", bound=Callable[..., int])
 
-
 # The panels into which the help groups the options, keyed by title, in the order shown.
 PANELS = {
     title: Group(title, sort_key=position)

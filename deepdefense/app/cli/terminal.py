@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 console = Console(stderr=True, highlight=False)
-
-
 Resume = Annotated[bool, switch("Continue the run in OUT, or the newest in runs/.")]
 
 

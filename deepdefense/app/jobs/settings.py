@@ -197,8 +197,6 @@ class StudyOptions:
 
 # For each panel of a command's help: its title, and the settings classes whose options it shows.
 Panels = Mapping[str, tuple[type, ...]]
-
-
 HARDEN: Panels = {
     "Data and network": (DataOptions, WeightsOption),
     "Framework": (FrameworkOptions,),
@@ -206,17 +204,12 @@ HARDEN: Panels = {
     "Penalty": (DeepDefense, PixelRangeOption),
     "Limits": (Guard,),
 }
-
-
 EVALUATE: Panels = {
     "Data and network": (DataOptions, EvaluatedWeights),
     "Framework": (FrameworkOptions,),
     "Attacks": (AttackOptions,),
 }
-
-
 REPRODUCE: Panels = {"Study": (StudyOptions,), "Framework": (FrameworkOptions,)}
-
 
 # Defaults of `harden` that apply to one data set only. All other defaults are the paper's settings
 # for MNIST. The digits have fewer examples (15 optimizer steps an epoch), so they need more epochs
@@ -225,7 +218,6 @@ REPRODUCE: Panels = {"Study": (StudyOptions,), "Framework": (FrameworkOptions,)}
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5, "d": 5.0},
 }
-
 
 # The settings that `harden` fits to the network unless the user gives them. The help shows these
 # texts in place of default values.

@@ -38,7 +38,6 @@ SERIES_STYLES = {"before": (BEFORE, "--"), "after": (AFTER, "-"), "this network"
 WIDE_CHART = (4.3, 2.7)  # width and height in inches
 HISTOGRAM_BINS = 40
 
-
 # The smallest range that the accuracy axis shows, in percentage points. On a smaller range, noise
 # would look like a trend.
 LEAST_ACCURACY_SPAN = 2.0

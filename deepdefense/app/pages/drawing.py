@@ -35,12 +35,9 @@ __all__ = [
 
 NumpyArray = npt.NDArray[Any]
 
-
 # Charts are drawn in these placeholder colours. `render_svg` replaces each of them by a variable of
 # the style sheet, because a colour must differ between light and dark screens.
 INK, MUTED, RULE, BEFORE, AFTER, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
-
-
 CSS_COLORS = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -49,8 +46,6 @@ CSS_COLORS = {
     AFTER: "var(--after)",
     WARM: "var(--warm)",
 }
-
-
 MATPLOTLIB_STYLE: Any = {
     "svg.hashsalt": "deepdefense",
     "svg.fonttype": "none",
@@ -82,8 +77,6 @@ MATPLOTLIB_STYLE: Any = {
     "ytick.major.size": 0,
     "ytick.minor.size": 0,
 }
-
-
 SMALL_IMAGE = 96  # largest height and width in pixels of an image that counts as small
 
 

@@ -49,7 +49,6 @@ NONE_FOUND = "none found"
 MAX_CONFUSION_CLASSES = 20  # with more classes, the confusion table is too large to read
 MAX_LISTED_CLASSES = 15  # the number of classes listed instead of a confusion table
 
-
 # The strongest shade of a cell of the confusion table, in percent. It is low enough for the number
 # in the cell to stay readable on light and on dark screens.
 STRONGEST_SHADE = 45

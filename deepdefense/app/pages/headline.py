@@ -8,10 +8,8 @@ __all__ = ["GRAVE_ACCURACY_FALL", "NEGLIGIBLE_CHANGE", "Tone", "Verdict"]
 
 Tone = Literal["good", "mixed", "bad"]
 
-
 # Percentage points. If accuracy falls by more than this, the headline says so.
 GRAVE_ACCURACY_FALL = 5.0
-
 
 # A fraction. If a distance changes by less than this, the verdict does not say that it changed.
 NEGLIGIBLE_CHANGE = 0.02

@@ -51,7 +51,6 @@ __all__ = [
 
 TableRow = dict[str, Any]
 
-
 # `measure_scale` uses SCALE_EXAMPLES training examples, drawn at random with SCALE_SEED.
 SCALE_EXAMPLES, SCALE_SEED = 1000, 3
 

@@ -57,18 +57,11 @@ class Experiment:
 # AUGMENTED and COSINE are settings of the recipe.
 IMPLICIT = {"gradient": "implicit", "candidates": 3}
 
-
 # Without random flips and shifts, a network memorises the training images of CIFAR-10, and the
 # robustness gained on them does not generalise to held-out images.
 AUGMENTED: Mapping[str, Any] = {"flip": True, "shift": 4}
-
-
 LIGHT: Mapping[str, Any] = {**FAST, "lam": 10.0}
-
-
 COSINE: Mapping[str, Any] = {"decay": 0.01, "anneal": True, "warmup": 1.0}
-
-
 _EXPERIMENTS = (
     Experiment(
         "digits",
@@ -112,6 +105,4 @@ _EXPERIMENTS = (
         defense=LIGHT,
     ),
 )
-
-
 EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in _EXPERIMENTS}

@@ -33,8 +33,6 @@ __all__ = [
 ]
 
 FGS_CURVE_POINTS = 21  # the number of eps values in a curve of accuracy under FGS
-
-
 Numbers = dict[str, Any]  # {name: measurement}, with values that JSON can store
 
 

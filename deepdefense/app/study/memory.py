@@ -21,8 +21,6 @@ from deepdefense.zoo import Network
 __all__ = ["MemoryTrial", "measure_extra_memory", "read_peak_memory", "run_in_new_process"]
 
 ResultT = TypeVar("ResultT")
-
-
 PROCESS_STATUS = Path("/proc/self/status")
 
 

@@ -69,8 +69,6 @@ def _use_paper_recipe(recipe: Recipe) -> Recipe:
 # With these settings, the penalty searches for the point of the decision boundary nearest to the
 # example. The point that DeepFool finds is usually farther away.
 NEAREST_POINT: Mapping[str, Any] = {**FAST, "steps": 3}
-
-
 METHODS: Mapping[str, Method] = {
     "plain": Method("plain fine-tuning", lambda scale: Objective()),
     "parseval": Method("Parseval networks", lambda scale: Parseval()),

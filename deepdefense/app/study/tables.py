@@ -235,6 +235,5 @@ TABLES: Mapping[str, Callable[[ExperimentRunner, StudyPlan], TableContent]] = {
     "cost": make_cost_table,
 }
 
-
 # The tables that compare variations of the method "deepdefense". They ignore `StudyPlan.methods`.
 VARIATIONS = ("ablation", "layers")

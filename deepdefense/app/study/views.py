@@ -33,14 +33,8 @@ def average_seeds(form: Callable[[float], str]) -> CellFormat:
 
 
 PERCENT_CELL = average_seeds(lambda value: f"{100 * value:.2f} %")
-
-
 NUMBER_CELL = average_seeds(lambda value: f"{value:.4g}")
-
-
 RATIO_CELL = average_seeds(lambda value: f"{value:.2f}")
-
-
 WHOLE_CELL = average_seeds(lambda value: f"{value:.0f}")
 
 
@@ -61,11 +55,7 @@ class TableView(NamedTuple):
 
 
 NETWORK_COLUMNS = {"data": "data", "network": "network"}
-
-
 METHOD_COLUMNS = {**NETWORK_COLUMNS, "label": "method"}
-
-
 VIEWS: Mapping[str, TableView] = {
     "table1": TableView(
         METHOD_COLUMNS,
