@@ -16,9 +16,9 @@ from deepdefense.seam.validation import check_labels, check_number
 
 __all__ = ["calibrate", "fit_penalty"]
 
-# The default value of c times the median rho before training. Training increases rho by a factor of
-# two or three, so c rho grows from this value towards the values that it has with the paper's
-# settings, which are 2.8 for the MLP and 5.1 for LeNet.
+# The default of the product c * (median rho before training). Training increases rho by a factor of
+# two or three, so c * rho grows from this default towards 2.8 for the MLP and 5.1 for LeNet, the
+# values of c * rho with the paper's settings.
 STEEPNESS = 1.5
 
 # d / c in the paper's settings for MNIST, d = 5 and c = 25.

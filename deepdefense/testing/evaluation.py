@@ -202,10 +202,11 @@ class EvaluationLaws(_EvaluationHarness):
 
 
 class GradientFaultTests(Harness):
-    """Tests that checks detect models whose gradients are wrong.
+    """Tests that the checks detect models with wrong gradients.
 
-    A backend of finite differences cannot run these tests, because its gradients are always those
-    of the function that the model computes.
+    Each of these models computes one function, but returns the gradients of another. A backend of
+    finite differences cannot run these tests, because it derives gradients from the model's
+    outputs, so they are always right.
     """
 
     def test_a_gradient_of_another_function_fails_a_check(self) -> None:

@@ -81,10 +81,10 @@ def initial_weights(
       then keep their size through many layers with ReLU. In the first layer, s is divided by
       `deviation`.
     - "balanced": s = sqrt(2 / n) / deviation^(1 / L) in each of the L layers. The network's outputs
-      have the same size as with "fan-in", but a gradient step changes all layers at about the same
-      rate. With "fan-in", a gradient step changes the first layer deviation^2 times as fast as the
-      others (4,000 times, for pixels 0..255). Use "balanced" only for networks that are a chain of
-      layers without batch norm.
+      have the same size as with "fan-in", but a gradient step changes the weights of all layers by
+      about the same fraction of their size. With "fan-in", this fraction is larger in the first
+      layer than in the others, by a factor of deviation^2 (4,000 for pixels 0..255). Use
+      "balanced" only for networks that are a chain of layers without batch norm.
 
     Batch norm starts as the identity, with weight and variance 1, and bias and mean 0. The result
     does not contain batch norm's counter of training batches, which no network uses.

@@ -74,16 +74,18 @@ def deepfool(
 ) -> SearchResult:
     """Run DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016) on one example x of any shape.
 
+    Step i adds r_i to `shift`, the sum of the steps so far:
     r_i = |g_l| / ||w_l||_q^q |w_l|^(q-1) sign(w_l), where l = argmin_j |g_j| / ||w_j||_q,
-    g_j = f_j - f_base and w_j = grad_x g_j at x + shift. The base class is y, or the predicted
-    class if y is None. A step is at least 16 machine epsilons times ||x||_p long. With bounds and
-    p < 2, w_j is set to zero at the coordinates where x + shift is at a bound and w_j points beyond
-    it.
+    g_j = f_j - f_base and w_j = grad_x g_j, both at x + shift. The base class is y, or the
+    predicted class if y is None. A step is at least 16 machine epsilons times ||x||_p long. With
+    bounds and p < 2, w_j is set to zero at the coordinates where x + shift is at a bound and w_j
+    points beyond it.
 
-    With bounds, clipping may leave the end of a step short of the hyperplane. A step is corrected
-    once if its length is at most a tenth of the shift before it, and the clipped point
-    e = x + (1 + 0.9 overshoot) shift is still short of the hyperplane. The correction adds the
-    distance from e to the hyperplane, along the coordinates in which bounds do not block e.
+    With bounds, a step is clipped, and may then end short of the hyperplane. It is corrected, once,
+    if two conditions hold: its length is at most a tenth of the length of `shift` before the step;
+    and with the step included in `shift`, the clipped point e = x + (1 + 0.9 overshoot) shift is
+    still short of the hyperplane. The correction adds the distance from e to the hyperplane, along
+    the coordinates in which bounds do not block e.
     """
     zero = np.zeros(x.shape, dtype=np.float64)
     if not is_finite(x) or not is_finite(network.logits(x)):
