@@ -167,8 +167,9 @@ def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
 def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
     """Split examples at random into a training set and a test set.
 
-    20 % of each class go to the test set, but at least one example, unless the class has only one.
-    `seed` determines the split. Both sets keep the order of the examples.
+    The test set gets 20 % of the examples of each class, and at least one example. If a class has
+    only one example, that example goes to the training set. `seed` determines the
+    split. Both sets keep the order of the examples.
     """
     random = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)

@@ -76,8 +76,8 @@ def eps_ref(
     level.
 
     The search doubles eps until accuracy is `level` or less, then bisects between the last two
-    values of eps. If accuracy falls below the level and rises again between two tested values, the
-    search does not notice, and returns a larger eps.
+    values of eps. If accuracy falls to the level and rises above it again between two tested values
+    of eps, the search does not notice. It then returns an eps that is not the smallest.
 
     Raises:
         InputError: accuracy is `level` or less at eps = 0, or above it at every eps tried.

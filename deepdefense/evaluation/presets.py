@@ -175,10 +175,13 @@ def _fixed_budget_suite(
 def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> float:
     """Estimate how many seconds the attacks take on the correctly classified examples.
 
-    The function times a short gradient attack, a short random search, and forward passes in batches
-    of one, which `confirm_points` uses. From these times it computes the time per gradient, per
-    query and per confirmed example. The two short attacks run twice and the faster run counts,
-    because frameworks compile during the first run.
+    The function measures the time per gradient with a short gradient attack, and the time per query
+    with a short random search. It also measures the time of a forward pass in a batch of one,
+    because `confirm_points` needs such a pass for each example. Each time is multiplied by the
+    number of gradients, queries or passes that the planned attacks need.
+
+    Each of the two short attacks runs twice and its faster run counts, because frameworks compile
+    during the first run.
     """
     correct = np.flatnonzero(subject.correct)
     rows = correct[: subject.batch_size]

@@ -63,9 +63,10 @@ class AttackLine:
 
     `ran` is the number of examples that were attacked. `success` is the share of these examples on
     which the attack fooled the network, and `median` is the median distance over these successes.
-    `best` is the share of examples on which this attack found the smallest perturbation, among the
-    examples on which any attack succeeded. `rejected` counts the perturbed examples that the attack
-    reported as misclassified but that the evaluation could not confirm.
+    `best` considers only the examples on which at least one attack succeeded. It is the share of
+    them for which this attack found the smallest perturbation of all attacks. `rejected` counts the
+    perturbed examples that the attack reported as misclassified but that the evaluation could not
+    confirm.
     """
 
     name: str

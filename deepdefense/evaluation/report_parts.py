@@ -87,10 +87,11 @@ def measure_intervals(
 
 
 def measure_weakness(minima: Minima, y: HostArray, classes: int) -> Weakness:
-    """Count, by label, the classes that the network predicts after the smallest perturbations.
+    """Make the confusion table after the smallest perturbations, and each class's median distance.
 
-    Also compute the median distance of each class. Examples that the network misclassifies without
-    a perturbation are left out of both.
+    The table counts the pairs of an example's label and the class that the network predicts for the
+    perturbed example. Both the table and the medians leave out examples that the network
+    misclassifies without a perturbation.
     """
     fooled = np.isfinite(minima.distance) & (minima.distance > 0)
     counts = np.zeros((classes, classes), dtype=np.int64)

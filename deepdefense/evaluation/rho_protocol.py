@@ -34,10 +34,11 @@ RHO_ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 1
 class Measurement(NamedTuple):
     """The accuracy and the rho of each of n examples, as NumPy arrays [n].
 
-    `correct` is a mask of the examples that the model classifies correctly. `rho` is ||D|| / ||x||
-    with the perturbation D that DeepFool found. `success` is a mask of the examples on which
-    DeepFool changed the predicted class, and `steps` counts its steps. `measured` is a mask of the
-    examples that have a rho: x and the logits are finite, and x is not zero everywhere.
+    `correct` is a mask of the examples that the model classifies correctly. `rho` is ||D|| / ||x||,
+    where D is the perturbation that DeepFool found for the example x. `success` is a mask of the
+    examples on which DeepFool changed the predicted class, and `steps` counts DeepFool's steps on
+    each example. `measured` is a mask of the examples that have a rho: x and the logits are finite,
+    and x is not zero everywhere.
     """
 
     correct: npt.NDArray[np.bool_]
@@ -57,8 +58,9 @@ class Summary:
 
     If DeepFool fails on an example, its last perturbation counts. An example that is zero
     everywhere, or that has NaN or infinite values or logits, counts as rho = 0; `unmeasured` is the
-    number of such examples. `success` is the share of examples on which DeepFool succeeds, and
-    `iterations_mean` is its mean number of steps over all examples, both for p = 2.
+    number of such examples. `success` is the share of examples on which DeepFool in the 2-norm
+    succeeds. `iterations_mean` is the mean number of steps that DeepFool in the 2-norm takes, over
+    all examples.
     """
 
     accuracy: float

@@ -58,8 +58,8 @@ def finite_or_none(value: float) -> float | None:
 def quantile(values: Values, level: float) -> float:
     """Return the quantile of the values [n] at `level` in 0..1, without interpolation.
 
-    The quantile is the smallest of the values such that at least the fraction `level` of all values
-    is less than or equal to it. It may be inf.
+    The quantile is the smallest value v in the array such that at least the fraction `level` of the
+    values are less than or equal to v. The quantile may be inf.
     """
     return float(np.quantile(values, level, method="inverted_cdf"))
 
@@ -122,10 +122,10 @@ def summarize_distances(distance: Values) -> Distance:
 def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int = 0) -> Interval:
     """Return the 95 % confidence interval of a statistic of n examples, by the bootstrap.
 
-    `columns` are c arrays [n], with one value per example each. `statistic` maps m resamples of the
-    n examples, as one array [m n c], to the m values of the statistic [m]. The examples are sorted
-    before they are resampled, so their order does not affect the interval. An end of the interval
-    is None if it is NaN or infinite.
+    Each of the c `columns` is an array [n] that holds one value per example. `statistic` accepts m
+    resamples of the n examples, stacked in one array [m n c], and returns the value of the
+    statistic for each resample, [m]. The examples are sorted before they are resampled, so their
+    order does not affect the interval. An end of the interval is None if it is NaN or infinite.
 
     >>> low, high = bootstrap(lambda v: v[..., 0].mean(1), np.arange(100.0))
     >>> round(low), round(high)
@@ -150,7 +150,7 @@ def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of a probability, by Wilson's formula.
 
-        (s + z^2 / 2n +- z sqrt(s (1 - s) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+        (s + z^2 / (2 n) +- z sqrt(s (1 - s) / n + z^2 / (4 n^2))) / (1 + z^2 / n)
 
     s is the observed share of n examples, and z = 1.96 is the 97.5th percentile of the standard
     normal distribution. The interval has a positive width even for s = 0 and s = 1.
@@ -233,10 +233,11 @@ class Comparison:
     """A comparison of the distances of two networks on the same examples.
 
     The "before" network is usually the undefended reference, and the "after" network the defended
-    one. `median_ratio` is the median distance after divided by the median distance before, and
-    `interval` its 95 % interval. `better` is the share of examples whose distance is larger after.
-    `accuracy_change` is the accuracy after minus the accuracy before, and `accuracy_interval` its
-    95 % interval.
+    one. `median_ratio` is the median distance of the "after" network, divided by the median
+    distance of the "before" network. `interval` is the 95 % confidence interval of this ratio.
+    `better` is the share of examples whose distance is larger for the "after" network.
+    `accuracy_change` is the accuracy of the "after" network minus the accuracy of the "before"
+    network, and `accuracy_interval` is the 95 % confidence interval of this difference.
     """
 
     median_ratio: float | None

@@ -29,10 +29,10 @@ __all__ = ["HostArray", "Subject", "expand_to", "open_subject", "pick_evenly", "
 
 HostArray = npt.NDArray[Any]  # an array in host memory
 
-# Attacks get the logits divided by a positive number, which is computed once for each network. It
-# makes the standard deviation of an example's logits over the classes about 4, as in typical
-# trained networks. The division changes no prediction. It ensures that two networks whose logits
-# differ by a constant factor get the same figures.
+# Attacks get the logits divided by a positive number, which is computed once for each network.
+# After the division, the standard deviation of an example's logits over the classes is about 4, as
+# in typical trained networks. The division changes no prediction. It ensures that two networks
+# whose logits differ by a constant factor get the same figures.
 LOGIT_SPREAD = 4.0
 
 

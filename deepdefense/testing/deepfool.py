@@ -92,9 +92,10 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [1.0, 1.1, 2.0, np.inf])
     def test_steps_leave_out_coordinates_at_their_bound(self, p: float) -> None:
-        """Test bounds that limit the coordinates with the largest and second largest gradient.
+        """Test bounds that limit the two coordinates with the largest gradient components.
 
-        The first of them starts at its bound, and the second can reach its bound in a step.
+        The coordinate with the largest gradient is at its bound from the start. The coordinate with
+        the second largest gradient reaches its bound if a step moves that coordinate alone.
         """
         network = make_linear_network([[0.0, 0.0, 0.0, 0.0], [9.0, 3.0, 2.0, 1.0]], [0.0, -12.5])
         # The gap of the logits is 3.5. Within the bounds, the second coordinate can close 3 of it.
@@ -107,7 +108,10 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [2.0, 3.0])
     def test_a_small_step_that_is_clipped_is_corrected_at_once(self, p: float) -> None:
-        """The bounds clip the second step in the first coordinate, so the others move further."""
+        """The bounds clip the first coordinate in the second step.
+
+        The other coordinates must move further in the same step, to make up for the clipping.
+        """
         network = make_linear_network([[0.0, 0.0, 0.0], [8.0, 1.0, 1.0]], [0.0, -9.4])
         result = self.run_deepfool(
             network, np.full((1, 3), 0.5), p=p, bounds=(0.0, 1.0), overshoot=0.001

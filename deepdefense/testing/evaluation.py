@@ -61,7 +61,7 @@ class _EvaluationHarness(Harness):
 
 
 class EvaluationTests(_EvaluationHarness):
-    """Tests of the report on a network without faults, and of checks that faulty models fail."""
+    """Tests of the report on a network without faults, and of checks on models with faults."""
 
     def test_a_sound_network_passes_all_checks_and_gets_true_distances(self) -> None:
         report = self.evaluate_quickly(self.build_model(EVALUATED_NETWORK))
@@ -140,7 +140,7 @@ class EvaluationTests(_EvaluationHarness):
 
 
 class EvaluationLaws(_EvaluationHarness):
-    """Tests of invariances of a report, of comparison with a reference, and of bounds and eps."""
+    """Tests of the invariances of a report, its comparison of networks, and its bounds and eps."""
 
     def test_a_reference_is_compared_on_the_same_examples(self) -> None:
         far = TinyNetwork(
@@ -202,7 +202,7 @@ class EvaluationLaws(_EvaluationHarness):
 
 
 class GradientFaultTests(Harness):
-    """Tests that the checks detect models with wrong gradients.
+    """Tests of `doctor` on models whose gradients are wrong, for which a check must fail.
 
     Each of these models computes one function, but returns the gradients of another. A backend of
     finite differences cannot run these tests, because it derives gradients from the model's

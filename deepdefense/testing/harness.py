@@ -23,10 +23,10 @@ DIFFERENCE = 1e-6  # for values from one finite difference in float64; largest e
 NESTED = 1e-5  # for finite differences of finite differences in float64; largest error 4e-7
 SINGLE = 1e-4  # for perturbations in float32; largest error 3e-6
 
-# `Harness.find_slopes` differentiates with respect to t at the parameters
-# W + PARAMETER_STEP * t * direction. A backend of finite differences varies t by about 1e-3. The
-# factor PARAMETER_STEP is small, so that the variation crosses no kink, at which a finite
-# difference would not be a derivative.
+# `Harness.find_slopes` sets the parameters to W + PARAMETER_STEP * t * direction. It differentiates
+# with respect to t at t = 0. A backend of finite differences varies t by about 1e-3. PARAMETER_STEP
+# is small, so that this variation crosses no kink. A finite difference across a kink is no
+# derivative.
 PARAMETER_STEP = 0.04
 
 

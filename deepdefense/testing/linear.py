@@ -40,8 +40,9 @@ def draw_linear_network(
 def measure_boundary_distances(network: TinyNetwork, x: np.ndarray, p: float) -> np.ndarray:
     """Return the l_p distances [b k-1] of x [b ...] to the k - 1 boundaries of its class.
 
-    With i the predicted class of x, the distance to the boundary between i and another class j of a
-    linear network is |f_j(x) - f_i(x)| / ||w_j - w_i||_q with 1 / p + 1 / q = 1.
+    Let f_j be the logit of class j, w_j the weights of this logit, and i the predicted class of x.
+    The distance to the boundary between the classes i and j of a linear network is
+    |f_j(x) - f_i(x)| / ||w_j - w_i||_q, where (1 / p) + (1 / q) = 1.
     """
     weight, logits = network.weights[0], network(x)
     q = {1.0: math.inf, math.inf: 1.0}.get(p) or p / (p - 1)

@@ -48,7 +48,10 @@ class NormTests(Harness):
 
     @given(vectors, orders)
     def test_steepest_attains_the_dual_norm_with_unit_length(self, w: np.ndarray, p: float) -> None:
-        """Check that the direction u has ||u||_p = 1 and attains the bound <w, u> <= ||w||_q."""
+        """Check that the steepest direction u of w has ||u||_p = 1 and <w, u> = ||w||_q.
+
+        Here q is the order of the dual norm, so no vector of unit length has a larger <w, u>.
+        """
         slope, direction = self.run(lambda w: steepest_direction(self.seam, w, p), w)
         np.testing.assert_allclose(np.linalg.norm(direction, p, axis=1), 1, rtol=1e-9)
         np.testing.assert_allclose((w * direction).sum(1), slope, rtol=1e-9)

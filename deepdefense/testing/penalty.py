@@ -109,7 +109,10 @@ class PenaltyTests(PenaltyHarness):
         assert not terms.measured[0]
 
     def test_misclassified_penalty_continues_linearly_beyond_exp_10(self) -> None:
-        """If d rho > 10, the tangent of exp at 10 replaces exp, so the penalty stays finite."""
+        """The penalty exp(d * rho) of a misclassified example is linear in rho if d * rho > 10.
+
+        The tangent of exp at 10 then replaces exp, so that the penalty stays finite.
+        """
         network = make_linear_network([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
         x, y = np.array([[1.0, 0.0]]), np.array([1])  # misclassified, at distance 1 / sqrt(2)
         rho = 1 / math.sqrt(2)

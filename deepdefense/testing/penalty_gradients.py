@@ -54,7 +54,11 @@ class ImplicitTests(PenaltyHarness):
     def test_chord_equals_the_oracle(
         self, case: Case, steps: int, bounds: tuple[float, float] | None
     ) -> None:
-        """The chord gradient holds the last point of the search and the slope of the gap fixed."""
+        """Compare the penalty and its chord gradient with the oracle.
+
+        The chord gradient treats the last point of the search and the slope of the gap as
+        constants.
+        """
         if bounds is not None:
             assume(case.p > 1)
             case = case._replace(x=np.clip(case.x, *bounds))
@@ -75,9 +79,11 @@ class ImplicitTests(PenaltyHarness):
 
     @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, math.inf])
     def test_chord_finds_the_nearest_point_within_bounds(self, p: float) -> None:
-        """Compare penalties on a linear network with a bisection along the clipped path.
+        """Compare the penalty on a linear network with the penalty computed by bisection.
 
-        Also compare their derivative with respect to a bias.
+        The bisection finds the boundary on the path of an example that moves along the steepest
+        direction and is clipped to the bounds. Also compare the derivatives of both penalties with
+        respect to a bias.
         """
         w, bias = np.array([8.0, -4.0, 2.0, 1.0]), -9.0
         direction = np.sign(w) * np.abs(w) ** (1 / (p - 1) if p < math.inf else 0)
@@ -129,7 +135,10 @@ class ImplicitLaws(PenaltyHarness):
 
     @given(cases(depth=(0, 0), classes=(2, 2)), st.integers(1, 3))
     def test_chord_equals_implicit_between_two_linear_classes(self, case: Case, steps: int) -> None:
-        """With two linear classes, the first step ends on the boundary, so both are exact."""
+        """With two linear classes, the first step ends on the boundary.
+
+        The implicit and the chord gradient are therefore both exact.
+        """
         exact, fast = (
             make_defense(case, gradient=gradient, **changes)
             for gradient, changes in (("implicit", {}), ("chord", {"steps": steps}))
@@ -155,8 +164,9 @@ class EdgeTests(PenaltyHarness):
         *others, label_bias, other_bias = self.find_penalty_slopes(
             defense, network, x, y, np.eye(6)
         )
-        # By these signs, gradient descent raises the bias of the label's logit and lowers the bias
-        # of the other logit, so that the example moves off the boundary to the label's side.
+        # With these signs of the derivatives, gradient descent raises the bias of the label's logit
+        # and lowers the bias of the other logit. The boundary then moves away from the example, and
+        # the example is classified as its label.
         assert label_bias < 0 < other_bias
         assert np.isfinite(others).all()
 

@@ -30,7 +30,9 @@ class _CounterLimit(NamedTuple):
 class _WeightedSums(NamedTuple):
     """Weighted sums of gradients and contrasts, which a fold accumulates.
 
-    The last term has weight 1, and each other term has half the weight of the term after it.
+    A contrast [k] holds one coefficient for each of the k logits. The gradient of a contrast is the
+    input gradient of <contrast, logits>. In both weighted sums, the last term has weight 1, and
+    each other term has half the weight of the term after it.
     """
 
     gradient: Any
@@ -200,7 +202,11 @@ class ConstantTests(Harness):
 
     @given(cases(activations=("tanh", "softplus")))
     def test_forward_and_class_gradients_are_constant(self, case: Case) -> None:
-        """Adding them to a sum of logits must not change the gradient of the sum in the weights."""
+        """Check that no gradient flows from `forward` and `class_gradients` to the weights.
+
+        The test adds their results to a sum of logits. The gradient of this sum with respect to the
+        weights must not change.
+        """
         x = case.x.reshape(len(case.x), -1)
         contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))
         direction = case.draw_direction()

@@ -88,8 +88,8 @@ def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, see
 def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
     """Check that APGD rarely fails on an example on which it succeeded with a smaller eps.
 
-    A perturbation within the smaller eps also lies within the larger eps. If APGD finds one for the
-    smaller eps and none for the larger eps, that is a fault of the attack.
+    A perturbation within the smaller eps also lies within the larger eps. If APGD finds a
+    perturbation with the smaller eps but fails with the larger eps, the attack is at fault.
 
     `few` holds the indices of the examples to attack.
     """
@@ -191,10 +191,12 @@ def check_gradient_free(minima: Minima) -> Check:
 def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) -> Check:
     """Check that random noise as large as the smallest perturbations rarely fools the network.
 
+    The noise added to an example is as large as the smallest perturbation found for this example.
     If such noise often fools the network, the attacks hardly do better than chance. `rows` holds
-    the indices of the examples. The noise added to an example is as large as the smallest
-    perturbation found for this example. The check passes if examples have fewer than three input
-    values, because a random direction is then often close to the best direction.
+    the indices of the examples.
+
+    The check always passes if an example has fewer than three input values. A random direction is
+    then often close to the best direction, so noise fools the network however good the attacks are.
     """
     if math.prod(subject.x.shape[1:]) < 3:
         return make_check("noise does less", "pass", "so few inputs leave noise no other way")
@@ -217,9 +219,10 @@ def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) ->
 def check_transfer(minima: Minima, rows: HostArray) -> Check:
     """Check that direct attacks on this network beat perturbations from the reference network.
 
-    `run_transfer` has tried on this network the perturbations that were found for the undefended
-    reference network. If one of these is the smallest that fools this network on more than a few
-    of the examples `rows`, its gradients probably mislead the direct attacks.
+    `run_transfer` has tried the perturbations that were found for the undefended reference network
+    on this network too. The check counts the examples in `rows` for which such a transferred
+    perturbation is smaller than all perturbations that direct attacks found. If there are more
+    than a few of these examples, this network's gradients probably mislead the direct attacks.
     """
     transfers = [i for i, o in enumerate(minima.outcomes) if o.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], transfers).mean())

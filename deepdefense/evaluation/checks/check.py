@@ -41,9 +41,11 @@ def make_check(
 def grade(share: float, warn: float, fail: float, n: int | None = None) -> Status:
     """Return the status of a check, given the share of the examples that show its fault.
 
-    The status is "fail" if the share is above the threshold `fail` or NaN, "warn" if it is above
-    the threshold `warn`, and otherwise "pass". If the number of examples `n` is given and at most
-    one of them shows the fault, the status is never "fail", because that may be chance.
+    The status is "fail" if the share is NaN or exceeds the threshold `fail`. Otherwise it is "warn"
+    if the share exceeds the threshold `warn`, and "pass" if not.
+
+    If the number of examples `n` is given and at most one of them shows the fault, the status is
+    never "fail", because a single example may show the fault by chance.
     """
     is_single = n is not None and round(share * n) <= 1 < n
     if not share <= fail and not is_single:

@@ -61,9 +61,9 @@ def check_batch_independence(few: Subject, logits: HostArray) -> Check:
 def _compare_outputs(subject: Subject, first: HostArray, second: HostArray) -> tuple[float, float]:
     """Compare the results [n k] of two computations of the same logits.
 
-    A change is the difference of a logit between both, divided by the spread of the subject's
-    logits. Return the largest change, and the share of examples with a change above
-    `LEAST_CHANGE`.
+    The change of a logit is the difference between its two results, divided by the spread of the
+    subject's logits. Return the largest change of any logit, and the share of examples that have a
+    logit whose change exceeds `LEAST_CHANGE`.
     """
     changes = np.abs(first.astype(np.float64) - second).max(1) / (_logit_spread(subject) or 1.0)
     changes = np.where(np.isfinite(changes), changes, 0.0)

@@ -1,8 +1,9 @@
 """Checks that the input gradients, which attacks use, exist and are correct.
 
-The margin of an example is max_{k != y} f_k - f_y, with logits f and label y. A gradient of the
-margin predicts the slope of the margin in every direction. The checks compare this slope with the
-central difference (margin(x + step) - margin(x - step)) / (2 ||step||).
+The margin of an example x is (max_{k != y} f_k) - f_y, with logits f and label y. The gradient of
+the margin predicts the slope of the margin along any direction. The checks compare this slope with
+the central difference (margin(x + step) - margin(x - step)) / (2 ||step||), in which `step` is a
+short vector along the same direction.
 """
 
 from __future__ import annotations
@@ -127,12 +128,14 @@ def _check_slopes(gradients: _InputGradients) -> Check:
 
 
 def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
-    """Measure the errors of the slopes that the gradients predict along their own directions.
+    """Measure the error of the slope that each gradient predicts along its own direction.
 
-    Return the relative error [b] of the slope at each example, compared with the central
-    difference, and the length [b] of the step that the central difference uses. A gradient of 0
-    has no direction, so a random direction is used instead. If that gradient is correct, the
-    central difference is 0 as well.
+    The error is the difference between the predicted slope and the central difference, divided by
+    the larger of their absolute values. A gradient of 0 has no direction, so the slope is measured
+    along a random unit vector instead. If the gradient is 0 in truth, the slope along this
+    vector is 0 too.
+
+    Return the errors [b], and the lengths [b] of the steps that the central differences use.
     """
     backend, zero = gradients.subject.backend, gradients.zero
     xp = backend.xp
@@ -149,14 +152,16 @@ def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
 
 
 def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
-    """Measure the errors of the slopes that the gradients predict along random unit vectors.
+    """Return the median error of the slopes that the gradients predict along random unit vectors.
 
-    Return the median over the examples of the difference from the central difference, relative to
-    the typical slope in a random direction, ||gradient|| / sqrt(d). `length` [b] is the step
-    length that `_slope_errors` returned.
+    The error at an example is the difference between the predicted slope and the central
+    difference. It is divided by ||gradient|| / sqrt(d), the typical slope in a random direction
+    for d coordinates. The median is taken over the examples. `length` [b] holds the step lengths
+    that `_slope_errors` returned. The steps here are `RANDOM_STEP` times as long.
 
-    A gradient may be wrongly 0 in some of the d coordinates. The slope along such a gradient is
-    still correct, so `_slope_errors` does not notice, but the slope along a random vector is wrong.
+    This measurement finds a fault that `_slope_errors` misses: gradients that are wrongly 0 in
+    some coordinates. They predict the slope along themselves correctly, but the slope along a
+    random vector wrongly.
     """
     subject, length = gradients.subject, RANDOM_STEP * length
     step = subject.to_native(length[:, None].astype(subject.x.dtype)) * gradients.random

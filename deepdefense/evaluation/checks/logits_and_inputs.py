@@ -20,8 +20,8 @@ WITHOUT_SOFTMAX = (
     "Pass the model without its softmax or sigmoid: attacks and distances are distorted where "
     "probabilities round to 0 and 1."
 )
-# Warn if accuracy does not exceed chance, 1 / k for k classes, by more than this fraction of the
-# largest possible excess, 1 - chance.
+# For k classes, chance is an accuracy of 1 / k. Accuracy can exceed chance by at most 1 - 1 / k.
+# Warn if accuracy exceeds chance by no more than this fraction of 1 - 1 / k.
 BARELY_ABOVE_CHANCE = 0.1
 # A check fails if more than this share of the examples has outputs that are not finite, or so
 # large that the softmax is saturated.
@@ -63,7 +63,8 @@ def check_input_range(subject: Subject) -> Check:
     """Check that the bounds have the units of the examples, and that pixels come with bounds.
 
     The units seem to differ if the examples cover less than half of the range of the bounds.
-    Examples without bounds seem to be pixels if their values run from 0 to almost 1 or 255.
+    Examples without bounds seem to be pixels if their smallest value is 0, and their largest value
+    is either in 0.9..1 or in 229.5..255.
     """
     low, high = float(np.min(subject.x)), float(np.max(subject.x))
     seen = f"examples run from {low:.3g} to {high:.3g}"
@@ -94,7 +95,7 @@ def check_input_range(subject: Subject) -> Check:
 def check_accuracy(subject: Subject) -> Check:
     """Check that accuracy is clearly above chance, 1 / k for a random guess among k classes.
 
-    The usual cause of low accuracy is that the examples have other units than in training.
+    Low accuracy usually means that the examples are not scaled to the units used in training.
     """
     accuracy, chance = float(subject.correct.mean()), 1 / subject.logits.shape[1]
     poor = accuracy <= chance + BARELY_ABOVE_CHANCE * (1 - chance)
