@@ -34,9 +34,9 @@ def choose_gallery(
     """Return up to six test examples, each with one perturbation for each of two networks.
 
     The two networks are `model` and the hardened `outcome.model`. For each network, DeepFool finds
-    a perturbation that changes the class that the network predicts. Each class contributes its
-    first example that both networks classify correctly and for which DeepFool succeeds on both.
-    Return None if there is no such example, or if the examples are not images.
+    a perturbation that changes the predicted class. An example is usable if both networks classify
+    it correctly, and DeepFool succeeds on both networks. The first usable example of each class is
+    chosen. Return None if no example is usable, or if the examples are not images.
     """
     from deepdefense.app.pages import Gallery
 
@@ -73,10 +73,10 @@ def choose_gallery(
 def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExamples | None:
     """Return the examples, at most six, that attacks fooled with the smallest perturbations.
 
-    The result also holds these perturbations. It is None if no attack fooled any example, or if
-    the examples are not images. `to_pictures` converts examples to pictures. If it is None, images
-    whose bounds are 0 and 1 are shown unchanged, and all other examples are treated as if they were
-    not images.
+    The result also holds these perturbations. Return None if no attack fooled any example, or if
+    the examples are not images. `to_pictures` converts examples to pictures. If `to_pictures` is
+    None, images whose bounds are 0 and 1 are shown unchanged, and all other examples are treated as
+    if they were not images.
     """
     from deepdefense.app.pages import WeakestExamples
 

@@ -35,9 +35,9 @@ def build(
 ) -> Any:
     """Build a network of the zoo as a native model of the framework chosen by `use_backend`.
 
-    In PyTorch the model is a `torch.nn.Sequential`, and in TensorFlow a `keras.Model`. In JAX it is
-    a callable pytree of weights, which may be an argument of functions under `jax.grad` and
-    `jax.jit`.
+    In PyTorch the model is a `torch.nn.Sequential`, and in TensorFlow a `keras.Model`. In JAX the
+    model is a pytree of weights that can also be called. It can be passed as an argument to
+    functions that `jax.grad` or `jax.jit` transforms.
 
     Args:
         network: a description, such as ``zoo.lenet((1, 28, 28), 10)``.

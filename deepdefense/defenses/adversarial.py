@@ -59,9 +59,9 @@ class DeepFoolTraining(MixedCrossEntropy):
 
         loss = alpha CE(x) + (1 - alpha) CE(x + D)
 
-    CE is the mean cross-entropy of a batch. D is the perturbation by which DeepFool leaves the
-    class that the network predicts for x. In the source, a trained network is fine-tuned on
-    perturbed examples alone (alpha = 0), for five epochs at half of its original learning rate.
+    CE is the mean cross-entropy of a batch. D is DeepFool's perturbation, which moves x out of its
+    predicted class. In the source, a trained network is fine-tuned for five epochs on perturbed
+    examples alone (alpha = 0). The learning rate is half of the one that trained the network.
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool", section 4.2.
     """

@@ -16,12 +16,12 @@ from deepdefense.seam.validation import check_labels, check_number
 
 __all__ = ["calibrate", "fit_penalty"]
 
-# The default of the product c * (median rho before training). Training increases rho by a factor of
-# two or three, so c * rho grows from this default towards 2.8 for the MLP and 5.1 for LeNet, the
-# values of c * rho with the paper's settings.
+# The default of the product c * (median rho before training). With the paper's settings, c * rho is
+# 2.8 for the MLP and 5.1 for LeNet. This default is smaller, because training increases rho by a
+# factor of two or three, and c * rho by the same factor.
 STEEPNESS = 1.5
 
-# d / c in the paper's settings for MNIST, d = 5 and c = 25.
+# The ratio d / c. The paper's settings for MNIST are d = 5 and c = 25.
 D_OVER_C = 0.2
 
 # The largest number of training examples on which rho is measured.
@@ -41,11 +41,13 @@ def calibrate(
 
         c = steepness / median rho_p,    d = c / 5
 
-    rho_p is ||D||_p / ||x||_p for DeepFool's perturbation D of an example x. p is the `p` of
-    `defense`. The median is over the examples for which DeepFool finds a boundary. The exponents
-    c rho and d rho of the penalty have no unit and should be of order 1 for any data and network.
-    No fixed c achieves this, because the typical rho depends on data and network. For example,
-    c = 25 fits the images of MNIST, but not those of CIFAR-10.
+    DeepFool finds a perturbation D for each example x. The size of D relative to x is
+    rho_p = ||D||_p / ||x||_p, where p is the `p` of `defense`. The median is over the examples for
+    which DeepFool finds a boundary.
+
+    The penalty has the exponents c rho and d rho, which should be of order 1. No fixed c achieves
+    this, because the typical rho depends on data and network. For example, c = 25 fits the images
+    of MNIST, but not those of CIFAR-10.
 
     Args:
         model: a trained classifier of any framework.
@@ -53,8 +55,8 @@ def calibrate(
         y: their labels [n].
         defense: a `DeepDefense` whose settings other than c and d are kept; None:
             `DeepDefense()`.
-        steepness: c times the median rho before training. A smaller value makes the network more
-            robust and costs more accuracy. For example, 1 favours robustness, 3 favours accuracy.
+        steepness: the product c * (median rho before training). A smaller value makes the network
+            more robust and costs more accuracy: 1 favours robustness, 3 favours accuracy.
         seed: the seed of the random choice of examples.
 
     Raises:

@@ -84,31 +84,35 @@ def penalty_from_rho(
 class DeepDefense(Objective):
     """A penalty on small DeepFool perturbations, differentiated through the attack itself.
 
-    With D the perturbation that DeepFool's search finds for x with label y, and
-    rho = ||D||_p / ||x||_p,
+    DeepFool's search finds a perturbation D for each example x with label y. For a correctly
+    classified example, D leads out of the class y. For a misclassified example, D leads into the
+    class y. The size of D relative to x is rho = ||D||_p / ||x||_p. With the settings lam, c and d,
 
-        penalty = lam exp(-c rho)   for a correctly classified example, whose D leads away from y,
-        penalty = lam exp(+d rho)   for a misclassified one, whose D leads to y.
+        penalty = lam exp(-c rho)   for a correctly classified example,
+        penalty = lam exp(+d rho)   for a misclassified example.
 
     Added to the cross-entropy, the penalty moves boundaries away from correctly classified examples
-    and towards misclassified ones. c rho should lie between about 1 and 6, so data with a smaller
-    typical rho need a larger c. `calibrate` measures rho and chooses c and d. For a network that
-    misclassifies many examples, choose a smaller c. The experiments on CIFAR-10, where up to a
-    fifth of the examples are misclassified, start with c rho = 0.5 (docs/study.md).
+    and towards misclassified ones. The product c rho should lie between about 1 and 6, so data with
+    a smaller typical rho need a larger c. `calibrate` measures rho and chooses c and d. For a
+    network that misclassifies many examples, choose a smaller c. On CIFAR-10, where up to a fifth
+    of the examples are misclassified, the study's experiments start with c rho = 0.5
+    (docs/study.md).
 
     `gradient` selects how the distance to the boundary is differentiated:
 
     - "unrolled" differentiates every iteration, as the paper does. It needs second derivatives.
-    - "implicit" uses the envelope theorem at the boundary point x + r that DeepFool found,
-      d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. Here g is the gap, the difference of the
-      logits of the two classes that the boundary separates, and q is the dual norm of p. This needs
-      no second derivatives and costs a fraction of "unrolled". If the network is linear and one
-      step reaches the boundary, "implicit" and "unrolled" have the same gradient.
+    - "implicit" uses the envelope theorem at the boundary point x + r that DeepFool found. Let g be
+      the gap, which is the difference of the logits of the two classes that the boundary separates,
+      and let ||.||_q be the dual norm of ||.||_p. A change dg of the gap, caused by a change of the
+      parameters, changes the distance by d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. This
+      needs no second derivatives and costs a fraction of "unrolled". If the network is linear and
+      one step reaches the boundary, "implicit" and "unrolled" have the same gradient.
     - "chord" is an approximation that costs a fraction of "implicit". It replaces DeepFool by
-      another search. Each step linearises the boundary at the last iterate, and moves from x, not
-      from that iterate, to the nearest point of the linearised boundary. To save time, no forward
-      pass checks whether a step crosses the boundary. The distance from the last iterate to the
-      boundary is estimated from the gap there and the slope of the last step. See `fast`.
+      another search. Each step linearises the boundary at the last iterate. The next iterate is the
+      point of the linearised boundary that is nearest to x, not to the last iterate. To save time,
+      no forward pass checks whether a step crosses the boundary. Instead, the gap at the last
+      iterate and the slope of the last step give an estimate of the distance that remains. See
+      `fast`.
 
     With `bounds`, the penalty uses the distance to the nearest boundary point within the bounds,
     because attacks on images have to stay within the range of pixel values. The examples themselves
@@ -172,11 +176,13 @@ class DeepDefense(Objective):
         """Return the penalty with its cheapest settings: one step towards the runner-up.
 
         The result is ``DeepDefense(gradient="chord", candidates=2, steps=1)``. `changes` sets other
-        settings by name, or replaces these three. The distance to the boundary is approximate. It
-        is exact for linear networks if no boundary is nearer than that with the runner-up. With
-        more `steps`, the search approaches the nearest point of a curved boundary. DeepFool does
-        not, because each of its steps starts at the last iterate and not at x. docs/cost.md lists
-        the time that these settings save, and the error of the distance.
+        settings by name, or replaces these three.
+
+        The distance to the boundary is approximate. It is exact if the network is linear and the
+        boundary with the runner-up class is the nearest one. With more `steps`, the search
+        approaches the nearest point of a curved boundary. DeepFool does not approach that point,
+        because each of its steps starts at the last iterate and not at x. docs/cost.md lists the
+        time that these settings save, and the error of the distance.
 
         >>> DeepDefense.fast(c=12.0).gradient
         'chord'
@@ -225,8 +231,8 @@ class DeepDefense(Objective):
             backend, f, flat = call.backend, call.f, call.x
             xp = backend.xp
             result, correct, finite = self._find_boundary(backend, f, flat, y, call.box)
-            # The penalty of an example that is not finite is masked out below, but its gradient
-            # would still be NaN. Zeros therefore replace such an example.
+            # The penalty of an example that is not finite is masked out below. The gradient of this
+            # penalty would still be NaN, so replace the example by zeros.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
             length, success = self._differentiate_length(backend, f, flat, result)
             distance = (1 + self.overshoot) * length

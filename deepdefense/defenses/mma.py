@@ -26,11 +26,15 @@ class MMA(MixedCrossEntropy):
 
         loss = alpha CE(x) + (1 - alpha) CE(x')
 
-    CE is the mean cross-entropy of a batch. For a correctly classified example x, x' is the nearest
-    point of the decision boundary. By the envelope theorem, training that lowers the cross-entropy
-    at x' increases the margin, which is the distance from x to the boundary. If the nearest point
-    is further away than d_max, x' is the point towards it at distance d_max. For a misclassified
-    example, x' = x.
+    CE is the mean cross-entropy of a batch. x' depends on the example x:
+
+    - If x is correctly classified, x' is the point of the decision boundary nearest to x.
+    - If this point is further away from x than d_max, x' lies on the straight line from x to this
+      point, at the distance d_max from x.
+    - If x is misclassified, x' = x.
+
+    The margin is the distance from x to the boundary. By the envelope theorem, lowering the
+    cross-entropy at x' increases the margin.
 
     The paper finds the nearest point by an adaptive search along the line of PGD's perturbation.
     This class uses the attack DDN for the 2-norm, and FMN for the maximum norm.
@@ -48,7 +52,8 @@ class MMA(MixedCrossEntropy):
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Return for each example the nearest boundary point that the attack finds.
 
-        If this point is further away than d_max, return the point towards it at distance d_max.
+        If this point is further away from the example than d_max, return instead the point at
+        distance d_max from the example, on the straight line to the boundary point.
         """
         if self.p == 2:
             perturbation = ddn(model, x, y, steps=self.steps, bounds=self.bounds)

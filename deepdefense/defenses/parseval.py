@@ -21,10 +21,12 @@ class Parseval(Objective):
     """Plain training that keeps the rows of every weight matrix nearly orthonormal.
 
     After each optimizer step, every weight matrix W is replaced by (1 + beta) W - beta W W^T W.
-    This is a gradient step on beta / 4 ||W W^T - I||^2. A convolution kernel [o i s t] is unfolded
-    to a matrix [o (i s t)] and scaled by sqrt(s t), because each input pixel lies in s t windows.
-    If a matrix has more rows than columns, its columns are kept nearly orthonormal instead of its
-    rows.
+    This is a gradient step with step size beta on the function ||W W^T - I||^2 / 4. If W has more
+    rows than columns, W^T takes the place of W, so that the columns are kept nearly orthonormal.
+
+    For a convolution kernel [o i s t], W is the kernel unfolded to a matrix [o (i s t)] and
+    multiplied by sqrt(s t). The factor is needed because each input pixel lies in s t windows.
+    After the step, the result is divided by the same factor.
 
     Source: Cisse et al. (2017), "Parseval networks: improving robustness to adversarial examples",
     section 4. The paper also trains the coefficients of sums over branches of a network, and

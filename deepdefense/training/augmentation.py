@@ -52,9 +52,9 @@ def augment(
     to shift. The pixels that enter at a border repeat the image in mirror order, so a shift adds no
     new values. With neither `flip` nor `shift`, examples of any shape are returned unchanged.
 
-    If preprocessing has subtracted a mean image m from the pixels v, then x = v - m. The mean image
-    itself must not be flipped or shifted. With T(.) for an image after flip and shift, the result
-    is therefore T(v) - m, which equals T(x) + T(m) - m.
+    Preprocessing may have subtracted a mean image m from the pixel values v, so that x = v - m. The
+    pixel values must then be flipped and shifted, but the mean image must not. Let T be the flip
+    and shift of an image. The result is T(v) - m, and is computed as T(x) + (T(m) - m).
 
     Args:
         x: images [b c h w], or [b h w c] with `channels_last`.

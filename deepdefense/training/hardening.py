@@ -43,9 +43,9 @@ __all__ = [
 class HardeningOutcome(NamedTuple):
     """The result of `harden_network`: the hardened network, the report, and measurements.
 
-    `before` and `after` are measurements on the held-out examples, `before` of the original network
-    and `after` of the hardened one. They contain the values of each example. Their rho is the
-    2-norm of DeepFool's perturbation, divided by the 2-norm of the example.
+    `before` holds measurements of the original network, and `after` those of the hardened network,
+    both on the held-out examples. Each has one rho for each example, which is the 2-norm of
+    DeepFool's perturbation divided by the 2-norm of the example.
     """
 
     model: Any
@@ -57,8 +57,9 @@ class HardeningOutcome(NamedTuple):
 class _NetworkMeasurement(NamedTuple):
     """The measurements of one network on the held-out examples.
 
-    `euclidean` has the values of each example, with rho in the 2-norm. `summary` has the means and
-    medians over the examples, also for rho in the norm p of the defence if p is not 2.
+    `euclidean` has rho in the 2-norm for each single example. `summary` has the mean and the median
+    of this rho over all examples. If the norm p of the defence is not 2, `summary` also has the
+    mean and the median of rho in the p-norm.
     """
 
     euclidean: Measurement
@@ -68,9 +69,9 @@ class _NetworkMeasurement(NamedTuple):
 def prepare_monitor(
     backend: TrainingBackend, model: Any, data: Dataset, recipe: Recipe, guard: Guard
 ) -> Monitor:
-    """Check that network, data and recipe fit together, and draw the examples for training.
+    """Check that network, data and recipe fit together, and return the monitor of the training.
 
-    The returned monitor holds the examples to train on and those to evaluate on. Callers run this
+    The monitor holds the examples to train on and the examples to evaluate on. Callers run this
     function before they write any file, so that unusable input leaves no files behind. Raises
     `InputError` if network, data and recipe do not fit together.
     """
@@ -232,7 +233,7 @@ def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
 def _list_warnings(before: Summary, data: Dataset) -> list[str]:
     """Return a warning for each reason to doubt the measurement of the network before training."""
     warnings = []
-    # Guessing has accuracy 1 / classes. The limit is a tenth of the distance from there to 1.
+    # Guessing has the accuracy a = 1 / classes. Warn if accuracy is below a + 0.1 * (1 - a).
     if before.accuracy < 0.1 + 0.9 / data.classes:
         warnings.append(
             f"before hardening the network is right on {before.accuracy:.1%} only: were its "

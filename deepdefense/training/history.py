@@ -101,8 +101,9 @@ class Progress:
     def watch_plateau(self, rho: float, patience: int) -> Progress:
         """Return the progress with `rho` appended to `guard_rho`.
 
-        `rho` is the mean rho_2 of the examples set aside, after the last accepted epoch. The
-        progress ends training if rho_2 was largest `patience` or more epochs ago.
+        `rho` is the mean rho_2 of the examples set aside, measured after the last accepted epoch.
+        If `patience` or more epochs have passed since the largest value in `guard_rho`,
+        `has_plateaued` is set, which ends training.
         """
         guard_rho = (*self.guard_rho, rho)
         since_best = len(guard_rho) - 1 - int(np.argmax(guard_rho))

@@ -20,10 +20,10 @@ from deepdefense.training.recipe import Recipe
 
 __all__ = ["Checkpoint", "run_training"]
 
-# Without `max_accuracy_drop`, training accuracy may drop by half of the difference between its
-# initial value and the accuracy of guessing, 1 / classes. This allowed drop is clipped to the range
-# below. A drop of up to 0.10 is always allowed, because an overfitted network may forget training
-# examples that it had memorised.
+# The range of the drop in training accuracy that is allowed without `max_accuracy_drop`. Guessing
+# has the accuracy 1 / classes. The allowed drop is 0.5 * (initial accuracy - 1 / classes), clipped
+# to this range. A drop of up to 0.10 is always allowed, because an overfitted network may forget
+# training examples that it had memorised.
 COLLAPSE_DROP = (0.10, 0.25)
 
 PROGRESS_LINES = 10  # about this many epochs of a training run are announced, evenly spaced
@@ -130,8 +130,8 @@ def _check_accuracy(
     """Raise `RejectedEpochError` if accuracy has fallen too far since the start of training.
 
     Accuracy is measured on the monitor's `guard_rows`. The largest allowed drop is the guard's
-    `max_accuracy_drop`. If `max_accuracy_drop` is None, the largest allowed drop is half of the
-    difference between the initial accuracy and that of guessing, clipped to `COLLAPSE_DROP`.
+    `max_accuracy_drop`. If `max_accuracy_drop` is None, the largest allowed drop is
+    0.5 * (initial accuracy - 1 / classes), clipped to the range `COLLAPSE_DROP`.
     """
     accuracy = monitor.measure_guard_accuracy(model)
     drop = guard.max_accuracy_drop

@@ -36,9 +36,10 @@ class Recipe:
     defaults are the paper's settings for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
 
     If a mean image was subtracted from the pixels, flips and shifts must move the pixels but not
-    the mean image, so `augment` has to know it. The command line knows the mean image of its data.
-    If you flip or shift your own arrays, pass the pixels unchanged and let the model subtract the
-    mean image, because Deep Defense cannot know what was subtracted from the arrays.
+    the mean image. `augment` therefore needs the mean image. The command line passes the mean image
+    of its data. `dd.harden` cannot know what was subtracted from your own arrays. To flip or shift
+    your own arrays, pass the pixels unchanged to `dd.harden`, and let the model subtract the mean
+    image.
     """
 
     epochs: int = setting(5, "passes over the training examples", whole_number(0))
@@ -89,9 +90,9 @@ class Recipe:
         check_settings(self)
 
     def rate(self, epoch: int, part: float = 1.0) -> float:
-        """Return the learning rate at a point of an epoch, after the share `part` of its steps.
+        """Return the learning rate in an epoch, after the share `part` of the epoch's steps.
 
-        Epochs are counted from 0. `part` is 1 at the end of the epoch.
+        `epoch` is the number of the epoch, counted from 0. `part` is 1 at the end of the epoch.
 
         >>> [Recipe(epochs=5, lr=1.0).rate(epoch) for epoch in (0, 3, 4)]
         [1.0, 1.0, 0.5]

@@ -29,9 +29,9 @@ __all__ = [
 class Conv:
     """A 2-d convolution with size x size kernels: [b inputs h w] -> [b outputs h' w'].
 
-    h' = (h + 2 padding - size) / stride + 1, rounded down. The same formula gives w' from w, and
-    the output size of pooling layers. Because of the rounding, rows and columns at the end of the
-    image that do not fill a window are ignored.
+    The output height is h' = floor((h + 2 padding - size) / stride) + 1. The output width w'
+    follows from w by the same formula, which also holds for pooling layers. Because of the floor,
+    rows and columns at the end of the image that do not fill a window are ignored.
     """
 
     name: str

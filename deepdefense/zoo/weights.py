@@ -18,8 +18,8 @@ COUNTER = "num_batches_tracked"
 
 # The standard deviation of initial weights with `spread` "fixed", in all layers but the first.
 FIXED_DEVIATION = 0.01
-# The standard deviation of the first layer's outputs on MNIST, if the first layer's weights have
-# FIXED_DEVIATION. Each output is a sum over the 784 pixels, whose standard deviation is 79.
+# The standard deviation of the first layer's outputs on MNIST, if that of its weights is
+# FIXED_DEVIATION. Each output is a sum over 784 pixels, and the pixels' standard deviation is 79.
 MNIST_OUTPUT_DEVIATION = FIXED_DEVIATION * 79 * 784**0.5
 
 
@@ -74,17 +74,18 @@ def initial_weights(
     Weights are drawn from N(0, s^2); biases are 0. `deviation` is the standard deviation of the
     network's inputs. The network's `spread` is the rule that sets s in each layer:
 
-    - "fixed": s = 0.01 in all layers but the first. In the first layer, s = 22 / (deviation
-      sqrt(n)) for examples of n numbers, so that the size of the layer's outputs depends neither
-      on the unit of the inputs nor on n. For MNIST's pixels, this s is 0.01 too.
+    - "fixed": s = 0.01 in all layers but the first. In the first layer, with n for the number of
+      values in an example, s = 22 / (deviation * sqrt(n)). The size of the layer's outputs then
+      depends neither on the unit of the inputs nor on n. For MNIST's pixels, this s is 0.01 too.
     - "fan-in": s = sqrt(2 / n), where each output of the layer is a sum of n terms. Activations
-      then keep their size through many layers with ReLU. In the first layer, s is divided by
+      then keep their size through many layers with ReLU. In the first layer, this s is divided by
       `deviation`.
-    - "balanced": s = sqrt(2 / n) / deviation^(1 / L) in each of the L layers. The network's outputs
-      have the same size as with "fan-in", but a gradient step changes the weights of all layers by
-      about the same fraction of their size. With "fan-in", this fraction is larger in the first
-      layer than in the others, by a factor of deviation^2 (4,000 for pixels 0..255). Use
-      "balanced" only for networks that are a chain of layers without batch norm.
+    - "balanced": s = sqrt(2 / n) / deviation^(1 / L) in each of the L layers, with the n of
+      "fan-in". The network's outputs have the same size as with "fan-in". A gradient step changes
+      each layer's weights by a fraction of their size. With "balanced", this fraction is about the
+      same in all layers. With "fan-in", it is larger in the first layer, by a factor of deviation^2
+      (4,000 for pixels 0..255). Use "balanced" only for networks that are a chain of layers without
+      batch norm.
 
     Batch norm starts as the identity, with weight and variance 1, and bias and mean 0. The result
     does not contain batch norm's counter of training batches, which no network uses.
@@ -120,7 +121,8 @@ def _weight_deviation(
     """Return the standard deviation s of a layer's initial weights, by the rule `network.spread`.
 
     `shape` is the shape of the layer's weights, and `first` tells whether the layer is the first.
-    s is divided by `divisor`, which compensates for the standard deviation of the network's inputs.
+    The returned s is already divided by `divisor`, which compensates for the standard deviation of
+    the network's inputs. With "fixed", `divisor` is used only in the first layer.
     """
     if network.spread != "fixed":
         return math.sqrt(2 / math.prod(shape[1:])) / divisor

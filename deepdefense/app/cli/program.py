@@ -38,7 +38,7 @@ app.command(backends_command, name="backends")
 def main(arguments: list[str] | None = None) -> None:
     """Run the command that `arguments` name, and exit the process with the command's exit code.
 
-    None: use the arguments of the process, `sys.argv[1:]`.
+    If `arguments` is None, the arguments of the process are used, `sys.argv[1:]`.
     """
     code: Any
     name = next(iter(sys.argv[1:] if arguments is None else arguments), "")

@@ -52,9 +52,9 @@ def reproduce_command(
 
 
 def _quote_command(table: str, quick: bool, options: Mapping[str, Any]) -> str:
-    """Return the command line for the report.
+    """Return the command line of this run as text for the report.
 
-    It leaves out --data-dir, because its value differs between machines.
+    The text leaves out --data-dir, because the path of the data differs between machines.
     """
     words = ["deepdefense", "reproduce", table, *["--quick"] * quick]
     for name, value in options.items():

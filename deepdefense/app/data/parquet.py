@@ -22,7 +22,7 @@ HUB_SETS = {
 def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
     """Load a data set of `HUB_SETS` from its copy in `data_dir`.
 
-    None: load it from the Hugging Face hub.
+    If `data_dir` is None, load the data set from the Hugging Face hub.
     """
     if data_dir is not None:
         folder = Path(data_dir).expanduser().resolve()

@@ -173,10 +173,10 @@ def run_evaluate(
 
 
 def find_hardened(folder: Path | None) -> dict[str, Any]:
-    """Return options for `run_evaluate` that evaluate the result of a finished run of `harden`.
+    """Return the options with which `run_evaluate` evaluates the result of a run of `harden`.
 
-    The network before hardening is the reference. `folder` is the run folder. If it is None, the
-    folder of the newest finished run of `harden` in runs/ is used.
+    The options name the network before hardening as the reference. `folder` is the run folder of a
+    finished run of `harden`. If `folder` is None, the newest such folder in runs/ is used.
     """
     path = folder or find_latest("harden", finished=True)
     if path is None:

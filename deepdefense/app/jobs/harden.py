@@ -29,8 +29,9 @@ from deepdefense.training.report import HardeningReport, describe_objective
 
 __all__ = ["harden", "run_harden"]
 
-# If no weights are given, the undefended reference network is trained with these settings: for ten
-# epochs, or on a small data set for as many epochs as make at least 1000 optimizer steps.
+# If no weights are given, the undefended reference network is trained with these settings. It is
+# trained for REFERENCE_EPOCHS epochs. If these have fewer than REFERENCE_STEPS optimizer steps, as
+# on a small data set, it is trained for as many epochs as give REFERENCE_STEPS steps.
 REFERENCE_EPOCHS, REFERENCE_STEPS = 10, 1000
 REFERENCE_LR, REFERENCE_DECAY = 1e-3, 0.1
 
@@ -53,15 +54,16 @@ def harden(
 
     An epoch is rejected if the loss or the gradient is not finite, or if accuracy falls by more
     than the guard allows. Training then returns to the weights of the last good epoch and repeats
-    the rejected epoch at half the learning rate; `report.notes` says so. If that does not help,
-    training ends with the weights of the last good epoch, and `report.stopped` says why.
+    the rejected epoch at half the learning rate; `report.notes` says so. If the epoch is rejected
+    again after the guard's last retry, training ends with the weights of the last good epoch, and
+    `report.stopped` says why.
 
     Args:
         model: a trained model of a framework, such as a `torch.nn.Module`. It is not changed.
         train: the examples [n ...] and labels [n] to fine-tune on, as arrays of NumPy or of the
             model's framework.
-        test: held-out examples and labels. The report is computed on them; they influence neither
-            training nor the choice of weights.
+        test: held-out examples and labels, on which the report's measurements are made. They
+            influence neither training nor the choice of weights.
         defense: the training objective: a `DeepDefense`, or one of `deepdefense.baselines`. None: a
             `DeepDefense` whose c and d are fitted to the network, as `calibrate` does.
         recipe: the settings of training. None: `Recipe()`, the settings of the paper.

@@ -46,7 +46,8 @@ class Job:
     def load_network(self, data: Dataset, weights: str | None) -> Any:
         """Return the network that the settings name.
 
-        Its weights are loaded from the file `weights`. None: the network keeps its initial weights.
+        The weights are loaded from the file `weights`. If `weights` is None, the network keeps its
+        initial weights.
         """
         name, seed = self.settings["network"], self.settings["seed"]
         model = make_network(self.backend, name, data, seed)
@@ -109,9 +110,9 @@ def open_job(
 
 @contextmanager
 def open_backend(settings: Mapping[str, Any]) -> Iterator[TrainingBackend]:
-    """Yield the backend that the settings name, switched to the device that they name.
+    """Yield the backend that the settings name, switched to the device that the settings name.
 
-    If they name no backend, yield that of the first installed framework.
+    If the settings name no backend, yield the backend of the first installed framework.
     """
     backend = training_backend(settings["backend"] or find_installed_framework())
     with backend.on_device(settings["device"]):

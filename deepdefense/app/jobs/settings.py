@@ -213,8 +213,8 @@ REPRODUCE: Panels = {"Study": (StudyOptions,), "Framework": (FrameworkOptions,)}
 
 # Defaults of `harden` that apply to one data set only. All other defaults are the paper's settings
 # for MNIST. The digits have fewer examples (15 optimizer steps an epoch), so they need more epochs
-# and another learning rate, c and d. These values were chosen on splits into training and test
-# examples that differ from the split of the default seed 0.
+# and another learning rate, c and d. The seed determines how the digits are split into training and
+# test examples. The values below were chosen on other splits than that of the default seed 0.
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5, "d": 5.0},
 }
@@ -243,7 +243,7 @@ def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
 
 
 def describe_default(panels: Panels, declared: Setting) -> str:
-    """Return the help text for an option's default, and for its defaults for single data sets."""
+    """Return the help text for an option's default, also for data sets with another default."""
     texts = [format_default(declared)]
     if panels is HARDEN:
         texts = [CALIBRATED_SETTINGS.get(declared.name, texts[0])]

@@ -53,7 +53,7 @@ class RhoMeasure(NamedTuple):
 def list_rho_measures(report: HardeningReport) -> list[RhoMeasure]:
     """Return rho in the norm that the penalty was trained with.
 
-    If that is not the 2-norm, rho_2 follows as the second measure.
+    If this norm is not the 2-norm, the list holds rho_2 as its second measure.
     """
     before, after = report.before, report.after
     rho_2 = RhoMeasure("rho_2", before.rho_2, after.rho_2, before.rho_2_median, after.rho_2_median)

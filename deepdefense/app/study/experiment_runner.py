@@ -99,9 +99,9 @@ class TableContent(NamedTuple):
 class ExperimentRunner:
     """Trains the networks of an experiment; each has a run folder inside `folder`.
 
-    `epochs`, if not None, replaces the experiment's number of epochs of hardening, and limits the
-    training of the reference network to four times as many. `run_study` makes one instance for each
-    experiment and passes it to the functions that make the tables.
+    If `epochs` is not None, it replaces the experiment's number of epochs of hardening, and the
+    reference network is trained for at most 4 * `epochs` epochs. `run_study` makes one instance for
+    each experiment and passes it to the functions that make the tables.
     """
 
     experiment: Experiment

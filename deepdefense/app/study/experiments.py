@@ -16,7 +16,7 @@ __all__ = ["EXPERIMENTS", "Experiment"]
 class HardeningSettings:
     """The recipe for hardening a network, and the `steepness` of the penalty.
 
-    `fit_penalty` computes the penalty's c from `steepness`, as steepness / median rho.
+    `fit_penalty` computes the penalty's setting c = steepness / (median rho).
     """
 
     recipe: Recipe

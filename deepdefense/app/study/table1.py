@@ -33,14 +33,14 @@ ACCURACY_LEVELS = (0.7, 0.5, 0.3)
 def make_table1(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of accuracy, rho_2, distances, and accuracy under FGS.
 
-    For each seed, FGS attacks all networks at the same values of eps, which are EPS_FRACTIONS times
-    one eps_ref. This eps_ref is the eps at which FGS lowers the accuracy of the network hardened by
-    "deepdefense" to 50 %. If that method is not in the plan, the network of the plan's last method
-    determines eps_ref.
+    For each seed, the network hardened by the method "deepdefense" determines eps_ref, which is the
+    eps at which FGS lowers the accuracy of this network to 50 %. If "deepdefense" is not in the
+    plan, the network of the plan's last method determines eps_ref. FGS then attacks all networks of
+    the seed at the same values of eps, one for each fraction in EPS_FRACTIONS:
+    eps = fraction * eps_ref.
 
     The entry `fgs_at` of a row repeats the attack on the row's network with several values of
-    eps_ref. There is one such eps_ref for each network of the seed and each of the
-    ACCURACY_LEVELS.
+    eps_ref. Every network of the seed determines one eps_ref for each of the ACCURACY_LEVELS.
     """
     rows, curves = [], {}
     for seed in plan.seeds:
@@ -136,8 +136,8 @@ def _measure_under_fgs(
 ) -> dict[float, float]:
     """Return {eps: accuracy of `network` under FGS}.
 
-    The keys are the values of `grid`, and the products of an entry of EPS_FRACTIONS and an entry of
-    `eps_refs`.
+    The keys are the values of `grid`, and all products fraction * eps_ref, with fraction in
+    EPS_FRACTIONS and eps_ref in `eps_refs`.
     """
     fractions = [fraction * eps for eps in eps_refs for fraction in EPS_FRACTIONS]
     sizes = sorted({*fractions, *grid})
@@ -148,8 +148,9 @@ def _measure_under_fgs(
 def _tabulate_levels(
     eps_refs: Mapping[tuple[str, float], float], accuracy: Mapping[float, float]
 ) -> dict[str, dict[str, float]]:
-    """Return the entry `fgs_at` of a row: accuracy at EPS_FRACTIONS times each eps_ref.
+    """Return the entry `fgs_at` of a row, which has accuracy under FGS for each eps_ref.
 
+    For each eps_ref, FGS attacks at eps = fraction * eps_ref, for each fraction in EPS_FRACTIONS.
     The keys of `eps_refs` are (method, accuracy level). `accuracy` maps eps to accuracy under FGS.
     """
     return {
