@@ -57,12 +57,13 @@ class _DefendedLoss:
 
 @contextmanager
 def defended(model: keras.Model, defense: DeepDefense) -> Iterator[keras.Model]:
-    """Open a context in which `fit` minimises the compiled loss + mean of w_i penalty(x_i, y_i).
+    """Open a context in which `fit` minimises the compiled loss plus the mean penalty.
 
-    The w_i are the sample weights or class weights passed to `fit`, or 1 if it gets none. The
-    context changes the loss that training minimises and logs as `loss`. It does not change
-    `evaluate`, `val_loss`, the metrics, `predict`, callbacks or checkpoints. The model keeps its
-    optimizer with its state, in the context and after it.
+    The mean penalty is the mean of w_i * penalty(x_i, y_i) over the batch. The w_i are the sample
+    weights or class weights passed to `fit`, or 1 if `fit` gets none. The context changes the loss
+    that training minimises and logs as `loss`. It does not change `evaluate`, `val_loss`, the
+    metrics, `predict`, callbacks or checkpoints. The model keeps its optimizer with its state, in
+    the context and after it.
 
     Args:
         model: a compiled model with one input and one output, the logits [b k]. Labels may be class

@@ -28,7 +28,8 @@ def record(
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Return logits f(x) with their graph, and a function from cotangents to gradients.
 
-    It maps a cotangent [b k] to the gradients [b d], which are differentiable if `twice` is true.
+    The function maps a cotangent [b k] to gradients [b d], which are differentiable if `twice` is
+    true.
     """
     with torch.enable_grad():
         point = _tracked(x)

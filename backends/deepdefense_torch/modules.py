@@ -64,8 +64,8 @@ def _with_fixed_buffers(model: Any) -> Forward:
 
     If the traced graph also trains the module, it changes batch norm's running statistics. Inductor
     (2.13) would recompute the statistics in the backward pass from the updated buffers, and return
-    wrong gradients (https://github.com/pytorch/pytorch/pull/197039). It does not recompute the
-    result of a custom operation, so a custom operation copies the buffers.
+    wrong gradients (https://github.com/pytorch/pytorch/pull/197039). Inductor does not recompute
+    the result of a custom operation, so a custom operation copies the buffers.
     """
     buffers = {name: _snapshot(buffer) for name, buffer in model.named_buffers()}
     return lambda x: torch.func.functional_call(model, buffers, (x,))

@@ -75,13 +75,19 @@ def apgd(
 ) -> Perturbation:
     """Take projected gradient steps with momentum; halve the step size where progress has stalled.
 
-    z = P(x_i + l u_i), x_{i+1} = P(x_i + a (z - x_i) + (1 - a)(x_i - x_{i-1})), a = 3/4.
+    One step moves from x_i to x_{i+1}:
 
-    P is the projection onto the ball and then the bounds, and u_i the direction in which the loss
-    rises fastest. The step size l is 2 eps at first. At some steps, the checkpoints, the attack
-    checks its progress. It halves l and returns to the point with the highest loss so far if fewer
-    than 3/4 of the steps since the last checkpoint raised the loss, or if neither l nor the highest
-    loss has changed since the last checkpoint.
+        z = P(x_i + l u_i),    x_{i+1} = P(x_i + a (z - x_i) + (1 - a) (x_i - x_{i-1})).
+
+    P projects onto the ball around x and then onto the bounds. u_i is the direction in which the
+    loss rises fastest at x_i, l is the step size, and a = 3/4. The first step has no momentum and
+    ends at z.
+
+    The step size l is 2 eps at first. At some steps, the checkpoints, the attack checks whether
+    progress has stalled. Progress has stalled in two cases. Either fewer than 3/4 of the steps
+    since the last checkpoint raised the loss. Or the last checkpoint did not halve l, and the
+    highest loss so far has not risen since that checkpoint. In both cases the attack halves l, and
+    continues without momentum from the point with the highest loss so far.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

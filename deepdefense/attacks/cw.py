@@ -58,12 +58,17 @@ def cw(
 ) -> Perturbation:
     """Minimise the squared distance plus c times a hinge loss, and search for the best c.
 
-    Each run minimises ||delta||_2^2 + c max(-m(x + delta), 0) by Adam. m is the margin, positive
-    where x + delta fools the model. From run to run, c grows tenfold until a point of a run fools
-    the model. After that, c is the middle between the largest c of a run that failed and the
-    smallest c of a run that succeeded. Each run starts at the nearest point of the boundary of the
-    network linearised at x. The distance d of this point and the slope s of the margin there give
-    the first c, 2 d / s. (The paper starts at x, with a constant c.)
+    Let m be the margin, positive where the model is fooled. Each run minimises
+
+        ||delta||_2^2 + c max(-m(x + delta), 0)
+
+    by Adam. Each run starts at the nearest point of the boundary of the network linearised at x.
+    Let d be the distance of this point from x, and s the 2-norm of the linearised boundary's
+    normal. The first run has c = 2 d / s. (The paper starts at x, with a constant c.)
+
+    Each later run has another c. As long as no run has found a point that fools the model, c grows
+    tenfold from run to run. After that, c is the mean of two values: the largest c of a run that
+    found no such point (0 if every run found one), and the smallest c of a run that found one.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
@@ -79,9 +84,9 @@ def cw(
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled
         the model, refined (`attacks.common.refinement`).
 
-    Points are clipped to the bounds, which is one of the three methods in section 5.2 of the paper.
-    With another of them, the change of variables, pixels at the edge of their range would hardly
-    move.
+    Points are clipped to the bounds. This is one of the three methods in section 5.2 of the paper.
+    Another of these methods, the change of variables, would hardly move pixels at the edge of their
+    range.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.

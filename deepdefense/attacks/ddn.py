@@ -25,15 +25,21 @@ def ddn(
     targeted: bool = False,
     bounds: Bounds | None = None,
 ) -> Perturbation:
-    """Follow gradients on a sphere; shrink it if the last point fools the model, else enlarge it.
+    """Follow gradients on a sphere, which shrinks if the last point fools the model, else grows.
 
-    delta_{i+1} = r_{i+1} v / ||v||, v = delta_i + alpha_i grad m / ||grad m||, with
-    r_{i+1} = (1 - gamma) r_i if x + delta_i fools the model, else (1 + gamma) r_i. m is the margin,
-    which near a boundary rises in the same direction as the paper's loss, the cross-entropy.
+    Let m be the margin, and r_i the radius of the sphere around x. After trying the point
+    x + delta_i, the attack computes in this order:
 
-    The first point is the nearest point of the boundary of the network linearised at x. Its
-    distance is the first radius and the first alpha. (The paper starts at x, with 1 for both, for
-    images in [0, 1].) alpha falls along a cosine, to a hundredth of its first value.
+        r_{i+1} = (1 - gamma) r_i if x + delta_i fools the model, else (1 + gamma) r_i
+        v = delta_i + alpha_i grad m / ||grad m||
+        delta_{i+1} = r_{i+1} v / ||v||
+
+    Near a boundary, m rises in the same direction as the cross-entropy, which is the paper's loss.
+
+    The first point is the nearest point of the boundary of the network linearised at x. The
+    distance of this point from x is the first radius and the first alpha_i. (In the paper, the
+    first point is x, and the first radius and alpha are 1, for images in [0, 1].) alpha_i falls
+    along a cosine, to a hundredth of its first value.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

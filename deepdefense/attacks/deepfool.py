@@ -27,12 +27,15 @@ def deepfool(
 ) -> Perturbation:
     """Find a small perturbation that moves each example just across its nearest decision boundary.
 
-    At each iterate x_i, with gaps g_j = f_j - f_k to the base class k and normals w_j = grad g_j,
+    Let k be the base class, which is the label to leave. The search starts at x_0 = x. At each
+    iterate x_i, the gap of candidate class j is g_j = f_j - f_k, and its normal is w_j = grad g_j.
+    The step r_i leads to the nearest linearised boundary, whose index is l:
 
-        l = argmin_j |g_j| / ||w_j||_q,    x_{i+1} = x_i + |g_l| / ||w_l||_q^q |w_l|^(q-1) sign w_l
+        l = argmin_j |g_j| / ||w_j||_q,    r_i = (|g_l| / ||w_l||_q^q) |w_l|^(q-1) sign(w_l),
+        x_{i+1} = x_i + r_i.
 
-    with the steps r_i = x_{i+1} - x_i. Once the prediction at x + (1 + overshoot) sum_i r_i differs
-    from k, the search stops and returns this point.
+    The search stops once the prediction at the point x + (1 + overshoot) sum_i r_i differs from k,
+    and returns this point.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

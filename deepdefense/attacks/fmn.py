@@ -30,17 +30,26 @@ def fmn(
 ) -> Perturbation:
     """Take gradient steps inside a ball whose radius follows the distance to the boundary.
 
-    delta_{i+1} = P(delta_i + alpha_i u_i), with P the projection onto ||delta||_p <= eps_i, and u_i
-    the direction in which the margin m rises fastest. As long as no point has fooled the model,
-    eps = (1 + gamma_i)(||delta||_p + |m| / ||grad m||_q), a little beyond the linearised boundary.
-    (The paper omits the factor 1 + gamma_i, so its points may approach the boundary for ever
-    without crossing it.) After that, eps is multiplied by 1 + gamma_i if the last point does not
-    fool the model. If it does, eps is multiplied by 1 - gamma_i, and then limited to the distance
-    of the nearest point that fooled the model.
+    Let m be the margin, positive where the model is fooled, and q the order dual to p. After trying
+    the point x + delta_i, the attack chooses a new radius eps_{i+1}, and then moves to
 
-    The first point is the nearest point of the boundary of the network linearised at x. Its
-    distance is the first alpha. (The paper starts at x, with alpha = 1, for images in [0, 1].)
-    Both fall along a cosine, alpha to a hundredth and gamma to a fiftieth of its first value.
+        delta_{i+1} = P(delta_i + alpha_i u_i).
+
+    u_i is the direction in which m rises fastest, and P the projection onto the ball
+    ||delta||_p <= eps_{i+1}. The new radius depends on the points tried so far:
+
+    - If the last point fools the model, eps_{i+1} = min((1 - gamma_i) eps_i, d), with d the
+      distance of the nearest point that has fooled the model.
+    - If only earlier points have fooled the model, eps_{i+1} = (1 + gamma_i) eps_i.
+    - If no point has fooled the model,
+      eps_{i+1} = (1 + gamma_i) (||delta_i||_p + |m| / ||grad m||_q). This is a little beyond the
+      boundary linearised at the last point. (The paper omits the factor 1 + gamma_i, so its points
+      may approach the boundary for ever without crossing it.)
+
+    The first point is the nearest point of the boundary of the network linearised at x. The
+    distance of this point from x is the first alpha_i. (The paper starts at x, with alpha = 1, for
+    images in [0, 1].) alpha_i falls along a cosine to a hundredth of its first value, and gamma_i
+    falls along a cosine to a fiftieth of its first value.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

@@ -48,9 +48,11 @@ def pgd(
 ) -> Perturbation:
     """Take steps that raise the cross-entropy fastest, and project each onto a ball around x.
 
-    x_{i+1} = P(x_i + alpha u_i), with u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }, and P the
-    projection onto the ball ||x_i - x||_p <= eps, then the bounds. As in `fgsm`, the direction is
-    computed from the log-odds. The attack on an example stops once x_i fools the model.
+        x_{i+1} = P(x_i + alpha u_i),    u_i = argmax { <grad CE(x_i), u> : ||u||_p <= 1 }
+
+    CE is the cross-entropy. P projects onto the ball of radius eps around x, and then onto the
+    bounds. As in `fgsm`, u_i is computed from the log-odds, whose gradient has the same direction.
+    The attack on an example stops once x_i fools the model.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

@@ -107,12 +107,12 @@ def square(
 ) -> Perturbation:
     """Change the perturbation in random squares, and keep each change that raises the margin.
 
-    For p = inf, a step sets the perturbation in a square to +eps or -eps, with a random sign for
-    each channel. For p = 2, a step adds two bumps of opposite sign to the perturbation in a square,
-    and removes the perturbation from a second square. The new values in the first square are scaled
-    so that the whole perturbation has the norm eps. For both norms, the search starts with vertical
-    stripes of random sign, and the squares shrink in the course of the search. An example that is
-    not an image counts as an image of one row, in which the squares are segments.
+    For p = inf, a step sets the perturbation in a square to +eps or -eps, with a random sign per
+    channel. For p = 2, a step draws two squares. It adds two bumps of opposite sign to the
+    perturbation in the first, removes the perturbation from the second, and then scales the first
+    so that the whole perturbation has norm eps. The search starts with vertical stripes of random
+    sign, and its squares shrink over time. An example that is not an image counts as an image of
+    one row, with segments as squares.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

@@ -39,12 +39,13 @@ def superdeepfool(
 ) -> Perturbation:
     """Alternate DeepFool with a projection of x onto the hyperplane tangent to the boundary.
 
-    DeepFool leads from x_i to a boundary point b. With w the gradient of the margin at b,
+    In each round, DeepFool leads from x_i to a point b just across the boundary. Let w be the
+    gradient of the margin at b. The projection
 
-        x_{i+1} = x + <b - x, w> / ||w||_q u,    u = argmax { <w, u> : ||u||_p <= 1 },
+        x_{i+1} = x + (<b - x, w> / ||w||_q) u,    u = argmax { <w, u> : ||u||_p <= 1 },
 
-    is the point nearest to x on the hyperplane through b with the normal w. Rounds of search and
-    projection repeat until x_{i+1} itself fools the model.
+    is the point nearest to x on the hyperplane through b with the normal w. The next round starts
+    at x_{i+1}. Rounds end once x_{i+1} fools the model.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

@@ -73,15 +73,16 @@ def find_nearest_boundary(
 ) -> Boundary:
     """Return each example's nearest linearised boundary among the boundaries of m pairs of classes.
 
-    The contrast j (see `gap_cotangent`) names the two classes of pair j. The gap g_j is the
-    difference of their logits at x + shift, and the normal w_j is the gradient of g_j there. The
-    nearest boundary has the index
+    Each of the m contrasts names one pair of classes (see `gap_cotangent`). For pair j, the gap g_j
+    is the difference of the two logits at x + shift, and the normal w_j is the gradient of g_j
+    there. The nearest boundary has the index
 
-        l = argmin_j |g_j| / ||w_j||_q,
+        l = argmin_j |g_j| / ||w_j||_q.
 
-    and of several equally near boundaries, the first counts. With `from_x`, distances are measured
-    from x, so g_j is replaced by the value of the linearised gap at x, g_j - <w_j, shift>. A
-    boundary whose normal vanishes, or whose gap or normal is not finite, counts as infinitely far.
+    If several boundaries are equally near, l is the first of them. The distances |g_j| / ||w_j||_q
+    are measured from x + shift or, with `from_x`, from x. With `from_x`, each g_j is first replaced
+    by the value of the linearised gap at x, which is g_j - <w_j, shift>. A boundary whose normal
+    vanishes, or whose gap or normal is not finite, counts as infinitely far.
 
     `logits` and `fold` are the results of `Backend.class_gradients` at x + shift. The fold computes
     the normals in chunks [b n d], so that memory does not grow with m.
@@ -129,8 +130,9 @@ def find_boundary_step(
 ) -> tuple[Array, Array]:
     """Return the shortest step r onto the hyperplane gap + <normal, r> = 0, and the slope.
 
-    r = (|gap| / ||normal||_q) u, with u the steepest direction of the normal and q dual to p. The
-    slope is ||normal||_q. At gap = 0, |gap| is given the derivative of -gap, so that training still
+    The gap is negative on the side of the base class. From there, r = (|gap| / ||normal||_q) u,
+    with u the steepest direction of the normal, and q dual to p. The slope is ||normal||_q. At
+    gap = 0, where |gap| has no derivative, the derivative of -gap is used. Training then still
     pushes an example that is on the boundary away from the boundary. A step shorter than `least` is
     lengthened to `least`, and no gradient flows through the added length.
 

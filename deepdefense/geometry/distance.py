@@ -75,7 +75,8 @@ def implicit_distance(
 ) -> Array:
     """Return the distance [b] that the search found, with its gradient by the envelope theorem.
 
-    Let g be the gap and b = x + r the boundary point. With b held fixed,
+    Let r be the perturbation that the search found, b = x + r the boundary point, and g the gap
+    between the two classes of the search's last step. With b held fixed,
 
         d||r||_p = -dg(b) / ||grad g(b)||_q,
 
@@ -96,20 +97,22 @@ def chord_distance(
 ) -> tuple[Array, Array]:
     """Return the distance found by `find_nearest_point`, corrected by one step of the chord method.
 
-    Let g be the gap and b = x + r the point that the search found. The chord method does not
-    compute the normal at b, but uses the normal w of the search's last step once more. With b and
-    w held fixed,
+    Let r be the perturbation that the search found, and b = x + r. Let g be the gap between the two
+    classes of the search's last step, negative on the side of x, and w the normal of that step. The
+    chord method does not compute the normal at b, but uses w again:
 
         length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q,
 
-    where d is the derivative in the model's parameters, and g is negative on the side of x. If the
-    search ended so far beyond the boundary that this length is not positive, the length is ||r||_p
-    instead. If the search has one step and two candidates, search and correction together cost two
-    forward passes, one backward pass to the input, and no second derivative.
+    where d is the derivative in the model's parameters, with b and w held fixed. With bounds,
+    `result.slope` replaces ||w||_q. If the search ended so far beyond the boundary that this length
+    is not positive, the length is ||r||_p instead.
+
+    If the search has one step and two candidates, search and correction together cost two forward
+    passes, one backward pass to the input, and no second derivative.
 
     Returns: the differentiable length [b], and a mask [b] of the examples that cross the boundary
-    once the overshoot is added to r, because the overshoot is at least the estimated rest of the
-    distance, -g(b) / ||w||_q.
+    once r is lengthened by the overshoot. The mask is True where the estimated rest of the
+    distance, -g(b) / ||w||_q, is at most overshoot * ||r||_p.
     """
     xp = backend.xp
     logits = f(x + result.shift)

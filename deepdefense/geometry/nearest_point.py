@@ -55,12 +55,16 @@ def find_nearest_point(
 ) -> tuple[SearchResult, Array, Array]:
     """Approach the boundary point that is nearest to each example, by steps that all start at x.
 
-        r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box },  r_0 = 0
+    Let r_i be the perturbation after i steps, with r_0 = 0. Of all boundaries linearised at
+    x + r_i, the step uses the one nearest to x. Let g be the gap between its two classes, and w_i
+    the gradient of g at x + r_i. The step replaces r_i by
 
-    The first step is the same as in `search_boundary`. Each later step leads from x to the
-    hyperplane that linearises the boundary at x + r_i. (Steps of `search_boundary` start at the
-    last iterate instead, and add up to a longer path.) A misclassified example moves to its label,
-    as in `search_boundary` with `reach`.
+        r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box }.
+
+    So each step leads from x to the hyperplane that linearises the boundary at x + r_i. (Steps of
+    `search_boundary` start at the last iterate instead, and add up to a longer path.) Without a
+    box, the first step is the same as in `search_boundary`. A misclassified example moves to its
+    label, as in `search_boundary` with `reach`.
 
     Every step costs one forward pass, and one backward pass for each candidate class except the
     base class. The forward pass of the first step also gives the clean logits.
@@ -131,14 +135,17 @@ def _extend_within(
 ) -> tuple[Array, Array]:
     """Clip a step from x to the box, and extend it; return the step and the slope at its end.
 
-    A coordinate is free if the normal does not lead out of the box along it. A clipped step r
-    closes only part of the gap of the linearised boundary `plane`. The free coordinates therefore
-    move further, to close the rest of the gap, and are clipped again. This is done `EXTENSIONS`
-    times.
+    Let w be the normal of the linearised boundary `plane`. A coordinate is free if w does not lead
+    out of the box along it.
 
-    The slope is the change of the gap per unit of ||r||_p if the free coordinates moved still
-    further. It equals ||w||_q / <grad ||r||_p, u>, with w the normal restricted to the free
-    coordinates and u the steepest direction of w. The slope is 0 if no coordinate is free.
+    1. Clip the step to the box. A clipped step closes only part of the gap of `plane`.
+    2. Move the free coordinates further, to close the rest of the gap, and clip again. Do this
+       `EXTENSIONS` times. The result is the extended step r.
+    3. Compute the slope at the end of r, the change of the gap per unit of ||r||_p if the free
+       coordinates moved still further.
+
+    The slope equals ||v||_q / <grad ||r||_p, u>, with v the normal w restricted to the free
+    coordinates, and u the steepest direction of v. The slope is 0 if no coordinate is free.
 
     Shapes: x [b d], step [b d] -> step [b d], slope [b].
     """

@@ -30,8 +30,8 @@ __all__ = ["SearchResult", "SearchSettings", "search_boundary"]
 # linearisation would change little. A larger share saves more gradients but makes the path longer.
 CORRECTED_STEP = 0.1
 
-# A correction is chosen so that the shift, lengthened by the overshoot without this share of it,
-# ends on the linearised boundary. The full overshoot then carries the example across the boundary.
+# A correction makes the shift, lengthened by the share (1 - RESERVED_OVERSHOOT) * overshoot, end on
+# the linearised boundary. The full overshoot then carries the example across the boundary.
 RESERVED_OVERSHOOT = 0.1
 
 
@@ -133,11 +133,12 @@ def search_boundary(
 
 
 def _mask_outward(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
-    """Return the fold that, for p < 2, sets gradient components that lead out of the box to 0.
+    """Return a fold that, for p < 2, zeroes the gradient components that lead out of the box.
 
     `fold` is the fold over gradients from `Backend.class_gradients`. A step for p < 2 moves mainly
-    a few coordinates (for p = 1, a single one). If these are at their bound, clipping would undo
-    the whole step. For p >= 2 the other coordinates still move, so the fold is returned unchanged.
+    a few coordinates (for p = 1, a single one). If these coordinates are at their bounds, clipping
+    would undo the whole step. For p >= 2 the other coordinates still move, so `fold` itself is
+    returned.
     """
     if box is None or p >= 2:
         return fold
@@ -159,11 +160,15 @@ def _clip_step(
 ) -> Array:
     """Return the shift after clipping x + shift to the box, corrected if the step is short.
 
-    A clipped step may end before it reaches the linearised boundary `plane`. If the step was long,
-    the next step closes the rest of the gap. If it was short (`CORRECTED_STEP`), a correction is
-    added here. The correction is the shortest step that closes the rest of the gap along the
-    coordinates that are not at their bound. This rest is measured at x + (1 + overshoot) shift,
-    with the overshoot reduced by the share `RESERVED_OVERSHOOT`.
+    `state.shift` is the shift before the step, and `shift` includes the step.
+
+    1. Clip x + shift to the box. The clipped shift may end before the linearised boundary `plane`.
+    2. If the step is long, return the clipped shift, because the next step will close the rest of
+       the gap. A step is short if its length is at most CORRECTED_STEP * ||state.shift||_p.
+    3. If the step is short, lengthen the clipped shift by the share
+       (1 - RESERVED_OVERSHOOT) * overshoot, clip again, and compute the gap that remains there.
+    4. Add the shortest step that closes this remaining gap along the coordinates that are not at
+       their bound, and clip the result.
 
     Shapes: shift [b d] -> [b d].
     """

@@ -80,9 +80,9 @@ class Backend(abc.ABC):
     def vjp(self, f: Forward, x: Array, *, twice: bool = True) -> tuple[Array, Pull]:
         """Return logits f(x) [b k] at x [b d], and a function from cotangents to gradients.
 
-        It maps c [b k] to the gradient [b d] of ``sum(c * f(x))`` in x. While the framework records
-        operations, logits and gradients are differentiable in the parameters and in x. With
-        ``twice=False`` gradients are detached, to save memory.
+        The function maps c [b k] to the gradient [b d] of ``sum(c * f(x))`` in x. While the
+        framework records operations, logits and gradients are differentiable in the parameters
+        and in x. With ``twice=False`` gradients are detached, to save memory.
         """
 
     @abc.abstractmethod
@@ -130,7 +130,7 @@ class Backend(abc.ABC):
         A contrast c [b k] weights the logits. Its gradient is that of ``sum_k c[k] f_k(x)`` in x.
         ``fold(step, state, contrasts)`` splits contrasts [b m k] into chunks [b n k], because all m
         gradients may not fit in memory. For each chunk in turn, it sets ``state = step(state,
-        chunk, gradients)`` with detached gradients [b n d]. It returns the last state.
+        chunk, gradients)`` with detached gradients [b n d]. ``fold`` returns the last state.
         """
         logits, pull = self.vjp(f, self.stop_gradient(x), twice=False)
 

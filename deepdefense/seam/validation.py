@@ -198,8 +198,8 @@ def check_labels(y: Any, x: Array) -> None:
 def check_indices(is_integer: bool, dtype: Any, values: np.ndarray | None, depth: int) -> None:
     """Raise unless the labels' dtype is an integer type and their values are in [0, depth).
 
-    `Backend.index` calls this function and passes `is_integer`, which says whether `dtype` is an
-    integer type, and the values of the labels [b], or None if a compiler traces the labels.
+    `Backend.index` calls this function. `is_integer` says whether `dtype` is an integer type.
+    `values` are the values of the labels [b], or None if a compiler traces the labels.
     """
     if not is_integer:
         raise InputError(f"labels must be integers, got {dtype}")

@@ -25,9 +25,13 @@ Forward = Callable[[Array], Array]
 def jacobian(f: Forward, x: Array) -> Array:
     """Return df_k / dx_d of each example by fourth-order central differences: [b d] -> [b k d].
 
-    (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h. The truncation error h^4 and the
-    rounding error eps / h are about equal at h = eps^(1/5), with eps the machine epsilon. In
-    float64, h is about 1e-3 and the error about 1e-12.
+    The derivative along each coordinate is
+
+        (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / (12 h).
+
+    The truncation error is of order h^4, and the rounding error of order eps / h, with eps the
+    machine epsilon. They are about equal at h = eps^(1/5). In float64, h is about 1e-3 and the
+    error about 1e-12.
     """
     size = np.abs(np.where(np.isfinite(x), x, 0)).max(1, initial=1.0, keepdims=True)
     h = (float(np.finfo(x.dtype).eps) ** 0.2 * size).astype(x.dtype)

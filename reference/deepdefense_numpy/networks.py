@@ -58,9 +58,10 @@ class TinyNetwork:
     def draw(
         cls, rng: np.random.Generator, sizes: Sequence[int], activation: Activation
     ) -> TinyNetwork:
-        """Draw a network with W_i ~ N(0, gain / in) and b_i ~ N(0, 0.1^2), for sizes [in, ..., k].
+        """Draw a network of the layer sizes [in, ..., k], with random weights and biases.
 
-        The gain is 2 for relu (He et al., 2015) and 1 otherwise (LeCun et al., 1998).
+        W_i is drawn from N(0, gain / in_i), with in_i the number of inputs of layer i, and b_i from
+        N(0, 0.1^2). The gain is 2 for relu (He et al., 2015), else 1 (LeCun et al., 1998).
         """
         gain = 2.0 if activation == "relu" else 1.0
         weights: list[Array] = []

@@ -36,7 +36,7 @@ def dual(p: float) -> float:
 
 
 def steepest(w: Array, p: float) -> Array:
-    """Return u with ||u||_p = 1 and <w, u> = ||w||_q: (|w| / ||w||_q)^(q-1) sign(w).
+    """Return u = (|w| / ||w||_q)^(q-1) sign(w), with ||u||_p = 1 and <w, u> = ||w||_q.
 
     Among the vectors of p-norm 1, u maximises <w, u>. For p = 1, u has one nonzero coordinate: the
     first of those with the largest |w_i|.

@@ -55,14 +55,14 @@ def _linear_loss(logits: Array, cotangent: Array) -> Loss:
 
 
 def margin(backend: Backend, logits: Array, label: Array) -> Loss:
-    """Return the margin max_{k != y} f_k - f_y, positive where the prediction is not the label."""
+    """Return the margin (max_{k != y} f_k) - f_y, positive where the label is not predicted."""
     one_hot, others = _split_label(backend, logits, label)
     runner_up = backend.one_hot(backend.xp.argmax(others, 1), logits.shape[1], logits)
     return _linear_loss(logits, runner_up - one_hot)
 
 
 def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
-    """Return the log-odds against the label, log sum_{k != y} exp f_k - f_y.
+    """Return the log-odds against the label, (log sum_{k != y} exp f_k) - f_y.
 
     The log-odds equal log(exp(CE) - 1), with CE the cross-entropy. They rise with CE, and their
     gradient has the same direction as that of CE. An attack that only uses the direction of the
@@ -89,7 +89,7 @@ def _ratio_loss(backend: Backend, logits: Array, gap: Array, scale: Array) -> Lo
     above, below = _linear_loss(logits, gap).value, _linear_loss(logits, scale).value
     usable = below != 0
     value = divide(backend, above, below, where=usable, keep=True)
-    # By the quotient rule, d value = (gap - value scale) / <scale, f>.
+    # By the quotient rule, d value = (gap - value * scale) / <scale, f>.
     factor = rearrange(xp.where(usable, value, xp.zeros_like(value)), "b -> b 1")
     below, usable = (rearrange(each, "b -> b 1") for each in (below, usable))
     return Loss(value, divide(backend, gap - factor * scale, below, where=usable, keep=True))
@@ -106,11 +106,11 @@ def _select_ranked(backend: Backend, logits: Array, rank: int) -> Array:
 
 
 def dlr(backend: Backend, logits: Array, label: Array) -> Loss:
-    """Return the difference of logits ratio, (max_{k != y} f_k - f_y) / (f_(1) - f_(3)).
+    """Return the difference of logits ratio, ((max_{k != y} f_k) - f_y) / (f_(1) - f_(3)).
 
     f_(i) is the i-th largest logit. The ratio does not change if the logits are shifted or scaled.
-    With two classes, there is no f_(3), and a ratio with f_(2) in its place would be constant up to
-    its sign. The loss is then the margin.
+    With two classes there is no f_(3), so the loss is the margin. (A ratio with f_(2) in place of
+    f_(3) would always be 1 or -1.)
 
     Source: Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble
     of diverse parameter-free attacks", equation 6.

@@ -29,7 +29,7 @@ class WalkTask(NamedTuple):
 
 
 class Iterate(NamedTuple):
-    """The data that a `Move` uses about the point x + delta that was tried last."""
+    """The last point tried, x + delta, and its results, which a `Move` uses for the next point."""
 
     delta: Array  # [b d]
     distance: Array  # [b], the norm of delta
@@ -69,10 +69,10 @@ def walk(
     p: float,
     steps: int,
 ) -> Perturbation:
-    """Try `steps` points for each example; refine and return the nearest that fools the model.
+    """Try `steps` points for each example, and return the nearest that fools the model, refined.
 
-    The first point is the nearest boundary point of the network linearised at x. `move` computes
-    each later point.
+    The first point is the nearest point of the boundary of the network linearised at x. `move`
+    computes each later point. `attacks.common.refinement` describes the refinement.
     """
     backend = problem.backend
     xp = backend.xp

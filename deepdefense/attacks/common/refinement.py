@@ -77,7 +77,7 @@ def project_on_hyperplane(
 
     With b the point and w the gradient of the margin at b, the projection is
 
-        x + <b - x, w> / ||w||_q u,    u = argmax { <w, u> : ||u||_p <= 1 }.
+        x + (<b - x, w> / ||w||_q) u,    u = argmax { <w, u> : ||u||_p <= 1 }.
 
     The step from x to the projection is then lengthened by the share `overshoot`.
 
@@ -94,11 +94,14 @@ def project_on_hyperplane(
 
 
 def refine(problem: Problem, point: Array, active: Array, p: float) -> Array:
-    """Return points [b d] that fool the model, moved nearer: bisect, project, and bisect again.
+    """Move points [b d] that fool the model nearer to their examples, and return them.
 
-    A projected point replaces the last one if it fools the model and is nearer to the example.
+    First bisect, then project up to `PROJECTIONS` times, then bisect again. A projected point
+    replaces the current point if the projected point fools the model and is nearer to the example.
+    Otherwise no further projection follows.
+
     Refinement makes attacks end at the same point even if rounding or another framework changed
-    their paths slightly. It costs at most four gradients and 24 forward passes.
+    their paths slightly. Refinement costs at most four gradients and 24 forward passes.
     """
     backend = problem.backend
     xp = backend.xp

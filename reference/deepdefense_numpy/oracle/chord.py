@@ -32,10 +32,13 @@ def find_nearest_point(
 ) -> tuple[Array, float]:
     """Return the shortest r with <w, r> = |gap| and x + r within bounds, and the slope at x + r.
 
-    Without bounds, r = t |w|^(q-1) sign w for some t > 0. With bounds and p > 1, r is this vector
-    for a larger t, clipped to the bounds. The first iteration takes the step without bounds and
-    clips it. Each of three more iterations moves the coordinates that no bound blocks, to close the
-    part of the gap that clipping has left, and clips again. The slope is |dg| / d||r||_p.
+    Without bounds, r = t |w|^(q-1) sign(w) for some t > 0. With bounds and p > 1, r is this vector
+    for a larger t, clipped so that x + r is within bounds.
+
+    Four iterations compute r. The first takes the step without bounds and clips it. Each of the
+    other three computes the part of the gap that clipping has left, moves the coordinates that no
+    bound blocks to close that part, and clips again. The slope is the change of <w, r> per unit of
+    ||r||_p if the coordinates that no bound blocks moved further.
     """
     point, free = x, w
     for _ in range(4):
@@ -62,9 +65,9 @@ def approach_boundary(
 ) -> Landing:
     """Move x towards the decision boundary by up to `steps` linearisations.
 
-    Each step linearises the gap g at the current point x + r. With w = grad g there, the points
-    x + r' with g + <w, r' - r> = 0 form a hyperplane, and the step moves to the point of this
-    hyperplane that is nearest to x.
+    Each step linearises a gap g at the current point x + r. With w the gradient of g there, the
+    points x + r' with g(x + r) + <w, r' - r> = 0 form a hyperplane. The step moves to the point of
+    this hyperplane that is nearest to x.
 
     For a correctly classified x, g = f_j - f_y. Here j is the candidate class whose hyperplane is
     nearest to x if the bounds are ignored. For a misclassified x, g = f_y - f_j, where j is the

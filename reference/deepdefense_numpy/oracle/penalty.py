@@ -57,9 +57,11 @@ def penalty(
 ) -> float:
     """Return the regulariser of Deep Defense (Yan, Guo and Zhang, 2018) for one example.
 
-    It is lam exp(-c rho) if x is correctly classified, and lam exp(d rho) if x is misclassified.
-    For d rho > 10, lam e^10 (1 + d rho - 10) replaces lam exp(d rho), which could overflow. The
-    penalty is 0 if x or its logits are not finite, or if x is all zero.
+    Let rho be the relative size of the perturbation that the search finds. The penalty is
+    lam * exp(-c * rho) if x is correctly classified, and lam * exp(d * rho) if x is misclassified.
+    The second exponential could overflow. For d * rho > 10, its tangent at d * rho = 10 therefore
+    replaces it: lam * e^10 * (1 + d * rho - 10). The penalty is 0 if x or its logits are not
+    finite, or if x is all zero.
     """
     if not has_rho(network, x):
         return 0.0
@@ -130,9 +132,13 @@ def implicit_weight_gradient(
 ) -> Array:
     """Return the gradient of `penalty` by the envelope theorem (cf. Ding et al., 2020).
 
-    d||s||_p/dW = -dg(b)/dW / ||grad_x g(b)||_q, where s is the shift that the search returns, and
-    b = x + s is held fixed. g = f_target - f_base is the gap of the last step. Then
-    d rho = (1 + overshoot) d||s||_p / ||x||_p.
+    Let s be the shift that the search returns, b = x + s, and g = f_target - f_base the gap of the
+    last step. With b held fixed, the derivatives in the parameters W are
+
+        d||s||_p/dW = -(dg(b)/dW) / ||grad_x g(b)||_q,
+        d rho/dW = (1 + overshoot) (d||s||_p/dW) / ||x||_p.
+
+    The result is d rho/dW times the derivative of the penalty in rho.
     """
     zero = np.zeros_like(network.parameters())
     if not has_rho(network, x):

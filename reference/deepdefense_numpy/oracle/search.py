@@ -74,12 +74,13 @@ def deepfool(
 ) -> SearchResult:
     """Run DeepFool (Moosavi-Dezfooli, Fawzi and Frossard, 2016) on one example x of any shape.
 
-    Step i adds r_i to `shift`, the sum of the steps so far:
-    r_i = |g_l| / ||w_l||_q^q |w_l|^(q-1) sign(w_l), where l = argmin_j |g_j| / ||w_j||_q,
-    g_j = f_j - f_base and w_j = grad_x g_j, both at x + shift. The base class is y, or the
-    predicted class if y is None. A step is at least 16 machine epsilons times ||x||_p long. With
-    bounds and p < 2, w_j is set to zero at the coordinates where x + shift is at a bound and w_j
-    points beyond it.
+    Step i adds r_i to `shift`, the sum of the steps so far. The base class is y, or the predicted
+    class if y is None. At x + shift, let g_j = f_j - f_base and w_j = grad_x g_j. Then
+
+        l = argmin_j |g_j| / ||w_j||_q,    r_i = (|g_l| / ||w_l||_q^q) |w_l|^(q-1) sign(w_l).
+
+    A step is at least 16 machine epsilons times ||x||_p long. With bounds and p < 2, w_j is set to
+    zero at the coordinates where x + shift is at a bound and w_j points beyond it.
 
     With bounds, a step is clipped, and may then end short of the hyperplane. It is corrected, once,
     if two conditions hold: its length is at most a tenth of the length of `shift` before the step;
