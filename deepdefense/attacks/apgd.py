@@ -40,7 +40,7 @@ class _ApgdTask(NamedTuple):
 
 
 class _ApgdState(NamedTuple):
-    """The state of one run after each step."""
+    """The values that one run carries from one step to the next."""
 
     point: Array  # [b d], the point to try next
     previous: Array  # [b d], the point from which the last step started, for the momentum

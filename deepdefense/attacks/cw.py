@@ -84,9 +84,9 @@ def cw(
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled
         the model, refined (`attacks.common.refinement`).
 
-    Points are clipped to the bounds. This is one of the three methods in section 5.2 of the paper.
-    Another of these methods, the change of variables, would hardly move pixels at the edge of their
-    range.
+    Points are clipped to the bounds. Section 5.2 of the paper gives three ways to keep points
+    within bounds, of which clipping is one. Another, the change of variables, would hardly move
+    pixels at the edge of their range.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.

@@ -69,9 +69,10 @@ class Objective:
     def objective(self, model: Model, x: Array, y: Array, *points: Array) -> Array:
         """Return the total loss as a scalar, for use in your own training loop.
 
-        The cross-entropy is computed with the model in its current mode, training or inference. If
-        no `points` are given, the method `points` computes them from the batch. Inside a compiled
-        function, pass `points` that were computed outside it, because attacks need concrete values.
+        The cross-entropy is computed with the model in its current mode, training or inference. The
+        arguments `points` are the arrays that the method of the same name returns for this batch;
+        without them, that method is called. Attacks need concrete values, so inside a compiled
+        function call the method outside and pass its result.
         """
         backend = backend_of(x, model=model, labels=y)
         check_labels(y, x)

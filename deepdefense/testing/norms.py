@@ -39,7 +39,7 @@ class NormTests(Harness):
     def test_norm_is_exact_at_any_scale_in_single_precision(
         self, scales: tuple[float, float]
     ) -> None:
-        """The squares in each row overflow, underflow or stay within the range of float32."""
+        """It is exact whether the squares of a row overflow, underflow or fit float32."""
         sizes = np.array(scales, np.float32)
         rows = np.outer(sizes, [3, 4, 0]).astype(np.float32)
         result = self.run(lambda v: constant_norm(self.seam, v, 2), rows)

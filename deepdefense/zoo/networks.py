@@ -94,8 +94,8 @@ def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return the paper's ConvNet, which is MatConvNet's network for CIFAR-10.
 
     Three convolutions with pooling are followed by two convolutions that act as fully connected
-    layers, because the kernel of the fourth convolution is as large as its whole input. The network
-    accepts square images of 32 x 32 pixels or more.
+    layers: the kernel of the fourth is as large as its whole input, so the fifth sees one pixel.
+    Images must be square, 32 x 32 pixels or more. A larger image makes the fourth kernel larger.
 
     Source: Yan, Guo and Zhang (2018), section 4.2.
     """
