@@ -5,9 +5,8 @@ Minimum-norm attacks search for the nearest point that fools the model: `deepfoo
 eps of the example: `fgsm`, `pgd`, `apgd`, and `square`, which needs no gradient. Every attack
 accepts a model and a batch of examples, and returns a `Perturbation`.
 
-To add an attack, add a file here with one function; `fgsm` is the shortest example. The function
-begins with `open_problem` and uses the helpers in `common`. A ball or a loss that other attacks
-could use as well belongs in `common/balls.py` or `common/losses.py`.
+To add an attack, add a file here with one function that begins with `open_problem`; `fgsm` is the
+shortest example. Helpers that several attacks use are in `common`.
 """
 
 from deepdefense.attacks.apgd import apgd

@@ -83,11 +83,13 @@ def apgd(
     loss rises fastest at x_i, l is the step size, and a = 3/4. The first step has no momentum and
     ends at z.
 
-    The step size l is 2 eps at first. At some steps, the checkpoints, the attack checks whether
-    progress has stalled. Progress has stalled in two cases. Either fewer than 3/4 of the steps
-    since the last checkpoint raised the loss. Or the last checkpoint did not halve l, and the
-    highest loss so far has not risen since that checkpoint. In both cases the attack halves l, and
-    continues without momentum from the point with the highest loss so far.
+    The step size l is 2 eps at first. At certain steps, the checkpoints, the attack halves l if one
+    of two conditions holds (`FIRST_WINDOW` sets the first checkpoint):
+
+    - Fewer than 3/4 of the steps since the last checkpoint raised the loss.
+    - The last checkpoint did not halve l, and the highest loss has not risen since then.
+
+    After halving l, the attack continues without momentum from the point with the highest loss.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
@@ -110,9 +112,9 @@ def apgd(
         `Perturbation` (x, delta, success, steps). The attack on an example stops once the
         perturbed example fools the model.
 
-    With the loss "cross-entropy", the attack computes the log-odds against the label instead of the
-    cross-entropy. Both rise in the same direction, but the gradient of the log-odds does not vanish
-    where the network is certain (`attacks.common.losses.log_odds`).
+    For the loss "cross-entropy", the attack computes the log-odds
+    (`attacks.common.losses.log_odds`). Their gradient has the same direction, but does not vanish
+    where the network is certain.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.
@@ -181,10 +183,7 @@ def _make_start(problem: Problem, point: Array, eps: float, steps: int) -> _Apgd
 def _make_ascent_step(
     problem: Problem, loss: str, eps: float, p: float, steps: int
 ) -> Callable[[_ApgdState, _ApgdTask], tuple[_ApgdState, Array]]:
-    """Return the loop body of a run, one step of the attack.
-
-    It tries a point, adapts the step size if the step is a checkpoint, and moves to the next point.
-    """
+    """Return the loop body of a run: try a point, adapt the step size, and move on."""
     backend = problem.backend
     xp = backend.xp
 
@@ -206,8 +205,7 @@ def _make_ascent_step(
         )
         fooled = problem.is_fooled(logits, task.label)
         state, halved = _adapt_length(backend, _keep_best(backend, state, value, gradient), steps)
-        # An example whose step size was halved continues from its best point, with the gradient
-        # there.
+        # An example whose step size was halved continues from its best point.
         halved_row = rearrange(halved, "b -> b 1")
         uphill = xp.where(halved_row, state.best_gradient, gradient)
         _, direction = steepest_direction(backend, uphill, p)

@@ -64,11 +64,11 @@ def cw(
 
     by Adam. Each run starts at the nearest point of the boundary of the network linearised at x.
     Let d be the distance of this point from x, and s the 2-norm of the linearised boundary's
-    normal. The first run has c = 2 d / s. (The paper starts at x, with a constant c.)
+    normal. The first run has c = 2 d / s. In the paper, runs start at x, with a constant first c.
 
-    Each later run has another c. As long as no run has found a point that fools the model, c grows
-    tenfold from run to run. After that, c is the mean of two values: the largest c of a run that
-    found no such point (0 if every run found one), and the smallest c of a run that found one.
+    As long as no run has found a point that fools the model, c grows tenfold from run to run. After
+    that, c is the mean of two values: the largest c of a run that found no such point (0 if every
+    run found one), and the smallest c of a run that found one.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.
@@ -84,9 +84,7 @@ def cw(
         `Perturbation` (x, delta, success, steps): the nearest point of all runs that fooled
         the model, refined (`attacks.common.refinement`).
 
-    Points are clipped to the bounds. Section 5.2 of the paper gives three ways to keep points
-    within bounds, of which clipping is one. Another, the change of variables, would hardly move
-    pixels at the edge of their range.
+    Points are clipped to the bounds, one of the methods in section 5.2 of the paper.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.

@@ -34,12 +34,12 @@ def ddn(
         v = delta_i + alpha_i grad m / ||grad m||
         delta_{i+1} = r_{i+1} v / ||v||
 
-    Near a boundary, m rises in the same direction as the cross-entropy, which is the paper's loss.
-
     The first point is the nearest point of the boundary of the network linearised at x. The
-    distance of this point from x is the first radius and the first alpha_i. (In the paper, the
-    first point is x, and the first radius and alpha are 1, for images in [0, 1].) alpha_i falls
-    along a cosine, to a hundredth of its first value.
+    distance of this point from x is the first radius and the first alpha_i. alpha_i falls along a
+    cosine, to a hundredth of its first value.
+
+    In the paper, the loss is the cross-entropy instead of m, the first point is x, and the first
+    radius and alpha are 1, for images in [0, 1].
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

@@ -46,8 +46,7 @@ def deepfool(
         steps: largest number of linearisations for one example.
         overshoot: how far past the boundary to go, as a share of the perturbation.
         candidates: number of classes to consider, the base class included: those with the highest
-            clean logits. Each class except the base class costs one gradient per step. A few
-            candidates often lead to the same point as all classes.
+            clean logits. Each class except the base class costs one gradient per step.
         bounds: range (low, high) of perturbed examples, as numbers or arrays of an example's shape.
             Every iterate is clipped to this range. For p < 2, whose steps move only a few
             coordinates, components of w_j that lead out of the range are set to 0. If clipping

@@ -42,9 +42,8 @@ def fgsm(
         `Perturbation` (x, delta, success, steps). An example that already fools the model
         is not moved.
 
-    The attack computes the gradient of the log-odds, which has the same direction as the gradient
-    of the cross-entropy, but does not vanish in float32 where the network is certain
-    (`attacks.common.losses.log_odds`).
+    The attack computes the gradient of the log-odds (`attacks.common.losses.log_odds`). It has the
+    same direction, but does not vanish in float32 where the network is certain.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.

@@ -42,14 +42,13 @@ def fmn(
       distance of the nearest point that has fooled the model.
     - If only earlier points have fooled the model, eps_{i+1} = (1 + gamma_i) eps_i.
     - If no point has fooled the model,
-      eps_{i+1} = (1 + gamma_i) (||delta_i||_p + |m| / ||grad m||_q). This is a little beyond the
-      boundary linearised at the last point. (The paper omits the factor 1 + gamma_i, so its points
-      may approach the boundary for ever without crossing it.)
+      eps_{i+1} = (1 + gamma_i) (||delta_i||_p + |m| / ||grad m||_q). Without the factor
+      1 + gamma_i, which the paper omits, the points might never cross the boundary.
 
     The first point is the nearest point of the boundary of the network linearised at x. The
-    distance of this point from x is the first alpha_i. (The paper starts at x, with alpha = 1, for
-    images in [0, 1].) alpha_i falls along a cosine to a hundredth of its first value, and gamma_i
-    falls along a cosine to a fiftieth of its first value.
+    distance of this point from x is the first alpha_i. In the paper, the first point is x, and the
+    first alpha_i is 1, for images in [0, 1]. alpha_i falls along a cosine to a hundredth of its
+    first value, and gamma_i falls along a cosine to a fiftieth of its first value.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

@@ -270,9 +270,8 @@ def _draw_squares(
 def _make_dipole(grid: _Grid, side: int, corner: Pixels, upright: Pixels) -> Pixels:
     """Return two bumps of opposite sign for each square, one in each half of the square.
 
-    The halves are side by side or, where `upright` [b] is True, one above the other. A bump is
-    highest at its centre. Its height in the ring of pixels at distance `ring` from the centre is
-    sum_{k >= ring} 1 / (k + 1)^2. The caller discards the values outside the square.
+    The halves are side by side or, where `upright` [b] is True, one above the other. The height of
+    a bump in the ring of pixels at distance `ring` from its centre is sum_{k >= ring} 1/(k + 1)^2.
 
     Shapes: corner [b 2] -> [b 1 h w].
     """

@@ -12,9 +12,8 @@ def divide(
 ) -> Array:
     """Return numerator / denominator for the entries where the mask `where` is True.
 
-    Each other entry of the result is 0 with gradient 0 or, with `keep`, equals its numerator. These
-    entries are divided by 1 instead of their denominator. Dividing by a denominator of 0 and
-    masking only the quotient would leave NaN in the gradient.
+    Each other entry of the result is 0 with gradient 0 or, with `keep`, equals its numerator. Its
+    denominator is replaced by 1 before the division, because 0 would leave NaN in the gradient.
     """
     xp = backend.xp
     quotient = numerator / xp.where(where, denominator, xp.ones_like(denominator))

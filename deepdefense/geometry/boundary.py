@@ -132,9 +132,9 @@ def find_boundary_step(
 
     The gap is negative on the side of the base class. From there, r = (|gap| / ||normal||_q) u,
     with u the steepest direction of the normal, and q dual to p. The slope is ||normal||_q. At
-    gap = 0, where |gap| has no derivative, the derivative of -gap is used. Training then still
-    pushes an example that is on the boundary away from the boundary. A step shorter than `least` is
-    lengthened to `least`, and no gradient flows through the added length.
+    gap = 0, the derivative of -gap is used, so that training also pushes an example on the boundary
+    away from it. A step shorter than `least` is lengthened to `least`, and no gradient flows
+    through the added length.
 
     Shapes: gap [b], normal [b d], least [b] -> step [b d], slope [b]. For a normal of 0 both are 0.
     """

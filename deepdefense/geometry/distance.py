@@ -43,8 +43,7 @@ def unrolled_distance(
 
     The search chose the two classes of each step without recording gradients. This function
     computes the gap and the normal of these two classes again, with gradients recorded. The value
-    and its gradient are the same as if the whole search were differentiated, but cost far less,
-    because the other candidate classes are not computed again.
+    and its gradient are the same as if the whole search were differentiated.
     """
     xp = backend.xp
 
@@ -80,8 +79,7 @@ def implicit_distance(
 
         d||r||_p = -dg(b) / ||grad g(b)||_q,
 
-    where d is the derivative in the model's parameters and grad the gradient in the input. This
-    needs one forward pass, one backward pass and no second derivative.
+    where d is the derivative in the model's parameters and grad the gradient in the input.
     """
     xp = backend.xp
     logits, pull = backend.vjp(f, x + result.shift, twice=False)
@@ -98,21 +96,16 @@ def chord_distance(
     """Return the distance found by `find_nearest_point`, corrected by one step of the chord method.
 
     Let r be the perturbation that the search found, and b = x + r. Let g be the gap between the two
-    classes of the search's last step, negative on the side of x, and w the normal of that step. The
-    chord method does not compute the normal at b, but uses w again:
+    classes of the search's last step, negative on the side of x, and w the normal of that step:
 
-        length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q,
+        length = ||r||_p - g(b) / ||w||_q,    d length = -dg(b) / ||w||_q.
 
-    where d is the derivative in the model's parameters, with b and w held fixed. With bounds,
-    `result.slope` replaces ||w||_q. If the search ended so far beyond the boundary that this length
-    is not positive, the length is ||r||_p instead.
+    Here d is the derivative in the model's parameters, with b and w held fixed. With bounds,
+    `result.slope` replaces ||w||_q. A length that is not positive is replaced by ||r||_p.
 
-    If the search has one step and two candidates, search and correction together cost two forward
-    passes, one backward pass to the input, and no second derivative.
-
-    Returns: the differentiable length [b], and a mask [b] of the examples that cross the boundary
-    once r is lengthened by the overshoot. The mask is True where the estimated rest of the
-    distance, -g(b) / ||w||_q, is at most overshoot * ||r||_p.
+    Returns: the differentiable length [b], and a mask [b] of the examples that are estimated to
+    cross the boundary once r is lengthened by the overshoot. The mask is True where
+    -g(b) / ||w||_q <= overshoot * ||r||_p.
     """
     xp = backend.xp
     logits = f(x + result.shift)

@@ -1,9 +1,6 @@
 """A search for the boundary point that is nearest to the example, in any p-norm, within bounds.
 
-`DeepDefense` with the gradient "chord" uses this search. Each step linearises the boundary at the
-last point, and moves from x itself, not from that point, to the linearised boundary. With bounds,
-the step stays within them. The search makes no forward pass to check whether a step crossed the
-boundary.
+`DeepDefense` with the gradient "chord" uses this search.
 """
 
 from __future__ import annotations
@@ -28,8 +25,7 @@ from deepdefense.seam.contract import Array, Backend, Fold, Forward
 __all__ = ["find_nearest_point"]
 
 # How many times a step that was clipped to the box is extended towards the linearised boundary. On
-# MNIST images, at most a hundredth of the distance to that boundary remains after one extension,
-# and a few millionths remain after three.
+# MNIST images, a few millionths of the distance to that boundary remain after three extensions.
 EXTENSIONS = 3
 
 
@@ -61,17 +57,13 @@ def find_nearest_point(
 
         r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box }.
 
-    So each step leads from x to the hyperplane that linearises the boundary at x + r_i. (Steps of
-    `search_boundary` start at the last iterate instead, and add up to a longer path.) Without a
-    box, the first step is the same as in `search_boundary`. A misclassified example moves to its
-    label, as in `search_boundary` with `reach`.
-
-    Every step costs one forward pass, and one backward pass for each candidate class except the
-    base class. The forward pass of the first step also gives the clean logits.
+    So each step leads from x to the hyperplane that linearises the boundary at x + r_i. A
+    misclassified example moves to its label.
 
     Returns: the same three values as `search_boundary`. But in the `SearchResult`, `success` is
-    False for every example, and `bases` and `targets` [b 1] hold only the classes of the last step.
-    With a box, `slope` is |dg| / d||r||_p, the change of the gap per unit of distance.
+    False for every example, because the search does not check whether it crossed the boundary.
+    `bases` and `targets` [b 1] hold only the classes of the last step. With a box, `slope` is
+    |dg| / d||r||_p, the change of the gap per unit of distance.
 
     Source: Hasofer and Lind (1974), "Exact and invariant second-moment code format"; Rackwitz and
     Fiessler (1978), "Structural reliability under combined random load sequences".
@@ -136,16 +128,13 @@ def _extend_within(
     """Clip a step from x to the box, and extend it; return the step and the slope at its end.
 
     Let w be the normal of the linearised boundary `plane`. A coordinate is free if w does not lead
-    out of the box along it.
+    out of the box along it. `EXTENSIONS` times, move the free coordinates to close the part of the
+    gap that clipping left, and clip again. Let r be the result. The slope at its end is
 
-    1. Clip the step to the box. A clipped step closes only part of the gap of `plane`.
-    2. Move the free coordinates further, to close the rest of the gap, and clip again. Do this
-       `EXTENSIONS` times. The result is the extended step r.
-    3. Compute the slope at the end of r, the change of the gap per unit of ||r||_p if the free
-       coordinates moved still further.
+        ||v||_q / <grad ||r||_p, u>,
 
-    The slope equals ||v||_q / <grad ||r||_p, u>, with v the normal w restricted to the free
-    coordinates, and u the steepest direction of v. The slope is 0 if no coordinate is free.
+    with v the normal w restricted to the free coordinates, and u the steepest direction of v. The
+    slope is 0 if no coordinate is free.
 
     Shapes: x [b d], step [b d] -> step [b d], slope [b].
     """

@@ -1,9 +1,7 @@
 """DeepFool's search for a decision boundary, for batches and any p-norm.
 
 `search_boundary` is the loop of DeepFool (Moosavi-Dezfooli, Fawzi, Frossard, CVPR 2016). The attack
-`deepfool` and the Deep Defense penalty share this loop. For the penalty, the search also moves
-misclassified examples, until they reach their label. `deepdefense.geometry.nearest_point` has
-another search, with the same settings and the same type of result.
+`deepfool` and the Deep Defense penalty share this loop.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ __all__ = ["SearchResult", "SearchSettings", "search_boundary"]
 
 # A step that was clipped to the box is corrected at once, without new gradients, if its length is
 # at most this share of the length of the perturbation so far. After such a short step, a new
-# linearisation would change little. A larger share saves more gradients but makes the path longer.
+# linearisation would change little.
 CORRECTED_STEP = 0.1
 
 # A correction makes the shift, lengthened by the share (1 - RESERVED_OVERSHOOT) * overshoot, end on
@@ -135,10 +133,8 @@ def search_boundary(
 def _mask_outward(box: Box | None, point: Array, fold: Fold, p: float) -> Fold:
     """Return a fold that, for p < 2, zeroes the gradient components that lead out of the box.
 
-    `fold` is the fold over gradients from `Backend.class_gradients`. A step for p < 2 moves mainly
-    a few coordinates (for p = 1, a single one). If these coordinates are at their bounds, clipping
-    would undo the whole step. For p >= 2 the other coordinates still move, so `fold` itself is
-    returned.
+    A step for p < 2 moves mainly a few coordinates; if these are at their bounds, clipping would
+    undo the whole step. For p >= 2 or without a box, return `fold` unchanged.
     """
     if box is None or p >= 2:
         return fold
@@ -160,15 +156,13 @@ def _clip_step(
 ) -> Array:
     """Return the shift after clipping x + shift to the box, corrected if the step is short.
 
-    `state.shift` is the shift before the step, and `shift` includes the step.
+    `state.shift` is the shift before the step, and `shift` includes the step. A step is short if
+    its length is at most CORRECTED_STEP * ||state.shift||_p. The correction has two parts:
 
-    1. Clip x + shift to the box. The clipped shift may end before the linearised boundary `plane`.
-    2. If the step is long, return the clipped shift, because the next step will close the rest of
-       the gap. A step is short if its length is at most CORRECTED_STEP * ||state.shift||_p.
-    3. If the step is short, lengthen the clipped shift by the share
-       (1 - RESERVED_OVERSHOOT) * overshoot, clip again, and compute the gap that remains there.
-    4. Add the shortest step that closes this remaining gap along the coordinates that are not at
-       their bound, and clip the result.
+    1. Lengthen the clipped shift by the share (1 - RESERVED_OVERSHOOT) * overshoot, clip again, and
+       compute the gap of the linearised boundary `plane` that remains there.
+    2. Add to the clipped shift the shortest step that closes this gap along the coordinates that
+       are not at their bound, and clip the result.
 
     Shapes: shift [b d] -> [b d].
     """

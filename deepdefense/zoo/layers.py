@@ -30,8 +30,7 @@ class Conv:
     """A 2-d convolution with size x size kernels: [b inputs h w] -> [b outputs h' w'].
 
     The output height is h' = floor((h + 2 padding - size) / stride) + 1. The output width w'
-    follows from w by the same formula, which also holds for pooling layers. Because of the floor,
-    rows and columns at the end of the image that do not fill a window are ignored.
+    follows from w by the same formula, which also holds for pooling layers.
     """
 
     name: str

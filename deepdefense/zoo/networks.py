@@ -94,8 +94,8 @@ def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return the paper's ConvNet, which is MatConvNet's network for CIFAR-10.
 
     Three convolutions with pooling are followed by two convolutions that act as fully connected
-    layers: the kernel of the fourth is as large as its whole input, so the fifth sees one pixel.
-    Images must be square, 32 x 32 pixels or more. A larger image makes the fourth kernel larger.
+    layers, because the kernel of the fourth is as large as its whole input. Images must be square,
+    32 x 32 pixels or more.
 
     Source: Yan, Guo and Zhang (2018), section 4.2.
     """
@@ -125,8 +125,8 @@ def convnet(input_shape: tuple[int, ...], classes: int) -> Network:
 def nin(input_shape: tuple[int, ...], classes: int) -> Network:
     """Return the Network in Network for CIFAR-10.
 
-    Its 1 x 1 convolutions apply the same perceptron at every pixel. Each logit is the mean of a
-    feature map of the last convolution. The network accepts images of 4 x 4 pixels or more.
+    Each logit is the mean of a feature map of the last convolution. The network accepts images of
+    4 x 4 pixels or more.
 
     Source: Lin, Chen and Yan (2014), as Yan, Guo and Zhang (2018) train it, section 4.2.
     """
@@ -228,8 +228,7 @@ def _make_basic_block(name: str, inputs: int, outputs: int) -> Residual:
     """Return a residual block of two 3 x 3 convolutions.
 
     If `outputs` differs from `inputs`, the block halves the height and width of its input. The
-    shortcut is then a 1 x 1 convolution with stride 2 and `outputs` channels, followed by batch
-    norm, so that its output has the shape of the body's output.
+    shortcut is then a 1 x 1 convolution with stride 2, followed by batch norm.
     """
     stride = 1 if inputs == outputs else 2
     projection = (

@@ -12,8 +12,8 @@ from deepdefense.zoo.layers import BatchNorm, Block, Conv, Layer, Linear, Networ
 
 __all__ = ["COUNTER", "initial_weights", "is_statistic", "weight_shapes"]
 
-# The name under which PyTorch's batch norm counts the training batches. No network of the zoo uses
-# the count, so a set of weights may include the counter or leave it out.
+# The name under which PyTorch's batch norm counts the training batches. A set of weights may leave
+# this counter out, because no network of the zoo uses it.
 COUNTER = "num_batches_tracked"
 
 # The standard deviation of initial weights with `spread` "fixed", in all layers but the first.
@@ -76,24 +76,20 @@ def initial_weights(
 
     - "fixed": s = 0.01 in all layers but the first. In the first layer, with n for the number of
       values in an example, s = 22 / (deviation * sqrt(n)). The size of the layer's outputs then
-      depends neither on the unit of the inputs nor on n. For MNIST's pixels, this s is 0.01 too.
+      depends neither on the unit of the inputs nor on n.
     - "fan-in": s = sqrt(2 / n), where each output of the layer is a sum of n terms. Activations
       then keep their size through many layers with ReLU. In the first layer, this s is divided by
       `deviation`.
     - "balanced": s = sqrt(2 / n) / deviation^(1 / L) in each of the L layers, with the n of
-      "fan-in". The network's outputs have the same size as with "fan-in". A gradient step changes
-      each layer's weights by a fraction of their size. With "balanced", this fraction is about the
-      same in all layers. With "fan-in", it is larger in the first layer, by a factor of deviation^2
-      (4,000 for pixels 0..255). Use "balanced" only for networks that are a chain of layers without
-      batch norm.
+      "fan-in". A gradient step then changes the weights of every layer by about the same fraction
+      of their size. Use "balanced" only for a chain of layers without batch norm.
 
     Batch norm starts as the identity, with weight and variance 1, and bias and mean 0. The result
-    does not contain batch norm's counter of training batches, which no network uses.
+    does not contain batch norm's `COUNTER`.
 
-    Source: "fixed" is the MNIST example of MatConvNet (Vedaldi and Lenc, 2015), on which the
-    undefended networks of Moosavi-Dezfooli et al. (2016) and Yan et al. (2018) are based. "fan-in"
-    is the rule of He et al. (2015). Neyshabur, Salakhutdinov and Srebro (2015), "Path-SGD", explain
-    why layers should be balanced.
+    Source: "fixed" is the MNIST example of MatConvNet (Vedaldi and Lenc, 2015). "fan-in" is the
+    rule of He et al. (2015). Neyshabur, Salakhutdinov and Srebro (2015), "Path-SGD", explain why
+    layers should be balanced.
     """
     random = np.random.default_rng(seed)
     weights: dict[str, npt.NDArray[np.float32]] = {}
@@ -120,9 +116,8 @@ def _weight_deviation(
 ) -> float:
     """Return the standard deviation s of a layer's initial weights, by the rule `network.spread`.
 
-    `shape` is the shape of the layer's weights, and `first` tells whether the layer is the first.
-    The returned s is already divided by `divisor`, which compensates for the standard deviation of
-    the network's inputs. With "fixed", `divisor` is used only in the first layer.
+    `divisor` compensates for the standard deviation of the network's inputs. With "fixed", it is
+    used only in the first layer.
     """
     if network.spread != "fixed":
         return math.sqrt(2 / math.prod(shape[1:])) / divisor

@@ -1,7 +1,6 @@
 """The NumPy backend. It computes every derivative by finite differences.
 
-Finite differences are slow, but need only calls of the model and are hard to get wrong. The tests
-therefore compare the gradients of the other backends with those of this backend.
+The tests compare the gradients of the other backends with those of this backend.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ def jacobian(f: Forward, x: Array) -> Array:
 
         (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / (12 h).
 
-    The truncation error is of order h^4, and the rounding error of order eps / h, with eps the
-    machine epsilon. They are about equal at h = eps^(1/5). In float64, h is about 1e-3 and the
-    error about 1e-12.
+    The truncation error, of order h^4, and the rounding error, of order eps / h, are about equal at
+    h = eps^(1/5), with eps the machine epsilon.
     """
     size = np.abs(np.where(np.isfinite(x), x, 0)).max(1, initial=1.0, keepdims=True)
     h = (float(np.finfo(x.dtype).eps) ** 0.2 * size).astype(x.dtype)

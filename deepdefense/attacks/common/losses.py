@@ -1,8 +1,7 @@
 """The losses that attacks maximise: functions of the logits that also return their derivatives.
 
-These losses do not saturate. Large logits can round the softmax to exactly 0 and 1, where the
-gradient of the cross-entropy is 0, so that an attack would fail even if the network is weak. The
-gradients of these losses do not vanish there (Carlini and Wagner, 2017, section 5).
+The gradients of these losses do not vanish where large logits round the softmax to exactly 0 and 1.
+The gradient of the cross-entropy is 0 there (Carlini and Wagner, 2017, section 5).
 """
 
 from __future__ import annotations
@@ -65,10 +64,9 @@ def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
     """Return the log-odds against the label, (log sum_{k != y} exp f_k) - f_y.
 
     The log-odds equal log(exp(CE) - 1), with CE the cross-entropy. They rise with CE, and their
-    gradient has the same direction as that of CE. An attack that only uses the direction of the
-    gradient, and only compares values of the loss, therefore gives the same result with both
-    losses. But the gradient of CE contains the factor 1 - p_y, with p_y the softmax probability of
-    the label. float32 rounds this factor to 0 if f_y exceeds the other logits by 17 or more.
+    gradient has the same direction as that of CE. But the gradient of CE contains the factor
+    1 - p_y, with p_y the softmax probability of the label. float32 rounds this factor to 0 if f_y
+    exceeds the other logits by 17 or more.
     """
     xp = backend.xp
     one_hot, others = _split_label(backend, logits, label)
@@ -82,8 +80,7 @@ def log_odds(backend: Backend, logits: Array, label: Array) -> Loss:
 def _ratio_loss(backend: Backend, logits: Array, gap: Array, scale: Array) -> Loss:
     """Return the loss <gap, f> / <scale, f> of the logits f, or <gap, f> where <scale, f> is 0.
 
-    `gap` [b k] is the derivative of the numerator in the logits, and `scale` [b k] the derivative
-    of the denominator.
+    Shapes: logits f [b k], gap [b k], scale [b k].
     """
     xp = backend.xp
     above, below = _linear_loss(logits, gap).value, _linear_loss(logits, scale).value
@@ -109,8 +106,7 @@ def dlr(backend: Backend, logits: Array, label: Array) -> Loss:
     """Return the difference of logits ratio, ((max_{k != y} f_k) - f_y) / (f_(1) - f_(3)).
 
     f_(i) is the i-th largest logit. The ratio does not change if the logits are shifted or scaled.
-    With two classes there is no f_(3), so the loss is the margin. (A ratio with f_(2) in place of
-    f_(3) would always be 1 or -1.)
+    With two classes there is no f_(3), so the loss is the margin.
 
     Source: Croce and Hein (2020), "Reliable evaluation of adversarial robustness with an ensemble
     of diverse parameter-free attacks", equation 6.

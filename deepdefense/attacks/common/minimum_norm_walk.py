@@ -1,8 +1,6 @@
 """The loop of the minimum-norm attacks `ddn` and `fmn`, which keeps the nearest fooling point.
 
 Each attack supplies its own `Move`, a function that computes the next point from the last one.
-Moves measure lengths in units of the estimated distance to the boundary, so that results do not
-depend on the units of the inputs.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ def walk(
     """Try `steps` points for each example, and return the nearest that fools the model, refined.
 
     The first point is the nearest point of the boundary of the network linearised at x. `move`
-    computes each later point. `attacks.common.refinement` describes the refinement.
+    computes each later point. See `attacks.common.refinement` for the last stage.
     """
     backend = problem.backend
     xp = backend.xp

@@ -1,9 +1,8 @@
 """`open_problem`, with which every attack begins, and `Perturbation`, which every attack returns.
 
 A point *fools* the model if the model does not predict the label there or, in a targeted attack, if
-it predicts the class to reach. Attacks work on flat examples [b d]. If a point fools the model, an
-attack returns exactly the values at which the model was evaluated. A point computed again, for
-example as x + delta, could be rounded differently and no longer fool the model.
+it predicts the class to reach. Attacks work on flat examples [b d]. An attack returns the exact
+values at which the model was fooled, because x + delta, computed again, may be rounded differently.
 """
 
 from __future__ import annotations
@@ -95,8 +94,7 @@ class Problem:
         """Return a mask [b] of the points with finite logits [b k] that clearly fool the model.
 
         "Clearly" means that the margin exceeds the rounding error of the logits
-        (`LEAST_LEAD_EPSILONS`). Otherwise a point on the boundary could fool the model in one batch
-        and not in another, whose logits are rounded differently.
+        (`LEAST_LEAD_EPSILONS`).
         """
         backend = self.backend
         lead = self.orient(margin(backend, logits, label)).value
@@ -155,11 +153,8 @@ class Problem:
         """Estimate the distance to the boundary by linearising the network at the examples.
 
         In an untargeted attack, the boundary is the nearest of those between the label and the
-        `candidates` classes with the highest logits. Several classes are compared because the
-        nearest boundary need not be that of the runner-up, and an attack that starts towards
-        another class seldom finds the nearest boundary.
-        In a targeted attack, the boundary is the one between the class to reach and the class with
-        the highest logit among the others.
+        `candidates` classes with the highest logits. In a targeted attack, it is the one between
+        the class to reach and the class with the highest logit among the others.
 
         Attacks measure lengths in units of this distance, so that their results do not depend on
         the units of the inputs. For an example without a boundary, the distance is a tenth of

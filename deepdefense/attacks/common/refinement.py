@@ -46,9 +46,9 @@ class _Refined(NamedTuple):
 
 
 def bisect(problem: Problem, point: Array, active: Array) -> Array:
-    """Move fooling points [b d] towards their examples by bisection, and return them.
+    """Move points [b d] that fool the model towards their examples by bisection.
 
-    The returned points still fool the model, and lie just across the boundary.
+    Return points just across the boundary, which still fool the model.
     """
     backend = problem.backend
     xp = backend.xp
@@ -98,10 +98,8 @@ def refine(problem: Problem, point: Array, active: Array, p: float) -> Array:
 
     First bisect, then project up to `PROJECTIONS` times, then bisect again. A projected point
     replaces the current point if the projected point fools the model and is nearer to the example.
-    Otherwise no further projection follows.
-
-    Refinement makes attacks end at the same point even if rounding or another framework changed
-    their paths slightly. Refinement costs at most four gradients and 24 forward passes.
+    Otherwise no further projection follows. After refinement, an attack ends at the same point even
+    if rounding changed its path slightly.
     """
     backend = problem.backend
     xp = backend.xp

@@ -32,13 +32,10 @@ def find_nearest_point(
 ) -> tuple[Array, float]:
     """Return the shortest r with <w, r> = |gap| and x + r within bounds, and the slope at x + r.
 
-    Without bounds, r = t |w|^(q-1) sign(w) for some t > 0. With bounds and p > 1, r is this vector
-    for a larger t, clipped so that x + r is within bounds.
-
-    Four iterations compute r. The first takes the step without bounds and clips it. Each of the
-    other three computes the part of the gap that clipping has left, moves the coordinates that no
-    bound blocks to close that part, and clips again. The slope is the change of <w, r> per unit of
-    ||r||_p if the coordinates that no bound blocks moved further.
+    The first of four iterations takes the step without bounds and clips it. Each later iteration
+    moves the coordinates that no bound blocks, to close the part of the gap that clipping has left,
+    and clips again. The slope is the change of <w, r> per unit of ||r||_p if the coordinates that
+    no bound blocks moved further.
     """
     point, free = x, w
     for _ in range(4):
@@ -108,9 +105,7 @@ def extend_chord(network: TinyNetwork, x: Array, landing: Landing, p: float) -> 
     """Return the estimated distance from x to the boundary, and the point b = x + landing.shift.
 
     With r = landing.shift and g the gap of the last step, the distance is estimated as
-    ||r||_p - g(b) / slope, or as ||r||_p if this difference is not positive. The slope is
-    landing.slope. Without bounds, it equals ||w||_q, where w is the gradient of g at the last
-    linearisation.
+    ||r||_p - g(b) / landing.slope, or as ||r||_p if this difference is not positive.
     """
     base, target = landing.path[-1]
     b = x + landing.shift

@@ -59,7 +59,7 @@ def penalty(
 
     Let rho be the relative size of the perturbation that the search finds. The penalty is
     lam * exp(-c * rho) if x is correctly classified, and lam * exp(d * rho) if x is misclassified.
-    The second exponential could overflow. For d * rho > 10, its tangent at d * rho = 10 therefore
+    For d * rho > 10, where the second exponential could overflow, its tangent at d * rho = 10
     replaces it: lam * e^10 * (1 + d * rho - 10). The penalty is 0 if x or its logits are not
     finite, or if x is all zero.
     """

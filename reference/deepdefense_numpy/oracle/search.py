@@ -82,10 +82,14 @@ def deepfool(
     A step is at least 16 machine epsilons times ||x||_p long. With bounds and p < 2, w_j is set to
     zero at the coordinates where x + shift is at a bound and w_j points beyond it.
 
-    With bounds, a step is clipped, and may then end short of the hyperplane. It is corrected, once,
-    if two conditions hold: its length is at most a tenth of the length of `shift` before the step;
-    and with the step included in `shift`, the clipped point e = x + (1 + 0.9 overshoot) shift is
-    still short of the hyperplane. The correction adds the distance from e to the hyperplane, along
+    With bounds, x + shift is clipped after the step. Let e = x + (1 + 0.9 overshoot) shift, also
+    clipped. The step is corrected once if two conditions hold:
+
+    - The length of r_i is at most a tenth of the length of `shift` before the step.
+    - e is still short of the hyperplane g_l + <w_l, r> = 0, with r measured from the point before
+      the step.
+
+    The correction adds to `shift` the shortest step that would lead from e to the hyperplane along
     the coordinates in which bounds do not block e.
     """
     zero = np.zeros(x.shape, dtype=np.float64)
