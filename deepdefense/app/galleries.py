@@ -33,10 +33,10 @@ def choose_gallery(
 ) -> Gallery | None:
     """Return up to six test examples, each with one perturbation for each of two networks.
 
-    The two networks are `model` and the hardened `outcome.model`. For each network, DeepFool finds
-    a perturbation that changes the predicted class. An example is usable if both networks classify
-    it correctly, and DeepFool succeeds on both networks. The first usable example of each class is
-    chosen. Return None if no example is usable, or if the examples are not images.
+    The two networks are `model` and the hardened `outcome.model`, and DeepFool finds the
+    perturbations. An example is usable if both networks classify it correctly and DeepFool
+    succeeds on both. The first usable example of each class is chosen. Return None if no example
+    is usable, or if the examples are not images.
     """
     from deepdefense.app.pages import Gallery
 
@@ -73,10 +73,8 @@ def choose_gallery(
 def choose_weakest(report: Report, to_pictures: ToPictures | None) -> WeakestExamples | None:
     """Return the examples, at most six, that attacks fooled with the smallest perturbations.
 
-    The result also holds these perturbations. Return None if no attack fooled any example, or if
-    the examples are not images. `to_pictures` converts examples to pictures. If `to_pictures` is
-    None, images whose bounds are 0 and 1 are shown unchanged, and all other examples are treated as
-    if they were not images.
+    Return None if no attack fooled any example, or if the examples are not images. If
+    `to_pictures` is None, only examples with bounds 0 and 1 and with 1 or 3 channels are images.
     """
     from deepdefense.app.pages import WeakestExamples
 

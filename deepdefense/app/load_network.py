@@ -36,15 +36,13 @@ def build(
     """Build a network of the zoo as a native model of the framework chosen by `use_backend`.
 
     In PyTorch the model is a `torch.nn.Sequential`, and in TensorFlow a `keras.Model`. In JAX the
-    model is a pytree of weights that can also be called. It can be passed as an argument to
-    functions that `jax.grad` or `jax.jit` transforms.
+    model is a pytree of weights that can also be called.
 
     Args:
         network: a description, such as ``zoo.lenet((1, 28, 28), 10)``.
-        weights: the path of a safetensors file, or a mapping from names to arrays. Names and layout
-            are PyTorch's in every framework, and the model has the dtype of the weights. The
-            entries ``num_batches_tracked`` of batch norm, which only PyTorch has, may be missing.
-            None: initial weights, in float32.
+        weights: the path of a safetensors file, or a mapping from names to arrays, with PyTorch's
+            names and layout in every framework. The model has their dtype. None: initial weights,
+            in float32.
         seed: the seed of the initial weights.
         deviation: the standard deviation of the network's inputs, on which the initial weights
             depend.
@@ -75,8 +73,8 @@ def check_weights(
     """Raise `InputError` unless the weights are finite and fit a network.
 
     `shapes` maps the name of each of the network's weights to its shape. `source` says in the error
-    where the weights come from. The counters of batch norm are not compared, because only PyTorch
-    has them.
+    where the weights come from. Only PyTorch has the batch counters of batch norm, so they are
+    ignored.
     """
     weights = {name: value for name, value in weights.items() if not name.endswith(COUNTER)}
     shapes = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}

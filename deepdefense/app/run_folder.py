@@ -93,10 +93,9 @@ class AttackStorage:
 class RunFolder:
     """A folder that holds one run: its settings, its checkpoint and its results.
 
-    Three methods open a folder. `create` begins a run, `resume` continues an unfinished run, and
-    `reuse` begins a run unless the folder already holds one. A run never continues with settings
-    that differ from those with which it began. The settings include the command, and may include
-    fingerprints of the data and the weights.
+    `create` begins a run, `resume` continues an unfinished run, and `reuse` begins a run unless the
+    folder already holds one. A run never continues with settings that differ from those with which
+    it began.
     """
 
     path: Path

@@ -39,9 +39,9 @@ def train_reference(
 ) -> Any:
     """Return the undefended reference network, made from `model` by training or loading weights.
 
-    If the run folder holds the file of weights `file`, as after an interruption, they are loaded.
-    Otherwise the watcher prints `announcement`, the network is trained, and its weights are saved
-    to `file` with the facts `about` them. Raises `InputError` if training diverges.
+    If the run folder holds the weights `file`, they are loaded. Otherwise the watcher prints
+    `announcement`, the network is trained, and its weights are saved to `file` with the facts
+    `about` them. Raises `InputError` if training diverges.
     """
     path = run.path / file
     if path.exists():

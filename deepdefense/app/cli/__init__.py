@@ -3,9 +3,8 @@
 The exit code of a command is
 
 - 0 if the command completed;
-- 1 if training stopped early (the weights of the last good epoch are written), or if accuracy under
-  attack is below --fail-under;
-- 2 if the input cannot be used, with an error message of one line;
+- 1 if training stopped early, or if accuracy under attack is below --fail-under;
+- 2 if the input cannot be used;
 - 130 if the user interrupted the command.
 """
 

@@ -35,8 +35,7 @@ def switch(text: str, panel: str = "Run") -> Parameter:
 def with_options(panels: Panels) -> Callable[[Command], Command]:
     """Return a decorator that gives a command an option for each setting declared in `panels`.
 
-    The options replace the parameter `**options` in the command's signature. The command receives
-    in `**options` only the options that the user gave.
+    The command receives in its parameter `**options` only the options that the user gave.
     """
 
     def decorate(command: Command) -> Command:

@@ -45,7 +45,7 @@ def decode_dataset(
 
 
 def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> np.ndarray:
-    """Decode images to uint8 [n h w c], with c = 1 if all images are grey (mode L), else 3."""
+    """Decode images to uint8 [n h w c], with c = 1 if all images are grey, else 3."""
     pil = import_optional("PIL.Image")
     decoded: np.ndarray = np.zeros((0, 1, 1, 1), np.uint8)
     for i, (content, name) in enumerate(images):
@@ -62,10 +62,7 @@ def _decode_images(dataset: str, images: Sequence[tuple[bytes | str, str]]) -> n
 
 
 def _decode_image(pil: Any, content: bytes | str, name: str) -> np.ndarray:
-    """Decode one image to uint8: [h w 1] if it is grey (mode L), else [h w 3].
-
-    The image is rotated as its EXIF metadata specify.
-    """
+    """Decode one image, rotated as its EXIF metadata specify, to uint8 [h w c] with c = 1 or 3."""
     source = content if isinstance(content, str) else BytesIO(content)
     with convert_errors(f"image {name} could not be read"), pil.open(source) as image:
         if "exif" in image.info:  # avoids exif_transpose, which is slow, where not needed
@@ -75,6 +72,5 @@ def _decode_image(pil: Any, content: bytes | str, name: str) -> np.ndarray:
             raise DataError(f"images must have 8 bits a pixel, {came}: convert it, or give .npz")
         if image.mode == "L":
             return np.asarray(image)[..., None]
-        # Convert images with a palette to RGBA first, because Pillow warns if a palette with
-        # transparent colours is converted to RGB directly.
+        # Pillow warns if a palette with transparent colours is converted to RGB directly.
         return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))

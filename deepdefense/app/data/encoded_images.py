@@ -15,8 +15,7 @@ __all__ = ["EncodedImages", "EncodedSplits", "collect_images", "open_stream"]
 class EncodedImages(NamedTuple):
     """Images that are not decoded yet, their labels [n], and the names of the classes.
 
-    Each image is a pair. Its first item is the bytes of the encoded image, or the path of its file.
-    Its second item is the name of the image for error messages.
+    An image is a pair: its encoded bytes or the path of its file, and its name in error messages.
     """
 
     images: list[tuple[bytes | str, str]]
@@ -24,16 +23,14 @@ class EncodedImages(NamedTuple):
     names: tuple[str, ...]
 
 
-# The parts of the training set, and the parts of the test set. If the second list is empty,
-# `decode_dataset` moves some training examples to a test set.
+# The parts of the training set, and the parts of the test set. The second list may be empty.
 EncodedSplits = tuple[list[EncodedImages], list[EncodedImages]]
 
 
 def open_stream(kind: str, cache: str, data_files: Any, **options: Any) -> Any:
     """Open local files with the datasets library; return a streamed data set for each split.
 
-    Streaming avoids the library's usual copy of the files in its cache. `kind` is one of the
-    library's formats, such as parquet.
+    `kind` is one of the library's formats, such as parquet.
     """
     options |= {"data_files": data_files, "streaming": True, "cache_dir": cache}
     return import_optional("datasets").load_dataset(kind, **options)

@@ -19,8 +19,8 @@ def load_image_folder(root: Path) -> EncodedSplits:
     and the other folder is the test set. Each of the two has a sub-folder for each class.
     """
     held_out = [name for name in ("test", "val", "validation") if (root / name).is_dir()]
-    # Explicit patterns: those that the datasets library uses by default would also assign images
-    # to splits by the names of their files.
+    # The default patterns of the datasets library would also assign images to splits by the names
+    # of their files.
     patterns = {"train": "*/**"}
     if held_out and (root / "train").is_dir():
         patterns = {"train": "train/*/**", "test": f"{held_out[0]}/*/**"}

@@ -34,11 +34,11 @@ def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: i
     - the path of a folder with train/ for the training set, and one of test/, val/ and validation/
       for the test set. Each of the two folders has a sub-folder of images for each class.
 
-    `data_dir` is for mnist and cifar10. It is a folder that holds a copy of the data set, directly
-    or in a sub-folder named mnist or cifar10. Without `data_dir`, the data set is downloaded to the
-    cache of the Hugging Face hub. If the source has no test set, 20 % of each class are drawn with
-    `seed` to be the test set. Raises `DataError` if data are missing, cannot be read or cannot be
-    used.
+    `data_dir` is a folder with a copy of mnist or cifar10, directly or in a sub-folder of that
+    name. Without `data_dir`, these two are downloaded from the Hugging Face hub.
+
+    If the source has no test set, 20 % of each class are drawn with `seed` to be the test set.
+    Raises `DataError` if data are missing, cannot be read or cannot be used.
     """
     source, path = str(source), Path(source).expanduser().resolve()
     if source == "digits":

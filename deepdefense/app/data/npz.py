@@ -23,9 +23,8 @@ SPLIT_KEYS, WHOLE_KEYS = ("x_train", "y_train", "x_test", "y_test"), ("x", "y")
 def load_npz(path: Path, seed: int) -> RawData:
     """Load the arrays of a user's .npz file, and split them if they hold no test set.
 
-    Examples of type uint8 are treated as pixels. Examples of other types keep their values. If the
-    file holds only x and y, test examples are drawn from them with `seed`. Raises `DataError` if an
-    array is missing or cannot be used.
+    If the file holds only x and y, test examples are drawn from them with `seed`. Raises
+    `DataError` if an array is missing or cannot be used.
     """
     with (
         convert_errors(f"{path} could not be read as an .npz archive of plain arrays"),

@@ -20,8 +20,7 @@ __all__ = ["convert_errors", "import_optional", "silence_datasets"]
 def convert_errors(message: str, hint: str = "") -> Iterator[None]:
     """Convert every error raised in the `with` block into a `DataError` that begins with `message`.
 
-    Errors of all classes except `MemoryError` and `DataError` are converted, because libraries
-    raise errors of many classes for broken files.
+    `MemoryError` and `DataError` are not converted.
     """
     try:
         yield
@@ -37,13 +36,11 @@ def convert_errors(message: str, hint: str = "") -> Iterator[None]:
 def silence_datasets() -> Iterator[str]:
     """Silence the datasets library in the `with` block, and yield a temporary cache folder for it.
 
-    In the block, the library shows no progress bars, warnings or log messages, and sends no usage
-    reports over the network. At the end of the block, the library's settings are restored, and the
-    temporary folder is removed.
+    The library shows no progress bars, warnings or log messages, and sends no usage reports over
+    the network.
     """
     with tempfile.TemporaryDirectory() as cache, warnings.catch_warnings(), ExitStack() as stack:
-        # The library warns, among other cases, if the calls below have no effect because an
-        # environment variable switches progress bars on or off.
+        # The library warns if an environment variable overrides the calls below.
         warnings.simplefilter("ignore")
         for library in (import_optional("datasets"), import_optional("huggingface_hub.utils")):
             if not library.are_progress_bars_disabled():
@@ -52,8 +49,7 @@ def silence_datasets() -> Iterator[str]:
         for logger in (logging.getLogger("datasets"), logging.getLogger("huggingface_hub")):
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
-        # By default the library reports every load to the Hugging Face hub, even a load of local
-        # files.
+        # By default the library reports even a load of local files to the Hugging Face hub.
         config, name = import_optional("datasets.config"), "HF_UPDATE_DOWNLOAD_COUNTS"
         stack.callback(setattr, config, name, getattr(config, name, True))
         setattr(config, name, False)

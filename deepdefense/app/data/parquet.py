@@ -30,8 +30,7 @@ def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
     failed = f"{name}: the Hugging Face hub could not be reached or read"
     hint = "; --data-dir takes a local copy, a folder with train*.parquet and test*.parquet"
     with silence_datasets(), convert_errors(failed, hint):
-        # Without the temporary cache folder, the download goes to the hub's usual cache, where
-        # later runs and other programs find it.
+        # Download to the hub's usual cache, where later runs find the data set.
         splits = import_optional("datasets").load_dataset(HUB_SETS[name][0])
         train, test = (
             collect_images(splits[split], f"{name} {split}") for split in ("train", "test")
@@ -42,8 +41,8 @@ def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
 def load_parquet(path: Path) -> EncodedSplits:
     """Load a .parquet file, or a folder of the files train*.parquet and test*.parquet.
 
-    As in image data sets on the hub, the images are in a column named image or img, and the labels
-    in a column named label or fine_label.
+    The images are in a column named image or img, and the labels in a column named label or
+    fine_label.
     """
     groups = [[path], []]
     if not path.is_file():

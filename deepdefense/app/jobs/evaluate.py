@@ -48,31 +48,29 @@ def evaluate(
 ) -> Report:
     """Measure accuracy, rho and distances to adversarial examples, and check the measurements.
 
+    rho is the mean over examples of ||delta|| / ||x||, with the perturbation delta from DeepFool.
     The distance of an example is the norm of the smallest perturbation that any of several attacks
-    finds. Each perturbation is verified by a call of the model on the perturbed example alone. The
-    distance is 0 if the example is misclassified without a perturbation, and infinite if every
-    attack fails. Accuracy under attack within eps is the share of examples whose distance is larger
-    than eps.
+    finds. The distance is 0 if the example is misclassified without a perturbation, and infinite if
+    every attack fails. Accuracy under attack within eps is the share of examples whose distance is
+    larger than eps.
 
     Checks look for faults of the model or of the attacks that would make these figures wrong. If a
-    severe check fails, the headline withholds the figures of robustness.
+    severe check fails, `headline` of the report withholds the figures of robustness.
 
     Args:
         model: maps a batch [b ...] to logits [b k].
         x: examples [n ...] as an array of the model's framework. NumPy arrays are accepted too if
             the model belongs to a framework, as a `torch.nn.Module` does.
         y: labels [n].
-        preset: "quick", "standard" or "thorough". It decides which attacks run and how many steps
-            they make.
+        preset: "quick", "standard" or "thorough": which attacks run, with how many steps.
         p: the order of the norm that measures perturbations, 2 or inf. With inf, the report also
             holds rho_inf.
-        eps: one or more perturbation radii at which to report accuracy under attack. The headline
+        eps: one or more perturbation radii at which to report accuracy under attack. `headline`
             uses the first one. None: the median distance of the correctly classified examples.
         bounds: (low, high), the range that perturbed examples keep within: two numbers, or two
             arrays of one example's shape.
         reference: the undefended network, which is attacked on the same examples for comparison.
-        seed: the seed of all random numbers. The random numbers for an example depend only on the
-            seed and on the values of the example, not on the batch that it is in.
+        seed: the seed of all random numbers.
         steps: the largest number of iterations of the DeepFool attack that measures rho.
         overshoot: the overshoot of this DeepFool attack.
         candidates: the number of candidate classes of this DeepFool attack.
@@ -109,9 +107,8 @@ def evaluate(
     run = None
     if out is not None:
         run = RunFolder(Path(out))
-        # Continue an unfinished evaluation, even if the arguments have changed since. The name of
-        # each stored result is a hash of everything that the result depends on, so a result that
-        # was computed with different arguments is never reused.
+        # The arguments may have changed since: a stored result is named by a hash of everything
+        # that it depends on, so a result for other arguments is never reused.
         unfinished = run.is_begun and not run.is_finished
         run = (RunFolder.resume if unfinished else RunFolder.create)(
             run.path, {"command": "evaluate"}
@@ -175,8 +172,8 @@ def run_evaluate(
 def find_hardened(folder: Path | None) -> dict[str, Any]:
     """Return the options with which `run_evaluate` evaluates the result of a run of `harden`.
 
-    The options name the network before hardening as the reference. `folder` is the run folder of a
-    finished run of `harden`. If `folder` is None, the newest such folder in runs/ is used.
+    The network before hardening becomes the reference. `folder` is the run folder of a finished run
+    of `harden`. If it is None, the newest such folder in runs/ is used.
     """
     path = folder or find_latest("harden", finished=True)
     if path is None:

@@ -29,9 +29,8 @@ from deepdefense.training.report import HardeningReport, describe_objective
 
 __all__ = ["harden", "run_harden"]
 
-# If no weights are given, the undefended reference network is trained with these settings. It is
-# trained for REFERENCE_EPOCHS epochs. If these have fewer than REFERENCE_STEPS optimizer steps, as
-# on a small data set, it is trained for as many epochs as give REFERENCE_STEPS steps.
+# If no weights are given, the undefended reference network is trained with these settings, for at
+# least REFERENCE_EPOCHS epochs and at least REFERENCE_STEPS optimizer steps.
 REFERENCE_EPOCHS, REFERENCE_STEPS = 10, 1000
 REFERENCE_LR, REFERENCE_DECAY = 1e-3, 0.1
 
@@ -53,10 +52,9 @@ def harden(
     The report compares the classifier before and after hardening.
 
     An epoch is rejected if the loss or the gradient is not finite, or if accuracy falls by more
-    than the guard allows. Training then returns to the weights of the last good epoch and repeats
-    the rejected epoch at half the learning rate; `report.notes` says so. If the epoch is rejected
-    again after the guard's last retry, training ends with the weights of the last good epoch, and
-    `report.stopped` says why.
+    than `guard` allows. Training then repeats the epoch from the weights of the last good epoch at
+    half the learning rate. If the last retry is rejected too, training ends with the weights of
+    the last good epoch, and `report.stopped` says why.
 
     Args:
         model: a trained model of a framework, such as a `torch.nn.Module`. It is not changed.
@@ -69,10 +67,9 @@ def harden(
         recipe: the settings of training. None: `Recipe()`, the settings of the paper.
         guard: the limits that reject an epoch or end training. None: `Guard()`.
         out: a new folder, into which report.json, report.html and hardened.safetensors are written.
-            During training the folder also holds a checkpoint, which is saved after each epoch.
             Writing these files needs the extra ``deepdefense[cli]``.
-        resume: continue the interrupted run in `out` from its checkpoint. The result equals that of
-            an uninterrupted run.
+        resume: continue the interrupted run in `out`. The result equals that of an uninterrupted
+            run.
         watcher: receives the progress.
 
     Raises:

@@ -44,10 +44,9 @@ class Job:
         return load_data(settings["data"], data_dir=settings["data_dir"], seed=settings["seed"])
 
     def load_network(self, data: Dataset, weights: str | None) -> Any:
-        """Return the network that the settings name.
+        """Return the network that the settings name, with the weights in the file `weights`.
 
-        The weights are loaded from the file `weights`. If `weights` is None, the network keeps its
-        initial weights.
+        If `weights` is None, the network keeps its initial weights.
         """
         name, seed = self.settings["network"], self.settings["seed"]
         model = make_network(self.backend, name, data, seed)
@@ -58,10 +57,8 @@ class Job:
     def open_folder(self, data: Dataset, networks: Sequence[Any], changed: str) -> RunFolder:
         """Create the folder of a new run, or return the folder of the resumed run.
 
-        A command writes no file before this call, so bad input leaves no folder behind. Raises
-        `InputError` if the data, or the weights of `networks`, differ from those with which a
-        resumed run began. `changed` is the message of this error, in which PATH stands for the
-        path of the folder.
+        Raises `InputError` if the data, or the weights of `networks`, differ from those with which
+        a resumed run began. `changed` is the message of this error, with PATH for the folder.
         """
         fingerprints = {
             "data": data.fingerprint(),
@@ -90,9 +87,8 @@ def open_job(
 ) -> Iterator[Job]:
     """Prepare a run of a command, and yield the `Job` for the `with` block.
 
-    In the block, new models and arrays are placed on the device that the settings name. A new run
-    uses the given options, and defaults for all other settings. A resumed run uses the settings
-    with which it began, and the given options must agree with them.
+    A new run uses the given options, and defaults for all other settings. A resumed run uses the
+    settings with which it began, and the given options must agree with them.
     """
     command_setting = {"command": command}
     plain_options = to_plain_options(options)

@@ -21,8 +21,7 @@ from deepdefense.seam.validation import check_choice
 
 __all__ = ["QUICK", "run_study"]
 
-# The settings that --quick changes: it uses the digits, which scikit-learn includes, few epochs and
-# few examples.
+# The settings that --quick changes.
 QUICK: Mapping[str, Any] = {"subjects": ("digits-mlp",), "epochs": 3, "examples": 50}
 
 

@@ -211,16 +211,14 @@ EVALUATE: Panels = {
 }
 REPRODUCE: Panels = {"Study": (StudyOptions,), "Framework": (FrameworkOptions,)}
 
-# Defaults of `harden` that apply to one data set only. All other defaults are the paper's settings
-# for MNIST. The digits have fewer examples (15 optimizer steps an epoch), so they need more epochs
-# and another learning rate, c and d. The seed determines how the digits are split into training and
-# test examples. The values below were chosen on other splits than that of the default seed 0.
+# Defaults of `harden` that apply to one data set only. The digits have fewer examples than MNIST,
+# for which the paper chose its settings, so they need other values. These were chosen on other
+# splits into training and test examples than that of the default seed 0.
 DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5, "d": 5.0},
 }
 
-# The settings that `harden` fits to the network unless the user gives them. The help shows these
-# texts in place of default values.
+# For each setting that `harden` fits to the network by default, the text that the help shows.
 CALIBRATED_SETTINGS = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
 
 

@@ -1,9 +1,8 @@
 """The HTML pages that the commands write; each is a single file with its pictures and styles.
 
-For each page, a Python module prepares the content and a Jinja2 template lays it out. The larger
-pages have separate modules for the headline and for the tables. The pages need matplotlib and
-Jinja2, which only the extra `deepdefense[cli]` installs. Modules outside this package therefore
-import it inside functions, so that they work without the extra.
+For each page, a Python module prepares the content and a Jinja2 template lays it out. Only the
+extra `deepdefense[cli]` installs matplotlib and Jinja2, so other modules import this package inside
+functions.
 """
 
 from deepdefense.app.pages.evaluation import WeakestExamples, render_evaluation

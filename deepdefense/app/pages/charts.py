@@ -38,8 +38,8 @@ SERIES_STYLES = {"before": (BEFORE, "--"), "after": (AFTER, "-"), "this network"
 WIDE_CHART = (4.3, 2.7)  # width and height in inches
 HISTOGRAM_BINS = 40
 
-# The smallest range that the accuracy axis shows, in percentage points. On a smaller range, noise
-# would look like a trend.
+# The smallest range of the accuracy axis, in percentage points, so that noise does not look like a
+# trend.
 LEAST_ACCURACY_SPAN = 2.0
 
 
@@ -113,8 +113,8 @@ def draw_rho_histogram(before: NumpyArray, after: NumpyArray, alt: str) -> Marku
 def draw_histogram(series: Sequence[HistogramSeries], x_label: str, alt: str) -> Markup:
     """Draw one histogram for each series, all on the same axes.
 
-    The horizontal axis ends at the 99.5th percentile of the values of all series together. The last
-    bar also counts the values beyond this end.
+    The horizontal axis ends at the 99.5th percentile of all values. The last bar also counts the
+    values beyond it.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes("Share of examples [%]", x_label, WIDE_CHART)

@@ -35,8 +35,8 @@ __all__ = [
 
 NumpyArray = npt.NDArray[Any]
 
-# Charts are drawn in these placeholder colours. `render_svg` replaces each of them by a variable of
-# the style sheet, because a colour must differ between light and dark screens.
+# `render_svg` replaces these placeholder colours by variables of the style sheet, because a colour
+# must differ between light and dark screens.
 INK, MUTED, RULE, BEFORE, AFTER, WARM = (f"#0{i}0{i}0{i}" for i in range(1, 7))
 CSS_COLORS = {
     INK: "var(--ink)",
@@ -102,9 +102,8 @@ def add_legend(axes: Axes, columns: int = 2) -> None:
 def render_svg(figure: Figure, name: str, alt: str) -> Markup:
     """Return the figure as one <svg> element that links to no other file.
 
-    The element holds no date, so equal figures give equal bytes. Every id in the element starts
-    with `name`; figures with different names therefore do not share an id on the page. `alt` is the
-    text for screen readers.
+    Equal figures give equal bytes. Every id in the element starts with `name`, so that it is unique
+    on the page. `alt` is the text for screen readers.
     """
     file = io.StringIO()
     metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
@@ -144,11 +143,7 @@ def encode_perturbation(delta: NumpyArray, factor: float) -> str:
 
 
 def compute_amplification(*deltas: NumpyArray) -> float:
-    """Return the factor that scales the largest |entry| of all the perturbations [h w c] to 0.5.
-
-    The scaled entries lie in -0.5..0.5. `encode_perturbation` then adds 0.5, which moves them to
-    the display range 0..1.
-    """
+    """Return the factor that scales the largest |entry| of all the perturbations [h w c] to 0.5."""
     largest = max(float(np.abs(np.nan_to_num(delta)).max(initial=0)) for delta in deltas)
     return 0.5 / largest if largest > 0 else 1.0
 

@@ -74,10 +74,7 @@ def format_radius(report: Report) -> str:
 
 
 def _refuse_verdict(report: Report, reason: str) -> Verdict:
-    """Return the verdict on an evaluation whose robustness figures are withheld.
-
-    The verdict states `reason` and the accuracy. If a severe check fails, it also says what to do.
-    """
+    """Return the verdict on an evaluation whose robustness figures are withheld for `reason`."""
     failing = find_severe_failure(report.checks)
     if failing is None:
         headline = "The figures of robustness are not to be trusted"

@@ -1,6 +1,6 @@
 """Format the manifest of an evaluation for its page.
 
-The manifest holds what is needed to run the evaluation again, such as versions, seeds and settings.
+The manifest holds versions, seeds and settings, with which the evaluation can be run again.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ __all__ = ["group_manifest"]
 def group_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return the manifest as {group: {key: text}}.
 
-    Each top-level entry that is a mapping forms a group. All other top-level entries form the group
-    "Manifest". Keys of nested entries are joined by dots, as in `attacks.0.name`. Numbers keep
-    every digit.
+    Each top-level entry that is a mapping forms a group; the others form the group "Manifest". Keys
+    of nested entries are joined by dots, as in `attacks.0.name`.
     """
     groups: dict[str, dict[str, str]] = {}
     for key, value in manifest.items():

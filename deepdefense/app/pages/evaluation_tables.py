@@ -49,8 +49,8 @@ NONE_FOUND = "none found"
 MAX_CONFUSION_CLASSES = 20  # with more classes, the confusion table is too large to read
 MAX_LISTED_CLASSES = 15  # the number of classes listed instead of a confusion table
 
-# The strongest shade of a cell of the confusion table, in percent. It is low enough for the number
-# in the cell to stay readable on light and on dark screens.
+# The strongest shade of a cell of the confusion table, in percent, at which the number in the cell
+# stays readable.
 STRONGEST_SHADE = 45
 
 
@@ -64,9 +64,9 @@ class TableCell(NamedTuple):
 class TableLine(NamedTuple):
     """One line of a table, which shows one figure.
 
-    If the report has an undefended reference network, `cells` hold the figure of that network
-    (before), the figure of the evaluated network (after), and the change. Otherwise the only cell
-    holds the figure of the evaluated network.
+    If the report has an undefended reference network, `cells` hold its figure, the figure of the
+    evaluated network, and the change. Otherwise the only cell holds the figure of the evaluated
+    network.
     """
 
     label: str
@@ -74,11 +74,10 @@ class TableLine(NamedTuple):
 
 
 class ClassLine(NamedTuple):
-    """One line of the table of classes. It describes the examples whose label is the class `name`.
+    """One line of the table of classes, on the examples whose label is the class `name`.
 
-    If the data have at most MAX_CONFUSION_CLASSES classes, `entries` is the class's row of the
-    confusion table. Otherwise `neighbour` is the class that the network predicts most often for the
-    fooled examples.
+    With at most MAX_CONFUSION_CLASSES classes, `entries` is the class's row of the confusion table.
+    Otherwise `neighbour` is the class predicted most often for the fooled examples.
     """
 
     name: str

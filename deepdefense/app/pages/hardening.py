@@ -39,8 +39,8 @@ __all__ = ["Gallery", "render_hardening"]
 class Gallery:
     """Pictures of a few held-out examples, and of the perturbations that DeepFool found for them.
 
-    The perturbations are in the units of the images. Fields with "before" in their names refer to
-    the undefended reference network, and fields with "after" to the hardened network.
+    Fields with "before" in their names refer to the undefended reference network, and fields with
+    "after" to the hardened network.
     """
 
     images: NumpyArray  # [n h w c], c = 1 or 3, in the display range 0..1
@@ -91,8 +91,7 @@ def render_hardening(
 def _draw_epochs(report: HardeningReport) -> list[Markup]:
     """Draw charts of accuracy, rho_2 and the training losses over the epochs.
 
-    Return an empty list if no epoch is complete. Leave out the chart of the losses if no
-    value of the cross-entropy or the penalty is finite.
+    Return an empty list if no epoch is complete.
     """
     before, history = report.before, report.history
     if not history:
@@ -143,8 +142,7 @@ def _draw_rho_distribution(before: NumpyArray, after: NumpyArray) -> Markup | No
 def _show_gallery(gallery: Gallery) -> list[dict[str, Any]]:
     """Return, for each example of the gallery, the variables that the template reads.
 
-    Both perturbations of an example, before and after hardening, are amplified by the same factor,
-    so their pictures can be compared.
+    Both perturbations of an example are amplified by the same factor, to be comparable.
     """
     examples = []
     for i, image in enumerate(gallery.images):

@@ -86,8 +86,7 @@ def tabulate_rho_percentiles(before: NumpyArray, after: NumpyArray) -> list[Comp
     """Return a row for each percentile of rho_2.
 
     Each row states a share of the examples, such as 95 %, and the rho_2 that this share of them
-    reach or exceed. The rows show whether the most fragile examples gained, which the mean of rho_2
-    can hide.
+    reach or exceed.
     """
     return [
         _make_ratio_row(

@@ -92,8 +92,7 @@ def _draw_methods(
 ) -> Markup:
     """Draw one curve for each method, each in its own colour and dash pattern.
 
-    `identity` starts every id in the SVG, so it must be unique on the page. The keys of `curves`
-    are the methods.
+    `identity` must be unique on the page. The keys of `curves` are the methods.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
         figure, axes = create_axes(labels.y_label, labels.x_label, (4.8, 3.4))

@@ -82,8 +82,8 @@ def format_factor(ratio: float | None) -> str:
 def compute_points_change(before: float | None, after: float | None, n: int | None) -> float:
     """Return the change of a fraction in percentage points; NaN if either fraction is missing.
 
-    Both fractions are first rounded to the decimals that the page shows. The change then equals
-    the difference of the figures that a reader sees.
+    Both fractions are first rounded to the decimals that the page shows, so that the change equals
+    the difference of the shown figures.
     """
     decimals = count_decimals(n)
     old, new = (math.nan if end is None else round(100 * end, decimals) for end in (before, after))

@@ -1,7 +1,6 @@
 """Train the networks of one experiment, and keep each in a run folder.
 
-An experiment has, for each seed, an undefended reference network and one network for each method. A
-network whose run folder is complete is loaded, not trained again.
+An experiment has, for each seed, an undefended reference network and one network for each method.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ class StudyPlan(NamedTuple):
 
 
 class TableContent(NamedTuple):
-    """The rows of a table, and its curves. The keys of `curves` are keys of `CURVE_AXES`."""
+    """The rows of a table, and its curves by the name of their chart, such as "fgs"."""
 
     rows: list[TableRow]
     curves: dict[str, Any]
@@ -100,8 +99,7 @@ class ExperimentRunner:
     """Trains the networks of an experiment; each has a run folder inside `folder`.
 
     If `epochs` is not None, it replaces the experiment's number of epochs of hardening, and the
-    reference network is trained for at most 4 * `epochs` epochs. `run_study` makes one instance for
-    each experiment and passes it to the functions that make the tables.
+    reference network is trained for at most 4 * `epochs` epochs.
     """
 
     experiment: Experiment
@@ -128,10 +126,10 @@ class ExperimentRunner:
         return self.backend.build(self.description, weights)
 
     def get_reference(self, weights: Path | None, seed: int) -> ReferenceModel:
-        """Return the undefended reference network.
+        """Return the undefended reference network, with the weights in the file `weights`.
 
-        If `weights` is not None, load the weights from this file. Otherwise load them from the run
-        folder of the network, or train the network if the folder holds no weights.
+        If `weights` is None, load the weights from the run folder of the network, or train the
+        network if the folder has none.
         """
         model, path = self.build_network(seed), self.folder / f"reference-{seed}"
         settings = {"command": "reference", "data": self.data_fingerprint}
@@ -157,10 +155,7 @@ class ExperimentRunner:
         return ReferenceModel(model, origin)
 
     def measure_scale(self, model: Any) -> Scale:
-        """Measure the reference network `model` on training examples, and return its `Scale`.
-
-        The methods derive their settings from the `Scale`.
-        """
+        """Measure the reference network `model` on training examples, and return its `Scale`."""
         rows = np.random.default_rng(SCALE_SEED).permutation(len(self.data.x_train))
         rows = rows[:SCALE_EXAMPLES]
         x, y = self.data.x_train[rows], self.data.y_train[rows]
@@ -193,9 +188,8 @@ class ExperimentRunner:
     ) -> HardenedNetwork:
         """Return the reference network fine-tuned by the method `name`.
 
-        If the run folder already holds the fine-tuned network, load it. The folder is named after
-        the method. If `objective` replaces the method's own objective, `tag` must name another
-        folder, because a folder holds only one network.
+        If the run folder already holds the fine-tuned network, load it. If `objective` replaces the
+        method's objective, `tag` must name another folder than that of the method.
         """
         method = METHODS[name]
         recipe = replace(self.experiment.get_hardening(name).recipe, seed=seed)

@@ -27,10 +27,10 @@ class HardeningSettings:
 class Experiment:
     """A network on a data set, with the settings to train it and to harden it.
 
-    `reference` is the recipe for training the undefended network; it is not used if the folder of
-    the data holds a file with the weights. `recipe`, `steepness` and `defense` are used for
-    hardening, and were chosen on validation examples. `defense` holds all settings of the penalty
-    that differ from the defaults, except c and d, which are fitted to the network.
+    `reference` is the recipe for training the undefended network. `recipe`, `steepness` and
+    `defense` are used for hardening, and were chosen on validation examples. `defense` holds the
+    settings of the penalty that differ from the defaults, except c and d, which are fitted to the
+    network.
     """
 
     data: str
@@ -53,8 +53,7 @@ class Experiment:
         return HardeningSettings(self.recipe, self.steepness)
 
 
-# Several experiments share these settings. IMPLICIT and LIGHT are settings of the penalty.
-# AUGMENTED and COSINE are settings of the recipe.
+# IMPLICIT and LIGHT are settings of the penalty; AUGMENTED and COSINE are settings of the recipe.
 IMPLICIT = {"gradient": "implicit", "candidates": 3}
 
 # Without random flips and shifts, a network memorises the training images of CIFAR-10, and the

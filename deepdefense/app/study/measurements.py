@@ -57,8 +57,8 @@ def take_first_examples(
 def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
     """Return two median l2 distances, and the names of the evaluation's checks that fail.
 
-    One median uses, for each example, the smallest perturbation that any attack of `evaluate` with
-    the preset "quick" finds. The other median uses DeepFool alone.
+    One median uses the smallest perturbation that any attack of the preset "quick" finds for each
+    example. The other median uses DeepFool alone.
     """
 
     def compute() -> Numbers:
@@ -104,9 +104,8 @@ def measure_attacks(
 ) -> list[Numbers]:
     """Run every attack of table 2 and return a dict of results for each attack.
 
-    For a minimum-norm attack, "median" is the median distance. For a fixed-budget attack,
-    "accuracy" is the accuracy under perturbations of norm at most `eps[norm]`, where `norm` is "l2"
-    or "linf".
+    A minimum-norm attack has the result "median", the median distance. A fixed-budget attack has
+    the result "accuracy", the accuracy under attack within `eps["l2"]` or `eps["linf"]`.
     """
     x, y = take_first_examples(data, examples, backend, model)
     bounds = data.pixel_bounds()

@@ -21,15 +21,12 @@ from deepdefense.zoo import Network
 __all__ = ["MemoryTrial", "measure_extra_memory", "read_peak_memory", "run_in_new_process"]
 
 ResultT = TypeVar("ResultT")
+# `resource.getrusage` would include the peak memory of the parent process.
 PROCESS_STATUS = Path("/proc/self/status")
 
 
 def read_peak_memory() -> float | None:
-    """Return the peak memory of this process so far, in MB; None on systems other than Linux.
-
-    `resource.getrusage` is not suitable, because the peak that it reports for a new process
-    includes the peak of the parent process.
-    """
+    """Return the peak memory of this process so far, in MB; None on systems other than Linux."""
     if not PROCESS_STATUS.exists():
         return None
     peak = re.search(r"VmHWM:\s+(\d+) kB", PROCESS_STATUS.read_text())
@@ -49,10 +46,7 @@ class MemoryTrial(NamedTuple):
 
 
 def run_in_new_process(function: Callable[..., ResultT], *arguments: Any) -> ResultT:
-    """Call a function in a new process and return its result.
-
-    The new process has a peak memory of its own, which earlier work in this process does not raise.
-    """
+    """Call a function in a new process, which has its own peak memory, and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -60,9 +54,8 @@ def run_in_new_process(function: Callable[..., ResultT], *arguments: Any) -> Res
 def measure_extra_memory(trial: MemoryTrial) -> float | None:
     """Return how many MB more training by the objective needs than plain training.
 
-    A new process trains on the batches first plainly and then by the objective. Earlier work in
-    this process therefore does not affect the result. The result includes the memory that the
-    framework needs to compile the objective.
+    The result includes the memory that the framework needs to compile the objective. Training runs
+    in a new process, so earlier work in this process does not affect the result.
     """
     return run_in_new_process(_measure_growth, trial)
 

@@ -1,8 +1,4 @@
-"""The fine-tuning methods that the study compares.
-
-Most methods have settings, such as the eps of an attack, that are derived from measurements of the
-reference network.
-"""
+"""The fine-tuning methods that the study compares."""
 
 from __future__ import annotations
 
@@ -29,17 +25,14 @@ __all__ = ["METHODS", "NEAREST_POINT", "Method", "Scale"]
 class Scale:
     """Perturbation sizes and penalties that suit one reference network.
 
-    `ExperimentRunner.measure_scale` measures them on training examples, and each `Method` takes its
-    settings from them.
+    Each `Method` takes its settings from them.
     """
 
-    # If accuracy without an attack is above 50 %, the eps at which FGS lowers accuracy to 50 %.
-    # Otherwise, the eps at which FGS halves accuracy.
+    # The eps at which FGS lowers accuracy to 50 %, or halves it if it is at most 50 % without FGS.
     fgs: float
     distance: float  # the median 2-norm of the perturbations that DeepFool finds
     fitted: DeepDefense  # the experiment's penalty, with c and d fitted to the network
-    # A penalty with fitted c and d that measures the distance to the nearest boundary point within
-    # the range of pixel values, because only such a point is an image.
+    # A penalty with fitted c and d that searches for the nearest boundary point in the pixel range.
     image: DeepDefense
 
 
@@ -66,8 +59,7 @@ def _use_paper_recipe(recipe: Recipe) -> Recipe:
     return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
 
 
-# With these settings, the penalty searches for the point of the decision boundary nearest to the
-# example. The point that DeepFool finds is usually farther away.
+# With these settings, the penalty searches for the boundary point nearest to the example.
 NEAREST_POINT: Mapping[str, Any] = {**FAST, "steps": 3}
 METHODS: Mapping[str, Method] = {
     "plain": Method("plain fine-tuning", lambda scale: Objective()),

@@ -46,8 +46,7 @@ def read_report(path: Path) -> RunReport:
 def _read_record(kind: type[RecordT], entries: Mapping[str, Any]) -> RecordT:
     """Return an instance of the dataclass `kind` whose fields have the values in `entries`.
 
-    Entries that are not fields of `kind` are ignored. The text "inf" becomes infinity, because the
-    report writes infinity as "inf".
+    Other entries are ignored. The text "inf" becomes infinity.
     """
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     return kind(

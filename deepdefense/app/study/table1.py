@@ -33,14 +33,13 @@ ACCURACY_LEVELS = (0.7, 0.5, 0.3)
 def make_table1(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the table of accuracy, rho_2, distances, and accuracy under FGS.
 
-    For each seed, the network hardened by the method "deepdefense" determines eps_ref, which is the
-    eps at which FGS lowers the accuracy of this network to 50 %. If "deepdefense" is not in the
-    plan, the network of the plan's last method determines eps_ref. FGS then attacks all networks of
-    the seed at the same values of eps, one for each fraction in EPS_FRACTIONS:
-    eps = fraction * eps_ref.
+    For each seed, eps_ref is the eps at which FGS lowers the accuracy of one network to 50 %. This
+    is the network of the method "deepdefense" or, if the plan lacks it, of the plan's last method.
+    FGS attacks all networks of the seed at eps = fraction * eps_ref, for each fraction in
+    EPS_FRACTIONS.
 
-    The entry `fgs_at` of a row repeats the attack on the row's network with several values of
-    eps_ref. Every network of the seed determines one eps_ref for each of the ACCURACY_LEVELS.
+    The entry `fgs_at` of a row holds accuracy under FGS for other values of eps_ref: one for each
+    network of the seed and each of the ACCURACY_LEVELS.
     """
     rows, curves = [], {}
     for seed in plan.seeds:
@@ -86,8 +85,7 @@ def _measure_robustness(
     reference, first_hardened, *_ = networks
     assert isinstance(first_hardened, HardenedNetwork)
     report = network.report if isinstance(network, HardenedNetwork) else None
-    # Every hardening run of a seed measures the same reference network before training. Therefore
-    # the first run's report provides the figures of the reference network.
+    # Every hardening run of a seed measures the same reference network, so use the first report.
     summary = first_hardened.report.before if report is None else report.after
     before, after = (
         measurements.measure_distances(each.model, runner.data, each.folder, examples)
@@ -136,8 +134,8 @@ def _measure_under_fgs(
 ) -> dict[float, float]:
     """Return {eps: accuracy of `network` under FGS}.
 
-    The keys are the values of `grid`, and all products fraction * eps_ref, with fraction in
-    EPS_FRACTIONS and eps_ref in `eps_refs`.
+    The keys are the values of `grid`, and fraction * eps_ref for every fraction in EPS_FRACTIONS
+    and every eps_ref in `eps_refs`.
     """
     fractions = [fraction * eps for eps in eps_refs for fraction in EPS_FRACTIONS]
     sizes = sorted({*fractions, *grid})
@@ -150,7 +148,6 @@ def _tabulate_levels(
 ) -> dict[str, dict[str, float]]:
     """Return the entry `fgs_at` of a row, which has accuracy under FGS for each eps_ref.
 
-    For each eps_ref, FGS attacks at eps = fraction * eps_ref, for each fraction in EPS_FRACTIONS.
     The keys of `eps_refs` are (method, accuracy level). `accuracy` maps eps to accuracy under FGS.
     """
     return {

@@ -178,8 +178,8 @@ def _measure_memory(
 def make_ablation_table(runner: ExperimentRunner, plan: StudyPlan) -> TableContent:
     """Make the ablation table, in which each row changes one setting of Deep Defense.
 
-    The setting is c, d or lambda, multiplied by one of the VARIATION_FACTORS. For comparison, the
-    first row of each seed changes nothing.
+    The setting is multiplied by one of the VARIATION_FACTORS. The first row of each seed changes
+    nothing.
     """
     rows = []
     variations = [(name, factor) for name in VARIED_SETTINGS for factor in VARIATION_FACTORS]

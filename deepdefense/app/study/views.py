@@ -41,12 +41,9 @@ WHOLE_CELL = average_seeds(lambda value: f"{value:.0f}")
 class TableView(NamedTuple):
     """The layout of a table: how the rows of its JSON file become lines and columns.
 
-    All rows with the same values under the keys of `by` become one line.
-
-    If `across` is None, each figure has a column, and the rows of a line differ only in seed.
-    Otherwise `across` is a key of a row, such as "label", and each value under that key has a
-    column. A cell of such a column holds all figures of the line's rows with that value, separated
-    by commas.
+    All rows with the same values under the keys of `by` become one line. If `across` is None, each
+    figure has a column. Otherwise `across` is a key of the rows, such as "label", and each value
+    under it has a column, whose cells hold all figures, separated by commas.
     """
 
     by: Mapping[str, str]  # {key of a row: heading of its column}
