@@ -11,8 +11,7 @@ MAX_LENGTH = 240
 class InputError(ValueError):
     """Invalid input.
 
-    The message says in one line what was expected, what was passed, and what to do. The command
-    line prints the message without a traceback and exits with code 2.
+    The message says in one line what was expected, what was passed, and what to do.
     """
 
 

@@ -1,6 +1,5 @@
 """The operations of the contract in JAX, which work eagerly and inside JAX's transformations.
 
-A model is any function of x. By tracing the function, JAX finds the parameters it closes over.
 Outside JAX's transformations, loops are Python loops. Inside a transformation, they use `lax`.
 """
 
@@ -28,8 +27,7 @@ Forward = Callable[[Array], Array]
 def _close_over_constants(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """Return the function with all the arrays that it closes over detached.
 
-    JAX cannot differentiate a `lax.while_loop` in reverse mode. It need not do so if the function
-    that the loop calls closes over detached arrays only.
+    JAX cannot differentiate a `lax.while_loop` in reverse mode. For detached arrays it need not.
     """
     # The lambda is hashable, as `closure_convert` requires, while a callable module may not be.
     converted, hoisted = jax.closure_convert(lambda *arguments: function(*arguments), *examples)

@@ -61,9 +61,8 @@ def _windows(x: Array, size: int, stride: int) -> Array:
 def _convolve(x: Array, kernel: Array, padding: int, stride: int) -> Array:
     """Convolve images with a kernel, by one matrix product for each row of the kernel.
 
-    [b i h w] * [o i s s] -> [b o h' w'], for i input and o output channels. We do not use XLA's own
-    convolution, because it is very slow inside loops on CPUs (jax-ml/jax issue 12868), and every
-    attack is a loop.
+    [b i h w] * [o i s s] -> [b o h' w'], for i input and o output channels. XLA's own convolution
+    is very slow inside loops on CPUs (jax-ml/jax issue 12868), and every attack is a loop.
     """
     size = kernel.shape[2]
     x = rearrange(_pad(x, padding), "b i h w -> b h w i")
@@ -82,8 +81,8 @@ def _along_features(values: Array, x: Array) -> Array:
 class _Pass:
     """One forward pass of a batch through a network.
 
-    With a `key` for the random draws of dropout, the pass is in training mode, and `statistics`
-    collects the updated running statistics. Without a key, the pass is in inference mode.
+    With a `key` for dropout's random draws, the pass is in training mode, and `statistics` collects
+    batch norm's updated running statistics. Without a key, the pass is in inference mode.
     """
 
     def __init__(self, weights: Mapping[str, Array], key: Array | None = None) -> None:
@@ -164,9 +163,8 @@ class _Pass:
 class ZooModel:
     """A network of the zoo as a pytree of weights. A call computes logits in inference mode.
 
-    `weights` maps PyTorch's names to arrays in PyTorch's layout. It includes the running statistics
-    of batch norm. Their gradient is zero, but weight decay would change them, so leave them out of
-    an optimizer with weight decay.
+    `weights` maps PyTorch's names to arrays in PyTorch's layout. It includes batch norm's running
+    statistics, which weight decay must not change.
     """
 
     def __init__(self, network: Network, weights: Mapping[str, Array]) -> None:
@@ -179,8 +177,8 @@ class ZooModel:
     def training(self, x: Array, key: Array) -> tuple[Array, dict[str, Array]]:
         """Return the logits [b k] of a batch [b ...] in training mode, and updated statistics.
 
-        Dropout draws from `key`. Batch norm uses the mean and variance of the batch, and the second
-        result maps the names of its running statistics to their updated values.
+        Dropout draws from `key`. Batch norm uses the mean and variance of the batch. The second
+        result has its updated running statistics by name.
         """
         run = _Pass(self.weights, key)
         return run.chain(self.network.layers, x), run.statistics
@@ -191,18 +189,12 @@ class ZooModel:
         return {name: value for name, value in self.weights.items() if is_statistic(name)}
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], Any]:
-        """Return the weights with their names as keys, and the static part (network and names).
-
-        JAX calls this method to flatten the pytree.
-        """
+        """Return the weights with their names as keys, and the static part (network and names)."""
         keyed = [(jax.tree_util.DictKey(name), value) for name, value in self.weights.items()]
         return keyed, (self.network, tuple(self.weights))
 
     @classmethod
     def tree_unflatten(cls, rest: Any, values: Any) -> ZooModel:
-        """Return a model with the given weights, and the network and names of a flattened model.
-
-        JAX calls this method to rebuild the pytree.
-        """
+        """Return a model from the static part (network and names) and the values of the weights."""
         network, names = rest
         return cls(network, dict(zip(names, values, strict=True)))

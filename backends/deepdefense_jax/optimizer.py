@@ -28,18 +28,14 @@ __all__ = ["JaxTrainer"]
 
 
 def _statistics(model: Any) -> dict[str, Array]:
-    """Return the weights that SGD does not train: the running statistics of a zoo network.
-
-    Other models declare no such weights, so the result is empty for them.
-    """
+    """Return the running statistics of a zoo network, which SGD does not train; else nothing."""
     return model.statistics if isinstance(model, ZooModel) else {}
 
 
 def _training_mode(model: Any, key: Array) -> Callable[[Array], Array]:
     """Return the model as a function in training mode, which draws dropout masks from `key`.
 
-    Each call of the function updates the running statistics in `model`, as PyTorch does. So a
-    penalty that a loss computes after the call uses the updated statistics.
+    Each call of the function updates the running statistics in `model`, as PyTorch does.
     """
     if not isinstance(model, ZooModel):
         return model  # type: ignore[no-any-return]

@@ -37,8 +37,7 @@ class JaxTraining(TrainingBackend):
 
     A model is a callable pytree: a zoo network, an equinox module, or
     ``jax.tree_util.Partial(apply, parameters)``. SGD trains all floating and complex arrays of the
-    model except the running statistics of zoo networks. Calls in training mode update these
-    statistics, as in PyTorch.
+    model except the running statistics of zoo networks.
     """
 
     @contextmanager

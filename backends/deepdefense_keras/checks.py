@@ -19,8 +19,8 @@ __all__ = ["check_batch", "check_model", "class_indices"]
 def check_model(model: Any) -> None:
     """Raise unless `defended` can train the model.
 
-    The model must be a Keras model with one floating-point input and one output. The output must be
-    logits. `compute_loss` of the model must accept the argument `training`.
+    It must be a Keras model that maps one floating-point input to logits. Its `compute_loss` must
+    accept the argument `training`.
     """
     if not isinstance(model, keras.Model):
         raise InputError(f"expected a keras.Model, got {type(model).__name__}")
@@ -67,10 +67,7 @@ def _final(layer: Any) -> str:
 
 
 def _of_probabilities(loss: Any) -> bool:
-    """Return whether a loss passed to `compile` has from_logits=False.
-
-    Such a loss expects probabilities, although it would accept logits with from_logits=True.
-    """
+    """Return whether a loss passed to `compile` expects probabilities (from_logits=False)."""
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
     if isinstance(loss, keras.losses.Loss):

@@ -17,10 +17,7 @@ __all__ = ["defended"]
 
 
 class _Mean(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types
-    """A Keras loss that is the mean of the values passed as `y_pred`.
-
-    Keras applies sample weights and the scaling of distributed training, as to any loss.
-    """
+    """A Keras loss, the mean of `y_pred`, to which Keras applies sample weights."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return y_pred
@@ -61,15 +58,14 @@ def defended(model: keras.Model, defense: DeepDefense) -> Iterator[keras.Model]:
 
     The mean penalty is the mean of w_i * penalty(x_i, y_i) over the batch. The w_i are the sample
     weights or class weights passed to `fit`, or 1 if `fit` gets none. The context changes the loss
-    that training minimises and logs as `loss`. It does not change `evaluate`, `val_loss`, the
-    metrics, `predict`, callbacks or checkpoints. The model keeps its optimizer with its state, in
-    the context and after it.
+    that training minimises and logs as `loss`. It does not change `evaluate`, `val_loss` or
+    metrics.
 
     Args:
         model: a compiled model with one input and one output, the logits [b k]. Labels may be class
             indices [b] or [b 1], or one-hot [b k].
-        defense: the penalty. Its computation runs the model in inference mode (dropout and batch
-            norm). Even under a mixed precision policy, it uses the dtype of the model's variables.
+        defense: the penalty, computed with the model in inference mode and in the dtype of the
+            model's variables.
 
     Raises:
         InputError: the model does not return logits (for example, it ends in a softmax), has

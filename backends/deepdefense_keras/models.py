@@ -29,8 +29,8 @@ def open_inference(model: keras.Layer) -> Iterator[Callable[[Any], Any]]:
     """Yield the model as a function in inference mode, which computes in the variables' dtype.
 
     Under a mixed precision policy the model would compute in 16 bits, which is too inaccurate for
-    distances to decision boundaries. Calls of the function assign nothing to variables (random
-    seeds, counters, metrics). On exit, `model.losses` is restored.
+    distances to decision boundaries. The function changes no variables, and `model.losses` is
+    restored on exit.
     """
     if not model.built:
         raise InputError(
@@ -57,11 +57,9 @@ def _restore(losses: list[Any], kept: list[Any]) -> None:
 
 
 def _full_precision(layer: keras.Layer, dtype: str) -> list[tuple[Any, str, Any]]:
-    """Return the attributes to set so that a layer does not compute in 16 bits.
+    """Return triples (object, attribute, value) to set so that a layer avoids 16 bits.
 
-    Each attribute is a triple (object, attribute name, value). The attributes are private, because
-    setting the public property `dtype_policy` may quantise the layer, and cannot replace a policy
-    that comes from a `DTypePolicyMap`.
+    The attributes are private, because setting the public `dtype_policy` may quantise the layer.
     """
     if isinstance(layer, keras.layers.InputLayer):
         # A Sequential model's input layer has the policy's compute dtype, which may have 16 bits.

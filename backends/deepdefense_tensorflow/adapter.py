@@ -101,9 +101,8 @@ class TensorFlowOperations(Backend):
             with open_keras(model) as f:
                 yield _check_dtype(f)
         else:
-            # `exempt_from_autograph` keeps AutoGraph from rewriting `deepdefense` and all that it
-            # calls, hence also the user's model. A model with an `if` on tensors must be rewritten,
-            # so convert the model explicitly if AutoGraph is active.
+            # `exempt_from_autograph` exempts all that `deepdefense` calls, including the model. A
+            # model with an `if` on tensors needs AutoGraph, so convert it explicitly.
             autograph: Any = tf.__internal__.autograph
             yield _check_dtype(autograph.tf_convert(model, autograph.control_status_ctx(), False))
 

@@ -36,8 +36,7 @@ __all__ = ["AdaptiveAverage", "LowestPadding", "build_graph"]
 def build_graph(network: Network, dtype: str) -> keras.Model:
     """Build a zoo network as a Keras model whose weights have the given dtype.
 
-    The name of a layer is the name of its weights in PyTorch without the last part, such as conv1
-    for conv1.weight and conv1.bias.
+    The layer of the PyTorch weights conv1.weight and conv1.bias is called conv1.
     """
     inputs = keras.Input(network.input_shape, dtype=dtype)
     return keras.Model(inputs, _Graph(network)(inputs), name=network.name)
@@ -58,8 +57,7 @@ class _Graph:
     """A function that applies the layers of a zoo network to a Keras tensor.
 
     Images are transposed to channels last, because TensorFlow's convolutions on CPUs require that.
-    Padding is a separate layer, because Keras's padding "same" may pad more at the end of an axis
-    than at its beginning.
+    Padding is a separate layer, because Keras's padding "same" may be asymmetric.
     """
 
     def __init__(self, network: Network) -> None:

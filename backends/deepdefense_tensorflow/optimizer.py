@@ -42,8 +42,8 @@ class KerasTrainer:
         norm = tf.linalg.global_norm(gradients)
         is_finite = tf.math.is_finite(losses.total) & tf.math.is_finite(norm)
         scale = tf.where(norm > clip, tf.math.divide_no_nan(clip, norm), tf.ones_like(norm))
-        # As in PyTorch and optax, add the weight decay of every parameter to its gradient before
-        # the momentum is applied. Keras's own `weight_decay` would bypass the momentum.
+        # As in PyTorch and optax, add weight decay to the gradient before momentum is applied.
+        # Keras's own `weight_decay` would bypass the momentum.
         decayed = [
             scale * tf.convert_to_tensor(g) + self._decay * w
             for g, w in zip(gradients, variables, strict=True)

@@ -1,8 +1,7 @@
 """The operations of the contract in PyTorch, which work eagerly and under `torch.compile`.
 
-While `torch.compile` traces, tensors have no values, and `torch.autograd.grad` cannot be traced. In
-that case `torch.func` computes the gradients, and loops run all their steps on all examples and
-mask the inactive examples.
+While `torch.compile` traces, `torch.func` computes the gradients, and loops run all their steps on
+all examples and mask the inactive examples.
 """
 
 from __future__ import annotations
@@ -60,8 +59,7 @@ class TorchOperations(Backend):
         return index.detach().long()
 
     def one_hot(self, index: Tensor, depth: int, like: Tensor) -> Tensor:
-        # `index` has checked the labels. torch.nn.functional.one_hot would check them again, and
-        # wait for the GPU to do so.
+        # torch.nn.functional.one_hot would wait for the GPU, to check the labels once more.
         classes = torch.arange(depth, device=index.device)
         return (index.unsqueeze(-1) == classes).to(like.dtype)
 

@@ -10,9 +10,8 @@ from torch import Tensor
 __all__ = ["is_dense", "record"]
 
 # Names of autograd's graph nodes for dense layers and elementwise operations. For a graph of these
-# nodes, computing the gradients of several classes in one batched backward pass is fastest. Other
-# operations may have no batched backward pass. For convolutions and pooling, this batched pass
-# copies the inputs, and so is slower than one pass for each class.
+# nodes, one batched backward pass for several classes is faster than one pass for each class. Other
+# operations may have no batched backward pass, or a slower one.
 DENSE = frozenset(
     f"{operation}Backward0"
     for operation in (
@@ -28,8 +27,7 @@ def record(
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Return logits f(x) with their graph, and a function from cotangents to gradients.
 
-    The function maps a cotangent [b k] to gradients [b d], which are differentiable if `twice` is
-    true.
+    The function maps a cotangent [b k] to gradients [b d], differentiable if `twice`.
     """
     with torch.enable_grad():
         point = _tracked(x)

@@ -27,8 +27,7 @@ def open_inference(model: Forward) -> Iterator[Forward]:
     gpus = [device for device in devices if device.type == "cuda"]
     compiling = is_compiling()
     with (
-        # The compiler cannot trace the next two contexts. So a compiled model that draws random
-        # numbers in inference mode changes the global random state (dropout does not draw then).
+        # The compiler cannot trace the next two contexts.
         nullcontext() if compiling else torch.inference_mode(False),
         nullcontext() if compiling else torch.random.fork_rng(devices=gpus),
         without_autocast(),
@@ -62,10 +61,8 @@ _snapshot.register_fake(torch.empty_like)
 def _with_fixed_buffers(model: Any) -> Forward:
     """Return a traced module as a function that uses copies of the module's buffers.
 
-    If the traced graph also trains the module, it changes batch norm's running statistics. Inductor
-    (2.13) would recompute the statistics in the backward pass from the updated buffers, and return
-    wrong gradients (https://github.com/pytorch/pytorch/pull/197039). Inductor does not recompute
-    the result of a custom operation, so a custom operation copies the buffers.
+    Without the copies, Inductor (2.13) returns wrong gradients if the graph also updates batch
+    norm's running statistics (https://github.com/pytorch/pytorch/pull/197039).
     """
     buffers = {name: _snapshot(buffer) for name, buffer in model.named_buffers()}
     return lambda x: torch.func.functional_call(model, buffers, (x,))

@@ -79,10 +79,7 @@ class _BatchNorm(nn.BatchNorm2d):
 
 
 class ResidualBlock(nn.Module):
-    """The zoo's `Residual` as a module: max(body(x) + shortcut(x), 0).
-
-    The layers of body and shortcut are the submodules of the module.
-    """
+    """The zoo's `Residual` as a module: max(body(x) + shortcut(x), 0)."""
 
     def __init__(self, block: Residual) -> None:
         super().__init__()

@@ -59,8 +59,7 @@ class TorchTrainer:
         with _training_mode(self.model):
             losses = loss(self.model, self.model, x, y, *points)
             self._optimizer.zero_grad()
-            # Autocast would compute the second derivatives of the penalty in 16 bits. Without
-            # `inputs`, the backward pass would also compute gradients in the perturbed examples.
+            # Autocast would compute the second derivatives of the penalty in 16 bits.
             with without_autocast():
                 losses.total.backward(inputs=list(self._parameters.values()))
         result = self._update(losses, clip)

@@ -24,9 +24,8 @@ def without_autocast() -> Iterator[None]:
 def without_tf32() -> Iterator[None]:
     """Open a context in which convolutions and matrix products do not use TensorFloat-32.
 
-    TensorFloat-32 rounds the factors of products to 11 bits. Training tolerates that. But a
-    minimum-norm attack ends near a decision boundary. There, TensorFloat-32's rounding errors can
-    change the predicted class, and these errors depend on the batch size.
+    A minimum-norm attack ends near a decision boundary, where the rounding errors of TensorFloat-32
+    can change the predicted class.
     """
     settings = _settings()
     try:
@@ -39,16 +38,13 @@ def without_tf32() -> Iterator[None]:
 
 
 def _settings() -> list[tuple[Callable[[Any], None], Any, Any]]:
-    """Return PyTorch's settings that control TensorFloat-32.
+    """Return the settings of TensorFloat-32, as triples (setter, present value, value for off).
 
-    For each setting, return its setter, its present value, and the value that turns TensorFloat-32
-    off. PyTorch 2.9 added new settings (`fp32_precision`), which override the old ones. Reading an
-    old setting raises an error if it disagrees with the new one. So the result contains the new
-    settings, and those old settings that can be read.
+    PyTorch 2.9 added new settings (`fp32_precision`), which override the old ones.
     """
     cudnn: Any = torch.backends.cudnn
     settings: list[tuple[Callable[[Any], None], Any, Any]] = []
-    with suppress(RuntimeError):  # raised if the user has changed only the new settings
+    with suppress(RuntimeError):  # reading an old setting raises if it disagrees with the new one
         settings.append((partial(setattr, cudnn, "allow_tf32"), cudnn.allow_tf32, False))
     with suppress(RuntimeError):
         precision = torch.get_float32_matmul_precision()

@@ -39,15 +39,15 @@ class TorchTraining(TrainingBackend):
             yield
 
     def build(self, network: Network, weights: Arrays) -> nn.Module:
-        # New modules draw random weights, which `load` then overwrites. The context keeps these
-        # draws from changing the user's random state.
+        # New modules draw random weights. The context keeps that from changing the user's random
+        # state.
         with self.fixed_seed(0):
             model: nn.Module = build_chain(network.layers)
         dtype = torch.as_tensor(weights[next(iter(weight_shapes(network)))]).dtype
         model = self.load(model.to(dtype), weights)
         for kernel in (p for p in model.parameters() if p.dim() == 4):
-            # Convolutions with this memory format are faster on CPUs. The method `contiguous`
-            # would not change the format of kernels with one input channel.
+            # Convolutions with this memory format are faster on CPUs. Unlike `to`, `contiguous`
+            # would not change kernels with one input channel.
             kernel.data = kernel.data.to(memory_format=torch.channels_last)
         return model.eval()  # `TorchTrainer.step` sets training mode
 

@@ -45,10 +45,7 @@ class AdversarialTraining(MixedCrossEntropy):
     )
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return the examples after one FGSM step.
-
-        FGSM does not perturb an example that the network misclassifies already.
-        """
+        """Return the examples after one FGSM step; misclassified examples stay unperturbed."""
         return (fgsm(model, x, y, eps=self.eps).x,)
 
 
@@ -60,8 +57,7 @@ class DeepFoolTraining(MixedCrossEntropy):
         loss = alpha CE(x) + (1 - alpha) CE(x + D)
 
     CE is the mean cross-entropy of a batch. D is DeepFool's perturbation, which moves x out of its
-    predicted class. In the source, a trained network is fine-tuned for five epochs on perturbed
-    examples alone (alpha = 0). The learning rate is half of the one that trained the network.
+    predicted class.
 
     Source: Moosavi-Dezfooli, Fawzi and Frossard (2016), "DeepFool", section 4.2.
     """
@@ -77,8 +73,7 @@ class DeepFoolTraining(MixedCrossEntropy):
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
         """Return the examples perturbed by DeepFool.
 
-        The labels `y` are not used, because DeepFool moves each example out of its predicted class,
-        whether or not this class is the label.
+        The labels `y` are not used, because DeepFool moves each example out of its predicted class.
         """
         perturbation = deepfool(
             model,
@@ -98,8 +93,7 @@ class PGDTraining(MixedCrossEntropy):
 
         loss = alpha CE(x) + (1 - alpha) CE(x')
 
-    CE is the mean cross-entropy of a batch. PGD finds x' within the distance eps of x. As in the
-    source, alpha is 0 by default, so that the network is trained on perturbed examples alone.
+    CE is the mean cross-entropy of a batch. PGD finds x' within the distance eps of x.
 
     Source: Madry, Makelov, Schmidt, Tsipras and Vladu (2018), "Towards deep learning models
     resistant to adversarial attacks".
@@ -112,10 +106,9 @@ class PGDTraining(MixedCrossEntropy):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return the last point of PGD for each example.
+        """Return the last point of PGD for each example, which may still be correctly classified.
 
-        The network may still classify this point correctly. PGD does not perturb an example that
-        the network misclassifies already.
+        Examples that the network misclassifies stay unperturbed.
         """
         perturbation = pgd(
             model, x, y, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds

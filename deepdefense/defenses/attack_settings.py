@@ -17,8 +17,7 @@ def _check_ball_norm(name: str, value: Any) -> Any:
     return value
 
 
-# Each constant is a pair of a help text and a check. They are the second and third argument of
-# `setting`, as in `eps: float = setting(0.1, *BALL_RADIUS)`.
+# Each constant is a pair (help text, check), for use as in `setting(0.1, *BALL_RADIUS)`.
 CLEAN_WEIGHT = ("weight of the unperturbed examples, less than 1", real_number(0, below=1))
 
 BALL_RADIUS = ("radius of the ball, in the units of x", real_number(0))

@@ -17,8 +17,7 @@ from deepdefense.seam.validation import check_labels, check_number
 __all__ = ["calibrate", "fit_penalty"]
 
 # The default of the product c * (median rho before training). With the paper's settings, c * rho is
-# 2.8 for the MLP and 5.1 for LeNet. This default is smaller, because training increases rho by a
-# factor of two or three, and c * rho by the same factor.
+# 2.8 for the MLP and 5.1 for LeNet. This default is smaller, because training increases rho.
 STEEPNESS = 1.5
 
 # The ratio d / c. The paper's settings for MNIST are d = 5 and c = 25.
@@ -41,13 +40,11 @@ def calibrate(
 
         c = steepness / median rho_p,    d = c / 5
 
-    DeepFool finds a perturbation D for each example x. The size of D relative to x is
-    rho_p = ||D||_p / ||x||_p, where p is the `p` of `defense`. The median is over the examples for
-    which DeepFool finds a boundary.
+    D is DeepFool's perturbation of an example x, rho_p = ||D||_p / ||x||_p, and p is the `p` of
+    `defense`. The median is over the examples for which DeepFool finds a boundary.
 
-    The penalty has the exponents c rho and d rho, which should be of order 1. No fixed c achieves
-    this, because the typical rho depends on data and network. For example, c = 25 fits the images
-    of MNIST, but not those of CIFAR-10.
+    The exponents c rho and d rho of the penalty should be of order 1. No fixed c achieves this,
+    because the typical rho depends on data and network.
 
     Args:
         model: a trained classifier of any framework.
@@ -96,9 +93,8 @@ def fit_penalty(
 ) -> DeepDefense:
     """Return `defense` with c and d fitted to the network, without checks of the arguments.
 
-    `calibrate` calls this function after its checks. `x` and `y` are examples and labels in host
-    memory. Batches are placed on the device of the array `like` or, if `like` is None, on the
-    model's device.
+    `x` and `y` are examples and labels in host memory. Batches are placed on the device of the
+    array `like` or, if `like` is None, on the model's device.
     """
     rows = np.random.default_rng((seed, 2)).permutation(len(x))[:CALIBRATION_EXAMPLES]
     options = {**RHO_ATTACK, "candidates": defense.candidates}

@@ -34,8 +34,7 @@ __all__ = ["FAST", "GRADIENTS", "DeepDefense", "Terms", "penalty_from_rho"]
 GRADIENTS = ("unrolled", "implicit", "chord")
 
 # Above this exponent, the penalty of a misclassified example is linear in rho, because exp(d rho)
-# would overflow float32 at d rho = 89. With d = 5, a perturbation twice as long as the input has
-# the exponent 10.
+# would overflow float32 at d rho = 89.
 LARGEST_EXPONENT = 10.0
 
 # The settings of `DeepDefense.fast` and of the command line's --fast.
@@ -69,8 +68,8 @@ def penalty_from_rho(
         penalty = lam exp(-c rho)   for a correctly classified example
         penalty = lam exp(+d rho)   for a misclassified one
 
-    No other function contains the formula, so change the shape of the penalty here. To avoid
-    overflow, the second formula is replaced by its tangent above the exponent `LARGEST_EXPONENT`.
+    To avoid overflow, the second formula is replaced by its tangent where d rho exceeds
+    `LARGEST_EXPONENT`.
     """
     xp = backend.xp
     exponent = xp.where(correct, -c * rho, d * rho)
@@ -84,19 +83,16 @@ def penalty_from_rho(
 class DeepDefense(Objective):
     """A penalty on small DeepFool perturbations, differentiated through the attack itself.
 
-    DeepFool's search finds a perturbation D for each example x with label y. For a correctly
-    classified example, D leads out of the class y. For a misclassified example, D leads into the
-    class y. The size of D relative to x is rho = ||D||_p / ||x||_p. With the settings lam, c and d,
+    DeepFool's search finds a perturbation D for each example x with label y. D leads out of the
+    class y for a correctly classified example, and into the class y for a misclassified one. With
+    rho = ||D||_p / ||x||_p and the settings lam, c and d,
 
         penalty = lam exp(-c rho)   for a correctly classified example,
         penalty = lam exp(+d rho)   for a misclassified example.
 
-    Added to the cross-entropy, the penalty moves boundaries away from correctly classified examples
-    and towards misclassified ones. The product c rho should lie between about 1 and 6, so data with
-    a smaller typical rho need a larger c. `calibrate` measures rho and chooses c and d. For a
-    network that misclassifies many examples, choose a smaller c. On CIFAR-10, where up to a fifth
-    of the examples are misclassified, the study's experiments start with c rho = 0.5
-    (docs/study.md).
+    The penalty moves boundaries away from correctly classified examples and towards misclassified
+    ones. The product c rho should lie between about 1 and 6, and be smaller for a network that
+    misclassifies many examples. `calibrate` measures rho and chooses c and d.
 
     `gradient` selects how the distance to the boundary is differentiated:
 
@@ -105,18 +101,14 @@ class DeepDefense(Objective):
       the gap, which is the difference of the logits of the two classes that the boundary separates,
       and let ||.||_q be the dual norm of ||.||_p. A change dg of the gap, caused by a change of the
       parameters, changes the distance by d||D|| = -(1 + overshoot) dg(x + r) / ||grad g||_q. This
-      needs no second derivatives and costs a fraction of "unrolled". If the network is linear and
-      one step reaches the boundary, "implicit" and "unrolled" have the same gradient.
+      needs no second derivatives and costs a fraction of "unrolled".
     - "chord" is an approximation that costs a fraction of "implicit". It replaces DeepFool by
-      another search. Each step linearises the boundary at the last iterate. The next iterate is the
-      point of the linearised boundary that is nearest to x, not to the last iterate. To save time,
-      no forward pass checks whether a step crosses the boundary. Instead, the gap at the last
-      iterate and the slope of the last step give an estimate of the distance that remains. See
-      `fast`.
+      another search. Each step linearises the boundary at the last iterate, and moves to the point
+      of the linearised boundary that is nearest to x. The gap at the last iterate and the slope of
+      the last step give an estimate of the distance that remains.
 
-    With `bounds`, the penalty uses the distance to the nearest boundary point within the bounds,
-    because attacks on images have to stay within the range of pixel values. The examples themselves
-    should lie within the bounds.
+    With `bounds`, the penalty uses the distance to the nearest boundary point within the bounds.
+    The examples should lie within the bounds.
 
     Raises:
         InputError: a setting out of range.
@@ -179,10 +171,8 @@ class DeepDefense(Objective):
         settings by name, or replaces these three.
 
         The distance to the boundary is approximate. It is exact if the network is linear and the
-        boundary with the runner-up class is the nearest one. With more `steps`, the search
-        approaches the nearest point of a curved boundary. DeepFool does not approach that point,
-        because each of its steps starts at the last iterate and not at x. docs/cost.md lists the
-        time that these settings save, and the error of the distance.
+        boundary with the runner-up class is the nearest one. docs/cost.md lists the time that these
+        settings save, and the error of the distance.
 
         >>> DeepDefense.fast(c=12.0).gradient
         'chord'
@@ -231,8 +221,8 @@ class DeepDefense(Objective):
             backend, f, flat = call.backend, call.f, call.x
             xp = backend.xp
             result, correct, finite = self._find_boundary(backend, f, flat, y, call.box)
-            # The penalty of an example that is not finite is masked out below. The gradient of this
-            # penalty would still be NaN, so replace the example by zeros.
+            # Replace an example that is not finite by zeros. Its penalty is masked out below, but
+            # its gradient would be NaN.
             flat = xp.where(rearrange(finite, "b -> b 1"), flat, xp.zeros_like(flat))
             length, success = self._differentiate_length(backend, f, flat, result)
             distance = (1 + self.overshoot) * length
@@ -257,8 +247,8 @@ class DeepDefense(Objective):
     ) -> tuple[SearchResult, Array, Array]:
         """Search for the boundary, and return the search result and two masks [b].
 
-        The first mask is True for the correctly classified examples. The second mask is True for
-        the examples whose input and logits are finite.
+        The masks say which examples are correctly classified, and which have finite input and
+        logits.
         """
         settings = SearchSettings(self.p, self.steps, self.overshoot, self.candidates)
         if self.gradient == "chord":
@@ -270,8 +260,8 @@ class DeepDefense(Objective):
     ) -> tuple[Array, Array]:
         """Return the length [b] of each perturbation, differentiable and without overshoot.
 
-        Also return a mask [b] of the examples whose perturbation, once the overshoot is added,
-        crosses the boundary.
+        Also return a mask [b] of the examples whose perturbation with overshoot crosses the
+        boundary.
         """
         if self.gradient == "unrolled":
             length = unrolled_distance(backend, f, x, result, p=self.p, steps=self.steps)

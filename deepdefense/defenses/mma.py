@@ -33,11 +33,9 @@ class MMA(MixedCrossEntropy):
       point, at the distance d_max from x.
     - If x is misclassified, x' = x.
 
-    The margin is the distance from x to the boundary. By the envelope theorem, lowering the
-    cross-entropy at x' increases the margin.
-
-    The paper finds the nearest point by an adaptive search along the line of PGD's perturbation.
-    This class uses the attack DDN for the 2-norm, and FMN for the maximum norm.
+    Lowering the cross-entropy at x' increases the margin, which is the distance from x to the
+    boundary. The attack that finds the nearest point is DDN for the 2-norm, and FMN for the maximum
+    norm. The paper searches along PGD's perturbation instead.
 
     Source: Ding et al. (2020), "MMA training: direct input space margin maximization through
     adversarial training", algorithm 1.
@@ -50,11 +48,7 @@ class MMA(MixedCrossEntropy):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return for each example the nearest boundary point that the attack finds.
-
-        If this point is further away from the example than d_max, return instead the point at
-        distance d_max from the example, on the straight line to the boundary point.
-        """
+        """Return x' (see the class) for each example; the attack approximates the nearest point."""
         if self.p == 2:
             perturbation = ddn(model, x, y, steps=self.steps, bounds=self.bounds)
         else:

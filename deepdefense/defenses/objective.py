@@ -29,8 +29,7 @@ class Objective:
 
     A training step calls `points`, differentiates the total of `losses`, updates the parameters,
     and then replaces the parameters for which `constrain` returns new values. A defence overrides
-    one or more of these three methods. Objectives with equal settings compare equal, so that a
-    framework compiles a training step only once for all of them.
+    one or more of these three methods.
     """
 
     def __post_init__(self) -> None:
@@ -40,8 +39,7 @@ class Objective:
         """Return the arrays that `losses` needs besides the batch, such as perturbed examples.
 
         No gradient flows through these arrays. Attacks run here and not in `losses`, because a
-        framework may compile `losses`, and attacks need concrete values to draw random numbers and
-        to stop early.
+        framework may compile `losses`, and attacks need concrete values.
         """
         return ()
 
@@ -51,8 +49,7 @@ class Objective:
         """Return the loss terms for examples x [b ...], labels y [b] and the arrays of `points`.
 
         The loss terms are differentiable in the model's parameters. `forward` calls the model in
-        training mode, with dropout and batch statistics. `model` is the model itself, which
-        `DeepDefense` needs to search for the boundary in inference mode.
+        training mode, with dropout and batch statistics. `model` is the model itself.
         """
         entropy = mean_cross_entropy(backend, forward(x), y)
         zero = backend.stop_gradient(entropy) * 0
@@ -69,10 +66,9 @@ class Objective:
     def objective(self, model: Model, x: Array, y: Array, *points: Array) -> Array:
         """Return the total loss as a scalar, for use in your own training loop.
 
-        The cross-entropy is computed with the model in its current mode, training or inference. The
-        arguments `points` are the arrays that the method of the same name returns for this batch;
-        without them, that method is called. Attacks need concrete values, so inside a compiled
-        function call the method outside and pass its result.
+        The cross-entropy is computed with the model in its current mode, training or inference.
+        `points` is the result of `self.points(model, x, y)`, which is computed if it is not passed.
+        In a compiled function, pass it, because attacks need concrete values.
         """
         backend = backend_of(x, model=model, labels=y)
         check_labels(y, x)
@@ -95,8 +91,7 @@ class Objective:
 def make_loss_function(backend: Backend, objective: Objective) -> LossFunction:
     """Return ``loss(forward, model, x, y, *points)``, which calls `objective.losses`.
 
-    Frameworks cache compiled code by function. `make_loss_function` therefore returns the same
-    function object for equal arguments, so that a framework compiles it only once.
+    Equal arguments give the same function object, so that a framework compiles it only once.
     """
 
     def loss(forward: Forward, model: Model, x: Array, y: Array, *points: Array) -> Losses:

@@ -24,13 +24,11 @@ class Parseval(Objective):
     This is a gradient step with step size beta on the function ||W W^T - I||^2 / 4. If W has more
     rows than columns, W^T takes the place of W, so that the columns are kept nearly orthonormal.
 
-    For a convolution kernel [o i s t], W is the kernel unfolded to a matrix [o (i s t)] and
-    multiplied by sqrt(s t). The factor is needed because each input pixel lies in s t windows.
-    After the step, the result is divided by the same factor.
+    For a convolution kernel [o i s t], W is the kernel as a matrix [o (i s t)], multiplied by
+    sqrt(s t) because each input pixel lies in s t windows. The result is divided by this factor.
 
     Source: Cisse et al. (2017), "Parseval networks: improving robustness to adversarial examples",
-    section 4. The paper also trains the coefficients of sums over branches of a network, and
-    projects these coefficients onto the simplex. The networks of the zoo have no such coefficients.
+    section 4.
     """
 
     beta: float = setting(

@@ -39,10 +39,9 @@ class TRADES(Objective):
         loss = CE(x) + beta KL(f(x) || f(x')),    ||x' - x||_p <= eps
 
     f returns class probabilities, and KL is their Kullback-Leibler divergence, averaged over the
-    batch. Projected gradient descent (PGD) finds x': it starts at a random point and moves away
-    from the class that the network predicts for x. The paper chooses x' to maximise the divergence
-    itself. This class uses the loss of `pgd` instead, because the gradient of the divergence
-    vanishes where softmax saturates.
+    batch. The attack `pgd` finds x' by moving away from the class that the network predicts for x.
+    The paper chooses x' to maximise the divergence, whose gradient vanishes where softmax
+    saturates.
 
     Source: Zhang et al. (2019), "Theoretically principled trade-off between robustness and
     accuracy", algorithm 1.
@@ -55,10 +54,7 @@ class TRADES(Objective):
     bounds: Bounds | None = setting(None, *BOUNDS, unset="no bounds")
 
     def points(self, model: Model, x: Array, y: Array) -> tuple[Array, ...]:
-        """Return the last points x' of PGD.
-
-        PGD may fail on an example. The network then predicts the same class for x' as for x.
-        """
+        """Return the last points x' of PGD; if PGD fails, x' has the predicted class of x."""
         perturbation = pgd(model, x, eps=self.eps, steps=self.steps, p=self.p, bounds=self.bounds)
         return (perturbation.x,)
 

@@ -91,9 +91,9 @@ def _load(name: str) -> None:
 class use_backend:  # noqa: N801 - a lower-case verb, as in contextlib
     """Set the backend for functions without array arguments.
 
-    While the setting is in force, passing an array of another framework to a function raises
-    `InputError`. In a `with` statement, the setting ends with the block. Otherwise it holds for the
-    rest of the current thread or asynchronous task.
+    Functions that then get an array of another framework raise `InputError`. In a `with` statement,
+    the setting ends with the block. Otherwise it holds for the rest of the current thread or
+    asynchronous task.
 
     >>> with use_backend("numpy"):
     ...     current_backend().name
@@ -193,10 +193,9 @@ def backend_of(*arrays: Any, model: Any = None, labels: Any = None) -> Backend:
 def backend_for(model: Any, *arrays: Any) -> Backend:
     """Return the backend that runs the model on the arrays, which may be NumPy arrays.
 
-    Arrays of another framework than NumPy determine the backend. For NumPy arrays, return the
-    backend of the model's framework. If the model is a plain function, return the backend that
-    `use_backend` set, or NumPy's if none is set. The caller converts NumPy arrays to arrays of the
-    returned backend, one batch at a time.
+    Arrays of a framework other than NumPy determine the backend. For NumPy arrays, the model's
+    framework determines it. If the model is a plain function, return the backend that `use_backend`
+    set, or NumPy's if none is set.
     """
     if all(framework_of(array) in (None, "numpy") for array in arrays):
         if (name := framework_of(model)) is not None:

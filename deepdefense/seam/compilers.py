@@ -15,20 +15,16 @@ __all__ = ["exempt_from_autograph", "traced_as_constant"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# AutoGraph would replace an `InputError` by an exception of its own with a longer message. It
-# leaves exceptions that have this attribute unchanged.
+# TensorFlow's AutoGraph replaces exceptions by its own, except those that have this attribute.
 InputError.ag_pass_through = True  # type: ignore[attr-defined]
 
 
 def exempt_from_autograph(*functions: Callable[..., Any]) -> None:
     """Keep TensorFlow's AutoGraph from rewriting the given functions and the functions they call.
 
-    For a class, this exempts `__call__` of its instances, but no other method. AutoGraph rewrites
-    Python's `if` and `while` on tensors. `deepdefense` contains no `if` or `while` on tensors, so
-    rewriting its functions would only slow down the first call. A user's model may contain them, so
-    the TensorFlow backend lets AutoGraph rewrite the model.
-
-    `tf.autograph.experimental.do_not_convert` sets the same attribute.
+    AutoGraph rewrites Python's `if` and `while` on tensors. `deepdefense` contains none of
+    these, so rewriting its functions would only slow down the first call. For a class, this exempts
+    `__call__` of its instances, but no other method.
     """
     for function in functions:
         function.autograph_info__ = {}  # type: ignore[attr-defined]
@@ -37,8 +33,7 @@ def exempt_from_autograph(*functions: Callable[..., Any]) -> None:
 def traced_as_constant(function: Function) -> Function:
     """Make `torch.compile` call the function once, while tracing, and treat the result as constant.
 
-    This is for functions that `torch.compile` cannot trace. The decorator
-    `torch.compiler.assume_constant_result` sets the same attribute.
+    This is for functions that `torch.compile` cannot trace.
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

@@ -127,10 +127,10 @@ class Backend(abc.ABC):
     def class_gradients(self, f: Forward, x: Array) -> tuple[Array, Fold]:
         """Return detached logits [b k] at x [b d], and `fold`, a loop over gradients of contrasts.
 
-        A contrast c [b k] weights the logits. Its gradient is that of ``sum_k c[k] f_k(x)`` in x.
-        ``fold(step, state, contrasts)`` splits contrasts [b m k] into chunks [b n k], because all m
-        gradients may not fit in memory. For each chunk in turn, it sets ``state = step(state,
-        chunk, gradients)`` with detached gradients [b n d]. ``fold`` returns the last state.
+        A contrast c [b k] has the gradient of ``sum_k c[k] f_k(x)`` in x. To save memory,
+        ``fold(step, state, contrasts)`` splits contrasts [b m k] into chunks [b n k]. For each
+        chunk in turn, it sets ``state = step(state, chunk, gradients)`` with detached gradients
+        [b n d]. ``fold`` returns the last state.
         """
         logits, pull = self.vjp(f, self.stop_gradient(x), twice=False)
 
@@ -155,7 +155,7 @@ class Backend(abc.ABC):
 
         ``body(state, fixed)`` returns the next state, and a mask [b] of the examples to continue.
         `fixed` holds arrays that the loop does not change. Backends may pass only the active rows
-        to `body`, and keep the state of the others. Gradients flow if `differentiable`.
+        to `body`. Gradients flow if `differentiable`.
         """
         for _ in range(steps):
             if not self.to_numpy(active).any():

@@ -13,8 +13,7 @@ Value = TypeVar("Value")
 class FrozenDict(Mapping[str, Value], Generic[Value]):
     """An immutable mapping that keeps the order of its entries.
 
-    It is equal to every mapping with the same entries. It is hashable if all its values are
-    hashable.
+    It equals every mapping with the same entries. It is hashable if all its values are hashable.
 
     >>> settings = FrozenDict({"steps": 10, "p": 2})
     >>> settings["steps"], settings == {"p": 2, "steps": 10}
@@ -44,8 +43,5 @@ class FrozenDict(Mapping[str, Value], Generic[Value]):
         return f"FrozenDict({self._entries!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Tell `pickle` and `copy` to rebuild the mapping by calling the constructor.
-
-        `dataclasses.asdict` copies the values of fields with `copy.deepcopy`.
-        """
+        """Tell `pickle` and `copy` to rebuild the mapping by calling the constructor."""
         return FrozenDict, (self._entries,)

@@ -62,9 +62,6 @@ def setting(
 ) -> ValueT:
     """Declare a field of a dataclass as a setting, by assigning the result to the field.
 
-    This declaration is the source of the field's entry in the docstring of the dataclass, of the
-    option of the command line, and of the row in the tables of settings on pages and in the docs.
-
     Args:
         default: the value of the field if the caller of the constructor passes none.
         help: a phrase that says what the setting is, without a full stop.
@@ -101,8 +98,8 @@ def setting(
 def check_settings(settings: Any) -> None:
     """Check every setting of a frozen dataclass, and store the values that the checks return.
 
-    The dataclass calls this function in `__post_init__`. Before the checks, NumPy scalars are
-    converted to Python numbers, because compilers and JSON do not accept NumPy scalars.
+    The dataclass calls this function in `__post_init__`. NumPy scalars become Python numbers,
+    because compilers and JSON do not accept NumPy scalars.
     """
     for declared in fields(settings):
         value = to_python_number(getattr(settings, declared.name))

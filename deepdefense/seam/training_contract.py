@@ -38,9 +38,8 @@ class Losses(NamedTuple):
 LossFunction: TypeAlias = Callable[..., Losses]
 """``loss(forward, model, x, y, *points)``
 
-The loss that `Trainer.step` minimises, such as `Objective.losses`. `forward` computes logits in
-training mode (with dropout). `model` is the model itself. `points` are the arrays that
-`Objective.points` returned for the batch, such as adversarial examples.
+The loss that `Trainer.step` minimises. `forward` computes logits in training mode (with dropout).
+`model` is the model itself. `points` are the arrays that `Objective.points` returns for the batch.
 """
 
 

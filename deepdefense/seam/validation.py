@@ -40,8 +40,7 @@ __all__ = [
 def has_constant_sum(outputs: np.ndarray) -> bool:
     """Return whether outputs [n k] are nonnegative and all rows have the same sum.
 
-    Such outputs are probabilities, up to a constant factor. One row alone (n = 1) does not show
-    this, so the result for it is False.
+    Such outputs are probabilities, up to a constant factor. For a single row (n = 1), return False.
 
     >>> has_constant_sum(np.array([[0.3, 0.7], [0.5, 0.5]]))
     True
@@ -55,7 +54,7 @@ def has_constant_sum(outputs: np.ndarray) -> bool:
 def is_softmax(outputs: np.ndarray) -> bool:
     """Return whether the rows of outputs [n k] are probabilities: nonnegative, with sum 1.
 
-    One row alone (n = 1) does not show this, so the result for it is False.
+    For a single row (n = 1), return False.
 
     >>> is_softmax(np.array([[0.3, 0.7], [0.5, 0.5]])), is_softmax(np.array([[3, 7], [5, 5]]))
     (True, False)

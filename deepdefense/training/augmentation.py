@@ -47,23 +47,23 @@ def augment(
 ) -> Images:
     """Return the images, each flipped left to right at random and shifted by a random distance.
 
-    With `flip`, each image is flipped with probability 1/2. With `shift`, each image moves along
-    both axes. The distance along each axis is a whole number of pixels, drawn uniformly from -shift
-    to shift. The pixels that enter at a border repeat the image in mirror order, so a shift adds no
-    new values. With neither `flip` nor `shift`, examples of any shape are returned unchanged.
+    Pixels that enter at a border repeat the image in mirror order.
 
     Preprocessing may have subtracted a mean image m from the pixel values v, so that x = v - m. The
-    pixel values must then be flipped and shifted, but the mean image must not. Let T be the flip
-    and shift of an image. The result is T(v) - m, and is computed as T(x) + (T(m) - m).
+    flip and shift T then applies to v, and not to m:
+
+        result = T(v) - m = T(x) + (T(m) - m)
 
     Args:
-        x: images [b c h w], or [b h w c] with `channels_last`.
+        x: images [b c h w], or [b h w c] with `channels_last`. With neither `flip` nor `shift`,
+            examples of any shape.
         random: the generator that draws the flips and the distances.
-        flip: whether to flip images.
-        shift: the largest distance along each axis, in pixels; with 0, images are not shifted.
+        flip: whether to flip each image with probability 1/2.
+        shift: the largest distance in pixels. The distance along each axis is drawn uniformly from
+            the whole numbers -shift to shift.
         channels_last: whether the layout is [b h w c].
-        mean: the mean image [c h w] or [h w c] that preprocessing has subtracted. None:
-            preprocessing has subtracted nothing, or the same number from every pixel.
+        mean: the mean image m, [c h w] or [h w c]. None: preprocessing has subtracted nothing, or
+            the same number from every pixel.
 
     Raises:
         InputError: the examples are not images of the given layout, or `shift` is not less than

@@ -20,9 +20,8 @@ from deepdefense.training.recipe import Recipe
 
 __all__ = ["Cost", "CostMeasurement", "measure_cost"]
 
-# The number of pairs that are timed. A pair is a plain step and a hardening step on the same batch.
-# One more pair runs first and is not counted, because the first step of each kind includes
-# compilation.
+# The number of plain steps, and of hardening steps, that are timed. One more step of each kind runs
+# first and is not counted, because it includes compilation.
 TIMED_PAIRS = 5
 
 
@@ -54,9 +53,7 @@ def measure_cost(
 ) -> CostMeasurement:
     """Return the median durations of plain and hardening steps, and the median gradient norm.
 
-    A plain step minimises the cross-entropy alone, a hardening step minimises `defense`. The two
-    kinds alternate on the same batches. The learning rate is 0, so that the steps do not change the
-    parameters. They still change the optimizer's momentum and the batch-norm statistics, so the
+    A plain step minimises the cross-entropy alone, a hardening step minimises `defense`. The
     trainer is restored to its initial state at the end.
     """
     initial_state = trainer.state()
@@ -83,8 +80,8 @@ def measure_cost(
 
 
 def _warm_median(seconds: list[float]) -> float:
-    """Return the median duration of all steps but the first.
+    """Return the median duration of all steps but the first, which includes compilation.
 
-    The first step includes compilation, so its duration is used only if there is no other step.
+    If there is only one step, return its duration.
     """
     return statistics.median(seconds[1:] or seconds)

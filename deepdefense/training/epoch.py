@@ -47,9 +47,9 @@ class EpochResult(NamedTuple):
 def draw_batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.int64]]:
     """Yield the batches of one epoch as arrays of row numbers, in a random order set by `seed`.
 
-    Each of the numbers 0..count-1 occurs once. Each batch has `size` rows, except that the last
-    batch has only the rows that remain. If a single row remains, it joins the batch before it,
-    because batch norm cannot compute a variance from one example.
+    Each of the numbers 0..count-1 occurs once. Each batch has `size` rows, and the last batch has
+    the rows that remain. A single last row joins the batch before it, because batch norm cannot
+    compute a variance from one example.
     """
     order = np.random.default_rng(seed).permutation(count)
     ends = [*range(0, count, size), count]
@@ -61,8 +61,7 @@ def draw_batches(count: int, size: int, *seed: int) -> Iterator[npt.NDArray[np.i
 def count_steps(examples: int, batch_size: int) -> int:
     """Return the number of optimizer steps in an epoch, ceil(examples / batch_size).
 
-    If `draw_batches` adds a single last row to the batch before it, the epoch has one step less
-    than this number.
+    The epoch has one step less if `draw_batches` adds a single last row to the batch before it.
     """
     return -(-examples // batch_size)
 
@@ -79,14 +78,12 @@ def take_step(
 ) -> StepResult | None:
     """Take one optimizer step on a batch of examples `x` [b ...] with labels `y` [b].
 
-    `x` and `y` are arrays in host memory. The step computes the objective's `points`, updates the
-    parameters with the gradient of the objective's `losses`, and applies the objective's constraint
-    to the new parameters. Returns the step's losses and gradient norm. If the losses or the
-    gradient are not finite, returns None and changes no parameter.
+    `x` and `y` are arrays in host memory. Returns the losses and the gradient norm of the step. If
+    the losses or the gradient are not finite, returns None and changes no parameter.
     """
     batch = backend.asarray(x, trainer.model)
-    # The number of classes is not known before the forward pass in `losses`. `index` therefore
-    # accepts every label here, and `losses` checks the labels against the number of logits.
+    # The number of logits is not known yet, so let `index` accept every label. `losses` checks the
+    # labels against the number of logits.
     labels = backend.index(y, int(y.max()) + 1, batch)
     points = objective.points(trainer.model, batch, labels)
     loss = make_loss_function(backend, objective)

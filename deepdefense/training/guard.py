@@ -22,9 +22,9 @@ class Guard:
     """The limits by which `harden` rejects an epoch or ends training early.
 
     If `max_accuracy_drop` or `patience` is given, a share of the training examples is set aside.
-    The network is not trained on these examples. Its accuracy and mean rho_2 on them decide whether
-    a limit is exceeded. rho_2 is the 2-norm of DeepFool's perturbation of an example, divided by
-    the 2-norm of the example. Held-out (test) examples never influence training.
+    The network is not trained on these examples, and its accuracy and mean rho_2 on them decide
+    whether a limit is exceeded. rho_2 is the 2-norm of DeepFool's perturbation of an example,
+    divided by the 2-norm of the example.
     """
 
     max_accuracy_drop: float | None = setting(

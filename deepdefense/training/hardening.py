@@ -43,9 +43,9 @@ __all__ = [
 class HardeningOutcome(NamedTuple):
     """The result of `harden_network`: the hardened network, the report, and measurements.
 
-    `before` holds measurements of the original network, and `after` those of the hardened network,
-    both on the held-out examples. Each has one rho for each example, which is the 2-norm of
-    DeepFool's perturbation divided by the 2-norm of the example.
+    `before` and `after` measure the original and the hardened network on the held-out examples.
+    Each has one rho for each example: the 2-norm of DeepFool's perturbation, divided by the 2-norm
+    of the example.
     """
 
     model: Any
@@ -57,9 +57,8 @@ class HardeningOutcome(NamedTuple):
 class _NetworkMeasurement(NamedTuple):
     """The measurements of one network on the held-out examples.
 
-    `euclidean` has rho in the 2-norm for each single example. `summary` has the mean and the median
-    of this rho over all examples. If the norm p of the defence is not 2, `summary` also has the
-    mean and the median of rho in the p-norm.
+    `euclidean` has rho in the 2-norm for each example. `summary` has the mean and the median of rho
+    in the 2-norm and, if the `p` of the defence is not 2, also in the p-norm.
     """
 
     euclidean: Measurement
@@ -69,11 +68,9 @@ class _NetworkMeasurement(NamedTuple):
 def prepare_monitor(
     backend: TrainingBackend, model: Any, data: Dataset, recipe: Recipe, guard: Guard
 ) -> Monitor:
-    """Check that network, data and recipe fit together, and return the monitor of the training.
+    """Return the monitor, which holds the examples to train on and to evaluate on.
 
-    The monitor holds the examples to train on and the examples to evaluate on. Callers run this
-    function before they write any file, so that unusable input leaves no files behind. Raises
-    `InputError` if network, data and recipe do not fit together.
+    Raises `InputError` if network, data and recipe do not fit together.
     """
     check_network(backend, model, data)
     check_images(data.x_train.shape[1:], **recipe.augmentation)
@@ -94,9 +91,8 @@ def harden_network(
 ) -> HardeningOutcome:
     """Measure the network, fine-tune a copy of it with the defence, and measure the copy.
 
-    `network` describes the original network in the report. The report also contains the recipe. If
-    the recipe's gradient clip is "auto", the report has the clip that was used instead, which is a
-    number, or None for no clipping.
+    `network` describes the original network in the report. If the recipe's gradient clip is "auto",
+    the report has the clip that was used: a number, or None for no clipping.
     """
     data = monitor.data
     p = float(getattr(defense, "p", 2))  # the report has rho in the norm of the defence too
@@ -180,8 +176,8 @@ def _measure_network(
 def _choose_clip(gradient: float, warn: Callable[[str], None]) -> float | None:
     """Return the gradient clip to use in place of "auto".
 
-    The clip is `gradient`, the median 2-norm of the gradients before training, rounded to three
-    digits. If `gradient` is almost 0 or not finite, return None (no clipping) and warn.
+    This is `gradient`, the median 2-norm of the gradients before training, rounded to three digits.
+    If `gradient` is less than `LEAST_CLIP` or not finite, return None (no clipping) and warn.
     """
     if not LEAST_CLIP <= gradient < math.inf:
         warn(f"no clip: the gradient before training has no size to go by ({gradient:g})")

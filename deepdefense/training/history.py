@@ -16,9 +16,9 @@ class EpochRecord:
     """The measurements of one accepted epoch, as listed in the history of a report.
 
     `loss`, `cross_entropy`, `penalty`, `unfinished`, `gradient` and `iterations` are means over the
-    optimizer steps of the epoch. `accuracy` and `rho_2` describe the network after the epoch.
-    `accuracy` is measured on all held-out examples. `rho_2` is the mean over a fixed sample of the
-    held-out examples, or None if rho_2 is not measured.
+    optimizer steps of the epoch. `accuracy` and `rho_2` are measured after the epoch: `accuracy` on
+    all held-out examples, and the mean `rho_2` on a fixed sample of them (None: not measured). For
+    DeepFool's perturbation D of an example x, rho_2 = ||D||_2 / ||x||_2.
     """
 
     epoch: int
@@ -36,9 +36,6 @@ class EpochRecord:
 @dataclass(frozen=True)
 class Progress:
     """The state of a training run between two attempts at an epoch, except the weights.
-
-    `run_training` saves it in the checkpoint together with the weights. An instance is immutable:
-    `reject_epoch`, `accept_epoch` and `watch_plateau` return a new one.
 
     - `history`: the records of the accepted epochs.
     - `stopped`: the reason, if a rejected epoch ended training early; None otherwise.
@@ -77,8 +74,8 @@ class Progress:
     def reject_epoch(self, why: str, retries: int) -> Progress:
         """Return the progress after an epoch was rejected for the reason `why`.
 
-        The progress tells `run_training` to repeat the epoch at half the learning rate. If the
-        epoch has already been repeated `retries` times, the progress ends training instead.
+        `run_training` then repeats the epoch at half the learning rate. If it has already
+        repeated the epoch `retries` times, training ends.
         """
         if self.rejections < retries:
             halvings = self.halvings + 1
@@ -101,9 +98,8 @@ class Progress:
     def watch_plateau(self, rho: float, patience: int) -> Progress:
         """Return the progress with `rho` appended to `guard_rho`.
 
-        `rho` is the mean rho_2 of the examples set aside, measured after the last accepted epoch.
-        If `patience` or more epochs have passed since the largest value in `guard_rho`,
-        `has_plateaued` is set, which ends training.
+        `rho` is the mean rho_2 of the examples set aside. If the largest value in `guard_rho` is
+        `patience` or more epochs old, `has_plateaued` is set, which ends training.
         """
         guard_rho = (*self.guard_rho, rho)
         since_best = len(guard_rho) - 1 - int(np.argmax(guard_rho))

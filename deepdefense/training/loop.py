@@ -20,10 +20,8 @@ from deepdefense.training.recipe import Recipe
 
 __all__ = ["Checkpoint", "run_training"]
 
-# The range of the drop in training accuracy that is allowed without `max_accuracy_drop`. Guessing
-# has the accuracy 1 / classes. The allowed drop is 0.5 * (initial accuracy - 1 / classes), clipped
-# to this range. A drop of up to 0.10 is always allowed, because an overfitted network may forget
-# training examples that it had memorised.
+# The range of the drop in training accuracy that is allowed without `max_accuracy_drop`. A drop of
+# 0.10 is always allowed, because an overfitted network may forget examples that it had memorised.
 COLLAPSE_DROP = (0.10, 0.25)
 
 PROGRESS_LINES = 10  # about this many epochs of a training run are announced, evenly spaced
@@ -33,7 +31,6 @@ class Checkpoint(Protocol):
     """A store for the state after the last accepted epoch, so that a run can be resumed.
 
     `run_training` calls `load` once at the start, and `save` after each attempt at an epoch.
-    `deepdefense.app` implements these methods, and stores the state in the run folder.
     """
 
     def load(self) -> tuple[Weights, dict[str, Any]] | None:
@@ -60,14 +57,14 @@ def run_training(
 
     An epoch fails if its loss, gradient or weights are not finite, or if accuracy has fallen
     further than the guard allows. The trainer then returns to its state after the last accepted
-    epoch and repeats the failed epoch at half the learning rate. If the epoch fails after the
-    guard's last retry too, training ends with the weights of the last accepted epoch. Without a
-    guard, accuracy may fall by any amount, the first epoch that fails ends training, and rho_2 is
-    not measured.
+    epoch, and repeats the failed epoch at half the learning rate. If the epoch also fails on the
+    guard's last retry, training ends with the weights of the last accepted epoch.
 
-    The checkpoint is saved after each attempt at an epoch, and labelled with `name`. If a saved
-    checkpoint has this label when `run_training` is called, training resumes from it. The result is
-    then the same as that of a training run without interruption.
+    Without a guard, the first epoch that fails ends training, accuracy may fall by any amount, and
+    rho_2 is not measured.
+
+    If the checkpoint has a saved state labelled `name`, training resumes from it, with the same
+    result as a run without interruption.
     """
     x, y = monitor.select_training_data()
     steps = count_steps(len(x), recipe.batch_size)
@@ -129,8 +126,7 @@ def _check_accuracy(
 ) -> None:
     """Raise `RejectedEpochError` if accuracy has fallen too far since the start of training.
 
-    Accuracy is measured on the monitor's `guard_rows`. The largest allowed drop is the guard's
-    `max_accuracy_drop`. If `max_accuracy_drop` is None, the largest allowed drop is
+    The largest allowed drop is the guard's `max_accuracy_drop`. If that is None, it is
     0.5 * (initial accuracy - 1 / classes), clipped to the range `COLLAPSE_DROP`.
     """
     accuracy = monitor.measure_guard_accuracy(model)
@@ -168,10 +164,7 @@ def _make_record(
 
 
 def _announce_epoch(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
-    """Announce the epoch in one line if it is the last, or one of those announced at intervals.
-
-    The interval is chosen so that a training run has about `PROGRESS_LINES` such lines.
-    """
+    """Announce about `PROGRESS_LINES` epochs, evenly spaced, and the last epoch, in a line each."""
     if record.epoch % max(1, recipe.epochs // PROGRESS_LINES) and record.epoch < recipe.epochs:
         return
     rho = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"

@@ -19,7 +19,7 @@ from deepdefense.seam.training_contract import TrainingBackend
 __all__ = ["Monitor"]
 
 # The largest number of examples on which mean rho_2 is measured after each epoch. With this number,
-# the standard error is about 2 % of the mean, which is accurate enough for a curve over epochs.
+# the standard error is about 2 % of the mean.
 CURVE_EXAMPLES = 1000
 
 # The largest number of training examples on which the guard measures accuracy if no training
@@ -34,12 +34,11 @@ class Monitor:
     The fields ending in `_rows` are row numbers in `data`:
 
     - `training_rows`: the training examples that the network is trained on.
-    - `guard_rows`: the training examples on which the guard judges an epoch. They are all training
-      examples set aside or, if none are set aside, a sample of `training_rows`. No held-out
-      examples are among them, so held-out examples never influence training.
+    - `guard_rows`: the training examples on which the guard judges an epoch. They are the examples
+      set aside or, if none are set aside, a sample of `training_rows`.
     - `curve_rows`: the held-out examples whose mean rho_2 is recorded after each epoch.
 
-    `attack` has the settings with which DeepFool measures rho_2.
+    `attack` has the settings of DeepFool, whose perturbations D give rho_2 = ||D||_2 / ||x||_2.
     """
 
     backend: TrainingBackend

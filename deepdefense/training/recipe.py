@@ -1,8 +1,8 @@
 """The training recipe: learning-rate schedule, optimizer settings, augmentation and seed.
 
-The optimizers are in backends/*/optimizer.py, one file for each backend. To support another
-optimizer, add its settings to `Recipe`, pass them to the backend in `Recipe.make_trainer`, add them
-to the `trainer` method of each backend (backends/*/training.py), and use them in optimizer.py.
+The optimizers are in backends/*/optimizer.py. To support another optimizer, add its settings to
+`Recipe`, pass them on in `Recipe.make_trainer` and in `trainer` of backends/*/training.py, and use
+them in optimizer.py.
 """
 
 from __future__ import annotations
@@ -32,14 +32,11 @@ LEAST_CLIP = 1e-6  # a smaller gradient clip would leave the weights almost unch
 class Recipe:
     """The settings of training by SGD with momentum: learning-rate schedule, augmentation, seed.
 
-    The learning rate is lowered once, near the end, or else annealed along half a cosine. The
-    defaults are the paper's settings for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
+    The defaults are the paper's settings for fine-tuning (Yan, Guo and Zhang, 2018, section 4).
 
-    If a mean image was subtracted from the pixels, flips and shifts must move the pixels but not
-    the mean image. `augment` therefore needs the mean image. The command line passes the mean image
-    of its data. `dd.harden` cannot know what was subtracted from your own arrays. To flip or shift
-    your own arrays, pass the pixels unchanged to `dd.harden`, and let the model subtract the mean
-    image.
+    Flips and shifts must move the pixels, but not a mean image that was subtracted from them. To
+    use `flip` or `shift` with `dd.harden`, pass unchanged pixels and subtract the mean image in the
+    model.
     """
 
     epochs: int = setting(5, "passes over the training examples", whole_number(0))

@@ -40,10 +40,11 @@ def describe_objective(objective: Objective) -> dict[str, Any]:
 class HardeningReport:
     """The settings, results and cost of a hardening run.
 
-    `before` and `after` summarise the original and the hardened network on the held-out examples.
-    `history` has a record for each accepted epoch. `stopped` is the reason if a rejected epoch
-    ended training early, and None otherwise. `notes` are the other events of training, such as an
-    epoch that was tried again. `warnings` are reasons to doubt the measurement before training.
+    - `before`, `after`: summaries of the original and the hardened network on held-out examples.
+    - `history`: a record for each accepted epoch.
+    - `stopped`: the reason, if a rejected epoch ended training early; None otherwise.
+    - `notes`: one line for each other event of training, such as an epoch that was tried again.
+    - `warnings`: reasons to doubt the measurement before training.
     """
 
     backend: str
