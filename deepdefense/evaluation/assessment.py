@@ -60,11 +60,16 @@ def assess(
 ) -> Report:
     """Evaluate a model on examples x [n ...] with labels y [n], and return the report.
 
-    The steps are: measure accuracy and rho, check the network, attack it, and check the attacks.
-    `reference` is an undefended network. If it is given, the same attacks run on it and the report
-    compares both networks. `provenance` describes the networks and the data for the report.
-    `storage`, if it is given, saves the attacks' results, so that an interrupted evaluation can be
-    resumed. `watcher` receives the progress.
+    Args:
+        model: the network to evaluate: a batch [b ...] -> logits [b k].
+        x: examples [n ...].
+        y: labels [n].
+        plan: the settings of the evaluation.
+        bounds: (low, high), the range of perturbed examples, or None.
+        reference: an undefended network that the same attacks run on, for comparison, or None.
+        provenance: the descriptions of the networks and the data for the report.
+        storage: a store of the attacks' results, to resume an interrupted evaluation, or None.
+        watcher: the object that receives the progress.
     """
     with open_subject(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject:
         cache = AttackCache(storage, f"{fingerprint_evaluation(subject)} {plan}")
@@ -116,10 +121,9 @@ def assess(
 def _measure_paper_figures(
     subject: Subject, plan: EvaluationPlan, p: float, watcher: Watcher
 ) -> tuple[Summary, Measurement]:
-    """Measure accuracy and rho as the Deep Defense paper does, with the DeepFool attack.
+    """Measure accuracy and rho in the 2-norm, and also in the p-norm if p is not 2.
 
-    rho is measured in the 2-norm, and also in the p-norm if p is not 2. Return a summary over all
-    examples, and the measurement of each example in the 2-norm.
+    Return a summary of both, and the measurement of each example in the 2-norm.
     """
 
     def measure(order: float) -> Measurement:
@@ -142,14 +146,9 @@ def _measure_paper_figures(
 def _attack_subject(
     subject: Subject, plan: EvaluationPlan, runner: AttackRunner, networks: int
 ) -> tuple[Minima, tuple[PlannedAttack, ...]]:
-    """Run all attacks of the plan's preset on the examples of `subject`.
+    """Run all attacks of the plan's preset; return the smallest perturbations, and the attacks.
 
-    Return the smallest perturbation found for each example, and the list of the attacks that ran.
-
-    If the plan has no eps, the radius of the fixed-budget attacks is a typical distance that the
-    minimum-norm attacks found, usually the median. Before the attacks start, the watcher receives
-    an estimate of the total time. `networks` is the number of networks that the same attacks will
-    run on, including the reference network.
+    `networks` is the number of networks that the attacks will run on, for the estimate of the time.
     """
     classes = subject.logits.shape[1]
     announced = build_suite(plan.preset, plan.p, plan.eps or (0.0,), classes)
@@ -160,6 +159,7 @@ def _attack_subject(
     )
     minimum_norm = build_suite(plan.preset, plan.p, (), classes)
     minima = runner.run_suite(subject, initial_minima(subject, plan.p), minimum_norm)
+    # Without an eps, the minimum-norm attacks determine the radius of the fixed-budget attacks.
     radii = plan.eps or (typical_distance(minima.distance) or default_radius(subject, plan.p),)
     fixed_budget = build_suite(plan.preset, plan.p, radii, classes)[len(minimum_norm) :]
     return runner.run_suite(subject, minima, fixed_budget), (*minimum_norm, *fixed_budget)
@@ -172,10 +172,9 @@ def _attack_reference(
     planned: tuple[PlannedAttack, ...],
     runner: AttackRunner,
 ) -> tuple[Summary, Minima]:
-    """Measure and attack the undefended reference network on the examples of `subject`.
+    """Measure the reference network, and run the attacks `planned` on the examples of `subject`.
 
-    `planned` lists the attacks that ran on the evaluated network, which are repeated here. Return
-    the accuracy and rho of the reference network, and its smallest perturbation for each example.
+    Return its accuracy and rho, and its smallest perturbations.
     """
     with open_subject(
         reference,

@@ -16,11 +16,7 @@ NamedArrays = dict[str, npt.NDArray[Any]]
 
 
 class Storage(Protocol):
-    """The interface of a store in which `AttackCache` saves sets of arrays by name.
-
-    The caller of the evaluation provides the store. For example, `RunFolder.attack_storage` is a
-    store that keeps the arrays in files of the run folder.
-    """
+    """The interface of a store in which `AttackCache` saves sets of arrays by name."""
 
     def load(self, name: str) -> NamedArrays | None:
         """Return the arrays that were saved under this name, or None if there are none."""
@@ -35,9 +31,8 @@ class Storage(Protocol):
 class AttackCache:
     """A cache of attack results, with one entry for each attack and batch.
 
-    Without a `storage` the cache keeps nothing. `prefix` is a text that identifies the network,
-    the examples and the settings. It is part of the key of every entry, so that evaluations of
-    different networks never share entries.
+    Without a `storage` the cache keeps nothing. `prefix` identifies the network, the examples and
+    the settings, and is part of the key of every entry.
     """
 
     storage: Storage | None = None

@@ -30,10 +30,7 @@ class DataError(InputError):
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
-    """Return 16 hexadecimal digits that identify a sequence of arrays.
-
-    They are the start of the SHA-256 of the dtypes, shapes and values of the arrays.
-    """
+    """Return the first 16 hexadecimal digits of the SHA-256 of the dtypes, shapes and values."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -45,8 +42,7 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
 class Dataset:
     """A training set and a test set in memory, checked and preprocessed.
 
-    `preprocess` makes a `Dataset` from `RawData`. Training and evaluation read their examples from
-    a `Dataset`.
+    `preprocess` makes a `Dataset` from `RawData`.
     """
 
     name: str
@@ -74,10 +70,9 @@ class Dataset:
         return (-self.mean, np.float32(self.scale) - self.mean) if self.scale == 255 else None
 
     def shorten(self, examples: int | None = None, test: int | None = None) -> Dataset:
-        """Return a data set with fewer training examples and fewer test examples.
+        """Keep only the first `examples` training examples and the first `test` test examples.
 
-        Keep the first `examples` training examples and the first `test` test examples. None keeps
-        all examples of that set.
+        None keeps all examples of that set.
 
         Raises:
             DataError: a class would have no training example.
@@ -167,9 +162,9 @@ def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
 def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
     """Split examples at random into a training set and a test set.
 
-    The test set gets 20 % of the examples of each class, and at least one example. If a class has
-    only one example, that example goes to the training set. `seed` determines the
-    split. Both sets keep the order of the examples.
+    The test set gets 20 % of the examples of each class, and at least one of them. A class with
+    only one example has it in the training set. `seed` determines the split. Both sets keep the
+    order of the examples.
     """
     random = np.random.default_rng(seed)
     test = np.zeros(len(y), bool)
@@ -183,10 +178,17 @@ def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
 def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255) -> Dataset:
     """Check a training and a test set, convert them to float32, and centre pixels.
 
-    Examples of dtype uint8 are pixels, and `width` is the largest value that a raw pixel can have.
-    Pixels are scaled from 0..`width` to 0..255, and the mean training image is subtracted from
-    them. Examples of other dtypes keep their values. `name` is the name of the data set, and
-    `names` are the names of its classes.
+    Examples of dtype uint8 are pixels. They are scaled from 0..`width` to 0..255, and the mean
+    training image is subtracted from them. Examples of other dtypes keep their values.
+
+    Args:
+        name: the name of the data set.
+        raw: the training set and the test set.
+        names: the names of the classes.
+        width: the largest value that a raw pixel can have.
+
+    Raises:
+        DataError: the data cannot be used.
     """
     if not (len(raw.x_train) and len(raw.x_test)):
         came = f"got {len(raw.x_train)} and {len(raw.x_test)}"
@@ -201,8 +203,8 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
     )
     images = len(shape) == 3 and shape[0] in (1, 3)
     if raw.x_train.dtype == np.uint8:
-        # float64 holds the sum of the integer pixels exactly. The mean therefore does not depend on
-        # the order of the summation, and is the same on every machine.
+        # float64 holds the sum of the integer pixels exactly, so the mean is the same on every
+        # machine, whatever the order of the summation.
         unit = 255 / width
         mean = (unit * raw.x_train.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x_train, x_test = (np.float32(unit) * x - mean for x in (x_train, x_test))

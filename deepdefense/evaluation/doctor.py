@@ -45,9 +45,12 @@ def doctor(
 ) -> Diagnosis:
     """Check a model, without attacking it, for faults that would make robustness figures wrong.
 
-    The checks detect outputs that are probabilities instead of logits, inputs whose units differ
-    from those of the bounds, a model in training mode, outputs that depend on the batch or on
-    chance, and input gradients that are missing, zero, saturated or wrong.
+    The checks detect:
+
+    - outputs that are probabilities, or that depend on the batch or on chance,
+    - inputs whose units differ from those of the bounds,
+    - a model in training mode,
+    - a softmax that rounds to 0 and 1, and input gradients that are missing, zero or wrong.
 
     Args:
         model: a batch [b ...] -> logits [b k].
@@ -58,9 +61,7 @@ def doctor(
         batch_size: the number of examples in a batch.
 
     Returns:
-        A `Diagnosis`. Each of its `checks` has a `name`, a `status` ("pass", "warn" or "fail"), the
-        `evidence` in words and numbers, a `remedy`, and `severe`: whether a failure of this check
-        means that robustness figures cannot be trusted.
+        A `Diagnosis` with one `Check` for each property that was checked.
 
     Raises:
         InputError: there is no example, or an argument is out of range or has the wrong shape.

@@ -17,8 +17,7 @@ from deepdefense.seam.validation import check_number
 
 __all__ = ["eps_ref", "fgs_accuracy"]
 
-# `eps_ref` starts at 0.001 times the largest |x|. It doubles eps at most 60 times until accuracy
-# has fallen to the level, then bisects the last interval 20 times.
+# The largest number of doublings of eps in `eps_ref`, and the number of bisections after them.
 DOUBLINGS, HALVINGS = 60, 20
 
 
@@ -71,13 +70,16 @@ def eps_ref(
 ) -> float:
     """Return the smallest eps at which `fgs_accuracy` is `level` or less.
 
-    The paper measures eps_ref at the level of 50 %, on the model that Deep Defense trained. It then
-    tests every model at 0.2, 0.5 and 1.0 times that eps. Here the caller chooses the model and the
-    level.
-
     The search doubles eps until accuracy is `level` or less, then bisects between the last two
-    values of eps. If accuracy falls to the level and rises above it again between two tested values
-    of eps, the search does not notice. It then returns an eps that is not the smallest.
+    values of eps. It assumes that accuracy does not rise again as eps grows.
+
+    Args:
+        model: a batch [b ...] -> logits [b k].
+        x: examples [n ...]: an array of the model's framework, or a NumPy array.
+        y: labels [n].
+        level: an accuracy, from 0 to less than 1. The paper uses 0.5.
+        bounds: (low, high); perturbed examples are clipped to this range. The paper does not clip.
+        batch_size: the number of examples in a batch.
 
     Raises:
         InputError: accuracy is `level` or less at eps = 0, or above it at every eps tried.
@@ -116,8 +118,8 @@ def eps_ref(
 class _SignStepAccuracy:
     """A function from eps to the accuracy of a subject after a step eps * sign(gradient).
 
-    An instance computes the signs once, when it is made, and reuses them for every eps. Examples
-    that are misclassified without a step count as misclassified for every eps.
+    The signs are computed once. Examples that are misclassified without a step count as
+    misclassified for every eps.
     """
 
     def __init__(self, subject: Subject) -> None:

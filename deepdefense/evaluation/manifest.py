@@ -48,11 +48,10 @@ def make_manifest(
 
 
 def fingerprint_evaluation(subject: Subject) -> str:
-    """Return a text that identifies the inputs of an evaluation.
+    """Return a text that identifies the inputs of an evaluation, for the keys of the cache.
 
-    The cache of attack results uses the text in its keys. The text changes if the outputs or the
-    gradients of the network, the examples, the labels, the bounds or the version of this package
-    change.
+    The text changes if the outputs or the gradients of the network, the examples, the labels, the
+    bounds or the version of this package change.
     """
     outputs, gradients = _fingerprint_outputs(subject), _fingerprint_gradients(subject)
     bounds = subject.bounds
@@ -67,8 +66,7 @@ def _fingerprint_outputs(subject: Subject) -> str:
 def _fingerprint_gradients(subject: Subject) -> str:
     """Return a fingerprint of the input gradients at eight examples.
 
-    Networks with the same outputs may have different gradients, and attacks depend on both. The
-    function rounds the normalised gradients to two decimals, so that small numerical differences
+    The normalised gradients are rounded to two decimals, so that small numerical differences
     between runs seldom change the fingerprint.
     """
     few = pick_evenly(np.arange(len(subject.x)), 8)
@@ -105,9 +103,8 @@ def describe_arrays(subject: Subject) -> dict[str, Any]:
 
 
 def default_radius(subject: Subject, p: float) -> float:
-    """Return the eps of the fixed-budget attacks for the case that no distance is known.
+    """Return the eps of the fixed-budget attacks if all minimum-norm attacks fail.
 
-    This is the case if all minimum-norm attacks fail. The default eps is a tenth of the median norm
-    ||x||_p of at most 100 examples.
+    It is a tenth of the median norm ||x||_p of at most 100 examples.
     """
     return 0.1 * float(np.median(perturbation_size(select_finite(subject.sample(100).x), p)))

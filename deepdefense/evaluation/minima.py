@@ -1,8 +1,4 @@
-"""Confirms the perturbations that attacks find, and keeps the smallest one for each example.
-
-An attack fools the network on an example if it finds a perturbed example that the network
-misclassifies.
-"""
+"""Confirms the perturbations that attacks find, and keeps the smallest one for each example."""
 
 from __future__ import annotations
 
@@ -44,11 +40,14 @@ def _flatten_examples(x: HostArray) -> HostArray:
 class AttackOutcome:
     """The result of one attack on a subject's n examples.
 
-    `distance` [n] is the size of the attack's confirmed perturbation: inf where the attack failed
-    or did not run, and 0 where the network misclassifies the unperturbed example. `ran` [n] is a
-    mask of the examples that were attacked. `rejected` counts the perturbed examples that the
-    attack reported as misclassified but that `confirm_points` rejected; each counts as a failure of
-    the attack.
+    Attributes:
+        attack: the attack and its settings.
+        distance: [n], the size of the confirmed perturbation: inf where the attack failed or did
+            not run, and 0 where the network misclassifies the unperturbed example.
+        ran: a mask [n] of the examples that were attacked.
+        rejected: the number of reported perturbed examples that `confirm_points` rejected. Each
+            counts as a failure of the attack.
+        seconds: the duration of the attack.
     """
 
     attack: PlannedAttack
@@ -62,10 +61,14 @@ class AttackOutcome:
 class Minima:
     """The smallest confirmed perturbation of each of n examples, over the attacks run so far.
 
-    `distance` [n] is the size of the perturbation: 0 where the network misclassifies the
-    unperturbed example, and inf where no attack fooled it. `points` [n ...] are the perturbed
-    examples, and `predicted` [n] the classes that the network predicts for them. `by` [n] is the
-    attack that found the perturbation, as an index into `outcomes`, or -1 if no attack did.
+    Attributes:
+        p: the order of the norm that measures perturbations.
+        distance: [n], the size of the perturbation: 0 where the network misclassifies the
+            unperturbed example, and inf where every attack failed.
+        points: [n ...], the perturbed examples.
+        predicted: [n], the classes that the network predicts for `points`.
+        by: [n], the index in `outcomes` of the attack that found the perturbation, or -1.
+        outcomes: the results of the attacks run so far.
     """
 
     p: float
@@ -94,10 +97,13 @@ def initial_minima(subject: Subject, p: float) -> Minima:
 class ConfirmedPoints(NamedTuple):
     """The confirmed perturbed examples of one attack on one batch, as arrays for the cache.
 
-    `rows` [m] are the indices of the m examples whose perturbations were confirmed. `points`
-    [m ...] are the perturbed examples, `predicted` [m] the classes that the network predicts for
-    them, and `distance` [m] the sizes of the perturbations. `rejected` [1] counts the perturbed
-    examples that were not confirmed, and `seconds` [1] is the duration of the attack.
+    Attributes:
+        rows: [m], the indices of the examples whose perturbations were confirmed.
+        distance: [m], the sizes of the perturbations.
+        points: [m ...], the perturbed examples.
+        predicted: [m], the classes that the network predicts for `points`.
+        rejected: [1], the number of perturbed examples that were not confirmed.
+        seconds: [1], the duration of the attack.
     """
 
     rows: HostArray
@@ -117,11 +123,17 @@ def confirm_points(
     p: float,
     begun: float,
 ) -> ConfirmedPoints:
-    """Check an attack's perturbed examples [m ...], and return those that fool the network.
+    """Return the perturbed examples that the network misclassifies in a batch of one.
 
-    `rows` [m] are the indices of the original examples. A perturbed example is confirmed if it is
-    finite, within the bounds and within eps, and if the network misclassifies it in a batch of one.
-    `begun` is the time at which the attack started, by `time.perf_counter`.
+    They must also be finite, differ from the original examples, and lie within the bounds and eps.
+
+    Args:
+        subject: the network and the original examples.
+        rows: [m], the indices of the original examples.
+        points: [m ...], the perturbed examples that an attack reported as misclassified.
+        eps: the radius of the attack, or None.
+        p: the order of the norm that measures perturbations.
+        begun: the time at which the attack started, by `time.perf_counter`.
     """
     distance = perturbation_size(points - subject.x[rows], p)
     confirmed = np.isfinite(_flatten_examples(points)).all(1)
@@ -157,10 +169,14 @@ def add_outcome(
     ran: HostArray,
     parts: Sequence[ConfirmedPoints],
 ) -> Minima:
-    """Add the result of one more attack to the smallest perturbations so far, `minima`.
+    """Return new minima, in which a perturbation of one more attack replaces a larger one.
 
-    `ran` holds the indices of the attacked examples, and `parts` the confirmed perturbed examples
-    of each batch. Return new minima, in which a perturbation of this attack replaces a larger one.
+    Args:
+        subject: the network and its examples.
+        minima: the smallest perturbations so far.
+        attack: the attack that ran.
+        ran: the indices of the attacked examples.
+        parts: the confirmed perturbed examples of each batch.
     """
     distance = np.where(subject.correct, math.inf, 0.0)
     tried = np.zeros(len(distance), bool)

@@ -29,8 +29,7 @@ __all__ = ["DEFAULT_PLAN", "EvaluationPlan"]
 class EvaluationPlan:
     """The settings of one evaluation.
 
-    `evaluate` makes a plan from its arguments, and `assess` carries the plan out. A plan raises
-    `InputError` if a setting is out of range.
+    A plan raises `InputError` if a setting is out of range.
     """
 
     preset: str = setting("quick", "which attacks run, with how many steps", one_of(*PRESETS))

@@ -28,7 +28,7 @@ class PlannedAttack:
     """An attack together with its settings; calling an instance attacks a batch.
 
     `gradients` and `queries` are the approximate numbers of gradients and of forward passes that
-    the attack computes per example; `estimate_seconds` uses them.
+    the attack computes per example.
     """
 
     name: str
@@ -59,11 +59,7 @@ class PlannedAttack:
 def _minimum_norm(
     name: str, p: float, *, gradients: int, queries: int = 10, **settings: Any
 ) -> PlannedAttack:
-    """Plan a minimum-norm attack in the norm p.
-
-    The attacks `ddn` and `cw` support only the 2-norm and have no parameter p, so their settings
-    leave it out.
-    """
+    """Plan a minimum-norm attack in the p-norm; `ddn` and `cw` have no parameter p."""
     order = {} if name in ("ddn", "cw") else {"p": p}
     options = FrozenDict({**order, **settings})
     return PlannedAttack(name, "minimum-norm", options, gradients, queries)
@@ -72,7 +68,7 @@ def _minimum_norm(
 def _within(
     name: str, p: float, eps: float, *, gradients: int, queries: int, **settings: Any
 ) -> PlannedAttack:
-    """Plan a fixed-budget attack within radius eps in the norm p."""
+    """Plan a fixed-budget attack within radius eps in the p-norm."""
     options = FrozenDict({"eps": eps, "p": p, **settings})
     return PlannedAttack(name, "within eps", options, gradients, queries)
 
@@ -97,10 +93,10 @@ STRENGTHS = {
 def build_suite(
     preset: str, p: float, eps: tuple[float, ...], classes: int
 ) -> tuple[PlannedAttack, ...]:
-    """Return the attacks of a preset in the norm p.
+    """Return the attacks of a preset in the p-norm, for a network with `classes` classes.
 
-    The minimum-norm attacks come first. The fixed-budget attacks follow, once for each radius eps.
-    `classes` is the number of classes of the network.
+    The minimum-norm attacks come first. The fixed-budget attacks follow, once for each radius in
+    `eps`.
 
     - quick: the minimum-norm attacks are DeepFool, FMN and SuperDeepFool. The fixed-budget attacks
       are APGD, the random search `square` with 100 queries, and FGSM.
@@ -175,13 +171,9 @@ def _fixed_budget_suite(
 def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> float:
     """Estimate how many seconds the attacks take on the correctly classified examples.
 
-    The function measures the time per gradient with a short gradient attack, and the time per query
-    with a short random search. It also measures the time of a forward pass in a batch of one,
-    because `confirm_points` needs such a pass for each example. Each time is multiplied by the
-    number of gradients, queries or passes that the planned attacks need.
-
-    Each of the two short attacks runs twice and its faster run counts, because frameworks compile
-    during the first run.
+    The function measures the time of a gradient, of a query, and of the forward pass in a batch of
+    one with which `confirm_points` tests an example. It multiplies each time by the number that the
+    planned attacks need.
     """
     correct = np.flatnonzero(subject.correct)
     rows = correct[: subject.batch_size]
@@ -191,10 +183,9 @@ def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> fl
 
     def time_unit(attack: Callable[[], Perturbation], units: int) -> float:
         seconds = []
-        for _ in range(2):
+        for _ in range(2):  # frameworks compile during the first run
             start = time.perf_counter()
-            # Frameworks compute asynchronously. `to_numpy` waits until the attack has finished, so
-            # that the time includes all of its computation.
+            # Frameworks compute asynchronously; `to_numpy` waits until the attack has finished.
             subject.backend.to_numpy(attack().success)
             seconds.append(time.perf_counter() - start)
         return min(seconds) / units

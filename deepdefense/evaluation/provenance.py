@@ -29,10 +29,7 @@ class NetworkInfo:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Descriptions of the networks and the data of an evaluation, for its report.
-
-    `network` describes the evaluated network, and `reference` the undefended reference network.
-    """
+    """Descriptions of the evaluated network, the undefended reference network, and the data."""
 
     network: NetworkInfo
     reference: NetworkInfo
@@ -76,8 +73,8 @@ def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
 def to_json(value: Any) -> Any:
     """Convert a value so that JSON can represent it.
 
-    Infinity becomes "inf", an array becomes its text representation, and a tuple becomes a list.
-    The entries of mappings, lists and tuples are converted in the same way.
+    Infinity becomes "inf", an array becomes its text representation, and a tuple becomes a list,
+    also inside mappings, lists and tuples.
     """
     if isinstance(value, FrozenArray):
         return repr(value)

@@ -32,8 +32,8 @@ EVALUATION_SCHEMA = "deepdefense.evaluate/1"
 class Threat:
     """The threat model of a report: the attacker's limits, goal and knowledge.
 
-    `p` is the order of the norm that measures perturbations, and `bounds` describes the range of
-    the perturbed examples.
+    `p` is the order of the norm that measures perturbations. `bounds` describes the range of the
+    perturbed examples.
     """
 
     p: float
@@ -46,9 +46,11 @@ class Threat:
 class Headline:
     """The main robustness figures of a report, or the reason why they are `withheld`.
 
-    `distance_median` is the median distance of all examples. `robust_accuracy` is the accuracy
-    under attack within `eps`, the first radius of the fixed-budget attacks. Both figures are None
-    if they are withheld.
+    Attributes:
+        withheld: the reason, or None if the figures are not withheld.
+        distance_median: the median distance, or None if it is infinite or withheld.
+        eps: the first radius of the fixed-budget attacks.
+        robust_accuracy: the accuracy under attack within `eps`, or None if it is withheld.
     """
 
     withheld: str | None
@@ -61,12 +63,17 @@ class Headline:
 class AttackLine:
     """The results of one attack, as a line of the report's table of attacks.
 
-    `ran` is the number of examples that were attacked. `success` is the share of these examples on
-    which the attack fooled the network, and `median` is the median distance over these successes.
-    `best` considers only the examples on which at least one attack succeeded. It is the share of
-    them for which this attack found the smallest perturbation of all attacks. `rejected` counts the
-    perturbed examples that the attack reported as misclassified but that the evaluation could not
-    confirm.
+    Attributes:
+        name: the name of the attack.
+        kind: "minimum-norm" or "within eps".
+        settings: the settings of the attack.
+        ran: the number of examples that were attacked.
+        success: the share of the attacked examples on which the attack succeeded.
+        median: the median size of the perturbations of the successes.
+        best: of the examples on which any attack succeeded, the share on which this attack found
+            the smallest perturbation.
+        rejected: the number of reported perturbed examples that `confirm_points` rejected.
+        seconds: the duration of the attack.
     """
 
     name: str
@@ -85,9 +92,12 @@ class AttackLine:
 class Weakness:
     """The confusion table after the smallest perturbations, and the median distance of each class.
 
-    The table `counts` [k][k] counts the correctly classified examples on which an attack succeeded.
-    The row is the label, and the column is the class predicted for the perturbed example.
-    `median` [k] is the median distance of the correctly classified examples of each class.
+    Both leave out examples that the network misclassifies without a perturbation.
+
+    Attributes:
+        counts: [k][k], the number of examples on which an attack succeeded, by label (row) and by
+            the class predicted for the perturbed example (column).
+        median: [k], the median distance of the examples of each class.
     """
 
     counts: tuple[tuple[int, ...], ...]
@@ -112,11 +122,10 @@ class ReferenceFigures:
 class Report(Summary):
     """The result of `evaluate`: the accuracy and the robustness of one network.
 
-    The distance of an example is the size of the smallest perturbation found by any of several
-    attacks. The fields inherited from `Summary`, such as `accuracy` and `rho_2`, are measured as in
-    the Deep Defense paper. `headline` holds the main robustness figures, or withholds them if a
-    severe check fails. `minima` holds the smallest perturbations found for the network, and
-    `reference_minima` those found for the undefended reference network.
+    The distance of an example is the size of the smallest perturbation found by any attack.
+    `headline` withholds the main robustness figures if a severe check fails. `minima` holds the
+    smallest perturbations of the network, and `reference_minima` those of the undefended reference
+    network.
     """
 
     backend: str

@@ -53,9 +53,12 @@ def make_reference_figures(
 ) -> ReferenceFigures:
     """Return the figures of the undefended reference network for the report.
 
-    `summary` holds its accuracy and rho, and `minima` its smallest perturbations. `beside` holds
-    the smallest perturbations of the evaluated network. They determine the largest eps of the
-    security curve, so that the curves of both networks cover the same range.
+    Args:
+        network: the description of the reference network.
+        summary: its accuracy and rho.
+        minima: its smallest perturbations.
+        beside: the smallest perturbations of the evaluated network, which determine the largest eps
+            of both security curves.
     """
     return ReferenceFigures(
         network=network,
@@ -74,8 +77,8 @@ def measure_intervals(
 ) -> FrozenDict[Interval]:
     """Return a mapping from the name of each main figure to its 95 % confidence interval.
 
-    Shares of examples have Wilson intervals. Medians and means have bootstrap intervals. `by_rho`
-    is the measurement of accuracy and rho in the 2-norm.
+    Shares of examples have Wilson intervals. Medians and means have bootstrap intervals, drawn with
+    `seed`. `by_rho` is the measurement of accuracy and rho in the 2-norm.
     """
     n, distance = len(minima.distance), minima.distance
     return FrozenDict(
@@ -89,9 +92,8 @@ def measure_intervals(
 def measure_weakness(minima: Minima, y: HostArray, classes: int) -> Weakness:
     """Make the confusion table after the smallest perturbations, and each class's median distance.
 
-    The table counts the pairs of an example's label and the class that the network predicts for the
-    perturbed example. Both the table and the medians leave out examples that the network
-    misclassifies without a perturbation.
+    The table counts pairs of an example's label y [n] and the class predicted for the perturbed
+    example. Both leave out examples that are misclassified without a perturbation.
     """
     fooled = np.isfinite(minima.distance) & (minima.distance > 0)
     counts = np.zeros((classes, classes), dtype=np.int64)

@@ -26,19 +26,19 @@ __all__ = [
     "summarize_rho",
 ]
 
-# The settings of DeepFool when it measures rho. They do not depend on the settings of DeepFool in
-# the penalty that a defence trains with.
+# The default settings of DeepFool when it measures rho.
 RHO_ATTACK: Mapping[str, Any] = {"steps": 50, "overshoot": 0.02, "candidates": 10}
 
 
 class Measurement(NamedTuple):
     """The accuracy and the rho of each of n examples, as NumPy arrays [n].
 
-    `correct` is a mask of the examples that the model classifies correctly. `rho` is ||D|| / ||x||,
-    where D is the perturbation that DeepFool found for the example x. `success` is a mask of the
-    examples on which DeepFool changed the predicted class, and `steps` counts DeepFool's steps on
-    each example. `measured` is a mask of the examples that have a rho: x and the logits are finite,
-    and x is not zero everywhere.
+    Attributes:
+        correct: a mask of the examples that the model classifies correctly.
+        rho: ||D|| / ||x||, where D is the perturbation that DeepFool found for the example x.
+        success: a mask of the examples on which DeepFool changed the predicted class.
+        steps: the number of DeepFool's steps on each example.
+        measured: a mask of the examples x that are not zero everywhere, with finite x and logits.
     """
 
     correct: npt.NDArray[np.bool_]
@@ -52,15 +52,22 @@ class Measurement(NamedTuple):
 class Summary:
     """The accuracy and the rho of one model, averaged over n examples.
 
-    The rho of an example x in the p-norm is ||D||_p / ||x||_p. D is the perturbation with which
-    DeepFool changes the *predicted* class, even if that class is not the label. `rho_2` and `rho_p`
-    are means over all n examples, and `rho_2_median` and `rho_p_median` are medians.
+    The rho of an example x in the p-norm is ||D||_p / ||x||_p, where D is the perturbation with
+    which DeepFool changes the predicted class, even if that class is not the label. If DeepFool
+    fails, its last perturbation counts.
 
-    If DeepFool fails on an example, its last perturbation counts. An example that is zero
-    everywhere, or that has NaN or infinite values or logits, counts as rho = 0; `unmeasured` is the
-    number of such examples. `success` is the share of examples on which DeepFool in the 2-norm
-    succeeds. `iterations_mean` is the mean number of steps that DeepFool in the 2-norm takes, over
-    all examples.
+    Attributes:
+        accuracy: the share of examples that the model classifies correctly.
+        rho_2: the mean rho in the 2-norm.
+        rho_2_median: the median rho in the 2-norm.
+        success: the share of examples on which DeepFool in the 2-norm succeeds.
+        iterations_mean: the mean number of steps of DeepFool in the 2-norm.
+        n: the number of examples.
+        unmeasured: the number of examples that are zero everywhere, or that have NaN or infinite
+            values or logits. Each counts as rho = 0.
+        p: the order of the norm of `rho_p`.
+        rho_p: the mean rho in the p-norm, or None if it was not measured.
+        rho_p_median: the median rho in the p-norm, or None if it was not measured.
     """
 
     accuracy: float
@@ -100,10 +107,18 @@ def measure_rho(
 ) -> Measurement:
     """Measure the accuracy of a model and the rho of each example, by DeepFool in the p-norm.
 
-    DeepFool looks for a perturbation that changes the predicted class, whatever the label. `steps`,
-    `overshoot` and `candidates` are its settings. Batches are placed on the device of `like`, an
-    array or a model; the default is `model`. After each batch, `progress` is called with the number
-    of examples measured so far.
+    Args:
+        model: a batch [b ...] -> logits [b k].
+        x: examples [n ...].
+        y: labels [n]. DeepFool starts from the predicted class, whatever the label.
+        backend: the backend of the model's framework.
+        like: an array or a model; batches are placed on its device. The default is `model`.
+        p: the order of the norm.
+        steps: the largest number of DeepFool's steps.
+        overshoot: DeepFool's overshoot.
+        candidates: the number of DeepFool's candidate classes.
+        batch_size: the number of examples in a batch.
+        progress: called after each batch with the number of examples measured so far.
     """
     xp, parts, labels = backend.xp, [], to_host(y)
     for start in range(0, len(x), batch_size):
@@ -137,8 +152,8 @@ def summarize_in_norm(
 ) -> tuple[Summary, Measurement]:
     """Measure rho in the 2-norm, and also in the p-norm if p is not 2.
 
-    `measure` is a function that accepts the order of a norm and returns a `Measurement`. Return a
-    summary of one or both measurements, and the measurement in the 2-norm.
+    `measure` maps the order of a norm to a `Measurement`. Return a summary, and the measurement in
+    the 2-norm.
     """
     euclidean = measure(2)
     return summarize_rho(euclidean, None if p == 2 else measure(p), p), euclidean

@@ -40,15 +40,11 @@ class AttackRunner:
     def run_suite(
         self, subject: Subject, minima: Minima, planned: Sequence[PlannedAttack]
     ) -> Minima:
-        """Run the planned attacks one after the other.
+        """Return new minima, in which perturbations of the planned attacks replace larger ones.
 
-        `minima` holds the smallest perturbation of each example from earlier attacks. Return new
-        minima, in which perturbations that these attacks found replace larger ones.
-
-        A minimum-norm attack runs on all examples that the network classifies correctly. A
-        fixed-budget attack runs only on the examples for which no earlier attack found a
-        perturbation within its eps. FGSM is an exception: it runs on all correctly classified
-        examples, because the checks compare the other attacks with FGSM.
+        Minimum-norm attacks run on all correctly classified examples. So does FGSM, because the
+        checks compare the other attacks with it. The other fixed-budget attacks run only on the
+        examples for which no earlier attack found a perturbation within their eps.
         """
         for attack in planned:
             rows = np.flatnonzero(subject.correct)
@@ -85,14 +81,15 @@ class AttackRunner:
 def run_transfer(subject: Subject, minima: Minima, other: Minima) -> Minima:
     """Attack the network of `subject` with perturbations that were found for another network.
 
-    `minima` holds the smallest perturbations found for the subject's network, and `other` those
-    found for the other network. Return new minima, in which a transferred perturbation replaces a
-    larger one.
+    Return new minima, in which a transferred perturbation replaces a larger one. Each perturbation
+    is tried at `TRANSFER_SIZES` increasing sizes until the network misclassifies the example. All
+    sizes are below the example's distance in `minima`, or, if that is infinite, below four times
+    its distance in `other`.
 
-    Each perturbation is scaled to `TRANSFER_SIZES` sizes. They are tried in increasing order, until
-    one fools the network. All sizes are below the example's distance in `minima`, because only a
-    smaller perturbation would replace the one in `minima`. If that distance is infinite, the sizes
-    are below four times the example's distance in `other`.
+    Args:
+        subject: the network to attack, and its examples.
+        minima: the smallest perturbations found for this network.
+        other: the smallest perturbations found for the other network.
     """
     fooled = subject.correct & np.isfinite(other.distance) & (other.distance > 0)
     left = rows = np.flatnonzero(fooled)

@@ -1,9 +1,8 @@
 """Statistics of the distances of n examples, with confidence intervals.
 
-The distance of an example is the size of the smallest perturbation that fools the network, among
-those that attacks found. It is 0 if the network misclassifies the unperturbed example. It is inf if
-no attack fooled the network; the example is then "censored": its true distance is unknown. All n
-distances count in every statistic, unless its docstring says otherwise.
+The distance of an example is the size of the smallest perturbation that an attack found for it. It
+is 0 if the network misclassifies the unperturbed example, and inf if every attack failed. Examples
+with distance inf are called censored.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ def finite_or_none(value: float) -> float | None:
 def quantile(values: Values, level: float) -> float:
     """Return the quantile of the values [n] at `level` in 0..1, without interpolation.
 
-    The quantile is the smallest value v in the array such that at least the fraction `level` of the
-    values are less than or equal to v. The quantile may be inf.
+    It is the smallest v in the array such that at least the fraction `level` of the values are less
+    than or equal to v. It may be inf.
     """
     return float(np.quantile(values, level, method="inverted_cdf"))
 
@@ -67,8 +66,7 @@ def quantile(values: Values, level: float) -> float:
 def is_correct(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return a mask [n] of the examples whose logits [n k] predict the label in y [n].
 
-    An example with a NaN or infinite logit is never correct. This rule is needed because argmax
-    returns the index of a NaN, which may be the label.
+    An example with a NaN or infinite logit is never correct.
     """
     correct: npt.NDArray[np.bool_] = np.isfinite(logits).all(1) & (logits.argmax(1) == y)
     return correct
@@ -92,9 +90,11 @@ def robust_accuracy(distance: Values, eps: float) -> float:
 class Distance:
     """The median and further quantiles of the distances of n examples.
 
-    `quantiles` maps percentiles, such as "25", to distances. A quantile, or the median, is None if
-    it is infinite, because too many examples are censored. `censored` counts the examples on which
-    every attack failed, and `wrong` those that are misclassified without a perturbation.
+    Attributes:
+        median: the median distance, or None if it is infinite.
+        quantiles: a mapping from percentiles, such as "25", to distances; None if infinite.
+        censored: the number of examples on which every attack failed.
+        wrong: the number of examples that are misclassified without a perturbation.
     """
 
     median: float | None
@@ -122,10 +122,13 @@ def summarize_distances(distance: Values) -> Distance:
 def bootstrap(statistic: Callable[[Values], Values], *columns: Values, seed: int = 0) -> Interval:
     """Return the 95 % confidence interval of a statistic of n examples, by the bootstrap.
 
-    Each of the c `columns` is an array [n] that holds one value per example. `statistic` accepts m
-    resamples of the n examples, stacked in one array [m n c], and returns the value of the
-    statistic for each resample, [m]. The examples are sorted before they are resampled, so their
-    order does not affect the interval. An end of the interval is None if it is NaN or infinite.
+    The order of the examples does not affect the interval. An end of it is None if it is NaN or
+    infinite.
+
+    Args:
+        statistic: m resamples of the columns [m n c] -> the value of the statistic for each, [m].
+        columns: c arrays [n], each with one value per example.
+        seed: the seed of the resamples.
 
     >>> low, high = bootstrap(lambda v: v[..., 0].mean(1), np.arange(100.0))
     >>> round(low), round(high)
@@ -191,8 +194,8 @@ class Curve:
 def typical_distance(distance: Values) -> float:
     """Return a finite number that is typical of the distances of correctly classified examples.
 
-    It is the median of these distances. If the median is infinite, it is the median of the finite
-    distances among them. If no distance is finite, it is 0.
+    It is the median of these distances. If that is infinite, it is the median of the finite ones,
+    or 0 if there are none.
     """
     correct = distance[distance > 0]
     fooled = correct[np.isfinite(correct)]
@@ -230,14 +233,14 @@ def security_curve(distance: Values, top: float | None = None) -> Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of the distances of two networks on the same examples.
+    """A comparison of the distances of two networks, "before" and "after", on the same examples.
 
-    The "before" network is usually the undefended reference, and the "after" network the defended
-    one. `median_ratio` is the median distance of the "after" network, divided by the median
-    distance of the "before" network. `interval` is the 95 % confidence interval of this ratio.
-    `better` is the share of examples whose distance is larger for the "after" network.
-    `accuracy_change` is the accuracy of the "after" network minus the accuracy of the "before"
-    network, and `accuracy_interval` is the 95 % confidence interval of this difference.
+    Attributes:
+        median_ratio: the median distance of "after", divided by that of "before".
+        interval: the 95 % confidence interval of `median_ratio`.
+        better: the share of examples whose distance is larger for "after".
+        accuracy_change: the accuracy of "after" minus that of "before".
+        accuracy_interval: the 95 % confidence interval of `accuracy_change`.
     """
 
     median_ratio: float | None
@@ -250,8 +253,7 @@ class Comparison:
 def compare_distances(before: Values, after: Values, seed: int = 0) -> Comparison:
     """Compare the distances `before` [n] and `after` [n] of two networks on the same examples.
 
-    Each bootstrap resample contains the same examples for both networks. `seed` determines the
-    resamples.
+    Each bootstrap resample, drawn with `seed`, contains the same examples for both networks.
     """
 
     def ratio(table: Values) -> Values:

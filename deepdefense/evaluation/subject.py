@@ -29,10 +29,9 @@ __all__ = ["HostArray", "Subject", "expand_to", "open_subject", "pick_evenly", "
 
 HostArray = npt.NDArray[Any]  # an array in host memory
 
-# Attacks get the logits divided by a positive number, which is computed once for each network.
-# After the division, the standard deviation of an example's logits over the classes is about 4, as
-# in typical trained networks. The division changes no prediction. It ensures that two networks
-# whose logits differ by a constant factor get the same figures.
+# Attacks get the logits divided by one positive number per network, so that two networks whose
+# logits differ by a constant factor get the same figures. After the division, the standard
+# deviation of an example's logits over the classes is about this number.
 LOGIT_SPREAD = 4.0
 
 
@@ -40,7 +39,7 @@ LOGIT_SPREAD = 4.0
 class Subject:
     """A network in inference mode, with n examples, their labels and their logits in host memory.
 
-    `open_subject` makes a subject. The checks and the attacks of an evaluation read from it.
+    `open_subject` makes a subject.
     """
 
     backend: Backend
@@ -148,8 +147,15 @@ def open_subject(
 ) -> Iterator[Subject]:
     """Put the model in inference mode, and yield a subject of this model and these examples.
 
-    When the context ends, the model returns to its former mode. `beside` is the subject of another
-    network. If it is given, the new subject uses its framework and device.
+    When the context ends, the model returns to its former mode.
+
+    Args:
+        model: a batch [b ...] -> logits [b k].
+        x: examples [n ...].
+        y: labels [n].
+        bounds: (low, high), the range of perturbed examples, or None.
+        batch_size: the number of examples in a batch.
+        beside: the subject of another network, whose framework and device are used if it is given.
 
     Raises:
         InputError: the examples, labels or bounds do not match each other or the model.

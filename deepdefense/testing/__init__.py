@@ -12,11 +12,10 @@ and, if the framework compiles functions of arrays, test them compiled as well::
     class TestMineCompiled(CompiledTests):
         backend, compile = "mine", staticmethod(mine.jit)
 
-From a backend, the tests need only the operations of `deepdefense.Backend`, ``xp.tanh`` and
-``xp.logaddexp``. The tests compare gradients that the backend computes with analytic gradients.
-They compare each algorithm with an oracle, which is a separate implementation in NumPy that handles
-one example at a time. Hypothesis draws the networks, inputs and settings. The tests need a
-framework with float64, and pytest and hypothesis (``pip install "deepdefense[testing]"``).
+From a backend, the tests need only the operations of `deepdefense.Backend`, ``xp.tanh``,
+``xp.logaddexp`` and float64. They also need pytest and hypothesis
+(``pip install "deepdefense[testing]"``). The tests compare each algorithm with an oracle, a
+separate implementation in NumPy that handles one example at a time.
 """
 
 from deepdefense.testing.attacks import AttackLaws, AttackTests
@@ -82,15 +81,12 @@ class CompiledTests(
 ):
     """All tests that also work if the framework compiles the tested functions.
 
-    A subclass sets `backend`, and sets `compile` to the framework's compiler.
+    A subclass sets `backend`, and `compile`, the framework's compiler.
     """
 
 
 class EagerTests(CompiledTests, AttackTests, EvaluationTests, GradientFaultTests, CallTests):
-    """All tests of a backend except `LawTests` and `ImplicitLaws`.
-
-    These two classes test the algorithms rather than the backend.
-    """
+    """All tests of a backend except the tests of the algorithms, `LawTests` and `ImplicitLaws`."""
 
 
 class BackendTests(EagerTests, LawTests, ImplicitLaws):

@@ -26,8 +26,8 @@ __all__ = ["AttackLaws", "AttackTests"]
 
 TestedAttack = Callable[..., Perturbation]
 
-# Each entry has an attack, and the order p of the norm that it minimises. All attacks in this file
-# make few steps, because these tests do not compile them, and steps that are not compiled are slow.
+# Attacks, each with the order p of the norm that it minimises. They make few steps, because these
+# tests do not compile them.
 MINIMUM_NORM_ATTACKS: dict[str, tuple[TestedAttack, float]] = {
     "deepfool-2": (partial(attacks.deepfool, overshoot=0.005), 2),
     "deepfool-inf": (partial(attacks.deepfool, overshoot=0.005, p=math.inf), math.inf),

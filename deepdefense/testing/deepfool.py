@@ -30,9 +30,8 @@ def find_expected_walk(
 ) -> oracle.SearchResult:
     """Return the oracle's search from x; discard the drawn case if the search is ill-conditioned.
 
-    The search is ill-conditioned if it ends far away from x, or if a tiny change of x changes its
-    result noticeably. Far away from x, activations may be saturated, so that gradients consist of
-    rounding errors. The result of such a search cannot be compared between implementations.
+    It is ill-conditioned if it ends far away from x, where saturated activations leave gradients of
+    rounding errors, or if a tiny change of x changes its result noticeably.
     """
     options = {"p": case.p, "candidates": case.candidates, **options}
     walk = oracle.deepfool(case.network, x, y, **options)
@@ -92,10 +91,10 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [1.0, 1.1, 2.0, np.inf])
     def test_steps_leave_out_coordinates_at_their_bound(self, p: float) -> None:
-        """Test bounds that limit the two coordinates with the largest gradient components.
+        """The two coordinates with the largest gradients meet their bounds.
 
-        The coordinate with the largest gradient is at its bound from the start. The coordinate with
-        the second largest gradient reaches its bound if a step moves that coordinate alone.
+        The first is at its bound from the start. The second reaches its bound if a step moves it
+        alone.
         """
         network = make_linear_network([[0.0, 0.0, 0.0, 0.0], [9.0, 3.0, 2.0, 1.0]], [0.0, -12.5])
         # The gap of the logits is 3.5. Within the bounds, the second coordinate can close 3 of it.
@@ -108,10 +107,7 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [2.0, 3.0])
     def test_a_small_step_that_is_clipped_is_corrected_at_once(self, p: float) -> None:
-        """The bounds clip the first coordinate in the second step.
-
-        The other coordinates must move further in the same step, to make up for the clipping.
-        """
+        """The bounds clip the first coordinate, so the others must move further in this step."""
         network = make_linear_network([[0.0, 0.0, 0.0], [8.0, 1.0, 1.0]], [0.0, -9.4])
         result = self.run_deepfool(
             network, np.full((1, 3), 0.5), p=p, bounds=(0.0, 1.0), overshoot=0.001

@@ -26,10 +26,7 @@ LABELS[:2] = (LABELS[:2] + 1) % 3
 
 
 def collect_figures(report: Report) -> list[float]:
-    """Return the figures of a report that must not depend on how the evaluation was run.
-
-    They must not change with the scale of the logits, the batch size or the order of the examples.
-    """
+    """Return the figures that must not depend on logit scale, batch size and order of examples."""
     distance = report.distance
     return [
         report.accuracy,
@@ -204,9 +201,8 @@ class EvaluationLaws(_EvaluationHarness):
 class GradientFaultTests(Harness):
     """Tests of `doctor` on models whose gradients are wrong, for which a check must fail.
 
-    Each of these models computes one function, but returns the gradients of another. A backend of
-    finite differences cannot run these tests, because it derives gradients from the model's
-    outputs, so they are always right.
+    A backend of finite differences cannot run these tests, because it derives the gradients from
+    the model's outputs.
     """
 
     def test_a_gradient_of_another_function_fails_a_check(self) -> None:

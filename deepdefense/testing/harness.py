@@ -16,17 +16,14 @@ from deepdefense_numpy.networks import TinyNetwork
 
 __all__ = ["AUTODIFF", "DIFFERENCE", "NESTED", "SINGLE", "Harness", "differentiate_numerically"]
 
-# The tolerances of the tests. Each comment says which results the tolerance is for, and then the
-# largest error that the tests have shown.
+# The tolerances of the tests, each with the largest error that the tests have shown.
 AUTODIFF = 1e-9  # for gradients by automatic differentiation in float64; largest error 2e-15
 DIFFERENCE = 1e-6  # for values from one finite difference in float64; largest error 3e-10
 NESTED = 1e-5  # for finite differences of finite differences in float64; largest error 4e-7
 SINGLE = 1e-4  # for perturbations in float32; largest error 3e-6
 
 # `Harness.find_slopes` sets the parameters to W + PARAMETER_STEP * t * direction. It differentiates
-# with respect to t at t = 0. A backend of finite differences varies t by about 1e-3. PARAMETER_STEP
-# is small, so that this variation crosses no kink. A finite difference across a kink is no
-# derivative.
+# with respect to t at t = 0. The step is so small that finite differences in t cross no kink.
 PARAMETER_STEP = 0.04
 
 
@@ -51,8 +48,7 @@ class Harness:
         backend: the name of the backend's entry point, which a subclass sets.
         exactness: the tolerance for the backend's input gradients in float64.
         activations: the activations of the networks that the backend is tested on. A backend of
-            finite differences leaves out ReLU, because a finite difference across a kink is no
-            derivative.
+            finite differences leaves out ReLU, because of its kink.
     """
 
     backend: ClassVar[str]
@@ -146,8 +142,7 @@ class Harness:
     ) -> np.ndarray:
         """Return the derivatives [n] of value(model) along directions [n parameters].
 
-        `value` maps the model to a scalar. The backend's `vjp` computes all n derivatives in one
-        call, and the computation is compiled once.
+        `value` maps the model to a scalar.
         """
 
         def differentiate(t: Any) -> Any:

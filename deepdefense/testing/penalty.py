@@ -53,10 +53,7 @@ class PenaltyTests(PenaltyHarness):
 
     @given(cases(activations=SMOOTH_ACTIVATIONS, depth=(1, 2)))
     def test_weight_gradient_equals_differences_of_the_oracle(self, case: Case) -> None:
-        """Compare the unrolled gradient, which needs second derivatives, with finite differences.
-
-        The weights vary along a random direction.
-        """
+        """Compare the unrolled gradient with finite differences along a random direction."""
         defense = make_defense(case)
         self.assume_smooth(case, defense)
         direction, start = case.draw_direction(), case.network.parameters()
@@ -109,9 +106,9 @@ class PenaltyTests(PenaltyHarness):
         assert not terms.measured[0]
 
     def test_misclassified_penalty_continues_linearly_beyond_exp_10(self) -> None:
-        """The penalty exp(d * rho) of a misclassified example is linear in rho if d * rho > 10.
+        """If d * rho > 10, the tangent of exp at 10 replaces exp in the penalty exp(d * rho).
 
-        The tangent of exp at 10 then replaces exp, so that the penalty stays finite.
+        The penalty of a misclassified example then stays finite.
         """
         network = make_linear_network([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0])
         x, y = np.array([[1.0, 0.0]]), np.array([1])  # misclassified, at distance 1 / sqrt(2)

@@ -29,8 +29,8 @@ __all__ = ["EdgeTests", "ImplicitLaws", "ImplicitTests"]
 class ImplicitTests(PenaltyHarness):
     """Tests of the implicit and chord gradients against the oracle.
 
-    These gradients are not the exact derivatives of the penalty as it is computed. So finite
-    differences of the penalty cannot test them, and the oracle implements their formulas instead.
+    Finite differences of the penalty cannot test these gradients, because they are not its exact
+    derivatives.
     """
 
     @given(cases(activations=SMOOTH_ACTIVATIONS, depth=(0, 2)))
@@ -54,11 +54,7 @@ class ImplicitTests(PenaltyHarness):
     def test_chord_equals_the_oracle(
         self, case: Case, steps: int, bounds: tuple[float, float] | None
     ) -> None:
-        """Compare the penalty and its chord gradient with the oracle.
-
-        The chord gradient treats the last point of the search and the slope of the gap as
-        constants.
-        """
+        """Compare the penalty and its chord gradient with the oracle."""
         if bounds is not None:
             assume(case.p > 1)
             case = case._replace(x=np.clip(case.x, *bounds))
@@ -79,16 +75,14 @@ class ImplicitTests(PenaltyHarness):
 
     @pytest.mark.parametrize("p", [1.5, 2.0, 3.0, math.inf])
     def test_chord_finds_the_nearest_point_within_bounds(self, p: float) -> None:
-        """Compare the penalty on a linear network with the penalty computed by bisection.
+        """Compare the penalty on a linear network, and its slope, with a penalty by bisection.
 
-        The bisection finds the boundary on the path of an example that moves along the steepest
-        direction and is clipped to the bounds. Also compare the derivatives of both penalties with
-        respect to a bias.
+        The bisection finds the boundary on the path clip(x + t direction), where the direction is
+        the steepest one.
         """
         w, bias = np.array([8.0, -4.0, 2.0, 1.0]), -9.0
         direction = np.sign(w) * np.abs(w) ** (1 / (p - 1) if p < math.inf else 0)
-        # In the search, up to three coordinates of an example reach a bound. One coordinate of the
-        # first example is at a bound from the start.
+        # One coordinate of the first example is at a bound from the start.
         x = np.array([[0.7, 0.0, 0.9, 0.9], [0.9, 0.1, 0.5, 0.2], [0.2, 0.5, 0.5, 0.5], [0.5] * 4])
 
         def penalty(x: np.ndarray, bias: float) -> float:
@@ -119,8 +113,8 @@ class ImplicitLaws(PenaltyHarness):
     @given(cases(depth=(0, 0)))
     def test_implicit_equals_unrolled_on_linear_models(self, case: Case) -> None:
         self.assume_smooth(case, make_defense(case))
-        # Discard cases with several steps. A misclassified example may have to cross several
-        # boundaries in turn, but the implicit gradient differentiates the distance to one boundary.
+        # Discard cases with several steps: the implicit gradient differentiates the distance to one
+        # boundary.
         assume(
             self.compute_terms(make_defense(case), case.network, case.x, case.y).steps.max() == 1
         )
@@ -135,10 +129,7 @@ class ImplicitLaws(PenaltyHarness):
 
     @given(cases(depth=(0, 0), classes=(2, 2)), st.integers(1, 3))
     def test_chord_equals_implicit_between_two_linear_classes(self, case: Case, steps: int) -> None:
-        """With two linear classes, the first step ends on the boundary.
-
-        The implicit and the chord gradient are therefore both exact.
-        """
+        """With two linear classes, the first step ends on the boundary, so both are exact."""
         exact, fast = (
             make_defense(case, gradient=gradient, **changes)
             for gradient, changes in (("implicit", {}), ("chord", {"steps": steps}))
@@ -164,9 +155,8 @@ class EdgeTests(PenaltyHarness):
         *others, label_bias, other_bias = self.find_penalty_slopes(
             defense, network, x, y, np.eye(6)
         )
-        # With these signs of the derivatives, gradient descent raises the bias of the label's logit
-        # and lowers the bias of the other logit. The boundary then moves away from the example, and
-        # the example is classified as its label.
+        # Gradient descent must raise the bias of the label's logit and lower the other bias. The
+        # boundary then moves away from the example.
         assert label_bias < 0 < other_bias
         assert np.isfinite(others).all()
 

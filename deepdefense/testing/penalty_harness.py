@@ -63,10 +63,8 @@ def make_defense(case: Case, **changes: Any) -> DeepDefense:
 def assume_smooth(case: Case, defense: DeepDefense) -> None:
     """Discard a drawn case unless the penalty is smooth near the network's weights.
 
-    If a small change of the weights changes the nearest class or the number of steps, the penalty
-    has a kink or a jump there, and a finite difference across it is no derivative. Therefore the
-    oracle's search must take the same path for slightly changed weights. Cases with rho of 5 or
-    more are discarded too, because exp(-c * rho) is then too small to test anything.
+    The oracle's search must make the same discrete decisions for slightly changed weights. Also
+    discard cases with rho of 5 or more, because exp(-c * rho) is then too small to test.
     """
     start = case.network.parameters()
     nudge = case.rng.normal(size=start.shape)
@@ -85,9 +83,8 @@ def _trace_search(
 ) -> tuple[Any, np.ndarray]:
     """Run the oracle's search; return its discrete decisions and its perturbation.
 
-    The decisions are the base class and the target class of each step. Unless the defence uses the
-    chord gradient, they also include whether the search succeeded. The perturbation does not
-    include the overshoot.
+    The decisions are the base class and the target class of each step and, unless the gradient is
+    the chord gradient, the success. The perturbation does not include the overshoot.
     """
     keywords: Any = {"p": case.p, "steps": defense.steps}
     if defense.gradient == "chord":

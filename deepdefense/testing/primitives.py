@@ -30,9 +30,8 @@ class _CounterLimit(NamedTuple):
 class _WeightedSums(NamedTuple):
     """Weighted sums of gradients and contrasts, which a fold accumulates.
 
-    A contrast [k] holds one coefficient for each of the k logits. The gradient of a contrast is the
-    input gradient of <contrast, logits>. In both weighted sums, the last term has weight 1, and
-    each other term has half the weight of the term after it.
+    The gradient of a contrast [k] is the input gradient of <contrast, logits>. The last term has
+    weight 1, and each other term has half the weight of the term after it.
     """
 
     gradient: Any
@@ -108,10 +107,7 @@ class PrimitiveTests(Harness):
 
     @given(cases(activations=("tanh", "softplus"), depth=(1, 2)))
     def test_pull_is_differentiable_in_the_weights(self, case: Case) -> None:
-        """Test second derivatives: d/dW of a function of the input gradient.
-
-        Training with the penalty needs them.
-        """
+        """Test second derivatives: d/dW of a function of the input gradient."""
         x = case.x.reshape(len(case.x), -1)
         cotangent = case.rng.normal(size=(len(x), len(case.network.biases[-1])))
         towards = case.rng.normal(size=x.shape)
@@ -196,16 +192,14 @@ class PrimitiveTests(Harness):
 class ConstantTests(Harness):
     """Tests of values through which no gradient may flow.
 
-    A backend of finite differences cannot pass these tests, because it differentiates through every
-    value.
+    A backend of finite differences cannot pass them, because it differentiates through every value.
     """
 
     @given(cases(activations=("tanh", "softplus")))
     def test_forward_and_class_gradients_are_constant(self, case: Case) -> None:
         """Check that no gradient flows from `forward` and `class_gradients` to the weights.
 
-        The test adds their results to a sum of logits. The gradient of this sum with respect to the
-        weights must not change.
+        Adding their results to a sum of logits must not change the sum's gradient.
         """
         x = case.x.reshape(len(case.x), -1)
         contrasts = case.rng.normal(size=(len(x), 3, len(case.network.biases[-1])))

@@ -21,8 +21,8 @@ ORDERS = (1.0, 1.5, 2.0, 3.0, math.inf)
 def given(*strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Apply Hypothesis's `given` without a deadline, and without two of its health checks.
 
-    One of the two checks fails for a test that several classes inherit. The other one and the
-    deadline fail for frameworks that compile slowly.
+    These checks and the deadline fail for tests that several classes inherit, or for frameworks
+    that compile slowly.
     """
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
@@ -68,10 +68,9 @@ def cases(
 ) -> Case:
     """Draw a test case: a network, examples, labels and settings.
 
-    Hypothesis chooses and shrinks the shapes and settings, and draws a seed. Weights and inputs are
-    random numbers from this seed, so they are in general position: no example is equally far from
-    two boundaries, and none lies on a kink. There are few shapes to choose from, because a compiler
-    compiles every function again for each shape.
+    Weights and inputs are random numbers from a drawn seed, so no example is equally far from two
+    boundaries, and none lies on a kink. There are few shapes, because a compiler compiles every
+    function again for each shape.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="seed"))
     shape = draw(st.sampled_from([(2,), (1, 2, 3)]), label="shape")

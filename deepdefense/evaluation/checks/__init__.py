@@ -7,9 +7,8 @@ Each module holds one kind of check:
 - `gradients`: do the input gradients exist, and are they correct?
 - `attack_comparison`: does a weak attack fool the network where a stronger attack fails?
 
-A check is a function that returns a `Check`, which `make_check` creates. To add a check, write the
-function in the module of its kind, and call it in `run_network_checks` or `run_attack_checks` in
-`run_checks`.
+To add a check, write a function that returns `make_check(...)`, and call it in `run_network_checks`
+or `run_attack_checks`.
 """
 
 from deepdefense.evaluation.checks.check import Check, Status, find_severe_failure

@@ -1,8 +1,10 @@
 """Checks that compare the results of attacks with each other.
 
-If a weak attack fools the network on examples where a stronger attack fails, the gradients of the
-network probably mislead the stronger attack: they are "masked" (Athalye, Carlini and Wagner, 2018,
-section 3.1; Carlini et al., 2019, "On evaluating adversarial robustness", section 5).
+If a weak attack succeeds where a stronger attack fails, the gradients of the network probably
+mislead the stronger attack.
+
+Source: Athalye, Carlini and Wagner (2018), section 3.1; Carlini et al. (2019), "On evaluating
+adversarial robustness", section 5.
 """
 
 from __future__ import annotations
@@ -43,11 +45,7 @@ DEEPFOOL_OVERSHOOT = 0.02
 
 
 def check_claims(minima: Minima) -> Check:
-    """Check that the network does misclassify the perturbed examples that attacks report.
-
-    `confirm_points` has tested each of these perturbed examples in a batch of one. The status
-    depends on the share that it rejected.
-    """
+    """Check that `confirm_points` rejected only a small share of the reported perturbations."""
     rejected = sum(outcome.rejected for outcome in minima.outcomes)
     made = sum(int((np.isfinite(o.distance) & o.ran).sum()) for o in minima.outcomes) + rejected
     share = rejected / made if made else 0.0
@@ -63,11 +61,9 @@ def check_claims(minima: Minima) -> Check:
 def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
     """Check that APGD, with an eps larger than the spread of the data, succeeds on every example.
 
-    Within such an eps, any of the examples can be turned into any other one, so no network can be
-    robust, and a failure means that the attack is misled. An example on which an earlier attack
-    succeeded also counts as a success.
-
-    `few` holds the indices of the examples to attack.
+    Within such an eps, every example can be turned into every other one, so no network can be
+    robust. An example on which an earlier attack succeeded also counts as a success. `few` holds
+    the indices of the examples to attack.
     """
     x = subject.x[few]
     spread = float(np.max(perturbation_size(x - x.mean(0), minima.p)))
@@ -88,10 +84,8 @@ def check_unbounded_attack(subject: Subject, minima: Minima, few: HostArray, see
 def check_larger_eps(subject: Subject, minima: Minima, few: HostArray, seed: int) -> Check:
     """Check that APGD rarely fails on an example on which it succeeded with a smaller eps.
 
-    A perturbation within the smaller eps also lies within the larger eps. If APGD finds a
-    perturbation with the smaller eps but fails with the larger eps, the attack is at fault.
-
-    `few` holds the indices of the examples to attack.
+    A perturbation within the smaller eps also lies within the larger eps, so such a failure is a
+    fault of the attack. `few` holds the indices of the examples to attack.
     """
     distance = typical_distance(minima.distance[few]) or 1.0
     radii = [distance * factor for factor in (0.5, 1.0, 2.0, 4.0)]
@@ -135,8 +129,8 @@ def check_more_steps(subject: Subject, minima: Minima, few: HostArray) -> Check:
 def check_single_step(subject: Subject, minima: Minima) -> Check:
     """Check that iterative attacks succeed on almost all examples on which FGSM succeeds.
 
-    FGSM takes a single step. If it succeeds where attacks with many steps fail, the gradients
-    mislead the iterative attacks.
+    If the single step of FGSM succeeds where attacks with many steps fail, the gradients mislead
+    these attacks.
     """
     correct = int((minima.distance > 0).sum())
     worst, evidence = 0.0, "no single step was tried"
@@ -163,10 +157,10 @@ def check_single_step(subject: Subject, minima: Minima) -> Check:
 
 
 def check_gradient_free(minima: Minima) -> Check:
-    """Check that random search fools the network on hardly any example where other attacks fail.
+    """Check that random search succeeds on hardly any example on which other attacks fail.
 
-    The random search uses no gradient. It runs only on the examples on which all earlier attacks
-    failed within eps. If it succeeds there, the gradients mislead the attacks that use them.
+    The random search `square` uses no gradient. If it succeeds where attacks by gradients fail, the
+    gradients mislead these attacks.
     """
     correct = int((minima.distance > 0).sum()) or 1
     worst, evidence = 0.0, "no gradient-free attack was run"
@@ -191,12 +185,11 @@ def check_gradient_free(minima: Minima) -> Check:
 def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) -> Check:
     """Check that random noise as large as the smallest perturbations rarely fools the network.
 
-    The noise added to an example is as large as the smallest perturbation found for this example.
-    If such noise often fools the network, the attacks hardly do better than chance. `rows` holds
-    the indices of the examples.
+    If noise of the size of each example's smallest perturbation often fools the network, the
+    attacks hardly do better than chance. `rows` holds the indices of the examples.
 
-    The check always passes if an example has fewer than three input values. A random direction is
-    then often close to the best direction, so noise fools the network however good the attacks are.
+    The check always passes if an example has fewer than three input values, because a random
+    direction is then often close to the best direction.
     """
     if math.prod(subject.x.shape[1:]) < 3:
         return make_check("noise does less", "pass", "so few inputs leave noise no other way")
@@ -217,12 +210,10 @@ def check_noise(subject: Subject, minima: Minima, rows: HostArray, seed: int) ->
 
 
 def check_transfer(minima: Minima, rows: HostArray) -> Check:
-    """Check that direct attacks on this network beat perturbations from the reference network.
+    """Check that attacks on this network beat perturbations found for the reference network.
 
-    `run_transfer` has tried the perturbations that were found for the undefended reference network
-    on this network too. The check counts the examples in `rows` for which such a transferred
-    perturbation is smaller than all perturbations that direct attacks found. If there are more
-    than a few of these examples, this network's gradients probably mislead the direct attacks.
+    The check measures the share of the examples `rows` whose smallest perturbation comes from
+    `run_transfer`. If it is large, this network's gradients probably mislead the direct attacks.
     """
     transfers = [i for i, o in enumerate(minima.outcomes) if o.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], transfers).mean())
@@ -238,9 +229,8 @@ def check_transfer(minima: Minima, rows: HostArray) -> Check:
 def check_deepfool_distance(minima: Minima, rows: HostArray) -> Check:
     """Check that DeepFool's perturbations are not much larger than the smallest ones found.
 
-    rho and the Deep Defense penalty are computed from DeepFool's perturbations. If other attacks
-    find much smaller ones, rho overstates the robustness of the network. `rows` holds the indices
-    of the examples on which DeepFool is compared with all attacks.
+    If other attacks find much smaller ones, rho overstates the robustness of the network. `rows`
+    holds the indices of the examples to compare.
     """
     runs = [o for o in minima.outcomes if o.attack.name == "deepfool"]
     if not runs:
@@ -266,10 +256,7 @@ def _measure_distances(
     p: float,
     **options: object,
 ) -> Values:
-    """Run one attack on the m examples `rows`, and return the sizes of its perturbations [m].
-
-    The size is inf where the attack fails.
-    """
+    """Attack the m examples `rows`; return the sizes of the perturbations [m], inf for failures."""
     to_numpy = subject.backend.to_numpy
     parts = []
     for batch in subject.iterate_batches(rows):
@@ -281,10 +268,7 @@ def _measure_distances(
 
 
 def _fooled_by(minima: Minima, eps: float, which: Callable[[AttackOutcome], bool]) -> HostArray:
-    """Return a mask [n] of the examples on which any of the selected attacks succeeded within eps.
-
-    An attack is selected if `which` returns true for its outcome.
-    """
+    """Return a mask [n] of the examples on which an attack that `which` selects succeeds in eps."""
     fooled = np.zeros(len(minima.distance), bool)
     for outcome in filter(which, minima.outcomes):
         fooled |= ~is_robust(outcome.distance, eps) & outcome.ran

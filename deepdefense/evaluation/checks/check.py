@@ -15,8 +15,12 @@ Status = Literal["pass", "warn", "fail"]
 class Check:
     """The result of a check that looks for one possible fault of an evaluation.
 
-    `evidence` is a text that says what was measured, and `remedy` says what to do about it. If a
-    `severe` check fails, the robustness figures cannot be trusted.
+    Attributes:
+        name: the name of the check.
+        status: "pass", "warn" or "fail".
+        evidence: a text that says what was measured.
+        remedy: a text that says what to do; empty if the status is "pass".
+        severe: whether robustness figures cannot be trusted if the check fails.
     """
 
     name: str
@@ -41,11 +45,9 @@ def make_check(
 def grade(share: float, warn: float, fail: float, n: int | None = None) -> Status:
     """Return the status of a check, given the share of the examples that show its fault.
 
-    The status is "fail" if the share is NaN or exceeds the threshold `fail`. Otherwise it is "warn"
-    if the share exceeds the threshold `warn`, and "pass" if not.
-
-    If the number of examples `n` is given and at most one of them shows the fault, the status is
-    never "fail", because a single example may show the fault by chance.
+    The status is "fail" if the share is NaN or above `fail`, else "warn" if the share is above
+    `warn`, else "pass". If at most one of `n` examples shows the fault, the status is never "fail",
+    because a single example may show it by chance.
     """
     is_single = n is not None and round(share * n) <= 1 < n
     if not share <= fail and not is_single:

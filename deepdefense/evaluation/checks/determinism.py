@@ -19,8 +19,7 @@ LEAST_CHANGE = 1e-3
 def check_randomness(few: Subject) -> Check:
     """Check that three forward passes on the same examples give the same outputs.
 
-    The check calls the model without compiling it, because a compiled model may draw its random
-    numbers once and reuse them in every call.
+    It calls the uncompiled model, because a compiled one may reuse its first random numbers.
     """
     uncompiled = replace(few, compiled=few.network)
     first, *others = (uncompiled.predict(few.x) for _ in range(3))
@@ -39,9 +38,8 @@ def check_randomness(few: Subject) -> Check:
 def check_batch_independence(few: Subject, logits: HostArray) -> Check:
     """Check that the logits of an example do not depend on the other examples of its batch.
 
-    `logits` [n k] were computed with the examples in their usual order. The check computes them
-    again with the examples in reversed order, and again in batches of one, and compares the
-    results.
+    The check compares `logits` [n k] with the logits of the reversed examples, and with logits
+    computed in batches of one.
     """
     reordered = few.predict(few.x[::-1])[::-1]
     alone = few.predict(few.x, batch_size=1)
@@ -59,11 +57,9 @@ def check_batch_independence(few: Subject, logits: HostArray) -> Check:
 
 
 def _compare_outputs(subject: Subject, first: HostArray, second: HostArray) -> tuple[float, float]:
-    """Compare the results [n k] of two computations of the same logits.
+    """Return the largest change of a logit, and the share of examples that change noticeably.
 
-    The change of a logit is the difference between its two results, divided by the spread of the
-    subject's logits. Return the largest change of any logit, and the share of examples that have a
-    logit whose change exceeds `LEAST_CHANGE`.
+    A change is |first - second| / `_logit_spread`, and it is noticeable above `LEAST_CHANGE`.
     """
     changes = np.abs(first.astype(np.float64) - second).max(1) / (_logit_spread(subject) or 1.0)
     changes = np.where(np.isfinite(changes), changes, 0.0)
@@ -71,9 +67,6 @@ def _compare_outputs(subject: Subject, first: HostArray, second: HostArray) -> t
 
 
 def _logit_spread(subject: Subject) -> float:
-    """Return the standard deviation of an example's logits, averaged over the examples.
-
-    Examples with NaN or infinite logits are left out.
-    """
+    """Return the standard deviation of finite logits over the classes, averaged over examples."""
     finite = subject.logits[np.isfinite(subject.logits).all(1)]
     return float(finite.std(1).mean()) if len(finite) else 0.0

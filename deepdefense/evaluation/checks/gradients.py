@@ -1,9 +1,9 @@
 """Checks that the input gradients, which attacks use, exist and are correct.
 
-The margin of an example x is (max_{k != y} f_k) - f_y, with logits f and label y. The gradient of
-the margin predicts the slope of the margin along any direction. The checks compare this slope with
-the central difference (margin(x + step) - margin(x - step)) / (2 ||step||), in which `step` is a
-short vector along the same direction.
+The margin of an example x with label y is (max_{k != y} f_k) - f_y, where f_k is the logit of class
+k. For a unit vector u, the slope that the gradient of the margin predicts is <gradient, u>. The
+checks compare it with the central difference (margin(x + h u) - margin(x - h u)) / (2 h), where h
+is a small step length.
 """
 
 from __future__ import annotations
@@ -26,18 +26,16 @@ __all__ = ["check_input_gradients", "check_second_derivative"]
 
 # A check fails if more than this share of the examples has a gradient that is 0 or not finite.
 MOST_BAD_GRADIENTS = 0.05
-# The length of the central differences' step along the gradient, as a fraction of the distance to
-# the linearised decision boundary.
+# The step length along the gradient, as a fraction of the distance to the linearised decision
+# boundary.
 DIFFERENCE_STEP = 0.02
-# Steps in random directions are this many times as long as steps along the gradient. The slopes
-# are smaller in random directions, so a short step would change the margin by little more than
-# rounding does.
+# Steps in random directions are this many times as long as steps along the gradient, because the
+# slopes are smaller there and rounding would hide the change of the margin.
 RANDOM_STEP = 5
 # The largest acceptable relative error of a slope along the gradient. Even a correct gradient has
-# an error, because the network is not linear between the two points of the central difference.
+# an error, because the network is not linear.
 MOST_ERROR = 0.1
-# The largest acceptable median error of slopes in random directions, as a fraction of the typical
-# slope in a random direction.
+# The largest acceptable result of `_random_slope_error`.
 MOST_RANDOM_ERROR = 0.5
 
 
@@ -64,8 +62,7 @@ class _InputGradients:
 def check_input_gradients(few: Subject) -> tuple[Check, ...]:
     """Check that the margin's input gradients are finite, not zero, and correct.
 
-    Return one check for each of these three properties. The third compares the slopes that the
-    gradients predict with central differences of the margin.
+    Return one check for each of these three properties.
     """
     gradients = _compute_input_gradients(few)
     to_numpy = few.backend.to_numpy
@@ -128,14 +125,10 @@ def _check_slopes(gradients: _InputGradients) -> Check:
 
 
 def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
-    """Measure the error of the slope that each gradient predicts along its own direction.
+    """Return the relative errors [b] of the slopes along the gradients, and the step lengths [b].
 
-    The error is the difference between the predicted slope and the central difference, divided by
-    the larger of their absolute values. A gradient of 0 has no direction, so the slope is measured
-    along a random unit vector instead. If the gradient is 0 in truth, the slope along this
-    vector is 0 too.
-
-    Return the errors [b], and the lengths [b] of the steps that the central differences use.
+    The relative error is |predicted - measured| / max(|predicted|, |measured|). Where the gradient
+    is 0, the slope along a random unit vector is measured instead.
     """
     backend, zero = gradients.subject.backend, gradients.zero
     xp = backend.xp
@@ -152,16 +145,10 @@ def _slope_errors(gradients: _InputGradients) -> tuple[HostArray, HostArray]:
 
 
 def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
-    """Return the median error of the slopes that the gradients predict along random unit vectors.
+    """Return the median of |predicted - measured| sqrt(d) / ||gradient|| along random directions.
 
-    The error at an example is the difference between the predicted slope and the central
-    difference. It is divided by ||gradient|| / sqrt(d), the typical slope in a random direction
-    for d coordinates. The median is taken over the examples. `length` [b] holds the step lengths
-    that `_slope_errors` returned. The steps here are `RANDOM_STEP` times as long.
-
-    This measurement finds a fault that `_slope_errors` misses: gradients that are wrongly 0 in
-    some coordinates. They predict the slope along themselves correctly, but the slope along a
-    random vector wrongly.
+    Unlike `_slope_errors`, it detects gradients that are wrongly 0 in some of the d coordinates.
+    The steps are `RANDOM_STEP` times `length` [b].
     """
     subject, length = gradients.subject, RANDOM_STEP * length
     step = subject.to_native(length[:, None].astype(subject.x.dtype)) * gradients.random
@@ -175,10 +162,9 @@ def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
 def _slopes(
     gradients: _InputGradients, direction: Array, step: Array, length: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Compute the slopes [b] of the margin along unit vectors `direction` [b d] in two ways.
+    """Return the predicted slopes [b] along unit vectors [b d], and the central differences [b].
 
-    The first result is the inner product of the gradient and the direction. The second result is
-    the central difference of the margin. `step` [b d] is the direction times `length` [b].
+    `step` [b d] is `direction` times the step lengths `length` [b].
     """
     backend, x = gradients.subject.backend, gradients.x
     predicted = backend.to_numpy(einsum(gradients.gradient, direction, "b d, b d -> b"))

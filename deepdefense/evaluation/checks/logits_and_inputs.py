@@ -20,8 +20,8 @@ WITHOUT_SOFTMAX = (
     "Pass the model without its softmax or sigmoid: attacks and distances are distorted where "
     "probabilities round to 0 and 1."
 )
-# For k classes, chance is an accuracy of 1 / k. Accuracy can exceed chance by at most 1 - 1 / k.
-# Warn if accuracy exceeds chance by no more than this fraction of 1 - 1 / k.
+# `check_accuracy` warns if accuracy exceeds chance, 1 / k for k classes, by no more than this
+# fraction of 1 - 1 / k.
 BARELY_ABOVE_CHANCE = 0.1
 # A check fails if more than this share of the examples has outputs that are not finite, or so
 # large that the softmax is saturated.
@@ -32,7 +32,7 @@ def check_logit_values(subject: Subject) -> Check:
     """Check that the outputs are finite logits and not probabilities.
 
     Probabilities near 0 and 1 are almost constant, so their gradients are almost 0 and attacks
-    fail. Distances to linearised boundaries also differ between probabilities and logits.
+    fail.
     """
     values = subject.logits[np.isfinite(subject.logits).all(1)].astype(np.float64)
     nonfinite = 1 - len(values) / len(subject.logits)
@@ -111,9 +111,7 @@ def check_accuracy(subject: Subject) -> Check:
 def check_training_mode(subject: Subject) -> Check:
     """Check that the caller passed the model in inference mode.
 
-    The evaluation always runs the model in inference mode. If the caller
-    passes it in training mode, the caller may also use it in training mode elsewhere, and the
-    figures of the evaluation do not apply there.
+    The evaluation runs it in inference mode, so its figures do not apply to training mode.
     """
     return make_check(
         "training mode",
@@ -130,8 +128,7 @@ def check_saturation(subject: Subject) -> Check:
     """Check that rounding of the softmax does not turn the cross-entropy's gradient into 0.
 
     If the softmax rounds to 1 for the label and to 0 for all other classes, the gradient is exactly
-    0. The check looks at the correctly classified examples, and computes the softmax in the dtype
-    of the logits, as a loss function would.
+    0. The check uses only correctly classified examples, and the dtype of the logits.
     """
     z = subject.logits[subject.correct]
     if not len(z):

@@ -24,7 +24,7 @@ def run_network_checks(subject: Subject) -> tuple[Check, ...]:
     """Run every check that needs no attack, and return the results.
 
     Checks that need further forward passes or gradients use at most `NETWORK_CHECK_EXAMPLES`
-    examples. The others use the logits of all examples.
+    examples.
     """
     few = subject.sample(NETWORK_CHECK_EXAMPLES)
     logits = few.predict(few.x)
@@ -42,10 +42,9 @@ def run_network_checks(subject: Subject) -> tuple[Check, ...]:
 
 
 def run_attack_checks(subject: Subject, minima: Minima, *, seed: int) -> tuple[Check, ...]:
-    """Run every check that compares the results of attacks, and return the results of the checks.
+    """Run every check of the attacks' results `minima`.
 
-    `minima` holds the results of the attacks. Some checks run further attacks, on at most
-    `ATTACK_CHECK_EXAMPLES` examples. `seed` is the seed of these attacks.
+    Some checks run further attacks, with `seed`, on at most `ATTACK_CHECK_EXAMPLES` examples.
     """
     rows = np.flatnonzero(subject.correct)
     if not len(rows):
