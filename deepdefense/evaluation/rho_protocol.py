@@ -35,7 +35,8 @@ class Measurement(NamedTuple):
 
     Attributes:
         correct: a mask of the examples that the model classifies correctly.
-        rho: ||D|| / ||x||, where D is the perturbation that DeepFool found for the example x.
+        rho: ||D|| / ||x||, where D is the perturbation that DeepFool found for the example x, or 0
+            where `measured` is false.
         success: a mask of the examples on which DeepFool changed the predicted class.
         steps: the number of DeepFool's steps on each example.
         measured: a mask of the examples x that are not zero everywhere, with finite x and logits.

@@ -213,7 +213,7 @@ def check_transfer(minima: Minima, rows: HostArray) -> Check:
     """Check that attacks on this network beat perturbations found for the reference network.
 
     The check measures the share of the examples `rows` whose smallest perturbation comes from
-    `run_transfer`. If it is large, this network's gradients probably mislead the direct attacks.
+    `run_transfer`. If it is large, this network's gradients probably mislead the other attacks.
     """
     transfers = [i for i, o in enumerate(minima.outcomes) if o.attack.name == "transfer"]
     share = float(np.isin(minima.by[rows], transfers).mean())

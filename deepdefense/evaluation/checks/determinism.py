@@ -11,8 +11,8 @@ from deepdefense.evaluation.subject import HostArray, Subject
 
 __all__ = ["check_batch_independence", "check_randomness"]
 
-# The checks report changes of a logit that exceed this fraction of the spread of the logits.
-# Rounding alone changes a logit by less.
+# The checks report changes of a logit that exceed this fraction of `_logit_spread`. Rounding
+# alone changes a logit by less.
 LEAST_CHANGE = 1e-3
 
 

@@ -1,9 +1,8 @@
 """Checks that the input gradients, which attacks use, exist and are correct.
 
 The margin of an example x with label y is (max_{k != y} f_k) - f_y, where f_k is the logit of class
-k. For a unit vector u, the slope that the gradient of the margin predicts is <gradient, u>. The
-checks compare it with the central difference (margin(x + h u) - margin(x - h u)) / (2 h), where h
-is a small step length.
+k. The predicted slope of the margin along a unit vector u is <gradient, u>. The measured slope is
+the central difference (margin(x + h u) - margin(x - h u)) / (2 h), where h is the step length.
 """
 
 from __future__ import annotations
@@ -162,7 +161,7 @@ def _random_slope_error(gradients: _InputGradients, length: HostArray) -> float:
 def _slopes(
     gradients: _InputGradients, direction: Array, step: Array, length: HostArray
 ) -> tuple[HostArray, HostArray]:
-    """Return the predicted slopes [b] along unit vectors [b d], and the central differences [b].
+    """Return the predicted and the measured slopes [b] along the unit vectors `direction` [b d].
 
     `step` [b d] is `direction` times the step lengths `length` [b].
     """
