@@ -26,8 +26,8 @@ __all__ = ["apgd"]
 
 LOSSES = ("cross-entropy", "dlr", "targeted-dlr")
 MOMENTUM = 0.75  # weight of the new step; the last step has the weight 1 - MOMENTUM (section 3.1)
-# The number of steps from one checkpoint to the next, as a share of all steps: its first value,
-# its decrease at each checkpoint, and its least value.
+# The number of steps from one checkpoint to the next, as a share of all steps: the first value, the
+# decrease at each checkpoint, and the least value.
 FIRST_WINDOW, WINDOW_DECREASE, LEAST_WINDOW = 0.22, 0.03, 0.06
 
 
@@ -83,8 +83,8 @@ def apgd(
     loss rises fastest at x_i, l is the step size, and a = 3/4. The first step has no momentum and
     ends at z.
 
-    The step size l is 2 eps at first. At certain steps, the checkpoints, the attack halves l if one
-    of two conditions holds (`FIRST_WINDOW` sets the first checkpoint):
+    The step size l is 2 eps at first. At certain steps, called checkpoints, the attack halves l if
+    one of two conditions holds:
 
     - Fewer than 3/4 of the steps since the last checkpoint raised the loss.
     - The last checkpoint did not halve l, and the highest loss has not risen since then.

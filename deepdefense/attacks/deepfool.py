@@ -56,10 +56,9 @@ def deepfool(
     Returns:
         `Perturbation` (x, delta, success, steps); delta includes the overshoot.
 
-    Every step has at least the length of 16 machine epsilons times ||x||_p, so that an example
-    exactly on a boundary also crosses it. The search stops without success, at the current iterate,
-    if all gradients vanish or are so small that a step overflows, or if the input or the logits are
-    not finite.
+    Every step is at least 16 machine epsilons times ||x||_p long, so that an example exactly on a
+    boundary also crosses it. The search stops without success if all gradients vanish or are so
+    small that a step overflows, or if the input or the logits are not finite.
 
     Raises:
         InputError: an argument is out of range or has the wrong shape, type or framework.

@@ -35,7 +35,7 @@ def fmn(
 
         delta_{i+1} = P(delta_i + alpha_i u_i).
 
-    u_i is the direction in which m rises fastest, and P the projection onto the ball
+    u_i is the direction in which m rises fastest, and P projects onto the ball
     ||delta||_p <= eps_{i+1}. The new radius depends on the points tried so far:
 
     - If the last point fools the model, eps_{i+1} = min((1 - gamma_i) eps_i, d), with d the

@@ -44,8 +44,8 @@ def superdeepfool(
 
         x_{i+1} = x + (<b - x, w> / ||w||_q) u,    u = argmax { <w, u> : ||u||_p <= 1 },
 
-    is the point nearest to x on the hyperplane through b with the normal w. The next round starts
-    at x_{i+1}. Rounds end once x_{i+1} fools the model.
+    is the point nearest to x on the hyperplane through b with the normal w. The attack ends once
+    x_{i+1} fools the model.
 
     Args:
         model: a function from a batch [b ...] to logits [b k], k >= 2; called in inference mode.

@@ -75,17 +75,15 @@ def find_nearest_boundary(
 
     Each of the m contrasts names one pair of classes (see `gap_cotangent`). For pair j, the gap g_j
     is the difference of the two logits at x + shift, and the normal w_j is the gradient of g_j
-    there. The nearest boundary has the index
+    there. The nearest boundary has the index (the first, if several are equally near)
 
         l = argmin_j |g_j| / ||w_j||_q.
 
-    If several boundaries are equally near, l is the first of them. The distances |g_j| / ||w_j||_q
-    are measured from x + shift or, with `from_x`, from x. With `from_x`, each g_j is first replaced
-    by the value of the linearised gap at x, which is g_j - <w_j, shift>. A boundary whose normal
-    vanishes, or whose gap or normal is not finite, counts as infinitely far.
+    With `from_x`, distances are measured from x instead of x + shift: each g_j is first replaced by
+    g_j - <w_j, shift>, the linearised gap at x. A boundary whose normal vanishes, or whose gap or
+    normal is not finite, counts as infinitely far.
 
-    `logits` and `fold` are the results of `Backend.class_gradients` at x + shift. The fold computes
-    the normals in chunks [b n d], so that memory does not grow with m.
+    `logits` and `fold` are the results of `Backend.class_gradients` at x + shift.
 
     Shapes: shift [b d], logits [b k], contrasts [b m k] -> `Boundary`.
     """
@@ -130,11 +128,11 @@ def find_boundary_step(
 ) -> tuple[Array, Array]:
     """Return the shortest step r onto the hyperplane gap + <normal, r> = 0, and the slope.
 
-    The gap is negative on the side of the base class. From there, r = (|gap| / ||normal||_q) u,
-    with u the steepest direction of the normal, and q dual to p. The slope is ||normal||_q. At
-    gap = 0, the derivative of -gap is used, so that training also pushes an example on the boundary
-    away from it. A step shorter than `least` is lengthened to `least`, and no gradient flows
-    through the added length.
+    The gap is negative on the side of the base class, where r = (|gap| / ||normal||_q) u, with u
+    the steepest direction of the normal, and q dual to p. The slope is ||normal||_q. At gap = 0,
+    the derivative of -gap is used, so that training also pushes an example on the boundary away
+    from it. A step shorter than `least` is lengthened to `least`; no gradient flows through the
+    added length.
 
     Shapes: gap [b], normal [b d], least [b] -> step [b d], slope [b]. For a normal of 0 both are 0.
     """
@@ -157,10 +155,9 @@ def make_task(
 ) -> tuple[Task, Array]:
     """Return the `Task` of a search, and a mask [b] of the examples with finite input and logits.
 
-    `clean` [b k] are the logits at x. The candidate classes of an example are the `candidates`
-    classes with the highest clean logits. The search is to move a correctly classified example
-    from its label (the predicted class if `label` is None) to any other candidate class, and a
-    misclassified example to its label.
+    The candidate classes are the `candidates` classes with the highest logits at x, `clean` [b k].
+    The search moves a correctly classified example from its label (None: the predicted class) to
+    any other candidate class, and a misclassified example to its label.
     """
     xp, depth = backend.xp, clean.shape[1]
     warn_if_probabilities(backend, clean)

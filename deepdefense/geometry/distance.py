@@ -103,9 +103,8 @@ def chord_distance(
     Here d is the derivative in the model's parameters, with b and w held fixed. With bounds,
     `result.slope` replaces ||w||_q. A length that is not positive is replaced by ||r||_p.
 
-    Returns: the differentiable length [b], and a mask [b] of the examples that are estimated to
-    cross the boundary once r is lengthened by the overshoot. The mask is True where
-    -g(b) / ||w||_q <= overshoot * ||r||_p.
+    Returns: the differentiable length [b], and a mask [b] of the examples for which
+    -g(b) / ||w||_q <= overshoot * ||r||_p, so that the overshoot should cross the boundary.
     """
     xp = backend.xp
     logits = f(x + result.shift)

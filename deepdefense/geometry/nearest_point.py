@@ -57,8 +57,7 @@ def find_nearest_point(
 
         r_{i+1} = argmin { ||r||_p : g(x + r_i) + <w_i, r - r_i> = 0, x + r in the box }.
 
-    So each step leads from x to the hyperplane that linearises the boundary at x + r_i. A
-    misclassified example moves to its label.
+    A misclassified example moves to its label.
 
     Returns: the same three values as `search_boundary`. But in the `SearchResult`, `success` is
     False for every example, because the search does not check whether it crossed the boundary.

@@ -74,9 +74,9 @@ def search_boundary(
     moves to its label. With a `box`, every iterate is clipped to the box.
 
     Shapes: x [b d], label [b] -> `SearchResult`, a mask [b] of the correctly classified examples,
-    and a mask [b] of the examples with finite input and logits. Examples with input or logits that
-    are not finite do not move and are not successful. All results are detached: no gradient flows
-    through them.
+    and a mask [b] of the examples with finite input and logits. Without finite input and logits, an
+    example does not move and is not successful. All results are detached: no gradient flows through
+    them.
     """
     xp = backend.xp
     p, steps, overshoot, candidates = settings
@@ -95,8 +95,7 @@ def search_boundary(
         shift = state.shift + move
         if box is not None:
             shift = _clip_step(backend, box, task, state, shift, nearest, settings)
-        # If the slope is almost 0, the step may overflow. Such an example counts as having no
-        # boundary.
+        # If the slope is almost 0, the step may overflow. Treat the example as without a boundary.
         length = norm(backend, shift, p)
         exists = (slope > 0) & xp.isfinite((1 + overshoot) * length)
         shift = xp.where(rearrange(exists, "b -> b 1"), shift, state.shift)

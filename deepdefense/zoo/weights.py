@@ -18,8 +18,8 @@ COUNTER = "num_batches_tracked"
 
 # The standard deviation of initial weights with `spread` "fixed", in all layers but the first.
 FIXED_DEVIATION = 0.01
-# The standard deviation of the first layer's outputs on MNIST, if that of its weights is
-# FIXED_DEVIATION. Each output is a sum over 784 pixels, and the pixels' standard deviation is 79.
+# The standard deviation of the first layer's outputs on MNIST if its weights have FIXED_DEVIATION.
+# Each output is a sum over 784 pixels, whose standard deviation is 79.
 MNIST_OUTPUT_DEVIATION = FIXED_DEVIATION * 79 * 784**0.5
 
 
@@ -75,10 +75,10 @@ def initial_weights(
     network's inputs. The network's `spread` is the rule that sets s in each layer:
 
     - "fixed": s = 0.01 in all layers but the first. In the first layer, with n for the number of
-      values in an example, s = 22 / (deviation * sqrt(n)). The size of the layer's outputs then
+      values in an example, s = 22 / (deviation * sqrt(n)), so that the size of the layer's outputs
       depends neither on the unit of the inputs nor on n.
     - "fan-in": s = sqrt(2 / n), where each output of the layer is a sum of n terms. Activations
-      then keep their size through many layers with ReLU. In the first layer, this s is divided by
+      then keep their size through many layers with ReLU. In the first layer, s is divided by
       `deviation`.
     - "balanced": s = sqrt(2 / n) / deviation^(1 / L) in each of the L layers, with the n of
       "fan-in". A gradient step then changes the weights of every layer by about the same fraction

@@ -62,14 +62,13 @@ def approach_boundary(
 ) -> Landing:
     """Move x towards the decision boundary by up to `steps` linearisations.
 
-    Each step linearises a gap g at the current point x + r. With w the gradient of g there, the
-    points x + r' with g(x + r) + <w, r' - r> = 0 form a hyperplane. The step moves to the point of
-    this hyperplane that is nearest to x.
+    Let x + r be the current point, and w the gradient of a gap g there. The step moves to the point
+    x + r' nearest to x on the hyperplane g(x + r) + <w, r' - r> = 0.
 
-    For a correctly classified x, g = f_j - f_y. Here j is the candidate class whose hyperplane is
-    nearest to x if the bounds are ignored. For a misclassified x, g = f_y - f_j, where j is the
-    class other than y with the highest logit. The search stops early if no class has a finite
-    distance, or if the bounds allow no step.
+    For a correctly classified x, g = f_j - f_y, where j is the candidate class whose hyperplane is
+    nearest to x, bounds ignored. For a misclassified x, g = f_y - f_j, where j is the class other
+    than y with the highest logit. The search stops early if no hyperplane is at a finite distance,
+    or if the bounds allow no step.
     """
     clean = network.logits(x)
     right = argmax(clean) == y

@@ -28,11 +28,10 @@ MIN_STEP = 16.0 * float(np.finfo(np.float64).eps)  # least length of a step, div
 class SearchResult:
     """The result of `deepfool` or `reach_label` for one example.
 
-    `shift` is the sum of the steps r_i, and `delta` = (1 + overshoot) shift is the perturbation.
-    Both are clipped so that x + shift and x + delta lie within the bounds. `success` says whether
-    the class predicted at x + delta is another class than the base class (`deepfool`) or is y
-    (`reach_label`). `steps` is the number of steps, and `path` holds the base class and target
-    class of every step.
+    `shift` is the sum of the steps r_i, and `delta` = (1 + overshoot) shift the perturbation, both
+    clipped to the bounds. `success` says whether the class predicted at x + delta differs from the
+    base class (`deepfool`) or is y (`reach_label`). `steps` is the number of steps, and `path`
+    holds the base class and target class of each.
     """
 
     delta: Array
