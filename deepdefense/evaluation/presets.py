@@ -171,9 +171,9 @@ def _fixed_budget_suite(
 def estimate_seconds(subject: Subject, planned: tuple[PlannedAttack, ...]) -> float:
     """Estimate how many seconds the attacks take on the correctly classified examples.
 
-    The function measures the time of a gradient, of a query, and of the forward pass in a batch of
-    one with which `confirm_points` tests an example. It multiplies each time by the number that the
-    planned attacks need.
+    The function times three operations: a gradient, a query, and a forward pass on a batch of one
+    example, as in `confirm_points`. It multiplies the duration of each operation by how often the
+    planned attacks perform it.
     """
     correct = np.flatnonzero(subject.correct)
     rows = correct[: subject.batch_size]

@@ -91,10 +91,10 @@ class DeepFoolTests(_DeepFoolHarness):
 
     @pytest.mark.parametrize("p", [1.0, 1.1, 2.0, np.inf])
     def test_steps_leave_out_coordinates_at_their_bound(self, p: float) -> None:
-        """The two coordinates with the largest gradients meet their bounds.
+        """A step leaves out a coordinate that cannot move because it is at its bound.
 
-        The first is at its bound from the start. The second reaches its bound if a step moves it
-        alone.
+        The coordinate with the largest gradient is at its bound from the start. A step that moves
+        only the coordinate with the second-largest gradient takes it to its bound as well.
         """
         network = make_linear_network([[0.0, 0.0, 0.0, 0.0], [9.0, 3.0, 2.0, 1.0]], [0.0, -12.5])
         # The gap of the logits is 3.5. Within the bounds, the second coordinate can close 3 of it.

@@ -92,5 +92,5 @@ def augment(
     if mean is None:
         return transform(x)
     means = np.broadcast_to(mean, x.shape)
-    correction: Images = transform(means) - means  # exactly 0 if all pixels have the same mean
+    correction: Images = transform(means) - means  # exactly 0 for a constant mean image
     return np.add(transform(x), correction)
