@@ -13,9 +13,16 @@ from torch.compiler import is_compiling
 
 from deepdefense_torch.precision import without_autocast
 
-__all__ = ["open_inference"]
+__all__ = ["is_compiled", "open_inference"]
 
 Forward = Callable[[Tensor], Tensor]
+
+
+def is_compiled(model: Forward) -> bool:
+    """Return whether `torch.compile` made the function, or the module or one of its submodules."""
+    parts = model.modules() if isinstance(model, torch.nn.Module) else [model]
+    marks = ("_orig_mod", "_compiled_call_impl", "_torchdynamo_orig_callable")
+    return any(getattr(part, mark, None) is not None for part in parts for mark in marks)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from deepdefense.errors import InputError
 from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.zoo import Network, weight_shapes
+from deepdefense_torch.modules import is_compiled
 from deepdefense_torch.networks import build_chain
 from deepdefense_torch.optimizer import TorchTrainer
 from deepdefense_torch.weights import Arrays, to_host
@@ -81,3 +82,18 @@ class TorchTraining(TrainingBackend):
         with torch.random.fork_rng():
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             yield
+
+    def thread_count(self, model: Any, x: Tensor) -> int | None:
+        # A compiled model would be compiled again for each number of threads.
+        if x.device.type != "cpu" or is_compiled(model):
+            return None
+        return torch.get_num_threads()
+
+    @contextmanager
+    def limit_threads(self, count: int) -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -25,6 +25,7 @@ __all__ = [
     "HARDENED_FILE",
     "REFERENCE_FILE",
     "REPORT_FILE",
+    "THREADS_FILE",
     "RunFolder",
     "WeightArrays",
     "find_latest",
@@ -35,6 +36,7 @@ __all__ = [
 
 SETTINGS_FILE, REPORT_FILE = "settings.json", "report.json"
 CHECKPOINT_FILE, ATTACK_SUFFIX = "checkpoint.safetensors", ".part.safetensors"
+THREADS_FILE = "threads.json"
 REFERENCE_FILE, HARDENED_FILE = "reference.safetensors", "hardened.safetensors"
 WeightArrays = Mapping[str, npt.NDArray[Any]]
 

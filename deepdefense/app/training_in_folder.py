@@ -7,7 +7,7 @@ from typing import Any
 
 from deepdefense.app.galleries import choose_gallery
 from deepdefense.app.load_network import load_network_weights
-from deepdefense.app.run_folder import CHECKPOINT_FILE, HARDENED_FILE, RunFolder
+from deepdefense.app.run_folder import CHECKPOINT_FILE, HARDENED_FILE, THREADS_FILE, RunFolder
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
@@ -111,3 +111,4 @@ def _write_outcome(
     )
     run.write_results(page, content)
     run.remove(CHECKPOINT_FILE)
+    run.remove(THREADS_FILE)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from deepdefense.errors import InputError
 from deepdefense.evaluation.cache import AttackCache, Storage
 from deepdefense.evaluation.checks import Check
@@ -42,6 +44,7 @@ from deepdefense.evaluation.subject import Subject, open_subject
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.seam.progress import Watcher
+from deepdefense.seam.threads import TRIAL_EXAMPLES, ThreadRecord, Work, fit_threads
 
 __all__ = ["assess"]
 
@@ -56,6 +59,7 @@ def assess(
     reference: Model | None,
     provenance: Provenance,
     storage: Storage | None,
+    threads: ThreadRecord | None = None,
     watcher: Watcher,
 ) -> Report:
     """Evaluate a model on examples x [n ...] with labels y [n], and return the report.
@@ -69,9 +73,20 @@ def assess(
         reference: an undefended network that the same attacks run on, for comparison, or None.
         provenance: the descriptions of the networks and the data for the report.
         storage: a store of the attacks' results, to resume an interrupted evaluation, or None.
+        threads: a store of the number of CPU threads, to resume an interrupted evaluation, or None.
         watcher: the object that receives the progress.
     """
-    with open_subject(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject:
+    with (
+        open_subject(model, x, y, bounds=bounds, batch_size=plan.batch_size) as subject,
+        fit_threads(
+            subject.backend,
+            model,
+            subject.to_native(subject.x[:1]),
+            lambda: _make_trial(subject),
+            record=threads,
+            watcher=watcher,
+        ),
+    ):
         cache = AttackCache(storage, f"{fingerprint_evaluation(subject)} {plan}")
         runner = AttackRunner(plan.seed, cache, watcher)
         summary, by_rho = _measure_paper_figures(subject, plan, plan.p, watcher)
@@ -116,6 +131,21 @@ def assess(
             x=subject.x,
             y=subject.y,
         )
+
+
+def _make_trial(subject: Subject) -> Work:
+    """Return a function that computes the logits and one gradient in the input, for a batch."""
+    backend = subject.backend
+    x, _ = subject.load_examples(np.arange(min(len(subject.x), subject.batch_size, TRIAL_EXAMPLES)))
+    flat = backend.xp.reshape(x, (len(x), -1))
+
+    def compute_gradient() -> None:
+        logits, pull = backend.vjp(
+            lambda flat: subject.compiled(backend.xp.reshape(flat, x.shape)), flat, twice=False
+        )
+        pull(backend.xp.ones_like(logits))
+
+    return compute_gradient
 
 
 def _measure_paper_figures(

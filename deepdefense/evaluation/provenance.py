@@ -13,7 +13,8 @@ from typing import Any
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.geometry.bounds import FrozenArray
 from deepdefense.seam.choosing import get_backend
-from deepdefense.seam.contract import Array
+from deepdefense.seam.contract import Array, Backend
+from deepdefense.seam.training_contract import TrainingBackend
 
 __all__ = ["NetworkInfo", "Provenance", "describe_data", "describe_environment", "to_json"]
 
@@ -52,7 +53,8 @@ def describe_data(data: Dataset) -> dict[str, Any]:
 def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
     """Return the versions of the software, and a description of the machine.
 
-    If `array` is given, the result also names the device that holds the array.
+    If `array` is given, the result also names the device that holds the array, and the number of
+    CPU threads in use, on which rounding errors depend.
 
     >>> import numpy as np
     >>> describe_environment("numpy", np.zeros(1))["device"]
@@ -66,8 +68,15 @@ def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
         framework: version(installed),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        **({} if array is None else {"device": get_backend(framework).device_of(array)}),
+        **({} if array is None else _describe_device(get_backend(framework), array)),
     }
+
+
+def _describe_device(backend: Backend, array: Array) -> dict[str, Any]:
+    """Return the device that holds the array, and the number of CPU threads, if it can change."""
+    threads = backend.thread_count(None, array) if isinstance(backend, TrainingBackend) else None
+    device = {"device": backend.device_of(array)}
+    return device if threads is None else {**device, "threads": threads}
 
 
 def to_json(value: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy.typing as npt
@@ -139,6 +139,21 @@ class TrainingBackend(Backend):
 
         On exit, restore the previous state.
         """
+
+    def thread_count(self, model: Any, x: Array) -> int | None:
+        """Return how many CPU threads compute the model's logits for the batch x.
+
+        Return None if the number cannot change while the process runs, or if changing it has no
+        effect or is costly, for example because x is on a GPU.
+        """
+        return None
+
+    def limit_threads(self, count: int) -> AbstractContextManager[None]:
+        """Open a context in which operations use at most `count` CPU threads, if that is possible.
+
+        On exit, restore the former number, also after an exception.
+        """
+        return nullcontext()
 
     def freeze_except(self, model: Any, layer: str) -> Forward:
         """Return the model as a function in which only the parameters of `layer` get gradients.

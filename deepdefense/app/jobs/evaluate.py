@@ -11,7 +11,14 @@ import numpy as np
 from deepdefense.app.galleries import ToPictures, choose_weakest
 from deepdefense.app.jobs.job import Job, open_job
 from deepdefense.app.jobs.settings import EVALUATE, AttackOptions, choose_fields
-from deepdefense.app.run_folder import HARDENED_FILE, REFERENCE_FILE, RunFolder, find_latest
+from deepdefense.app.run_folder import (
+    HARDENED_FILE,
+    REFERENCE_FILE,
+    THREADS_FILE,
+    RunFolder,
+    find_latest,
+)
+from deepdefense.app.threads import RunThreads
 from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset
@@ -122,6 +129,7 @@ def evaluate(
         reference=reference,
         provenance=Provenance(_describe_model(model), _describe_model(reference), {}),
         storage=None if run is None else run.attack_storage,
+        threads=None if run is None else RunThreads(run),
         watcher=watcher or Watcher(),
     )
     if run is not None:
@@ -163,6 +171,7 @@ def run_evaluate(
             reference=reference,
             provenance=Provenance(network, undefended, _describe_source(data)),
             storage=run.attack_storage,
+            threads=RunThreads(run),
             watcher=watcher,
         )
         _write_report(run, report, data.to_pictures)
@@ -240,3 +249,4 @@ def _write_report(run: RunFolder, report: Report, to_pictures: ToPictures | None
     page = render_evaluation(report, gallery=choose_weakest(report, to_pictures))
     run.write_results(page, report.as_dict())
     run.attack_storage.clear()
+    run.remove(THREADS_FILE)

@@ -11,6 +11,7 @@ from typing import Any
 from deepdefense.app.jobs.job import Job, open_job
 from deepdefense.app.jobs.settings import CALIBRATED_SETTINGS, HARDEN, choose_fields
 from deepdefense.app.run_folder import REFERENCE_FILE, RunFolder
+from deepdefense.app.threads import fit_training_threads
 from deepdefense.app.training_in_folder import harden_in_folder, train_reference
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
@@ -96,21 +97,23 @@ def harden(
         run = (RunFolder.resume if resume else RunFolder.create)(Path(out), settings)
     elif resume:
         raise InputError("resume needs the folder of the run: out")
-    if defense is None:
-        defense = fit_penalty(
-            backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed
+    watcher = watcher or Watcher()
+    with fit_training_threads(backend, model, data, recipe, run=run, watcher=watcher):
+        if defense is None:
+            defense = fit_penalty(
+                backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed
+            )
+        return harden_in_folder(
+            backend,
+            model,
+            monitor,
+            network=NetworkInfo(type(model).__name__, count_weights(backend, model), "given"),
+            defense=defense,
+            recipe=recipe,
+            guard=guard,
+            run=run,
+            watcher=watcher,
         )
-    return harden_in_folder(
-        backend,
-        model,
-        monitor,
-        network=NetworkInfo(type(model).__name__, count_weights(backend, model), "given"),
-        defense=defense,
-        recipe=recipe,
-        guard=guard,
-        run=run,
-        watcher=watcher or Watcher(),
-    )
 
 
 def run_harden(
@@ -146,6 +149,7 @@ def run_harden(
             [model],
             "the data or the initial weights of the run in PATH have changed: start another run",
         )
+        job.fit_threads(model, data, recipe, run)
         if origin is None:
             model, origin = _train_reference(job, model, data, recipe, run)
         if len(steepness) < len(CALIBRATED_SETTINGS):

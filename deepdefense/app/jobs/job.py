@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from deepdefense.app.load_network import (
     make_network,
 )
 from deepdefense.app.run_folder import RunFolder, find_unfinished, name_new_folder
+from deepdefense.app.threads import fit_training_threads
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset, fingerprint
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training_contract import TrainingBackend, training_backend
+from deepdefense.training.recipe import Recipe
 
 __all__ = ["Job", "open_backend", "open_job", "to_plain_options"]
 
@@ -37,6 +39,7 @@ class Job:
     resumed: RunFolder | None
     out: Path | None
     watcher: Watcher
+    contexts: ExitStack  # contexts that end with the job
 
     def load_data(self) -> Dataset:
         """Load the data that the settings name."""
@@ -74,6 +77,12 @@ class Job:
         self.watcher.say(f"writing to {run.path}")
         return run
 
+    def fit_threads(self, model: Any, data: Dataset, recipe: Recipe, run: RunFolder) -> None:
+        """Until the job ends, use the number of CPU threads that suits training the model."""
+        self.contexts.enter_context(
+            fit_training_threads(self.backend, model, data, recipe, run=run, watcher=self.watcher)
+        )
+
 
 @contextmanager
 def open_job(
@@ -100,8 +109,8 @@ def open_job(
     else:
         settings = command_setting | find_defaults(panels, options.get("data")) | plain_options
         settings["backend"] = settings["backend"] or find_installed_framework()
-    with open_backend(settings) as backend:
-        yield Job(settings, backend, resumed, out, watcher)
+    with open_backend(settings) as backend, ExitStack() as contexts:
+        yield Job(settings, backend, resumed, out, watcher, contexts)
 
 
 @contextmanager
