@@ -96,7 +96,13 @@ def test_weights_that_do_not_fit(
     ("key", "spoil", "message"),
     [
         ("y_train", lambda y: y - 1, "negative"),
-        ("y_test", lambda y: y + 2, "training must have all labels"),
+        (
+            "y_test",
+            lambda y: y + 2,
+            "must have all labels of the test set, none of its examples is of 3",
+        ),
+        ("y_train", lambda y: y + 1, "labels of the test set, none of its examples is of 0"),
+        ("y_train", lambda y: y * 2, "of the test set, none of its examples is of 1"),
         ("x_test", lambda x: np.where(x > 2, np.nan, x), "NaN or infinite"),
         ("x_train", lambda x: x[:, :, :2], "shapes must agree"),
     ],

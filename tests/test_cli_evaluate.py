@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from commands import blobs, enter_user_folder, run
+from deepdefense.app.run_folder import load_weights
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
@@ -69,3 +73,40 @@ def test_evaluates_what_was_hardened(folder: Path, capsys: pytest.CaptureFixture
     ):
         assert run("evaluate", path) == 2
         assert message in read_message()
+
+
+def test_labels_are_matched_with_the_logits_of_the_network(folder: Path) -> None:
+    """Labels 1..3 mean the same as 0..2, and a network may have more classes than occur."""
+
+    def write(name: str, change: Callable[[np.ndarray], np.ndarray], keep: np.ndarray) -> None:
+        arrays = dict(np.load("blobs.npz"))
+        for part in ("train", "test"):
+            rows = np.isin(arrays[f"y_{part}"], keep)
+            arrays[f"x_{part}"] = arrays[f"x_{part}"][rows]
+            arrays[f"y_{part}"] = change(arrays[f"y_{part}"][rows])
+        np.savez(name, **arrays)
+
+    def harden(out: str, **changes: str) -> dict[str, Any]:
+        assert run(*blobs(out=out, epochs="1", **changes)) == 0
+        report = json.loads(Path(out, "report.json").read_text())
+        warned = "".join(report["warnings"])
+        assert ("no training example has 1" in warned) == out.startswith("skip")
+        weights = load_weights(Path(out, "hardened.safetensors"))
+        last = max(name for name in weights if name.endswith("bias"))
+        return {"shape": weights[last].shape, **report["after"]}
+
+    write("from-1.npz", lambda y: y + 1, np.arange(3))
+    write("two.npz", lambda y: y, np.array([0, 2]))
+    for network in ("my_networks:network", "mlp"):
+        whole = harden(f"whole-{network}", network=network)
+        weights = f"whole-{network}/reference.safetensors"
+        two = harden(f"skip-{network}", network=network, data="two.npz", weights=weights)
+        assert two["shape"] == whole["shape"] == (3,)
+        assert two["n"] < whole["n"] == 60
+    assert harden("from-1", network=network, data="from-1.npz") == whole
+    # A network of the zoo that is trained first gets only the classes that occur.
+    assert run(*blobs(out="own", epochs="1", network="mlp", data="two.npz")) == 0
+    report = json.loads(Path("own", "report.json").read_text())
+    assert (report["data"]["classes"], report["warnings"]) == (2, [])
+    for out in ("skip-mlp", "from-1"):
+        assert run("evaluate", out, "--examples", "4") == 0

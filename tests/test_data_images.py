@@ -107,9 +107,8 @@ def test_folders_without_classes(tmp_path, files):
 def test_folders_whose_sets_differ(tmp_path):
     image = draw_grey(1)[0]
     files = ["train/a/1.png", "train/b/1.png", "test/c/1.png"]
-    with pytest.raises(DataError) as error:
-        load_data(str(write_folder(tmp_path / "1", dict.fromkeys(files, image))))
-    assert_says(error, "0..1 occur there, 2 (c) does not")
+    data = load_data(str(write_folder(tmp_path / "1", dict.fromkeys(files, image))))
+    assert data.name_missing(np.unique(data.y_test)) == "2 (c)"
     (tmp_path / "2" / "test" / "a").mkdir(parents=True)
     with pytest.raises(DataError) as error:
         load_data(str(write_folder(tmp_path / "2", dict.fromkeys(files[:2], image))))

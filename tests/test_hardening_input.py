@@ -50,6 +50,49 @@ def test_bad_data_raise(model: Any) -> None:
             dd.calibrate(model, *data)
 
 
+@pytest.mark.parametrize("skipped", [0, 1, 2])
+def test_labels_may_skip_a_class_of_the_network(model: Any, skipped: int) -> None:
+    data = [(x[y != skipped], y[y != skipped]) for x, y in (TRAIN, TEST)]
+    _, report = dd.harden(model, data[0], data[1], recipe=replace(RECIPE, epochs=1))
+    (warning,) = report.warnings
+    assert f"the network has 3 classes, of which no training example has {skipped}: " in warning
+    assert report.data["classes"] == 3
+    # The test set may also have a class that the training set lacks.
+    _, report = dd.harden(model, data[0], TEST, recipe=replace(RECIPE, epochs=0))
+    assert report.before.n == 60
+    assert warning in report.warnings
+
+
+def test_features_of_unequal_scale_are_warned_of() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    x = rng.normal(size=(60, 4)) + y[:, None]
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 2)
+
+    def warn(x: np.ndarray) -> list[str]:
+        _, report = dd.harden(model, (x, y), (x, y), recipe=dd.Recipe(epochs=0))
+        return [line for line in report.warnings if "differ in scale" in line]
+
+    x /= x.std(0)
+    (line,) = warn(x * [1, 0.01, 1, 3])
+    assert "go from 0.01 (x[:, 1]) to 3 (x[:, 3]), 300 times as much" in line
+    assert "--standardize" in line
+    rare = np.where(np.arange(60) < 1, 1e-6, 0)  # no scale can be seen in one value
+    for others in ([1, 0.01, 1, 0.9], [1, 0, 1, 1], [1e6] * 4):
+        assert warn(x * others) == []
+    assert warn(np.concatenate([x[:, :3], rare[:, None]], 1)) == []
+
+
+def test_pictures_are_not_warned_of(model: Any) -> None:
+    x, y = TRAIN  # images [1 4 4]
+    _, report = harden(model, recipe=replace(RECIPE, epochs=0))
+    assert report.warnings == ()
+    shades = np.logspace(0, 3, 4)[:, None]
+    _, report = dd.harden(model, (x * shades, y), (x * shades, y), recipe=dd.Recipe(epochs=0))
+    assert not any("scale" in line for line in report.warnings)
+
+
 def test_bad_models_raise(model: Any) -> None:
     with pytest.raises(dd.InputError, match="it returned probabilities"):
         harden(torch.nn.Sequential(model, torch.nn.Softmax(1)))

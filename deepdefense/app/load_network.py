@@ -103,14 +103,21 @@ def find_installed_framework() -> str:
     return next((name for name in names if available[name]), names[0])
 
 
-def make_network(backend: TrainingBackend, name: str, data: Dataset, seed: int) -> Any:
+def make_network(
+    backend: TrainingBackend, name: str, data: Dataset, seed: int, weights: Path | None = None
+) -> Any:
     """Return a network of the zoo with initial weights, or the model that a factory returns.
 
     `name` is a key of `NETWORKS` for a network of the zoo, or package.module:factory for a user's
-    function. A network of the zoo gets the input shape and the number of classes of `data`.
+    function. A network of the zoo gets the input shape of `data`, and a class for each label that
+    occurs in `data`. If `weights` is the file of its weights, it gets as many classes as they have.
     """
     if name in NETWORKS:
-        network = NETWORKS[name](data.x_train.shape[1:], data.classes)
+        network = NETWORKS[name](data.x_train.shape[1:], len(data.labels))
+        if weights is not None:
+            last = list(weight_shapes(network))[-1]  # the biases of the last layer, one per class
+            classes = load_weights(weights).get(last, np.zeros(network.classes)).size
+            network = NETWORKS[name](data.x_train.shape[1:], classes)
         deviation = float(data.x_train.std()) or 1.0
         return backend.build(network, initial_weights(network, seed, deviation))
     place, _, factory = name.partition(":")

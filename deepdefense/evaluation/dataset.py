@@ -47,16 +47,17 @@ class Dataset:
 
     name: str
     x_train: np.ndarray  # float32 [n ...], images as [n c h w]
-    y_train: np.ndarray  # int64 [n]; each class of 0..classes-1 has at least one example
+    y_train: np.ndarray  # int64 [n]; of two classes or more, and of 0..classes-1
     x_test: np.ndarray  # float32 [m ...]
-    y_test: np.ndarray  # int64 [m]
-    classes: int  # the number of classes
+    y_test: np.ndarray  # int64 [m]; of 0..classes-1
+    classes: int  # the number of classes; some of them may have no example
     # For images, (x + mean) / scale is the picture to display. `mean` is float32 and has the shape
     # of an example. `scale` is 0 unless the examples are images with 1 or 3 channels.
     mean: np.ndarray
     scale: float
     preprocessing: str  # a phrase that describes the preprocessing, for reports
     class_names: tuple[str, ...]
+    feature_names: tuple[str, ...] = ()  # of the columns of a table; otherwise empty
 
     def fingerprint(self) -> str:
         """Return a hash of all examples and labels, which also changes if their order changes."""
@@ -75,14 +76,14 @@ class Dataset:
         None keeps all examples of that set.
 
         Raises:
-            DataError: a class would have no training example.
+            DataError: a class would lose all of its training examples.
         """
-        labels = self.y_train[:examples]
-        missing = self.classes - len(np.unique(labels))
+        labels, seen = self.y_train[:examples], np.unique(self.y_train)
+        missing = len(seen) - len(np.unique(labels))
         if missing:
             raise DataError(
                 f"the first {examples} training examples of {self.name} lack {missing} of its "
-                f"{self.classes} classes: take more of them"
+                f"{len(seen)} classes: take more of them"
             )
         return replace(
             self,
@@ -91,6 +92,46 @@ class Dataset:
             x_test=self.x_test[:test],
             y_test=self.y_test[:test],
         )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels that at least one training or test example has, in increasing order."""
+        return np.union1d(self.y_train, self.y_test)
+
+    def with_classes(self, classes: int) -> Dataset:
+        """Return the data set for a network with this number of classes, at least `self.classes`.
+
+        The added classes have no examples. Each is named by its index.
+        """
+        added = map(str, range(self.classes, classes))
+        return replace(self, classes=classes, class_names=(*self.class_names, *added))
+
+    def renumber(self) -> Dataset:
+        """Number the classes that have examples as 0..classes-1, and leave out the others.
+
+        The classes keep their order and their names.
+        """
+        labels = self.labels
+        return replace(
+            self,
+            y_train=np.searchsorted(labels, self.y_train),
+            y_test=np.searchsorted(labels, self.y_test),
+            classes=len(labels),
+            class_names=tuple(self.class_names[label] for label in labels),
+        )
+
+    def name_missing(self, labels: np.ndarray) -> str:
+        """Return the classes without a training example among `labels` as text; "" if none.
+
+        At most nine classes are named.
+        """
+        missing = np.setdiff1d(labels, self.y_train).tolist()
+        texts = [
+            str(i) if (name := self.class_names[i]) == str(i) else f"{i} ({name})"
+            for i in missing[:9]
+        ]
+        texts += [f"and {len(missing) - 9} more"] * (len(missing) > 9)
+        return ", ".join(texts)
 
     def to_pictures(self, x: np.ndarray) -> np.ndarray | None:
         """Convert examples [n c h w] to pictures [n h w c] in 0..1 for display.
@@ -196,7 +237,7 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
     shape, test_shape = raw.x_train.shape[1:], raw.x_test.shape[1:]
     if shape != test_shape:
         raise DataError(f"{name}: training and test shapes must agree, got {shape}, {test_shape}")
-    classes = _count_classes(name, raw, names)
+    classes = _count_classes(name, raw)
     x_train, x_test = (
         _to_float32(raw.x_train, f"{name}: train"),
         _to_float32(raw.x_test, f"{name}: test"),
@@ -216,24 +257,17 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
         mean = np.full(shape, -low, np.float32)
         scale = (high - low or 1.0) if images else 0.0
         preprocessing = "taken as they are, nothing subtracted"
-    names = names[:classes] or tuple(map(str, range(classes)))
+    names = (*names[:classes], *map(str, range(len(names), classes)))
     arrays = (x_train, raw.y_train, x_test, raw.y_test)
     return Dataset(name, *arrays, classes, mean, scale, preprocessing + raw.note, names)
 
 
-def _count_classes(name: str, raw: RawData, names: tuple[str, ...]) -> int:
-    """Return the number of classes; raise `DataError` unless each has a training example."""
-    seen = np.unique(raw.y_train)
-    classes, unseen = len(seen), np.setdiff1d(raw.y_test, seen)
-    gaps = np.flatnonzero(seen != np.arange(classes))
-    missing = int(gaps[0] if len(gaps) else unseen[0] if len(unseen) else -1)
-    if missing >= 0:
-        which = f"{missing} ({names[missing]})" if missing < len(names) else str(missing)
-        used = f"{classes} labels of {seen[0]}..{seen[-1]} occur there, {which} does not"
-        raise DataError(f"{name}: training must have all labels 0..classes-1, {used}: relabel")
-    if classes < 2:
-        raise DataError(f"{name}: expected two classes or more, all training labels are 0")
-    return classes
+def _count_classes(name: str, raw: RawData) -> int:
+    """Return 1 + the largest label; raise `DataError` if all training labels are equal."""
+    if len(np.unique(raw.y_train)) < 2:
+        only = f"all training labels are {raw.y_train[0]}"
+        raise DataError(f"{name}: expected two classes or more, {only}")
+    return 1 + int(max(raw.y_train.max(), raw.y_test.max()))
 
 
 def _to_float32(x: np.ndarray, where: str) -> np.ndarray:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
+from deepdefense.evaluation.feature_scales import describe_unequal_scales
 from deepdefense.evaluation.provenance import NetworkInfo, describe_data, describe_environment
 from deepdefense.evaluation.rho_protocol import (
     RHO_ATTACK,
@@ -34,6 +37,7 @@ from deepdefense.training.report import CurveSample, HardeningReport
 __all__ = [
     "HardeningOutcome",
     "check_network",
+    "count_logits",
     "count_weights",
     "harden_network",
     "prepare_monitor",
@@ -72,7 +76,7 @@ def prepare_monitor(
 
     Raises `InputError` if network, data and recipe do not fit together.
     """
-    check_network(backend, model, data)
+    data = data.with_classes(check_network(backend, model, data))
     check_images(data.x_train.shape[1:], **recipe.augmentation)
     return Monitor.draw(backend, data, recipe.seed, RHO_ATTACK, guard.share)
 
@@ -199,10 +203,26 @@ def count_weights(backend: TrainingBackend, model: Any) -> int:
     return sum(value.size for value in backend.weights(model).values())
 
 
-def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
-    """Raise `InputError` unless the model has parameters, accepts the data and returns logits.
+def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> int:
+    """Return the number of the model's logits, which may be larger than the number of classes.
 
-    The check runs the model on the first two training examples.
+    Raises `InputError` unless the model has parameters, accepts the data and returns a logit for
+    each class.
+    """
+    logits = count_logits(backend, model, data)
+    if logits < data.classes:
+        raise InputError(
+            f"the network must return logits [b k] for {data.classes} classes, it returned "
+            f"{logits} for each example, but the labels go up to {data.classes - 1}: relabel, or "
+            "give a network with more logits"
+        )
+    return logits
+
+
+def count_logits(backend: TrainingBackend, model: Any, data: Dataset) -> int:
+    """Return the number k of the logits [b k] that the model returns for training examples.
+
+    Raises `InputError` unless the model has parameters, accepts the data and returns logits.
     """
     if not count_weights(backend, model):
         raise InputError(
@@ -213,22 +233,27 @@ def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> None:
     batch = backend.asarray(data.x_train[:2], model)
     with backend.inference(model) as f:
         logits = backend.to_numpy(call_model(f, batch))
-    shape = logits.shape
-    if len(shape) != 2 or shape[1] < data.classes:
+    if logits.ndim != 2:
         raise InputError(
             f"the network must return logits [b k] for {data.classes} classes, "
-            f"it returned shape {list(shape)} for a batch of {len(batch)}"
+            f"it returned shape {list(logits.shape)} for a batch of {len(batch)}"
         )
     if is_softmax(logits):
         raise InputError(
             "the network must return logits, it returned probabilities (no output is negative, "
             "and they sum to 1): leave the softmax out"
         )
+    return int(logits.shape[1])
 
 
 def _list_warnings(before: Summary, data: Dataset) -> list[str]:
     """Return a warning for each reason to doubt the measurement of the network before training."""
     warnings = []
+    if missing := data.name_missing(np.arange(data.classes)):
+        warnings.append(
+            f"the network has {data.classes} classes, of which no training example has {missing}: "
+            "hardening may change what it makes of them"
+        )
     # Guessing has the accuracy a = 1 / classes. Warn if accuracy is below a + 0.1 * (1 - a).
     if before.accuracy < 0.1 + 0.9 / data.classes:
         warnings.append(
@@ -239,6 +264,8 @@ def _list_warnings(before: Summary, data: Dataset) -> list[str]:
         warnings.append(
             f"DeepFool succeeded on {before.success:.1%} of the examples only, so rho says little"
         )
+    if unequal := describe_unequal_scales(data):
+        warnings.append(unequal)
     if before.unmeasured:
         warnings.append(f"{before.unmeasured} examples have no rho (all zero, or not finite)")
     return warnings

@@ -156,6 +156,7 @@ def run_evaluate(
         reference, undefended = None, network
         if settings["reference"] is not None:
             reference, undefended = _load_network(job, data, settings["reference"])
+        data = job.match_labels(data, model)
         rows = _draw_rows(len(data.x_test), attacks.examples, attacks.seed)
         run = job.open_folder(
             data,
@@ -218,7 +219,7 @@ def _load_network(job: Job, data: Dataset, weights: str | None) -> tuple[Any, Ne
             f"network {name} has no weights of its own: name a file of them with --weights"
         )
     model = job.load_network(data, weights)
-    check_network(job.backend, model, data)
+    check_network(job.backend, model, job.match_labels(data, model))
     return model, NetworkInfo(name, count_weights(job.backend, model), weights or "the factory's")
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepdefense.app.jobs.job import Job, open_job
 from deepdefense.app.jobs.settings import CALIBRATED_SETTINGS, HARDEN, choose_fields
 from deepdefense.app.run_folder import REFERENCE_FILE, RunFolder
@@ -17,7 +19,7 @@ from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
-from deepdefense.evaluation.dataset import Dataset, dataset_from_arrays, fingerprint
+from deepdefense.evaluation.dataset import DataError, Dataset, dataset_from_arrays, fingerprint
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.choosing import backend_for, current_backend, to_host
 from deepdefense.seam.progress import Watcher
@@ -133,7 +135,7 @@ def run_harden(
         data = job.load_data()
         watcher.say(
             f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples "
-            f"{list(data.x_train.shape[1:])}, {data.classes} classes"
+            f"{list(data.x_train.shape[1:])}, {len(data.labels)} classes"
         )
         if settings["bounded"]:
             if data.pixel_bounds() is None:
@@ -143,6 +145,9 @@ def run_harden(
             defense = replace(defense, bounds=data.pixel_bounds())
         origin = settings["weights"]
         model = job.load_network(data, origin)
+        data = job.match_labels(data, model)
+        if origin is None:
+            _check_classes(data)
         monitor = prepare_monitor(backend, model, data, recipe, guard)
         run = job.open_folder(
             data,
@@ -168,6 +173,15 @@ def run_harden(
             watcher=watcher,
         )
         return report, run.path
+
+
+def _check_classes(data: Dataset) -> None:
+    """Raise `DataError` unless a reference network can learn all classes of the test set."""
+    if missing := data.name_missing(np.unique(data.y_test)):
+        raise DataError(
+            f"{data.name}: training must have all labels of the test set, none of its examples is "
+            f"of {missing}: add some, or give --weights of a network that knows them"
+        )
 
 
 def _train_reference(

@@ -21,6 +21,7 @@ from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset, fingerprint
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training_contract import TrainingBackend, training_backend
+from deepdefense.training.hardening import count_logits
 from deepdefense.training.recipe import Recipe
 
 __all__ = ["Job", "open_backend", "open_job", "to_plain_options"]
@@ -52,10 +53,19 @@ class Job:
         If `weights` is None, the network keeps its initial weights.
         """
         name, seed = self.settings["network"], self.settings["seed"]
-        model = make_network(self.backend, name, data, seed)
-        if weights is None:
-            return model
-        return load_network_weights(self.backend, model, Path(weights))
+        path = None if weights is None else Path(weights)
+        model = make_network(self.backend, name, data, seed, path)
+        return model if path is None else load_network_weights(self.backend, model, path)
+
+    def match_labels(self, data: Dataset, model: Any) -> Dataset:
+        """Return `data` with labels that are classes of the network.
+
+        Labels that are too large for the network are renumbered as 0, 1, ... if as many different
+        labels occur as the network has logits. Otherwise they stay as they are, so that a label may
+        skip a class.
+        """
+        logits = count_logits(self.backend, model, data)
+        return data.renumber() if data.classes > logits == len(data.labels) else data
 
     def open_folder(self, data: Dataset, networks: Sequence[Any], changed: str) -> RunFolder:
         """Create the folder of a new run, or return the folder of the resumed run.
