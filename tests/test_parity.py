@@ -17,7 +17,9 @@ from einops import rearrange
 
 import blobs
 import deepdefense as dd
+from deepdefense.defenses.objective import Objective
 from deepdefense.seam.training_contract import training_backend
+from deepdefense.training.epoch import train_epoch
 from deepdefense.zoo import NETWORKS, Network, weight_shapes
 
 pytestmark = [pytest.mark.only(name) for name in ("torch", "jax", "tensorflow")]
@@ -219,6 +221,31 @@ def test_frameworks_train_the_same_network() -> None:
     for weights in hardened.values():
         for name, value in weights.items():
             np.testing.assert_allclose(value, hardened["torch"][name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_frameworks_take_the_same_steps_of_adam(optimizer: Any) -> None:
+    """Fifty steps from equal weights, on the same batches, end with equal weights.
+
+    The tolerance is 1e-4 because Keras rounds Adam's rates to float32.
+    """
+    network = NETWORKS["mlp"]((1, 4, 4), 3)
+    start = draw_weights(network, 0, "float64")
+    recipe = dd.Recipe(
+        optimizer=optimizer, optimizer_steps=50, lr=1e-3, batch_size=30, weight_decay=0.01
+    )
+    x, y = blobs.TRAIN
+    trained: dict[str, Weights] = {}
+    for name in DIFFERENTIATE:
+        backend = training_backend(name)
+        trainer = recipe.make_trainer(backend, backend.build(network, start))
+        for period in range(recipe.periods):
+            train_epoch(backend, trainer, x, y, recipe=recipe, objective=Objective(), epoch=period)
+        trained[name] = backend.weights(trainer.model)
+    for weights in trained.values():
+        for name, value in weights.items():
+            np.testing.assert_allclose(value, trained["torch"][name], rtol=0, atol=1e-4)
+            assert np.abs(value - start[name]).max() > 0.01
 
 
 def test_frameworks_report_the_same_evaluation() -> None:

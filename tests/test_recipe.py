@@ -25,6 +25,9 @@ import deepdefense as dd
         ({"shift": -1}, "shift must be a whole number, 0 or more, got -1"),
         ({"flip": 1}, "flip must be True or False, got 1"),
         ({"anneal": 0.1}, "anneal must be True or False, got 0.1"),
+        ({"optimizer": "rmsprop"}, "optimizer must be one of sgd, adam, adamw, got 'rmsprop'"),
+        ({"optimizer_steps": 0}, "optimizer_steps must be a whole number, 1 or more, got 0"),
+        ({"mode": "eval"}, "mode must be one of training, inference, got 'eval'"),
     ],
 )
 def test_invalid_settings_are_rejected(changes: dict[str, Any], message: str) -> None:
@@ -39,6 +42,12 @@ def test_annealing_lets_the_rate_down(epochs: int, steps: int, decay: float) -> 
     rates = [recipe.rate(epoch, part) for epoch in range(epochs) for part in parts]
     assert all(later <= rate + 1e-12 for rate, later in pairwise([0.2, *rates]))
     assert rates[-1] == pytest.approx(0.2 * decay)
+
+
+def test_the_paper_has_its_own_settings() -> None:
+    assert dd.Recipe.paper(seed=2, shift=3) == dd.Recipe(
+        epochs=5, lr=5e-4, weight_decay=5e-4, momentum=0.9, batch_size=100, seed=2, shift=3
+    )
 
 
 def test_recipe_is_a_value() -> None:

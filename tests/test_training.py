@@ -11,12 +11,21 @@ import pytest
 from safetensors.numpy import save_file
 
 import deepdefense as dd
-from blobs import DEFENSE, TRAIN
+from blobs import DEFENSE, TEST, TRAIN
 from deepdefense.app.study.one_layer import OneLayer
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.training_contract import TrainingBackend, training_backend
 from deepdefense.training.epoch import draw_batches, take_step
-from deepdefense.zoo import NETWORKS, initial_weights, mlp
+from deepdefense.zoo import (
+    NETWORKS,
+    Dropout,
+    Linear,
+    Network,
+    bn_mlp,
+    initial_weights,
+    is_statistic,
+    mlp,
+)
 from native_blobs import BACKENDS, RECIPE, have_same_weights, train_network
 
 
@@ -157,9 +166,44 @@ def test_long_gradients_are_clipped_before_weight_decay(backend: TrainingBackend
     np.testing.assert_allclose(find_step(3 * length)[0], unclipped, rtol=1e-6)
 
 
-def test_trainer_restores_an_earlier_state(backend: TrainingBackend) -> None:
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam_equals_its_definition(backend: TrainingBackend, decoupled: bool) -> None:
+    """Take 50 steps of softmax regression, whose gradient is analytic, partly below epsilon."""
+    network = mlp((4,), 3, hidden=())
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 4)) * [1.0, 1e-3, 1e-6, 1e-8], rng.integers(0, 3, 10)
+    start = {"fc1.weight": rng.normal(size=(3, 4)), "fc1.bias": rng.normal(size=3)}
+    recipe = dd.Recipe(optimizer="adamw" if decoupled else "adam", weight_decay=1e-8, momentum=0.5)
+    if decoupled:
+        recipe = replace(recipe, weight_decay=0.1)
+    trainer = recipe.make_trainer(backend, backend.build(network, start))
+    w = {key: value.copy() for key, value in start.items()}
+    m, v = ({key: np.zeros_like(value) for key, value in start.items()} for _ in range(2))
+    for step in range(1, 51):
+        logits = x @ w["fc1.weight"].T + w["fc1.bias"]
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        error = (powers / powers.sum(1, keepdims=True) - np.eye(3)[y]) / len(x)
+        for key, gradient in (("fc1.weight", error.T @ x), ("fc1.bias", error.sum(0))):
+            decay = recipe.weight_decay * w[key]
+            gradient = gradient if decoupled else gradient + decay
+            m[key] = 0.9 * m[key] + 0.1 * gradient
+            v[key] = 0.999 * v[key] + 0.001 * gradient**2
+            scale = np.sqrt(v[key] / (1 - 0.999**step)) + 1e-8
+            update = m[key] / (1 - 0.9**step) / scale
+            w[key] = w[key] - 0.05 * (update + decay if decoupled else update)
+        assert take_step(backend, trainer, Objective(), x, y, lr=0.05) is not None
+    # Keras rounds the rates 0.9 and 0.999 to float32.
+    tolerance = 1e-4 if backend.name == "tensorflow" else 1e-9
+    for key, value in backend.weights(trainer.model).items():
+        np.testing.assert_allclose(value, w[key], rtol=tolerance)
+        assert np.abs(value - start[key]).max() > 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_trainer_restores_an_earlier_state(backend: TrainingBackend, optimizer: Any) -> None:
     _, model = train_network(backend)
-    trainer = RECIPE.make_trainer(backend, backend.copy(model))
+    recipe = replace(RECIPE, optimizer=optimizer)
+    trainer = recipe.make_trainer(backend, backend.copy(model))
 
     def step() -> None:
         take_step(backend, trainer, DEFENSE, TRAIN[0][:20], TRAIN[1][:20], lr=0.01)
@@ -168,11 +212,15 @@ def test_trainer_restores_an_earlier_state(backend: TrainingBackend) -> None:
     middle = trainer.state()
     step()
     end = trainer.state()
-    trainer.restore(middle)
-    step()
     assert any(not np.array_equal(value, middle[key]) for key, value in end.items())
-    for key, value in trainer.state().items():
-        np.testing.assert_array_equal(value, end[key])
+    another = recipe.make_trainer(backend, backend.copy(model))  # as in a resumed run
+    for resumed in (trainer, another):
+        resumed.restore(middle)
+        take_step(backend, resumed, DEFENSE, TRAIN[0][:20], TRAIN[1][:20], lr=0.01)
+        state = resumed.state()
+        assert set(state) == set(end)
+        for key, value in state.items():
+            np.testing.assert_array_equal(value, end[key])
 
 
 def test_the_penalty_can_train_one_layer_alone(backend: TrainingBackend) -> None:
@@ -195,3 +243,40 @@ def test_the_penalty_can_train_one_layer_alone(backend: TrainingBackend) -> None
         difference = one[name] - (whole if name.startswith("fc2") else plain)[name]
         np.testing.assert_allclose(difference, 0, atol=1e-5)
         assert np.abs(whole[name] - plain[name]).max() > 1e-3
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+def test_inference_mode_freezes_batch_norm_statistics(backend: TrainingBackend, mode: Any) -> None:
+    network = bn_mlp((1, 4, 4), 3, hidden=(6,))
+    recipe = replace(RECIPE, mode=mode, epochs=1, optimizer="adam")
+    model = backend.build(network, initial_weights(network, 0, 1.0))
+    before = backend.weights(model)
+    hardened, report = dd.harden(model, TRAIN, TEST, defense=DEFENSE, recipe=recipe)
+    assert report.stopped is None
+    moved = {n for n, v in backend.weights(hardened).items() if not np.array_equal(v, before[n])}
+    assert {"fc1.weight", "bn1.weight", "bn1.bias", "fc2.weight", "fc2.bias"} <= moved
+    statistics = {name for name in before if is_statistic(name)}
+    assert {"bn1.running_mean", "bn1.running_var"} <= statistics
+    assert moved & statistics == (statistics if mode == "training" else set())
+
+
+def test_inference_mode_has_no_dropout(backend: TrainingBackend) -> None:
+    """Two steps at learning rate 0 have the same loss, that of the network in inference mode."""
+    network = Network(
+        "dropped", (4,), 3, (Linear("fc1", 4, 20), Dropout(0.5), Linear("fc2", 20, 3)), "fan-in"
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 4)), rng.integers(0, 3, 10)
+    model = backend.build(network, initial_weights(network, 0, 1.0))
+    trainer = dd.Recipe().make_trainer(backend, model)
+
+    def find_losses(mode: Any) -> set[float]:
+        steps = [take_step(backend, trainer, Objective(), x, y, lr=0.0, mode=mode) for _ in "ab"]
+        return {step.total for step in steps if step is not None}
+
+    assert len(find_losses("training")) == 2
+    with backend.inference(trainer.model) as f:
+        logits = backend.to_numpy(backend.forward(f, backend.asarray(x, trainer.model)))
+    entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(10), y]
+    [loss] = find_losses("inference")
+    assert loss == pytest.approx(entropy.mean(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""The optimizer of the JAX backend: SGD on a model that is a pytree, with optax."""
+"""The optimizers of the JAX backend: SGD, Adam and AdamW on a model that is a pytree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import optax
 from jax import Array
 
-from deepdefense.seam.training_contract import Losses, LossFunction, StepResult
+from deepdefense.seam.training_contract import Losses, LossFunction, OptimizerName, StepResult
 from deepdefense_jax.networks import ZooModel
 from deepdefense_jax.weights import (
     Arrays,
@@ -28,7 +28,7 @@ __all__ = ["JaxTrainer"]
 
 
 def _statistics(model: Any) -> dict[str, Array]:
-    """Return the running statistics of a zoo network, which SGD does not train; else nothing."""
+    """Return the running statistics of a zoo network, which have no gradient; else nothing."""
     return model.statistics if isinstance(model, ZooModel) else {}
 
 
@@ -49,31 +49,49 @@ def _training_mode(model: Any, key: Array) -> Callable[[Array], Array]:
     return forward
 
 
+def _make_optimizer(name: OptimizerName, momentum: float, weight_decay: float) -> Any:
+    """Return the optax transformation from a gradient to a step, without the learning rate."""
+    decay, adam = optax.add_decayed_weights(weight_decay), optax.scale_by_adam(0.9, 0.999, 1e-8)
+    if name == "sgd":
+        return optax.chain(decay, optax.trace(decay=momentum))
+    return optax.chain(decay, adam) if name == "adam" else optax.chain(adam, decay)
+
+
 class _State(NamedTuple):
     """All values that change during training; `JaxTrainer.state` saves them."""
 
     parameters: dict[str, Array]
-    momentum: Any
+    optimizer: Any
     statistics: dict[str, Array]
     steps: Array  # the number of steps so far, from which each step derives its dropout key
 
 
+def _join(path: Any) -> str:
+    """Return the name of a leaf of the optimizer's state, such as 1.mu.fc.weight."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
 class JaxTrainer:
-    """A model that is a pytree, and its SGD optimizer.
+    """A model that is a pytree, and its optimizer.
 
     The trainer compiles each loss function once per batch shape. It implements
     `deepdefense.seam.training_contract.Trainer`. `JaxTraining.trainer` makes it.
     """
 
-    def __init__(self, model: Any, momentum: float, weight_decay: float, seed: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: OptimizerName,
+        momentum: float,
+        weight_decay: float,
+        seed: int,
+    ) -> None:
         self._start = model
-        self._optimizer = optax.chain(
-            optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum)
-        )
+        self._optimizer = _make_optimizer(optimizer, momentum, weight_decay)
         statistics = _statistics(model)
         parameters = {n: v for n, v in name_parameters(model).items() if n not in statistics}
-        momentum, steps = self._optimizer.init(parameters), jnp.zeros((), jnp.int32)
-        self._state = _State(parameters, momentum, statistics, steps)
+        steps = jnp.zeros((), jnp.int32)
+        self._state = _State(parameters, self._optimizer.init(parameters), statistics, steps)
         self._key = jax.random.key(seed)
         self._compiled: dict[LossFunction, Callable[..., Any]] = {}
 
@@ -91,7 +109,7 @@ class JaxTrainer:
         lr: Any,
         clip: Any,
     ) -> tuple[Any, tuple[Array, ...], Array]:
-        parameters, momentum, old_statistics, steps = state
+        parameters, optimizer, old_statistics, steps = state
 
         def total(parameters: dict[str, Array]) -> tuple[Array, tuple[Losses, dict[str, Array]]]:
             model = replace_parameters(self._start, parameters | old_statistics)
@@ -103,10 +121,12 @@ class JaxTrainer:
         norm = optax.tree.norm(gradients)
         scale = jnp.minimum(1.0, clip / jnp.where(norm > 0, norm, 1.0))
         gradients = optax.tree.scale(scale, gradients)
-        updates, momentum = self._optimizer.update(gradients, momentum, parameters)
+        # optax takes powers of floats by whole numbers, which JAX's strict promotion forbids.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, optimizer = self._optimizer.update(gradients, optimizer, parameters)
         updated = jax.tree.map(lambda p, update: p - lr * update, parameters, updates)
         is_finite = jnp.isfinite(losses.total) & jnp.isfinite(norm)
-        new = _State(updated, momentum, statistics, steps + 1)
+        new = _State(updated, optimizer, statistics, steps + 1)
         state = jax.tree.map(partial(jnp.where, is_finite), new, state)
         return state, (*losses, norm), is_finite
 
@@ -126,23 +146,21 @@ class JaxTrainer:
         self._state = self._state._replace(parameters=parameters | own)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        parameters, momentum, statistics, steps = self._state
+        parameters, optimizer, statistics, steps = self._state
         weights = parameters | statistics
         state = {f"weights.{name}": np.array(value) for name, value in weights.items()}
         state["random.steps"] = np.array(steps)
-        for name, value in momentum[1].trace.items():
-            state[f"momentum.{name}"] = np.array(value)
+        for path, value in jax.tree_util.tree_leaves_with_path(optimizer):
+            state[f"optimizer.{_join(path)}"] = np.array(value)
         return state
 
     def restore(self, state: Arrays) -> None:
-        parts: dict[str, dict[str, Array]] = {"weights": {}, "momentum": {}, "random": {}}
-        for key, value in state.items():
-            part, _, name = key.partition(".")
-            parts[part][name] = jnp.asarray(value)
-        weights = parts["weights"]
-        parameters = {name: weights[name] for name in self._state.parameters}
-        statistics = {name: weights[name] for name in self._state.statistics}
-        decay, trace = self._optimizer.init(parameters)
-        values = {name: parts["momentum"].get(name, zero) for name, zero in trace.trace.items()}
-        momentum = (decay, trace._replace(trace=values))
-        self._state = _State(parameters, momentum, statistics, parts["random"]["steps"])
+        def read(path: Any, _: Array) -> Array:
+            return jnp.asarray(state[f"optimizer.{_join(path)}"])
+
+        old = self._state
+        parameters = {name: jnp.asarray(state[f"weights.{name}"]) for name in old.parameters}
+        statistics = {name: jnp.asarray(state[f"weights.{name}"]) for name in old.statistics}
+        optimizer = jax.tree_util.tree_map_with_path(read, old.optimizer)
+        steps = jnp.asarray(state["random.steps"])
+        self._state = _State(parameters, optimizer, statistics, steps)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array, lax
 
-from deepdefense.seam.training_contract import TrainingBackend
+from deepdefense.seam.training_contract import OptimizerName, TrainingBackend
 from deepdefense.seam.validation import find_device
 from deepdefense.zoo import COUNTER, Network
 from deepdefense_jax.networks import ZooModel
@@ -36,8 +36,8 @@ class JaxTraining(TrainingBackend):
     """The training methods of the JAX backend.
 
     A model is a callable pytree: a zoo network, an equinox module, or
-    ``jax.tree_util.Partial(apply, parameters)``. SGD trains all floating and complex arrays of the
-    model except the running statistics of zoo networks.
+    ``jax.tree_util.Partial(apply, parameters)``. The trainer updates all floating and complex
+    arrays of the model except the running statistics of zoo networks.
     """
 
     @contextmanager
@@ -71,8 +71,16 @@ class JaxTraining(TrainingBackend):
         frozen: Callable[[Array], Array] = replace_parameters(model, parameters)
         return frozen
 
-    def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> JaxTrainer:
-        return JaxTrainer(model, momentum, weight_decay, seed)
+    def trainer(
+        self,
+        model: Any,
+        *,
+        optimizer: OptimizerName,
+        momentum: float,
+        weight_decay: float,
+        seed: int,
+    ) -> JaxTrainer:
+        return JaxTrainer(model, optimizer, momentum, weight_decay, seed)
 
     @contextmanager
     def fixed_seed(self, *seed: int) -> Iterator[None]:

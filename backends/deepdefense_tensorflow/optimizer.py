@@ -1,7 +1,8 @@
-"""The optimizer of the TensorFlow backend: SGD steps on one Keras model."""
+"""The optimizers of the TensorFlow backend: SGD, Adam and AdamW steps on one Keras model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,23 +11,39 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
-from deepdefense.seam.training_contract import LossFunction, StepResult
+from deepdefense.seam.training_contract import LossFunction, OptimizerName, StepResult
 from deepdefense_tensorflow.weights import Arrays, name_weights, random_states, to_host
 
 __all__ = ["KerasTrainer"]
 
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam and AdamW
+
+
+def _make_optimizer(name: OptimizerName, momentum: float, weight_decay: float) -> Any:
+    """Return Keras's optimizer of this name. `KerasTrainer.step` sets the learning rate."""
+    if name == "sgd":
+        return keras.optimizers.SGD(momentum=momentum)
+    options = {"beta_1": BETAS[0], "beta_2": BETAS[1]}
+    if name == "adam":
+        return keras.optimizers.Adam(**options)
+    return keras.optimizers.AdamW(**options, weight_decay=weight_decay)
+
 
 class KerasTrainer:
-    """A Keras model and its SGD optimizer. The trainer compiles each loss function once.
+    """A Keras model and its optimizer. The trainer compiles each loss function once.
 
     It implements `deepdefense.seam.training_contract.Trainer`. `TensorFlowTraining.trainer` makes
     it.
     """
 
-    def __init__(self, model: keras.Model, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, model: keras.Model, optimizer: OptimizerName, momentum: float, weight_decay: float
+    ) -> None:
         self.model = model
-        self._decay = weight_decay
-        self._optimizer = keras.optimizers.SGD(momentum=momentum)
+        self._optimizer = _make_optimizer(optimizer, momentum, weight_decay)
+        # As in PyTorch and optax, SGD and Adam add weight decay to the gradient. Keras's own
+        # `weight_decay` shrinks the weights outside the optimizer, which is AdamW.
+        self._decay = 0.0 if optimizer == "adamw" else weight_decay
         self._optimizer.build(model.trainable_variables)
         self._compiled: dict[LossFunction, Callable[..., Any]] = {}
 
@@ -42,8 +59,6 @@ class KerasTrainer:
         norm = tf.linalg.global_norm(gradients)
         is_finite = tf.math.is_finite(losses.total) & tf.math.is_finite(norm)
         scale = tf.where(norm > clip, tf.math.divide_no_nan(clip, norm), tf.ones_like(norm))
-        # As in PyTorch and optax, add weight decay to the gradient before momentum is applied.
-        # Keras's own `weight_decay` would bypass the momentum.
         decayed = [
             scale * tf.convert_to_tensor(g) + self._decay * w
             for g, w in zip(gradients, variables, strict=True)
@@ -63,6 +78,10 @@ class KerasTrainer:
         if not bool(is_finite):
             return None
         self._optimizer.learning_rate = lr
+        if isinstance(self._optimizer, keras.optimizers.Adam):
+            # Keras adds epsilon to sqrt(v), the others add it to sqrt(v / (1 - 0.999^t)).
+            t = int(self._optimizer.iterations.value) + 1
+            self._optimizer.epsilon = EPSILON * math.sqrt(1 - BETAS[1] ** t)
         self._optimizer.apply(gradients, self.model.trainable_variables)
         return StepResult(*map(float, terms))
 

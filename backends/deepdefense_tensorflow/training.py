@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training_contract import TrainingBackend
+from deepdefense.seam.training_contract import OptimizerName, TrainingBackend
 from deepdefense.seam.validation import find_device
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_tensorflow.networks import build_graph
@@ -70,9 +70,15 @@ class TensorFlowTraining(TrainingBackend):
         return lambda x: model.stateless_call(trained, fixed, x, training=False)[0]
 
     def trainer(
-        self, model: keras.Model, *, momentum: float, weight_decay: float, seed: int
+        self,
+        model: keras.Model,
+        *,
+        optimizer: OptimizerName,
+        momentum: float,
+        weight_decay: float,
+        seed: int,
     ) -> KerasTrainer:
-        return KerasTrainer(model, momentum, weight_decay)
+        return KerasTrainer(model, optimizer, momentum, weight_decay)
 
     @contextmanager
     def fixed_seed(self, *seed: int) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The optimizer of the PyTorch backend: SGD steps on one module."""
+"""The optimizers of the PyTorch backend: SGD, Adam and AdamW steps on one module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training_contract import Losses, LossFunction, StepResult
+from deepdefense.seam.training_contract import Losses, LossFunction, OptimizerName, StepResult
 from deepdefense_torch.precision import without_autocast
 from deepdefense_torch.weights import Arrays, to_host
 
@@ -31,13 +31,25 @@ def _training_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def _make_optimizer(
+    name: OptimizerName, parameters: list[nn.Parameter], momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return PyTorch's optimizer of this name. `TorchTrainer.step` sets the learning rate."""
+    if name == "sgd":
+        return torch.optim.SGD(parameters, momentum=momentum, weight_decay=weight_decay)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(parameters, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay)
+
+
 class TorchTrainer:
-    """A module and its SGD optimizer, which trains the parameters with `requires_grad`.
+    """A module and its optimizer, which trains the parameters with `requires_grad`.
 
     It implements `deepdefense.seam.training_contract.Trainer`. `TorchTraining.trainer` makes it.
     """
 
-    def __init__(self, model: nn.Module, momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: OptimizerName, momentum: float, weight_decay: float
+    ) -> None:
         self.model = model
         self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         if not self._parameters:
@@ -45,10 +57,8 @@ class TorchTrainer:
                 "every parameter of the model is frozen: set requires_grad_(True) on the module, "
                 "or on the layers to train"
             )
-        self._optimizer = torch.optim.SGD(
-            self._parameters.values(),
-            momentum=momentum,
-            weight_decay=weight_decay,
+        self._optimizer = _make_optimizer(
+            optimizer, list(self._parameters.values()), momentum, weight_decay
         )
 
     def step(
@@ -88,20 +98,27 @@ class TorchTrainer:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         weights = {f"weights.{n}": to_host(t) for n, t in self.model.state_dict().items()}
-        momentum = {
-            f"momentum.{name}": to_host(self._optimizer.state[parameter]["momentum_buffer"])
+        optimizer = {
+            f"optimizer.{key}.{name}": to_host(value)
             for name, parameter in self._parameters.items()
-            if self._optimizer.state[parameter].get("momentum_buffer") is not None
+            for key, value in self._optimizer.state.get(parameter, {}).items()
+            if value is not None
         }
-        return weights | momentum
+        return weights | optimizer
 
     def restore(self, state: Arrays) -> None:
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "momentum": {}}
-        for key, value in state.items():
-            part, _, name = key.partition(".")
-            parts[part][name] = torch.as_tensor(np.array(value))
-        self.model.load_state_dict(parts["weights"])
-        self._optimizer.state.clear()
-        for name, buffer in parts["momentum"].items():
-            parameter = self._parameters[name]
-            self._optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter)
+        weights: dict[str, Tensor] = {}
+        # PyTorch numbers the parameters in the optimizer's state.
+        numbers = {name: i for i, name in enumerate(self._parameters)}
+        values: dict[int, dict[str, Tensor]] = {}
+        for path, value in state.items():
+            part, _, name = path.partition(".")
+            tensor = torch.as_tensor(np.array(value))
+            if part == "weights":
+                weights[name] = tensor
+            else:
+                key, _, name = name.partition(".")
+                values.setdefault(numbers[name], {})[key] = tensor
+        self.model.load_state_dict(weights)
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": values, "param_groups": groups})

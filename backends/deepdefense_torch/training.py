@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deepdefense.errors import InputError
-from deepdefense.seam.training_contract import TrainingBackend
+from deepdefense.seam.training_contract import OptimizerName, TrainingBackend
 from deepdefense.zoo import Network, weight_shapes
 from deepdefense_torch.modules import is_compiled
 from deepdefense_torch.networks import build_chain
@@ -73,9 +73,15 @@ class TorchTraining(TrainingBackend):
         return lambda x: torch.func.functional_call(model, constant, (x,))
 
     def trainer(
-        self, model: nn.Module, *, momentum: float, weight_decay: float, seed: int
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerName,
+        momentum: float,
+        weight_decay: float,
+        seed: int,
     ) -> TorchTrainer:
-        return TorchTrainer(model, momentum, weight_decay)
+        return TorchTrainer(model, optimizer, momentum, weight_decay)
 
     @contextmanager
     def fixed_seed(self, *seed: int) -> Iterator[None]:

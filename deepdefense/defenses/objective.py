@@ -88,8 +88,13 @@ class Objective:
 
 
 @cache
-def make_loss_function(backend: Backend, objective: Objective) -> LossFunction:
+def make_loss_function(
+    backend: Backend, objective: Objective, *, in_inference: bool = False
+) -> LossFunction:
     """Return ``loss(forward, model, x, y, *points)``, which calls `objective.losses`.
+
+    With `in_inference`, the model in inference mode takes the place of `forward`, so dropout is off
+    and batch norm's running statistics do not change.
 
     Equal arguments give the same function object, so that a framework compiles it only once.
     """
@@ -97,4 +102,8 @@ def make_loss_function(backend: Backend, objective: Objective) -> LossFunction:
     def loss(forward: Forward, model: Model, x: Array, y: Array, *points: Array) -> Losses:
         return objective.losses(backend, forward, model, x, y, *points)
 
-    return loss
+    def loss_in_inference(_: Forward, model: Model, x: Array, y: Array, *points: Array) -> Losses:
+        with backend.inference(model) as forward:
+            return objective.losses(backend, forward, model, x, y, *points)
+
+    return loss_in_inference if in_inference else loss

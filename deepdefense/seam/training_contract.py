@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy.typing as npt
 
@@ -17,9 +17,18 @@ from deepdefense.seam.choosing import get_backend
 from deepdefense.seam.contract import Array, Backend, Forward
 from deepdefense.zoo import Network
 
-__all__ = ["LossFunction", "Losses", "StepResult", "Trainer", "TrainingBackend", "training_backend"]
+__all__ = [
+    "LossFunction",
+    "Losses",
+    "OptimizerName",
+    "StepResult",
+    "Trainer",
+    "TrainingBackend",
+    "training_backend",
+]
 
 Weights: TypeAlias = dict[str, npt.NDArray[Any]]
+OptimizerName: TypeAlias = Literal["sgd", "adam", "adamw"]
 
 
 class Losses(NamedTuple):
@@ -71,8 +80,8 @@ class Trainer(Protocol):
         """Update the parameters once, and return the losses before the update.
 
         If the loss or the gradient is not finite, change no parameter and return None. If the
-        2-norm of the gradient exceeds `clip`, scale the gradient to the norm `clip`. Add weight
-        decay after this clipping.
+        2-norm of the gradient exceeds `clip`, scale the gradient to the norm `clip`. Weight decay
+        follows after this clipping.
         """
         ...
 
@@ -85,7 +94,7 @@ class Trainer(Protocol):
         ...
 
     def state(self) -> Weights:
-        """Copy the trainer's weights, running statistics, momentum, and any random state."""
+        """Copy the weights, running statistics, the optimizer's state, and any random state."""
         ...
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -127,10 +136,29 @@ class TrainingBackend(Backend):
         """
 
     @abc.abstractmethod
-    def trainer(self, model: Any, *, momentum: float, weight_decay: float, seed: int) -> Trainer:
-        """Return a trainer that updates the model by SGD.
+    def trainer(
+        self,
+        model: Any,
+        *,
+        optimizer: OptimizerName,
+        momentum: float,
+        weight_decay: float,
+        seed: int,
+    ) -> Trainer:
+        """Return a trainer that updates the model w by its gradient g at the learning rate lr.
+
+        - "sgd": v <- momentum v + g + weight_decay w, and w <- w - lr v.
+        - "adam": Adam's step A for g + weight_decay w, and w <- w - lr A. `momentum` is not used.
+        - "adamw": Adam's step A for g, and w <- w - lr (A + weight_decay w).
+
+        Adam has the rates 0.9 and 0.999 and the constant epsilon = 1e-8:
+        m <- 0.9 m + 0.1 g, v <- 0.999 v + 0.001 g^2, and, in step t, A = m' / (sqrt(v') + epsilon)
+        with m' = m / (1 - 0.9^t) and v' = v / (1 - 0.999^t).
 
         If the trainer holds the random state of dropout, `seed` determines that state.
+
+        Sources: Kingma and Ba (2015), "Adam"; Loshchilov and Hutter (2019), "Decoupled Weight Decay
+        Regularization".
         """
 
     @abc.abstractmethod

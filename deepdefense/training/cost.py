@@ -69,7 +69,7 @@ def measure_cost(
                 (defense, hardening_seconds),
             ):
                 start = time.perf_counter()
-                result = take_step(backend, trainer, objective, x, y, lr=0.0)
+                result = take_step(backend, trainer, objective, x, y, lr=0.0, mode=recipe.mode)
                 seconds.append(time.perf_counter() - start)
                 if result is not None and objective is defense:
                     gradients.append(result.gradient)

@@ -27,7 +27,6 @@ from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.seam.validation import call_model, is_softmax
 from deepdefense.training.augmentation import check_images
 from deepdefense.training.cost import Cost, measure_cost
-from deepdefense.training.epoch import count_steps
 from deepdefense.training.guard import Guard
 from deepdefense.training.loop import Checkpoint, run_training
 from deepdefense.training.monitor import Monitor
@@ -113,8 +112,7 @@ def harden_network(
     cost, gradient = measure_cost(backend, trainer, data, defense, recipe)
     if recipe.clip == "auto":
         recipe = replace(recipe, clip=_choose_clip(gradient, warn))
-    steps_per_epoch = count_steps(len(monitor.training_rows), recipe.batch_size)
-    _announce_cost(cost, recipe.epochs, steps_per_epoch, watcher)
+    _announce_cost(cost, recipe, len(monitor.training_rows), watcher)
     progress = run_training(
         "harden",
         trainer,
@@ -189,12 +187,14 @@ def _choose_clip(gradient: float, warn: Callable[[str], None]) -> float | None:
     return float(f"{gradient:.3g}")
 
 
-def _announce_cost(cost: Cost, epochs: int, steps_per_epoch: int, watcher: Watcher) -> None:
+def _announce_cost(cost: Cost, recipe: Recipe, examples: int, watcher: Watcher) -> None:
     """Report the relative cost of a hardening step, and the expected duration of training."""
-    seconds = epochs * steps_per_epoch * cost.hardening_step_seconds
+    seconds = recipe.count_steps(examples, recipe.periods) * cost.hardening_step_seconds
+    steps = recipe.optimizer_steps
+    length = f"{recipe.epochs} epochs" if steps is None else f"{steps:,} steps"
     watcher.say(
         f"a hardening step takes {cost.ratio:.1f} times a plain one: "
-        f"about {seconds:.0f} s for {epochs} epochs"
+        f"about {seconds:.0f} s for {length}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Record the epochs of a training run, and decide after each one whether training continues."""
+"""Record the periods of a training run, and decide after each one whether training continues."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ __all__ = ["EpochRecord", "Progress"]
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """The measurements of one accepted epoch, as listed in the history of a report.
+    """The measurements of one accepted period, as listed in the history of a report.
 
-    `loss`, `cross_entropy`, `penalty`, `unfinished`, `gradient` and `iterations` are means over the
-    optimizer steps of the epoch. `accuracy` and `rho_2` are measured after the epoch: `accuracy` on
+    A period is an epoch or, with `Recipe.optimizer_steps`, a tenth of training. `epoch` is its
+    number, counted from 1, and `steps` the number of optimizer steps from the start of training to
+    its end. `loss`, `cross_entropy`, `penalty`, `unfinished`, `gradient` and `iterations` are means
+    over the steps of the period. `accuracy` and `rho_2` are measured after it: `accuracy` on
     all held-out examples, and the mean `rho_2` on a fixed sample of them (None: not measured). For
     DeepFool's perturbation D of an example x, rho_2 = ||D||_2 / ||x||_2.
     """
@@ -31,22 +33,25 @@ class EpochRecord:
     gradient: float  # 2-norm of a step's gradient, before clipping
     seconds: float
     iterations: float  # number of DeepFool iterations per example
+    steps: int = 0  # 0 in reports of earlier versions, which do not record it
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The state of a training run between two attempts at an epoch, except the weights.
+    """The state of a training run between two attempts at a period, except the weights.
 
-    - `history`: the records of the accepted epochs.
-    - `stopped`: the reason, if a rejected epoch ended training early; None otherwise.
-    - `notes`: one line for each other event, such as an epoch that is tried again.
+    - `period_name`: what messages call a period, "epoch" or "period".
+    - `history`: the records of the accepted periods.
+    - `stopped`: the reason, if a rejected period ended training early; None otherwise.
+    - `notes`: one line for each other event, such as a period that is tried again.
     - `halvings`: how often the learning rate has been halved since the start of the run.
-    - `rejections`: how often the current epoch has been rejected.
-    - `guard_rho`: the mean rho_2 of the examples set aside, after each accepted epoch. It is empty
+    - `rejections`: how often the current period has been rejected.
+    - `guard_rho`: the mean rho_2 of the examples set aside, after each accepted period. It is empty
       if the guard has no `patience`.
     - `has_plateaued`: whether training ended because `guard_rho` no longer grew.
     """
 
+    period_name: str = "epoch"
     history: tuple[EpochRecord, ...] = ()
     stopped: str | None = None
     notes: tuple[str, ...] = ()
@@ -64,18 +69,23 @@ class Progress:
         values["history"] = tuple(EpochRecord(**record) for record in saved["history"])
         return cls(**values)
 
-    def is_finished(self, epochs: int) -> bool:
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps in the accepted periods."""
+        return self.history[-1].steps if self.history else 0
+
+    def is_finished(self, periods: int) -> bool:
         """Return whether training is over.
 
-        It is over after `epochs` accepted epochs, or once `stopped` or `has_plateaued` is set.
+        It is over after `periods` accepted periods, or once `stopped` or `has_plateaued` is set.
         """
-        return len(self.history) >= epochs or bool(self.stopped) or self.has_plateaued
+        return len(self.history) >= periods or bool(self.stopped) or self.has_plateaued
 
     def reject_epoch(self, why: str, retries: int) -> Progress:
-        """Return the progress after an epoch was rejected for the reason `why`.
+        """Return the progress after a period was rejected for the reason `why`.
 
-        `run_training` then repeats the epoch at half the learning rate. If it has already
-        repeated the epoch `retries` times, training ends.
+        `run_training` then repeats the period at half the learning rate. If it has already
+        repeated the period `retries` times, training ends.
         """
         if self.rejections < retries:
             halvings = self.halvings + 1
@@ -87,25 +97,28 @@ class Progress:
                 rejections=self.rejections + 1,
             )
         done = len(self.history)
-        kept = f"the weights of epoch {done} are kept" if done else "nothing was changed"
+        kept = (
+            f"the weights of {self.period_name} {done} are kept" if done else "nothing was changed"
+        )
         advice = "Try a lower learning rate, lam or c."
         return replace(self, stopped=f"{why}; {kept}. {advice}")
 
     def accept_epoch(self, record: EpochRecord) -> Progress:
-        """Return the progress with the record of an accepted epoch appended."""
+        """Return the progress with the record of an accepted period appended."""
         return replace(self, history=(*self.history, record), rejections=0)
 
     def watch_plateau(self, rho: float, patience: int) -> Progress:
         """Return the progress with `rho` appended to `guard_rho`.
 
         `rho` is the mean rho_2 of the examples set aside. If the largest value in `guard_rho` is
-        `patience` or more epochs old, `has_plateaued` is set, which ends training.
+        `patience` or more periods old, `has_plateaued` is set, which ends training.
         """
         guard_rho = (*self.guard_rho, rho)
         since_best = len(guard_rho) - 1 - int(np.argmax(guard_rho))
         if since_best < patience:
             return replace(self, guard_rho=guard_rho)
         note = (
-            f"ended after epoch {len(self.history)}: rho_2 on the examples set aside no longer grew"
+            f"ended after {self.period_name} {len(self.history)}: "
+            "rho_2 on the examples set aside no longer grew"
         )
         return replace(self, guard_rho=guard_rho, notes=(*self.notes, note), has_plateaued=True)

@@ -1,4 +1,7 @@
-"""Train epoch by epoch, undo epochs that fail, and resume an interrupted run."""
+"""Train period by period, undo periods that fail, and resume an interrupted run.
+
+The periods are epochs or, with `Recipe.optimizer_steps`, ten parts of equally many steps.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy.typing as npt
 from deepdefense.defenses.objective import Objective
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training_contract import Trainer, Weights
-from deepdefense.training.epoch import EpochResult, RejectedEpochError, count_steps, train_epoch
+from deepdefense.training.epoch import EpochResult, RejectedEpochError, train_epoch
 from deepdefense.training.guard import Guard
 from deepdefense.training.history import EpochRecord, Progress
 from deepdefense.training.monitor import Monitor
@@ -24,13 +27,13 @@ __all__ = ["Checkpoint", "run_training"]
 # 0.10 is always allowed, because an overfitted network may forget examples that it had memorised.
 COLLAPSE_DROP = (0.10, 0.25)
 
-PROGRESS_LINES = 10  # about this many epochs of a training run are announced, evenly spaced
+PROGRESS_LINES = 10  # about this many periods of a training run are announced, evenly spaced
 
 
 class Checkpoint(Protocol):
-    """A store for the state after the last accepted epoch, so that a run can be resumed.
+    """A store for the state after the last accepted period, so that a run can be resumed.
 
-    `run_training` calls `load` once at the start, and `save` after each attempt at an epoch.
+    `run_training` calls `load` once at the start, and `save` after each attempt at a period.
     """
 
     def load(self) -> tuple[Weights, dict[str, Any]] | None:
@@ -53,33 +56,33 @@ def run_training(
     checkpoint: Checkpoint | None,
     watcher: Watcher,
 ) -> Progress:
-    """Train for the recipe's epochs, undo each epoch that fails, and return the progress.
+    """Train for the recipe's periods, undo each period that fails, and return the progress.
 
-    An epoch fails if its loss, gradient or weights are not finite, or if accuracy has fallen
+    A period fails if its loss, gradient or weights are not finite, or if accuracy has fallen
     further than the guard allows. The trainer then returns to its state after the last accepted
-    epoch, and repeats the failed epoch at half the learning rate. If the epoch also fails on the
-    guard's last retry, training ends with the weights of the last accepted epoch.
+    period, and repeats the failed period at half the learning rate. If the period also fails on the
+    guard's last retry, training ends with the weights of the last accepted period.
 
-    Without a guard, the first epoch that fails ends training, accuracy may fall by any amount, and
+    Without a guard, the first period that fails ends training, accuracy may fall by any amount, and
     rho_2 is not measured.
 
     If the checkpoint has a saved state labelled `name`, training resumes from it, with the same
     result as a run without interruption.
     """
     x, y = monitor.select_training_data()
-    steps = count_steps(len(x), recipe.batch_size)
+    period_name, periods = recipe.period_name, recipe.periods
     initial_accuracy = monitor.measure_guard_accuracy(trainer.model) if guard else 0.0
-    progress, good_state = Progress(), trainer.state()
+    progress, good_state = Progress(period_name), trainer.state()
     saved = checkpoint.load() if checkpoint else None
     if saved and saved[1]["stage"] == name:
         good_state, progress = saved[0], Progress.from_saved(saved[1]["progress"])
         trainer.restore(good_state)
-        watcher.say(f"resumed after epoch {len(progress.history)} of {recipe.epochs}")
-    watcher.begin(name, recipe.epochs * steps)
-    while not progress.is_finished(recipe.epochs):
+        watcher.say(f"resumed after {period_name} {len(progress.history)} of {periods}")
+    watcher.begin(name, recipe.count_steps(len(x), periods))
+    while not progress.is_finished(periods):
         done = len(progress.history)
 
-        def advance(step: int, before: int = done * steps) -> None:
+        def advance(step: int, before: int = recipe.count_steps(len(x), done)) -> None:
             watcher.advance(before + step)
 
         try:
@@ -95,16 +98,18 @@ def run_training(
                 progress=advance,
             )
             state = trainer.state()
-            _check_finite(state, done + 1)
+            _check_finite(state, f"{period_name} {done + 1}")
             if guard:
-                _check_accuracy(monitor, trainer.model, initial_accuracy, guard, done + 1)
+                _check_accuracy(
+                    monitor, trainer.model, initial_accuracy, guard, f"{period_name} {done + 1}"
+                )
         except RejectedEpochError as error:
             trainer.restore(good_state)
             progress = progress.reject_epoch(str(error), guard.retries if guard else 0)
             watcher.say(f"stopped: {progress.stopped}" if progress.stopped else progress.notes[-1])
         else:
             good_state = state
-            record = _make_record(monitor, trainer.model, done + 1, result, with_rho=bool(guard))
+            record = _make_record(monitor, trainer.model, progress, result, with_rho=bool(guard))
             progress = progress.accept_epoch(record)
             if guard and guard.patience is not None:
                 rho = monitor.measure_guard_rho(trainer.model)
@@ -115,14 +120,17 @@ def run_training(
     return progress
 
 
-def _check_finite(state: Mapping[str, npt.NDArray[Any]], epoch: int) -> None:
-    """Raise `RejectedEpochError` unless all weights and the optimizer's state are finite."""
+def _check_finite(state: Mapping[str, npt.NDArray[Any]], period: str) -> None:
+    """Raise `RejectedEpochError` unless all weights and the optimizer's state are finite.
+
+    `period` names the period in the message, such as "epoch 3".
+    """
     if not all(np.isfinite(value).all() for value in state.values()):
-        raise RejectedEpochError(f"the weights were no longer finite after epoch {epoch}")
+        raise RejectedEpochError(f"the weights were no longer finite after {period}")
 
 
 def _check_accuracy(
-    monitor: Monitor, model: Any, initial_accuracy: float, guard: Guard, epoch: int
+    monitor: Monitor, model: Any, initial_accuracy: float, guard: Guard, period: str
 ) -> None:
     """Raise `RejectedEpochError` if accuracy has fallen too far since the start of training.
 
@@ -134,23 +142,25 @@ def _check_accuracy(
     if drop is None:
         lead = initial_accuracy - 1 / monitor.data.classes
         allowed = float(np.clip(lead / 2, *COLLAPSE_DROP))
-        failure = f"training accuracy collapsed in epoch {epoch}"
+        failure = f"training accuracy collapsed in {period}"
     else:
         allowed = drop
-        failure = (
-            f"accuracy on the examples set aside fell by more than {drop:.1%} in epoch {epoch}"
-        )
+        failure = f"accuracy on the examples set aside fell by more than {drop:.1%} in {period}"
     if accuracy < initial_accuracy - allowed:
         raise RejectedEpochError(f"{failure}: {accuracy:.1%}, from {initial_accuracy:.1%}")
 
 
 def _make_record(
-    monitor: Monitor, model: Any, epoch: int, result: EpochResult, *, with_rho: bool
+    monitor: Monitor, model: Any, progress: Progress, result: EpochResult, *, with_rho: bool
 ) -> EpochRecord:
-    """Measure the network on held-out examples, and return the record of the epoch."""
+    """Measure the network on held-out examples, and return the record of the period.
+
+    `progress` is the progress before the period.
+    """
     means, (accuracy, rho_2) = result.means, monitor.measure_held_out(model, with_rho=with_rho)
     return EpochRecord(
-        epoch=epoch,
+        epoch=len(progress.history) + 1,
+        steps=progress.steps + result.steps,
         loss=means.total,
         cross_entropy=means.cross_entropy,
         penalty=means.penalty,
@@ -164,11 +174,11 @@ def _make_record(
 
 
 def _announce_epoch(name: str, record: EpochRecord, recipe: Recipe, watcher: Watcher) -> None:
-    """Announce about `PROGRESS_LINES` epochs, evenly spaced, and the last epoch, in a line each."""
-    if record.epoch % max(1, recipe.epochs // PROGRESS_LINES) and record.epoch < recipe.epochs:
+    """Announce about `PROGRESS_LINES` periods, evenly spaced, and the last, in a line each."""
+    if record.epoch % max(1, recipe.periods // PROGRESS_LINES) and record.epoch < recipe.periods:
         return
     rho = "" if record.rho_2 is None else f", rho_2 {record.rho_2:.4f}"
     watcher.say(
-        f"{name} epoch {record.epoch}/{recipe.epochs}: loss {record.loss:.4f}, "
+        f"{name} {recipe.period_name} {record.epoch}/{recipe.periods}: loss {record.loss:.4f}, "
         f"held-out accuracy {record.accuracy:.2%}{rho}, {record.seconds:.1f} s"
     )

@@ -21,7 +21,7 @@ HARDENING_SCHEMA = "deepdefense.harden/1"
 
 @dataclass(frozen=True)
 class CurveSample:
-    """The sample of held-out examples on which the history records rho_2 after each epoch.
+    """The sample of held-out examples on which the history records rho_2 after each period.
 
     `n` is the number of examples in the sample. `rho_2_before` is the mean rho_2 of these examples
     before training.
@@ -41,9 +41,9 @@ class HardeningReport:
     """The settings, results and cost of a hardening run.
 
     - `before`, `after`: summaries of the original and the hardened network on held-out examples.
-    - `history`: a record for each accepted epoch.
-    - `stopped`: the reason, if a rejected epoch ended training early; None otherwise.
-    - `notes`: one line for each other event of training, such as an epoch that was tried again.
+    - `history`: a record for each accepted period: an epoch, or a tenth of `optimizer_steps`.
+    - `stopped`: the reason, if a rejected period ended training early; None otherwise.
+    - `notes`: one line for each other event of training, such as a period that was tried again.
     - `warnings`: reasons to doubt the measurement before training.
     """
 
@@ -69,7 +69,7 @@ class HardeningReport:
             f"accuracy {100 * self.before.accuracy:.2f} % -> {100 * self.after.accuracy:.2f} %, "
             f"rho_2 {self.before.rho_2:.4f} -> {self.after.rho_2:.4f} by DeepFool, "
             f"on {self.after.n:,} held-out examples",
-            f"{len(self.history)} of {self.recipe.epochs} epochs, "
+            f"{len(self.history)} of {self.recipe.periods} {self.recipe.period_name}s, "
             f"each step at {self.cost.ratio:.1f} times a plain one",
         ]
         if self.stopped:
