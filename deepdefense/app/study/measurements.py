@@ -25,9 +25,9 @@ from deepdefense.seam.training_contract import TrainingBackend
 
 __all__ = [
     "FGS_CURVE_POINTS",
+    "evaluate_distances",
     "load_or_compute",
     "measure_attacks",
-    "measure_distances",
     "measure_fgs",
     "take_first_examples",
 ]
@@ -54,7 +54,7 @@ def take_first_examples(
     return x, backend.index(data.y_test[:examples], data.classes, x)
 
 
-def measure_distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
+def evaluate_distances(model: Any, data: Dataset, folder: Path, examples: int) -> Numbers:
     """Return two median l2 distances, and the names of the evaluation's checks that fail.
 
     One median uses the smallest perturbation that any attack of the preset "quick" finds for each

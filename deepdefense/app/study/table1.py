@@ -88,7 +88,7 @@ def _measure_robustness(
     # Every hardening run of a seed measures the same reference network, so use the first report.
     summary = first_hardened.report.before if report is None else report.after
     before, after = (
-        measurements.measure_distances(each.model, runner.data, each.folder, examples)
+        measurements.evaluate_distances(each.model, runner.data, each.folder, examples)
         for each in (reference, network)
     )
     return {
