@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepdefense.app.data import load_data
+from deepdefense.app.data import digits, load_data
 from deepdefense.evaluation.dataset import DataError, Dataset
 from files import (
     assert_says,
@@ -47,6 +47,13 @@ def test_digits():
     pixels = (data.x_test + data.mean) * 16 / 255
     np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-5)
     assert (np.round(pixels).min(), np.round(pixels).max()) == (0, 16)
+
+
+def test_digits_are_those_of_scikit_learn(monkeypatch):
+    images, labels = digits.read_digits()
+    monkeypatch.setattr(digits, "FILE", Path("moved.csv.gz"))
+    for read, expected in zip((images, labels), digits.read_digits(), strict=True):
+        np.testing.assert_array_equal(read, expected, strict=True)
 
 
 def test_digits_split_is_stratified_seeded_and_keeps_the_order():
@@ -94,7 +101,8 @@ def test_missing_packages(tmp_path, monkeypatch, source, module):
         source = str(
             write_folder(tmp_path, {"a/1.png": draw_grey(1)[0], "b/1.png": draw_grey(1)[0]})
         )
-    monkeypatch.setitem(sys.modules, module, None)
+    for name in (module.partition(".")[0], module):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DataError) as error:
         load_data(source)
     assert_says(error, 'pip install "deepdefense[cli]"', module)

@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
 from deepdefense.evaluation.dataset import Dataset
@@ -60,16 +60,24 @@ def describe_environment(framework: str, array: Array = None) -> dict[str, Any]:
     >>> describe_environment("numpy", np.zeros(1))["device"]
     'cpu'
     """
-    # The package to install may have another name than the module: tensorflow-cpu for tensorflow.
-    installed = packages_distributions().get(framework, [framework])[0]
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("deepdefense", "numpy", "einops")},
-        framework: version(installed),
+        framework: _find_version(framework),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         **({} if array is None else _describe_device(get_backend(framework), array)),
     }
+
+
+def _find_version(module: str) -> str:
+    """Return the version of the package that contains a module."""
+    try:
+        return version(module)
+    except PackageNotFoundError:
+        # The package may have another name than the module: tensorflow-cpu for tensorflow. This
+        # search reads the metadata of all packages, so it is slow.
+        return version(packages_distributions()[module][0])
 
 
 def _describe_device(backend: Backend, array: Array) -> dict[str, Any]:

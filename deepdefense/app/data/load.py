@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from deepdefense.app.data.decoding import decode_dataset
+from deepdefense.app.data.digits import read_digits
 from deepdefense.app.data.image_folder import load_image_folder
 from deepdefense.app.data.npz import load_npz
-from deepdefense.app.data.optional_imports import import_optional
 from deepdefense.app.data.parquet import HUB_SETS, load_parquet, load_published
 from deepdefense.evaluation.dataset import (
     DataError,
@@ -42,9 +40,8 @@ def load_data(source: str | Path, *, data_dir: str | Path | None = None, seed: i
     """
     source, path = str(source), Path(source).expanduser().resolve()
     if source == "digits":
-        digits = import_optional("sklearn.datasets").load_digits()
-        x = to_channels_first(digits.images.astype(np.uint8))  # integer pixels in 0..16
-        return preprocess(source, hold_out(x, digits.target.astype(np.int64), seed), (), width=16)
+        images, y = read_digits()
+        return preprocess(source, hold_out(to_channels_first(images), y, seed), (), width=16)
     if source in HUB_SETS:
         return decode_dataset(source, load_published(source, data_dir), seed, HUB_SETS[source][1])
     if path.is_file() and path.suffix == ".npz":
