@@ -137,3 +137,18 @@ def test_curve_begins_with_rho_of_its_sample() -> None:
     html = page(report(sample=CurveSample(500, 0.123)))
     assert "0.123" in html
     assert "500 of the held-out examples" in html
+
+
+def test_page_of_a_run_by_steps_speaks_of_periods() -> None:
+    recipe = Recipe(optimizer_steps=1500)
+    history = (replace(EPOCH, steps=150), replace(EPOCH, epoch=2, steps=1200))
+    html = page(report(recipe=recipe, history=history))
+    assert "Over the periods" in html
+    assert ">Period</th>" in html
+    assert "<td>1,200</td>" in html
+    assert "Accuracy over the periods: " in html
+    visible = re.sub(r"<(style|dl)\b.*?</\1>", "", html, flags=re.DOTALL)
+    assert "Epoch" not in visible
+    assert "No period was run" in page(report(recipe=recipe, history=()))
+    assert "Over the epochs" in page(report())
+    assert ">Steps</th>" not in page(report())

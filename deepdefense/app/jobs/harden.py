@@ -194,7 +194,7 @@ def _train_reference(
         job.backend,
         model,
         data,
-        Recipe(
+        Recipe.paper(
             epochs=epochs,
             lr=REFERENCE_LR,
             decay=REFERENCE_DECAY,

@@ -52,10 +52,12 @@ class HistogramSeries(NamedTuple):
     median: float | None  # of all `total` examples, drawn as a line; None: no line
 
 
-def draw_accuracy_curve(before: float, history: Sequence[float], alt: str) -> Markup:
+def draw_accuracy_curve(
+    before: float, history: Sequence[float], alt: str, x_label: str = "Epoch"
+) -> Markup:
     """Draw accuracy in percent over the epochs; epoch 0 is the undefended network."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
-        figure, axes = create_axes("Accuracy [%]")
+        figure, axes = create_axes("Accuracy [%]", x_label)
         values = 100 * _fill_missing([before, *history])
         _draw_from_reference(axes, values)
         finite = values[np.isfinite(values)]
@@ -66,23 +68,27 @@ def draw_accuracy_curve(before: float, history: Sequence[float], alt: str) -> Ma
         return render_svg(figure, "accuracy", alt)
 
 
-def draw_rho_curve(before: float, history: Sequence[float | None], alt: str) -> Markup:
+def draw_rho_curve(
+    before: float, history: Sequence[float | None], alt: str, x_label: str = "Epoch"
+) -> Markup:
     """Draw mean rho_2 over the epochs, on an axis from 0; epoch 0 is the undefended network."""
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
-        figure, axes = create_axes("Mean ρ₂")
+        figure, axes = create_axes("Mean ρ₂", x_label)
         values = _fill_missing([before, *history])
         _draw_from_reference(axes, values)
         axes.set_ylim(0, _find_top(values))
         return render_svg(figure, "rho", alt)
 
 
-def draw_loss_curves(cross_entropy: Sequence[float], penalty: Sequence[float], alt: str) -> Markup:
+def draw_loss_curves(
+    cross_entropy: Sequence[float], penalty: Sequence[float], alt: str, x_label: str = "Epoch"
+) -> Markup:
     """Draw cross-entropy and penalty over the epochs in one chart.
 
     The vertical axis is logarithmic if the values are positive and span more than a factor of 30.
     """
     with matplotlib.rc_context(MATPLOTLIB_STYLE):
-        figure, axes = create_axes("Training loss")
+        figure, axes = create_axes("Training loss", x_label)
         parts = [_fill_missing(cross_entropy), _fill_missing(penalty)]
         epochs = np.arange(1, len(cross_entropy) + 1)
         marker = _choose_marker(len(epochs))

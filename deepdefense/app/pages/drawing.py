@@ -83,12 +83,12 @@ SMALL_IMAGE = 96  # largest height and width in pixels of an image that counts a
 def create_axes(
     y_label: str, x_label: str = "Epoch", size: tuple[float, float] = (3.5, 2.7)
 ) -> tuple[Figure, Axes]:
-    """Create a figure and its axes. The x axis has only whole-numbered ticks if it shows epochs."""
+    """Create a figure and its axes. The x axis has whole-numbered ticks if it shows epochs."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    whole = x_label == "Epoch"
+    whole = x_label in ("Epoch", "Period")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=whole, min_n_ticks=1 if whole else 2))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     return figure, axes

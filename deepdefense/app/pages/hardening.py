@@ -76,7 +76,8 @@ def render_hardening(
         verdict=judge_hardening(report),
         rows=tabulate_comparison(report),
         trained_rho=None if report.after.rho_p is None else list_rho_measures(report)[0].name,
-        curves=_draw_epochs(report),
+        period=report.recipe.period_name,
+        curves=_draw_periods(report),
         distribution=_draw_rho_distribution(before, after),
         percentiles=tabulate_rho_percentiles(before, after),
         examples=[] if gallery is None else _show_gallery(gallery),
@@ -88,38 +89,43 @@ def render_hardening(
     )
 
 
-def _draw_epochs(report: HardeningReport) -> list[Markup]:
-    """Draw charts of accuracy, rho_2 and the training losses over the epochs.
+def _draw_periods(report: HardeningReport) -> list[Markup]:
+    """Draw charts of accuracy, rho_2 and the training losses over the periods of training.
 
-    Return an empty list if no epoch is complete.
+    Return an empty list if no period is complete.
     """
     before, history = report.before, report.history
     if not history:
         return []
-    # Take mean rho_2 on the sample that the history uses, so that epoch 0 is comparable.
+    # Take mean rho_2 on the sample that the history uses, so that period 0 is comparable.
     rho_before = report.sample.rho_2_before
-    accuracy = [epoch.accuracy for epoch in history]
-    rho = [epoch.rho_2 for epoch in history]
-    entropy = [epoch.cross_entropy for epoch in history]
-    penalty = [epoch.penalty for epoch in history]
+    accuracy = [record.accuracy for record in history]
+    rho = [record.rho_2 for record in history]
+    entropy = [record.cross_entropy for record in history]
+    penalty = [record.penalty for record in history]
+    period, x_label = report.recipe.period_name, report.recipe.period_name.capitalize()
     first, last = (format_percent(value, before.n) for value in (before.accuracy, accuracy[-1]))
-    end = f"after epoch {len(history)}"
+    end = f"after {period} {len(history)}"
     curves = [
         charts.draw_accuracy_curve(
-            before.accuracy, accuracy, f"Accuracy over the epochs: {first} before, {last} {end}."
+            before.accuracy,
+            accuracy,
+            f"Accuracy over the {period}s: {first} before, {last} {end}.",
+            x_label,
         ),
         charts.draw_rho_curve(
             rho_before,
             rho,
-            f"Mean rho_2 over the epochs: {_describe_ends([rho_before, *rho])} {end}.",
+            f"Mean rho_2 over the {period}s: {_describe_ends([rho_before, *rho])} {end}.",
+            x_label,
         ),
     ]
     if any(format_number(value) != MISSING for value in entropy + penalty):
         alt = (
-            "Training loss, first to last epoch: "
+            f"Training loss, first to last {period}: "
             f"cross-entropy {_describe_ends(entropy)}, penalty {_describe_ends(penalty)}."
         )
-        curves.append(charts.draw_loss_curves(entropy, penalty, alt))
+        curves.append(charts.draw_loss_curves(entropy, penalty, alt, x_label))
     return curves
 
 

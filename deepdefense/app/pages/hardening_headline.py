@@ -30,7 +30,9 @@ def judge_hardening(report: HardeningReport) -> Verdict:
     if report.stopped:
         return Verdict("The run stopped early", f"Until then: {sentence}", "bad")
     if not report.history:
-        return Verdict("No epoch was run, so nothing was hardened", sentence, "mixed")
+        return Verdict(
+            f"No {report.recipe.period_name} was run, so nothing was hardened", sentence, "mixed"
+        )
     if points < -GRAVE_ACCURACY_FALL:
         return Verdict(f"Accuracy fell by {-points:g} points", sentence, "bad")
     if not math.isfinite(gain):

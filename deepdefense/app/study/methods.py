@@ -56,7 +56,8 @@ def _halve_rate(recipe: Recipe) -> Recipe:
 
 def _use_paper_recipe(recipe: Recipe) -> Recipe:
     """Return the paper's recipe, with the seed of `recipe` and no more epochs than `recipe` has."""
-    return Recipe(seed=recipe.seed, epochs=min(recipe.epochs, Recipe().epochs))
+    paper = Recipe.paper(seed=recipe.seed)
+    return replace(paper, epochs=min(recipe.epochs, paper.epochs))
 
 
 # With these settings, the penalty searches for the boundary point nearest to the example.
