@@ -44,11 +44,30 @@ def test_hardens_a_copy_and_reports_on_both(model: Any) -> None:
     assert report.cost.ratio > 1
     assert report.stopped is None
     assert hash(report) == hash(replace(report))
-    first, second, *_ = str(report).splitlines()
-    assert first.startswith(
-        f"accuracy {100 * report.before.accuracy:.2f} % -> {100 * report.after.accuracy:.2f} %"
-    )
-    assert second.startswith("3 of 3 epochs, each step at ")
+    first, second, third, fourth, *_ = str(report).splitlines()
+    assert f"{first}\n{second}" == str(report.verdict)
+    assert third.startswith(f"rho_2 {report.before.rho_2:.4f} -> {report.after.rho_2:.4f} by DeepF")
+    assert fourth.startswith("3 of 3 epochs, each step at ")
+
+
+def test_verdict_holds_what_strong_attacks_find(model: Any) -> None:
+    hardened, report = harden(model)
+    verdict = report.verdict
+    assert (verdict.n, verdict.accuracy_n, verdict.attacks) == (60, 60, ("DDN", "FMN"))
+    assert verdict.accuracy_before == report.before.accuracy
+    assert verdict.accuracy_after == report.after.accuracy
+    x, y = torch.tensor(TEST[0], dtype=torch.float32), torch.tensor(TEST[1])
+    for network, median in ((model, verdict.median_before), (hardened, verdict.median_after)):
+        sizes = [
+            attack(network, x, y, steps=30).delta.flatten(1).norm(dim=1)
+            for attack in (dd.ddn, dd.fmn)
+        ]
+        assert median == pytest.approx(float(torch.minimum(*sizes).median()), rel=1e-5)
+    assert verdict.distance_change == "more"
+    _, within = harden(model, defense=dd.DeepDefense.fast(lam=2.0, c=2.0, bounds=(-5, 5)))
+    assert within.verdict.bounded
+    _, outside = harden(model, defense=dd.DeepDefense.fast(lam=2.0, c=2.0, bounds=(-1, 1)))
+    assert not outside.verdict.bounded
 
 
 def test_is_reproducible(model: Any) -> None:
@@ -106,6 +125,7 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
         "data",
         "config",
         "environment",
+        "verdict",
         "before",
         "after",
         "history",

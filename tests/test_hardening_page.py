@@ -19,6 +19,7 @@ from deepdefense.training.guard import Guard
 from deepdefense.training.history import EpochRecord
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import CurveSample, HardeningReport
+from deepdefense.training.verdict import HardeningVerdict
 
 DATA = {"name": "blobs", "train": 9, "test": 1000, "classes": 3, "input_shape": (4,)}
 BEFORE = Summary(
@@ -37,6 +38,20 @@ EPOCH = EpochRecord(
     seconds=2.0,
     iterations=1.5,
 )
+VERDICT = HardeningVerdict(
+    n=300,
+    p=2.0,
+    bounded=False,
+    attacks=("DDN", "FMN"),
+    median_before=0.51,
+    median_after=0.63,
+    growth=1.235,
+    growth_interval=(1.17, 1.31),
+    accuracy_n=1000,
+    accuracy_before=0.97,
+    accuracy_after=0.98,
+    accuracy_interval=(0.002, 0.018),
+)
 REPORT = HardeningReport(
     backend="torch",
     network=NetworkInfo("mlp", 10, "given"),
@@ -45,6 +60,7 @@ REPORT = HardeningReport(
     recipe=Recipe(epochs=2),
     guard=Guard(),
     environment=FrozenDict(python="3"),
+    verdict=VERDICT,
     before=BEFORE,
     after=replace(AFTER, rho_2_median=0.39),
     history=(EPOCH, replace(EPOCH, epoch=2, accuracy=0.98, rho_2=0.4)),
@@ -67,20 +83,51 @@ def page(content: HardeningReport, gallery: Gallery | None = None) -> str:
     return render_hardening(content, rho_before=rho, rho_after=2 * rho, gallery=gallery)
 
 
-def after(**changes: Any) -> HardeningReport:
-    return report(after=replace(AFTER, **changes))
+def judged(**changes: Any) -> HardeningReport:
+    return report(verdict=replace(VERDICT, **changes))
+
+
+LESS = {"accuracy_after": 0.95, "accuracy_interval": (-0.03, -0.01)}
+FURTHER = "17 % to 31 % further from the decision boundary"
 
 
 @pytest.mark.parametrize(
     ("content", "headline", "tone"),
     [
-        (report(), "More robust to DeepFool, and more accurate", "good"),
-        (after(accuracy=0.96), "More robust to DeepFool, but less accurate", "mixed"),
-        (after(rho_2=0.201), "Robustness hardly changed", "mixed"),
-        (after(rho_2=0.1), "Less robust than before", "bad"),
-        (after(accuracy=0.5), "Accuracy fell by 47 points", "bad"),
+        (report(), f"{FURTHER}; more accurate by 0.2 to 2 points", "good"),
+        (
+            judged(accuracy_after=0.97, accuracy_interval=(-0.01, 0.01)),
+            f"{FURTHER}; no clear change of accuracy",
+            "good",
+        ),
+        (judged(**LESS), f"{FURTHER}; less accurate by 1 to 3 points", "mixed"),
+        (
+            judged(growth_interval=(0.98, 1.04), **LESS),
+            "No clear change of distance to the decision boundary; less accurate by 1 to 3 points",
+            "mixed",
+        ),
+        (
+            judged(growth_interval=(0.8, 0.9), **LESS),
+            "10 % to 20 % nearer to the decision boundary; less accurate by 1 to 3 points",
+            "bad",
+        ),
+        (
+            judged(accuracy_after=0.5, accuracy_interval=(-0.51, -0.43)),
+            "Less accurate by 43 to 51 points; 17 % to 31 % further from the decision boundary",
+            "bad",
+        ),
+        (
+            judged(growth_interval=(2.1, 2.6)),
+            "2.1 to 2.6 times as far from the decision boundary; more accurate by 0.2 to 2 points",
+            "good",
+        ),
         (report(stopped="the loss was not finite"), "The run stopped early", "bad"),
         (report(history=()), "No epoch was run, so nothing was hardened", "mixed"),
+        (
+            report(after=replace(AFTER, success=0.9)),
+            f"{FURTHER}; more accurate by 0.2 to 2 points",
+            "mixed",
+        ),
     ],
 )
 def test_verdict_is_honest(content: HardeningReport, headline: str, tone: str) -> None:
@@ -88,6 +135,26 @@ def test_verdict_is_honest(content: HardeningReport, headline: str, tone: str) -
     assert verdict.headline == headline
     assert verdict.tone == tone
     assert headline in page(content)
+
+
+def test_page_begins_with_the_distance_and_then_has_rho() -> None:
+    html = page(report())
+    start = html.index("<strong>17 % to 31 % further from the decision boundary")
+    distance = html.index("distance 0.51 -&gt; 0.63 by DDN and FMN, 300 held-out examples; ")
+    assert start < distance < html.index("By DeepFool alone, an upper bound that flatters")
+    assert "rose from 0.200 to 0.400 (2.0 times)" in html
+    assert "deepdefense evaluate FOLDER" in html
+    arrays = page(report(data=FrozenDict({**DATA, "name": "arrays"})))
+    assert "dd.evaluate(hardened, x_test, y_test, reference=model)" in arrays
+
+
+def test_text_begins_with_the_verdict() -> None:
+    lines = str(report()).splitlines()
+    assert lines[:2] == str(VERDICT).splitlines()
+    assert lines[2] == (
+        "rho_2 0.2000 -> 0.4000 by DeepFool alone, an upper bound that flatters hardened networks, "
+        "1,000 held-out examples"
+    )
 
 
 def test_stopped_run_says_why() -> None:

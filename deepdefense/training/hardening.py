@@ -28,6 +28,7 @@ from deepdefense.seam.validation import call_model, is_softmax
 from deepdefense.training.augmentation import check_images
 from deepdefense.training.cost import Cost, measure_cost
 from deepdefense.training.guard import Guard
+from deepdefense.training.held_out_distances import HeldOutDistances
 from deepdefense.training.loop import Checkpoint, run_training
 from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import LEAST_CLIP, Recipe
@@ -108,6 +109,8 @@ def harden_network(
     before = _measure_network(backend, model, data, p, "before", watcher)
     for line in _list_warnings(before.summary, data):
         warn(line)
+    held_out = HeldOutDistances.choose(monitor, model, defense, watcher)
+    distances = held_out.measure(model, "before")
     trainer = recipe.make_trainer(backend, backend.copy(model))
     cost, gradient = measure_cost(backend, trainer, data, defense, recipe)
     if recipe.clip == "auto":
@@ -124,6 +127,12 @@ def harden_network(
         watcher=watcher,
     )
     after = _measure_network(backend, trainer.model, data, p, "after", watcher)
+    verdict = held_out.judge(
+        distances,
+        held_out.measure(trainer.model, "after"),
+        before.euclidean.correct,
+        after.euclidean.correct,
+    )
     curve_rho = float(before.euclidean.rho[monitor.curve_rows].mean())
     # `describe_environment` reads the device from an array, so place one on the model's device.
     one_example = backend.asarray(data.x_test[:1], trainer.model)
@@ -135,6 +144,7 @@ def harden_network(
         recipe=recipe,
         guard=guard,
         environment=FrozenDict(describe_environment(backend.name, one_example)),
+        verdict=verdict,
         before=before.summary,
         after=after.summary,
         history=progress.history,

@@ -13,6 +13,7 @@ from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
 from deepdefense.training.history import EpochRecord
 from deepdefense.training.recipe import Recipe
+from deepdefense.training.verdict import HardeningVerdict
 
 __all__ = ["CurveSample", "HardeningReport", "describe_objective"]
 
@@ -40,6 +41,7 @@ def describe_objective(objective: Objective) -> dict[str, Any]:
 class HardeningReport:
     """The settings, results and cost of a hardening run.
 
+    - `verdict`: how distance, by strong attacks, and accuracy changed on held-out examples.
     - `before`, `after`: summaries of the original and the hardened network on held-out examples.
     - `history`: a record for each accepted period: an epoch, or a tenth of `optimizer_steps`.
     - `stopped`: the reason, if a rejected period ended training early; None otherwise.
@@ -54,6 +56,7 @@ class HardeningReport:
     recipe: Recipe
     guard: Guard
     environment: FrozenDict[Any]
+    verdict: HardeningVerdict
     before: Summary
     after: Summary
     history: tuple[EpochRecord, ...]
@@ -64,11 +67,11 @@ class HardeningReport:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Return lines of text: accuracy and rho_2 before and after, cost, warnings and notes."""
+        """Return lines of text: the verdict, rho_2 before and after, cost, warnings and notes."""
         lines = [
-            f"accuracy {100 * self.before.accuracy:.2f} % -> {100 * self.after.accuracy:.2f} %, "
-            f"rho_2 {self.before.rho_2:.4f} -> {self.after.rho_2:.4f} by DeepFool, "
-            f"on {self.after.n:,} held-out examples",
+            str(self.verdict),
+            f"rho_2 {self.before.rho_2:.4f} -> {self.after.rho_2:.4f} by DeepFool alone, an upper "
+            f"bound that flatters hardened networks, {self.after.n:,} held-out examples",
             f"{len(self.history)} of {self.recipe.periods} {self.recipe.period_name}s, "
             f"each step at {self.cost.ratio:.1f} times a plain one",
         ]
@@ -95,6 +98,7 @@ class HardeningReport:
             "data": dict(self.data),
             "config": self.config,
             "environment": dict(self.environment),
+            "verdict": self.verdict.as_dict(),
             "before": self.before.as_dict(),
             "after": self.after.as_dict(),
             "history": [asdict(record) for record in self.history],

@@ -32,6 +32,7 @@ class HardeningVerdict:
 
     - `n`: the number of examples whose distance to the decision boundary was measured.
     - `p`: the order of the norm that measures distances.
+    - `bounded`: whether perturbed examples had to stay within bounds, such as the pixel range.
     - `attacks`: the names of the attacks. The distance is that of the nearest point they find.
     - `median_before`, `median_after`: the median distances, or None if infinite. Examples that the
       network misclassifies have the distance 0.
@@ -45,6 +46,7 @@ class HardeningVerdict:
 
     n: int
     p: float
+    bounded: bool
     attacks: tuple[str, ...]
     median_before: float | None
     median_after: float | None
@@ -65,6 +67,7 @@ class HardeningVerdict:
         *,
         p: float,
         attacks: tuple[str, ...],
+        bounded: bool = False,
         seed: int = 0,
     ) -> HardeningVerdict:
         """Return the verdict on two networks, "before" and "after" hardening.
@@ -78,6 +81,7 @@ class HardeningVerdict:
             correct_after: the mask [m] of the hardened network, for the same examples.
             p: the order of the norm that measures distances.
             attacks: the names of the attacks that measured the distances.
+            bounded: whether perturbed examples had to stay within bounds.
             seed: the seed of the bootstrap's resamples.
         """
         n, m = len(before), len(correct_before)
@@ -88,6 +92,7 @@ class HardeningVerdict:
         return cls(
             n=n,
             p=float(p),
+            bounded=bounded,
             attacks=tuple(attacks),
             median_before=finite_or_none(quantile(before, 0.5)),
             median_after=finite_or_none(quantile(after, 0.5)),
@@ -144,8 +149,10 @@ class HardeningVerdict:
     def distance_figures(self) -> str:
         """The median distances, and how they were measured."""
         ends = [_format_median(value) for value in (self.median_before, self.median_after)]
+        where = " within bounds" if self.bounded else ""
         return (
-            f"median l{self.p:g} distance {' -> '.join(ends)} by {' and '.join(self.attacks)}, "
+            f"median l{self.p:g} distance{where} {' -> '.join(ends)} "
+            f"by {' and '.join(self.attacks)}, "
             f"{self.n:,} held-out examples"
         )
 

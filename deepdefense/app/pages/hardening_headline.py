@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 from deepdefense.app.pages.hardening_tables import RhoMeasure, list_rho_measures
-from deepdefense.app.pages.headline import GRAVE_ACCURACY_FALL, NEGLIGIBLE_CHANGE, Verdict
+from deepdefense.app.pages.headline import GRAVE_ACCURACY_FALL, Verdict
 from deepdefense.app.pages.wording import (
-    compute_points_change,
     compute_ratio,
     format_number,
     format_percent,
@@ -20,33 +19,33 @@ __all__ = ["judge_hardening"]
 
 def judge_hardening(report: HardeningReport) -> Verdict:
     """Return the verdict on a hardening run. A bad finding, if any, becomes the headline."""
-    before, after = report.before, report.after
-    measures = list_rho_measures(report)
-    gain = compute_ratio(measures[0].before, measures[0].after)
-    points = compute_points_change(before.accuracy, after.accuracy, before.n)
-    doubt = _doubt_gain(report)
-    parts = [*map(_describe_rho_change, measures), _describe_accuracy_change(report, points)]
-    sentence = "; ".join(parts) + "." + doubt
+    verdict, doubt = report.verdict, _doubt_gain(report)
+    changes = "; ".join(map(_describe_rho_change, list_rho_measures(report)))
+    sentence = (
+        f"{_capitalise(verdict.distance_figures)}; accuracy {verdict.accuracy_figures}. "
+        f"By DeepFool alone, an upper bound that flatters hardened networks, {changes}.{doubt}"
+    )
     if report.stopped:
         return Verdict("The run stopped early", f"Until then: {sentence}", "bad")
     if not report.history:
         return Verdict(
             f"No {report.recipe.period_name} was run, so nothing was hardened", sentence, "mixed"
         )
-    if points < -GRAVE_ACCURACY_FALL:
-        return Verdict(f"Accuracy fell by {-points:g} points", sentence, "bad")
-    if not math.isfinite(gain):
-        return Verdict("The change in robustness could not be measured", sentence, "bad")
-    if gain < 1 - NEGLIGIBLE_CHANGE:
-        return Verdict("Less robust than before", sentence, "bad")
-    if gain < 1 + NEGLIGIBLE_CHANGE:
-        return Verdict("Robustness hardly changed", sentence, "mixed")
-    if points < 0:
-        return Verdict("More robust to DeepFool, but less accurate", sentence, "mixed")
-    accuracy = "more accurate" if points > 0 else "no less accurate"
-    return Verdict(
-        f"More robust to DeepFool, and {accuracy}", sentence, "mixed" if doubt else "good"
-    )
+    distance, accuracy = verdict.distance_change, verdict.accuracy_change
+    # The worse of the two findings comes first.
+    parts = [verdict.distance_headline, verdict.accuracy_headline]
+    fall = 100 * (verdict.accuracy_before - verdict.accuracy_after)
+    if accuracy == "less" and fall > GRAVE_ACCURACY_FALL:
+        return Verdict(_capitalise("; ".join(reversed(parts))), sentence, "bad")
+    headline = _capitalise("; ".join(parts))
+    if distance == "less":
+        return Verdict(headline, sentence, "bad")
+    is_good = distance == "more" and accuracy != "less" and not doubt
+    return Verdict(headline, sentence, "good" if is_good else "mixed")
+
+
+def _capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _describe_rho_change(measure: RhoMeasure) -> str:
@@ -59,16 +58,6 @@ def _describe_rho_change(measure: RhoMeasure) -> str:
         return f"{measure.name} stayed at {after}"
     verb = "rose" if ratio > 1 else "fell"
     return f"{measure.name} {verb} from {before} to {after} ({format_ratio(ratio)} times)"
-
-
-def _describe_accuracy_change(report: HardeningReport, points: float) -> str:
-    """Return a clause on how accuracy changed, by `points` percentage points."""
-    before, after = (
-        format_percent(summary.accuracy, summary.n) for summary in (report.before, report.after)
-    )
-    if points == 0:
-        return f"accuracy stayed at {after}"
-    return f"accuracy {'fell' if points < 0 else 'rose'} from {before} to {after}"
 
 
 def _doubt_gain(report: HardeningReport) -> str:

@@ -16,6 +16,7 @@ from deepdefense.app.pages.wording import (
     format_number,
     format_percent,
     format_points_change,
+    name_norm,
 )
 from deepdefense.training.report import HardeningReport
 
@@ -66,9 +67,16 @@ def list_rho_measures(report: HardeningReport) -> list[RhoMeasure]:
 
 
 def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
-    """Return the rows on accuracy, rho, and DeepFool's success rate and iterations."""
-    before, after = report.before, report.after
-    rows = [_make_share_row("Accuracy", before.accuracy, after.accuracy, before.n)]
+    """Return the rows on accuracy, distance, rho, and DeepFool's success rate and iterations."""
+    before, after, verdict = report.before, report.after, report.verdict
+    rows = [
+        _make_share_row("Accuracy", before.accuracy, after.accuracy, before.n),
+        _make_ratio_row(
+            f"{name_norm(verdict.p)} distance by {' and '.join(verdict.attacks)}, median",
+            verdict.median_before,
+            verdict.median_after,
+        ),
+    ]
     for measure in reversed(list_rho_measures(report)):
         rows.append(_make_ratio_row(f"{measure.name}, mean", measure.before, measure.after))
         rows.append(
@@ -79,6 +87,9 @@ def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
         _make_share_row("Examples DeepFool fools", before.success, after.success, before.n),
         _make_ratio_row("DeepFool iterations, mean", before.iterations_mean, after.iterations_mean),
         ComparisonRow("Held-out examples", format_count(before.n), format_count(after.n), ""),
+        ComparisonRow(
+            "of which with a distance", format_count(verdict.n), format_count(verdict.n), ""
+        ),
     ]
 
 
