@@ -23,6 +23,7 @@ from benchmarks.attacks import measure_attacks
 from benchmarks.gpu import measure_lenet, measure_resnet18
 from benchmarks.hardening import measure_large_steps, measure_steps
 from benchmarks.images import measure_images
+from benchmarks.job import measure_job
 from benchmarks.step_parts import measure_activations, measure_approximation, measure_passes
 from benchmarks.strength import measure_fixed_budget, measure_minimum_norm
 from benchmarks.subjects import LARGE, load_or_train, make_large_subject, make_zoo_subject
@@ -146,6 +147,15 @@ def gpu(
     data = load_data("mnist", data_dir=data_dir)
     weights = load_or_train("lenet", data, lenet)
     _collect("steps", (measure_lenet(weights, data, rounds), measure_resnet18(rounds)), out)
+
+
+@app.command
+def job(*arguments: str, rounds: Rounds = 1, out: Out = None) -> None:
+    """Time `deepdefense harden` with chosen and with all CPU threads, alone and beside others.
+
+    Further arguments of the command follow `--`, such as `-- --epochs 10`.
+    """
+    _collect("job", [measure_job(arguments, rounds)], out)
 
 
 def _collect(title: str, parts: Iterable[Iterable[dict[str, Any]]], out: Path | None) -> None:
