@@ -59,7 +59,7 @@ def test_verdict_holds_what_strong_attacks_find(model: Any) -> None:
     x, y = torch.tensor(TEST[0], dtype=torch.float32), torch.tensor(TEST[1])
     for network, median in ((model, verdict.median_before), (hardened, verdict.median_after)):
         sizes = [
-            attack(network, x, y, steps=30).delta.flatten(1).norm(dim=1)
+            attack(network, x, y, steps=20).delta.flatten(1).norm(dim=1)
             for attack in (dd.ddn, dd.fmn)
         ]
         assert median == pytest.approx(float(torch.minimum(*sizes).median()), rel=1e-5)

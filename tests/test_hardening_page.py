@@ -140,7 +140,9 @@ def test_verdict_is_honest(content: HardeningReport, headline: str, tone: str) -
 def test_page_begins_with_the_distance_and_then_has_rho() -> None:
     html = page(report())
     start = html.index("<strong>17 % to 31 % further from the decision boundary")
-    distance = html.index("distance 0.51 -&gt; 0.63 by DDN and FMN, 300 held-out examples; ")
+    distance = html.index(
+        "distance 0.51 \N{RIGHTWARDS ARROW} 0.63 by DDN and FMN, 300 held-out examples; "
+    )
     assert start < distance < html.index("By DeepFool alone, an upper bound that flatters")
     assert "rose from 0.200 to 0.400 (2.0 times)" in html
     assert "deepdefense evaluate FOLDER" in html

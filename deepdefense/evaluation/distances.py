@@ -29,8 +29,10 @@ from deepdefense.seam.validation import call_model
 
 __all__ = ["measure_distances", "name_distance_attacks"]
 
-DISTANCE_STEPS = 30  # the default number of gradients that DDN and FMN compute for each example
-ROUNDS_SHARE = 0.1  # SuperDeepFool's rounds as a share of the steps: one round costs many gradients
+DISTANCE_STEPS = 20  # the default number of gradients that DDN and FMN compute for each example
+ROUNDS_SHARE = (
+    0.15  # SuperDeepFool's rounds as a share of the steps: one round costs many gradients
+)
 
 Attack = Callable[..., Perturbation]
 

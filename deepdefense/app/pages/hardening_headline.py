@@ -16,13 +16,16 @@ from deepdefense.training.report import HardeningReport
 
 __all__ = ["judge_hardening"]
 
+ARROW = "\N{RIGHTWARDS ARROW}"
+
 
 def judge_hardening(report: HardeningReport) -> Verdict:
     """Return the verdict on a hardening run. A bad finding, if any, becomes the headline."""
     verdict, doubt = report.verdict, _doubt_gain(report)
     changes = "; ".join(map(_describe_rho_change, list_rho_measures(report)))
+    figures = f"{_capitalise(verdict.distance_figures)}; accuracy {verdict.accuracy_figures}"
     sentence = (
-        f"{_capitalise(verdict.distance_figures)}; accuracy {verdict.accuracy_figures}. "
+        f"{figures.replace('->', ARROW)}. "
         f"By DeepFool alone, an upper bound that flatters hardened networks, {changes}.{doubt}"
     )
     if report.stopped:
