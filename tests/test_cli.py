@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import deepdefense as dd
 from blobs import Interrupt
 from commands import blobs, enter_user_folder, run
 from deepdefense.app.run_folder import load_weights
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.only("torch")
+
+
+def build_mlp(weights: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Build the network that `--network mlp` means for 16 features and three classes."""
+    import torch
+
+    with dd.use_backend("torch"):
+        model = dd.build(dd.zoo.mlp((16,), 3), weights)
+    return lambda x: np.asarray(model(torch.from_numpy(x)).detach())
 
 
 @pytest.fixture
@@ -30,6 +41,7 @@ def test_hardens_without_an_argument(folder: Path, capsys: pytest.CaptureFixture
         "report.json",
         "report.html",
         "hardened.safetensors",
+        "preprocessing.safetensors",
         "reference.safetensors",
         "settings.json",
     }
@@ -89,6 +101,32 @@ def test_keeps_within_the_range_of_pixels(folder: Path) -> None:
     low, high = report["config"]["bounds"]
     assert low.startswith("array [1, 4, 4] from -")
     assert high.startswith("array [1, 4, 4] from ")
+
+
+def test_hardens_and_evaluates_on_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`preprocessing.safetensors` and the weights make the network usable on the raw features."""
+    arrays = np.load("blobs.npz")
+    raw = arrays["x_train"].reshape(150, 16) * np.logspace(0, 3, 16) + 5
+    kinds = np.array(["bee", "cow", "dog"])[arrays["y_train"]]
+    lines = [",".join([*(f"f{i}" for i in range(16)), "kind"])]
+    lines += [",".join([*map(repr, map(float, x)), y]) for x, y in zip(raw, kinds, strict=True)]
+    (folder / "blobs.csv").write_text("\n".join(lines))
+    table = {"data": "blobs.csv", "label": "kind", "network": "mlp", "epochs": "1"}
+    assert run(*blobs("--standardize", out="a", **table)) == 0
+    assert "differ in scale" not in capsys.readouterr().err.replace("\n", " ")
+    report = json.loads((folder / "a" / "report.json").read_text())
+    assert report["data"]["preprocessing"].startswith("each feature minus its mean")
+    file = load_weights(folder / "a" / "preprocessing.safetensors")
+    model = build_mlp(folder / "a" / "hardened.safetensors")
+    x = ((raw - file["offset"]) / file["divisor"]).astype(np.float32)
+    right = model(x).argmax(1) == arrays["y_train"]
+    assert right.mean() > 0.95
+    assert run("evaluate", "a", "--examples", "10") == 0
+    home = Path(capsys.readouterr().out.split()[-1]).parent
+    evaluated = json.loads((home / "report.json").read_text())
+    assert evaluated["accuracy"] > 0.8
+    assert evaluated["data"]["class_names"] == ["bee", "cow", "dog"]
+    assert json.loads((home / "settings.json").read_text())["standardize"] is True
 
 
 @pytest.mark.parametrize(("task", "at"), [("reference", 10), ("harden", 5)])

@@ -56,6 +56,25 @@ def test_digits_are_those_of_scikit_learn(monkeypatch):
         np.testing.assert_array_equal(read, expected, strict=True)
 
 
+def test_raw_examples_give_the_input_of_the_network():
+    data = load_data("digits")
+    offset, divisor = data.units
+    raw = data.x_test * divisor + offset
+    np.testing.assert_allclose(raw, np.round(raw), atol=1e-5)
+    assert (np.round(raw).min(), np.round(raw).max()) == (0, 16)
+
+
+def test_options_that_do_not_apply():
+    for options, words in (
+        ({"label": "y"}, "digits: label is for tables"),
+        ({"resize": "9"}, "digits: resize is for files of images"),
+        ({"standardize": True}, "digits holds pixels, which have one unit"),
+    ):
+        with pytest.raises(DataError) as error:
+            load_data("digits", **options)
+        assert_says(error, words, "leave")
+
+
 def test_digits_split_is_stratified_seeded_and_keeps_the_order():
     data = load_data("digits", seed=3)
     counts = np.bincount(np.concatenate([data.y_train, data.y_test]))
@@ -86,9 +105,9 @@ def test_unknown_sources(tmp_path):
     with pytest.raises(DataError) as error:
         load_data("minst")
     assert_says(error, "digits, mnist, cifar10, an .npz", "got 'minst', which does not exist")
-    (tmp_path / "a.csv").write_text("1,2")
+    (tmp_path / "a.xls").write_text("1,2")
     with pytest.raises(DataError, match="a file of another kind"):
-        load_data(str(tmp_path / "a.csv"))
+        load_data(str(tmp_path / "a.xls"))
     assert issubclass(DataError, ValueError)
 
 

@@ -127,6 +127,41 @@ def test_first_image_of_another_size_is_named(tmp_path):
     assert str(tmp_path / "b") not in str(error.value)
 
 
+@pytest.mark.parametrize(("size", "shape"), [("6", (6, 6)), ("3x8", (3, 8)), ("4X5", (4, 5))])
+def test_images_are_resized(tmp_path, size, shape):
+    files = {f"{c}/{i}.png": draw_grey(1, (4 + i, 5 + i))[0] for c in "ab" for i in range(3)}
+    files["a/9.png"] = np.full((9, 2), 70, np.uint8)
+    folder = str(write_folder(tmp_path, files))
+    with pytest.raises(DataError, match="give --resize N or HEIGHTxWIDTH"):
+        load_data(folder)
+    data = load_data(folder, resize=size)
+    assert data.x_train.shape[1:] == (1, *shape)
+    assert f"images resized to {shape[0]} x {shape[1]} pixels; no published" in data.preprocessing
+    pixels = np.concatenate([data.x_train, data.x_test]) + data.mean
+    assert any(np.allclose(image, 70, atol=1e-3) for image in pixels)
+    if shape == (4, 5):  # images that have the size already keep their pixels
+        assert any(np.allclose(image[0], files["a/0.png"], atol=1e-3) for image in pixels)
+
+
+def test_colour_and_palette_are_resized(tmp_path):
+    colour = np.random.default_rng(1).integers(0, 256, (9, 5, 3), dtype=np.uint8)
+    folder = write_folder(tmp_path, {"a/1.png": colour, "a/2.png": colour, "b/1.png": colour})
+    palette = Image.fromarray(np.zeros((4, 4), np.uint8), "P")
+    palette.putpalette([250, 8, 8])
+    palette.save(tmp_path / "b" / "2.png")
+    data = load_data(str(folder), resize="3")
+    pixels = np.concatenate([data.x_train, data.x_test]) + data.mean
+    assert pixels.shape == (4, 3, 3, 3)
+    assert any(np.allclose(image.mean((1, 2)), [250, 8, 8], atol=1e-3) for image in pixels)
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "4x", "4x5x6", "large", "4.5", ""])
+def test_sizes_that_are_none(tmp_path, size):
+    with pytest.raises(DataError) as error:
+        load_data(str(tmp_path), resize=size)
+    assert_says(error, "resize must be a size in pixels, such as 64", f"got {size!r}")
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", "cut"])
 def test_broken_image_is_named(tmp_path, content):
     write_folder(

@@ -67,7 +67,12 @@ X, Y = make_split()["x_train"], make_split()["y_train"]
     ("keys", "words"),
     [
         ({"x": X, "z": Y}, ["x_train, y_train, x_test, y_test, or x, y", "has x, z"]),
+        (
+            {"X": X, "labels": Y},
+            ["x, y (examples [n ...] and integer labels [n])", "has X, labels: rename"],
+        ),
         ({}, ["has none"]),
+        (make_split(y_train=Y * 10**9), ["classes 0, 1, ... below 1,000,000", "got 1000000000"]),
         (make_split(y_train=Y[:-1]), ["y_train", "6 integers", "(5,)"]),
         (make_split(y_test=Y[:, None]), ["y_test", "(6, 1)"]),
         (make_split(y_train=Y.astype(float)), ["y_train", "integers", "float64"]),

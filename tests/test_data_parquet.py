@@ -89,6 +89,17 @@ def test_parquet_that_cannot_be_used(tmp_path):
         fails("a.parquet could not be read")
 
 
+def test_options_of_parquet_images(tmp_path):
+    images = [encode_image(image) for image in draw_grey(8)]
+    path = str(write_parquet(tmp_path / "a.parquet", images, [0, 1] * 4, label="kind"))
+    data = load_data(path, label="kind", resize="6")
+    assert (data.x_train.shape, data.classes) == ((6, 1, 6, 6), 2)
+    with pytest.raises(DataError, match="a column image or img and a column other; there are"):
+        load_data(path, label="other")
+    small = load_data("mnist", data_dir=write_mnist(tmp_path / "mnist"), resize="12")
+    assert small.x_train.shape[1:] == (1, 12, 12)
+
+
 def test_parquet_folder_must_have_both(tmp_path):
     write_parquet(tmp_path / "train.parquet", [], [])
     with pytest.raises(DataError) as error:

@@ -23,6 +23,7 @@ from deepdefense.errors import InputError
 __all__ = [
     "CHECKPOINT_FILE",
     "HARDENED_FILE",
+    "PREPROCESSING_FILE",
     "REFERENCE_FILE",
     "REPORT_FILE",
     "THREADS_FILE",
@@ -38,6 +39,7 @@ SETTINGS_FILE, REPORT_FILE = "settings.json", "report.json"
 CHECKPOINT_FILE, ATTACK_SUFFIX = "checkpoint.safetensors", ".part.safetensors"
 THREADS_FILE = "threads.json"
 REFERENCE_FILE, HARDENED_FILE = "reference.safetensors", "hardened.safetensors"
+PREPROCESSING_FILE = "preprocessing.safetensors"
 WeightArrays = Mapping[str, npt.NDArray[Any]]
 
 

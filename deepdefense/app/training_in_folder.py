@@ -7,7 +7,13 @@ from typing import Any
 
 from deepdefense.app.galleries import choose_gallery
 from deepdefense.app.load_network import load_network_weights
-from deepdefense.app.run_folder import CHECKPOINT_FILE, HARDENED_FILE, THREADS_FILE, RunFolder
+from deepdefense.app.run_folder import (
+    CHECKPOINT_FILE,
+    HARDENED_FILE,
+    PREPROCESSING_FILE,
+    THREADS_FILE,
+    RunFolder,
+)
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
@@ -22,7 +28,7 @@ from deepdefense.training.monitor import Monitor
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import HardeningReport
 
-__all__ = ["harden_in_folder", "train_reference"]
+__all__ = ["harden_in_folder", "save_preprocessing", "train_reference"]
 
 
 def train_reference(
@@ -93,6 +99,20 @@ def harden_in_folder(
     if run is not None:
         _write_outcome(run, outcome, backend, model, monitor.data)
     return outcome.model, outcome.report
+
+
+def save_preprocessing(run: RunFolder, data: Dataset) -> None:
+    """Write the file that says how to make inputs of the network from raw examples.
+
+    The input is (raw - offset) / divisor, with the arrays `offset` and `divisor` of the file.
+    """
+    offset, divisor = data.units
+    about = {
+        "preprocessing": data.preprocessing,
+        "class_names": data.class_names,
+        "feature_names": data.feature_names,
+    }
+    run.save(PREPROCESSING_FILE, {"offset": offset, "divisor": divisor}, about)
 
 
 def _write_outcome(

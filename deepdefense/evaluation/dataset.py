@@ -1,18 +1,25 @@
-"""Data sets in memory: functions that check, split and preprocess the arrays of a data set."""
+"""Data sets in memory, and the preprocessing that makes them of raw data."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
 
-from deepdefense.errors import InputError
+from deepdefense.evaluation.raw_data import (
+    DataError,
+    RawData,
+    hold_out,
+    to_channels_first,
+    to_class_indices,
+    to_float32,
+)
 
 __all__ = [
+    "MAX_CLASSES",
     "DataError",
     "Dataset",
     "RawData",
@@ -24,9 +31,8 @@ __all__ = [
     "to_class_indices",
 ]
 
-
-class DataError(InputError):
-    """Raised for data that cannot be used; the message says what was expected and how to fix it."""
+# Labels are less than this number, since each class has a logit and a name.
+MAX_CLASSES = 1_000_000
 
 
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
@@ -58,6 +64,9 @@ class Dataset:
     preprocessing: str  # a phrase that describes the preprocessing, for reports
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...] = ()  # of the columns of a table; otherwise empty
+    # (offset, divisor), each a number or of the shape of an example: an example is
+    # (raw - offset) / divisor, where raw is the example as the data hold it.
+    units: tuple[np.ndarray, np.ndarray] = (np.zeros(()), np.ones(()))
 
     def fingerprint(self) -> str:
         """Return a hash of all examples and labels, which also changes if their order changes."""
@@ -144,16 +153,6 @@ class Dataset:
         return pictures
 
 
-class RawData(NamedTuple):
-    """A training set and a test set as loaded, before `preprocess`; uint8 arrays hold pixels."""
-
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    note: str = ""  # how the test set was made, appended to the description of preprocessing
-
-
 def dataset_from_arrays(
     x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
 ) -> Dataset:
@@ -170,63 +169,27 @@ def dataset_from_arrays(
     return preprocess("arrays", raw, ())
 
 
-def to_channels_first(x: np.ndarray) -> np.ndarray:
-    """Move the channels of uint8 images to the second axis; return other arrays unchanged.
-
-    [n h w] -> [n 1 h w], and [n h w c] -> [n c h w] if c is 1 or 3.
-    """
-    if x.dtype == np.uint8 and x.ndim == 3:
-        return rearrange(x, "n h w -> n 1 h w")
-    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[3] in (1, 3):
-        return rearrange(x, "n h w c -> n c h w")
-    return x
-
-
-def to_class_indices(y: np.ndarray, n: int, where: str) -> np.ndarray:
-    """Convert the labels of n examples to int64 [n].
-
-    `where` says in the error message which labels are meant.
-
-    Raises:
-        DataError: the labels are not n integers, or one is negative.
-    """
-    if y.dtype.kind not in "iu" or y.shape != (n,):
-        came = f"got {y.dtype} of shape {y.shape}"
-        raise DataError(f"{where} must be {n} integers, a class for each example, {came}")
-    y = y.astype(np.int64)
-    if (y < 0).any():
-        i = int(np.argmax(y < 0))
-        raise DataError(f"{where} must not be negative, got {y[i]} at index {i}: drop or relabel")
-    return y
-
-
-def hold_out(x: np.ndarray, y: np.ndarray, seed: int) -> RawData:
-    """Split examples at random into a training set and a test set.
-
-    The test set gets 20 % of the examples of each class, and at least one of them. A class with
-    only one example has it in the training set. `seed` determines the split. Both sets keep the
-    order of the examples.
-    """
-    random = np.random.default_rng(seed)
-    test = np.zeros(len(y), bool)
-    for label in np.unique(y):
-        rows = random.permutation(np.flatnonzero(y == label))
-        test[rows[: max(round(0.2 * len(rows)), len(rows) > 1)]] = True
-    note = f"; no published split: 20 % of each class held out as the test set, seed {seed}"
-    return RawData(x[~test], y[~test], x[test], y[test], note)
-
-
-def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255) -> Dataset:
+def preprocess(
+    name: str,
+    raw: RawData,
+    names: tuple[str, ...],
+    width: int = 255,
+    *,
+    standardize: bool = False,
+) -> Dataset:
     """Check a training and a test set, convert them to float32, and centre pixels.
 
     Examples of dtype uint8 are pixels. They are scaled from 0..`width` to 0..255, and the mean
-    training image is subtracted from them. Examples of other dtypes keep their values.
+    training image is subtracted from them. Examples of other dtypes keep their values, or are
+    standardised.
 
     Args:
         name: the name of the data set.
         raw: the training set and the test set.
         names: the names of the classes.
         width: the largest value that a raw pixel can have.
+        standardize: subtract the mean from each feature, and divide it by its standard deviation,
+            both of the training set. Features that are constant there are only centred.
 
     Raises:
         DataError: the data cannot be used.
@@ -239,44 +202,65 @@ def preprocess(name: str, raw: RawData, names: tuple[str, ...], width: int = 255
         raise DataError(f"{name}: training and test shapes must agree, got {shape}, {test_shape}")
     classes = _count_classes(name, raw)
     x_train, x_test = (
-        _to_float32(raw.x_train, f"{name}: train"),
-        _to_float32(raw.x_test, f"{name}: test"),
+        to_float32(raw.x_train, f"{name}: train"),
+        to_float32(raw.x_test, f"{name}: test"),
     )
     images = len(shape) == 3 and shape[0] in (1, 3)
+    units: tuple[np.ndarray, np.ndarray] = (np.zeros(()), np.ones(()))
     if raw.x_train.dtype == np.uint8:
+        if standardize:
+            raise DataError(f"{name} holds pixels, which have one unit: leave out standardize")
         # float64 holds the sum of the integer pixels exactly, so the mean is the same on every
         # machine, whatever the order of the summation.
         unit = 255 / width
         mean = (unit * raw.x_train.mean(axis=0, dtype=np.float64)).astype(np.float32)
         x_train, x_test = (np.float32(unit) * x - mean for x in (x_train, x_test))
+        units = (mean / unit, np.array(1 / unit))
         scale = 255.0 if images else 0.0
         pixels = "pixels 0..255" if width == 255 else f"pixels 0..{width} brought to 0..255,"
         preprocessing = f"{pixels} minus the training mean image"
     else:
+        preprocessing = "taken as they are, nothing subtracted"
+        if standardize:
+            units = _measure_units(raw.x_train)
+            x_train, x_test = (
+                ((x - units[0]) / units[1]).astype(np.float32, order="C")
+                for x in (raw.x_train, raw.x_test)
+            )
+            preprocessing = "each feature minus its mean, divided by its standard deviation"
         low, high = float(x_test.min()), float(x_test.max())
         mean = np.full(shape, -low, np.float32)
         scale = (high - low or 1.0) if images else 0.0
-        preprocessing = "taken as they are, nothing subtracted"
-    names = (*names[:classes], *map(str, range(len(names), classes)))
-    arrays = (x_train, raw.y_train, x_test, raw.y_test)
-    return Dataset(name, *arrays, classes, mean, scale, preprocessing + raw.note, names)
+    return Dataset(
+        name,
+        x_train,
+        raw.y_train,
+        x_test,
+        raw.y_test,
+        classes,
+        mean,
+        scale,
+        preprocessing + raw.note,
+        (*names[:classes], *map(str, range(len(names), classes))),
+        raw.feature_names,
+        units,
+    )
+
+
+def _measure_units(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the standard deviation of each feature; 1 for a constant feature."""
+    mean = x.mean(axis=0, dtype=np.float64)
+    deviation = x.std(axis=0, dtype=np.float64)
+    return mean, np.where(x.min(axis=0) < x.max(axis=0), deviation, 1.0)
 
 
 def _count_classes(name: str, raw: RawData) -> int:
-    """Return 1 + the largest label; raise `DataError` if all training labels are equal."""
+    """Return 1 + the largest label; raise `DataError` if it is too large, or all are equal."""
     if len(np.unique(raw.y_train)) < 2:
         only = f"all training labels are {raw.y_train[0]}"
         raise DataError(f"{name}: expected two classes or more, {only}")
-    return 1 + int(max(raw.y_train.max(), raw.y_test.max()))
-
-
-def _to_float32(x: np.ndarray, where: str) -> np.ndarray:
-    """Copy an array to float32 in C order; raise `DataError` if a value is not finite."""
-    with np.errstate(over="ignore"):  # an overflow is reported below as infinite
-        floats = x.astype(np.float32, order="C")
-    bad = ~np.isfinite(floats)
-    if bad.any():
-        first = tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
-        count = f"{np.count_nonzero(bad)} NaN or infinite (as float32), the first at {first}"
-        raise DataError(f"{where} data must be finite, {count}: drop or replace them")
-    return floats
+    largest = int(max(raw.y_train.max(), raw.y_test.max()))
+    if largest >= MAX_CLASSES:
+        expected = f"labels must be classes 0, 1, ... below {MAX_CLASSES:,}"
+        raise DataError(f"{name}: {expected}, got {largest}: relabel")
+    return largest + 1

@@ -36,13 +36,17 @@ def open_stream(kind: str, cache: str, data_files: Any, **options: Any) -> Any:
     return import_optional("datasets").load_dataset(kind, **options)
 
 
-def collect_images(split: Any, where: str) -> EncodedImages:
-    """Return the encoded images and labels of a split, which `where` names in error messages."""
+def collect_images(split: Any, where: str, label: str | None = None) -> EncodedImages:
+    """Return the encoded images and labels of a split, which `where` names in error messages.
+
+    `label` is the column of labels. If it is None, the column is label or fine_label.
+    """
     columns = list(split.features)
     image = next((name for name in ("image", "img") if name in columns), "")
-    label = next((name for name in ("label", "fine_label") if name in columns), "")
+    names = ("label", "fine_label") if label is None else (label,)
+    label = next((name for name in names if name in columns), "")
     if not image or not label:
-        expected = "a column image or img and a column label or fine_label"
+        expected = f"a column image or img and a column {' or '.join(names)}"
         raise DataError(f"{where} must have {expected}; there are: {', '.join(columns)}")
     images: list[tuple[bytes | str, str]] = []
     labels = [np.zeros(0, np.int64)]
@@ -54,5 +58,5 @@ def collect_images(split: Any, where: str) -> EncodedImages:
                 raise DataError(f"{row}: the column {image} must hold {{bytes, path}} of an image")
             images.append((content, content if isinstance(content, str) else row))
         labels.append(np.asarray(batch.column(label)))
-    names = getattr(split.features[label], "names", None) or ()
-    return EncodedImages(images, np.concatenate(labels), tuple(names))
+    class_names = getattr(split.features[label], "names", None) or ()
+    return EncodedImages(images, np.concatenate(labels), tuple(class_names))

@@ -35,8 +35,9 @@ def load_npz(path: Path, seed: int) -> RawData:
         keys = SPLIT_KEYS if set(SPLIT_KEYS) <= set(names) else WHOLE_KEYS
         arrays = {key: archive[key] for key in keys if key in names}
     if len(arrays) < len(keys):
-        expected = f"{', '.join(SPLIT_KEYS)}, or x, y"
-        raise DataError(f"{path} must have the keys {expected}; has {', '.join(names) or 'none'}")
+        expected = f"{', '.join(SPLIT_KEYS)}, or x, y (examples [n ...] and integer labels [n])"
+        came = ", ".join(names[:9]) or "none"
+        raise DataError(f"{path} must have the keys {expected}; has {came}: rename its arrays")
     for key in keys:  # each x comes before its y, whose check needs the number of examples
         array, where = arrays[key], f"{path}: {key}"
         if key.startswith("y"):

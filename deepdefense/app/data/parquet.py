@@ -38,11 +38,11 @@ def load_published(name: str, data_dir: str | Path | None) -> EncodedSplits:
     return [train], [test]
 
 
-def load_parquet(path: Path) -> EncodedSplits:
+def load_parquet(path: Path, label: str | None = None) -> EncodedSplits:
     """Load a .parquet file, or a folder of the files train*.parquet and test*.parquet.
 
-    The images are in a column named image or img, and the labels in a column named label or
-    fine_label.
+    The images are in a column named image or img. The labels are in the column `label`; if it is
+    None, in a column named label or fine_label.
     """
     groups = [[path], []]
     if not path.is_file():
@@ -58,5 +58,5 @@ def load_parquet(path: Path) -> EncodedSplits:
                 with convert_errors(f"{file} could not be read"):
                     # Without `batch_size`, the datasets library fails on an empty file.
                     files = open_stream("parquet", cache, glob.escape(str(file)), batch_size=1000)
-                    split.append(collect_images(files["train"], str(file)))
+                    split.append(collect_images(files["train"], str(file), label))
     return splits

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepdefense.app.galleries import ToPictures, choose_weakest
 from deepdefense.app.jobs.job import Job, open_job
-from deepdefense.app.jobs.settings import EVALUATE, AttackOptions, choose_fields
+from deepdefense.app.jobs.settings import DATA_OPTIONS, EVALUATE, AttackOptions, choose_fields
 from deepdefense.app.run_folder import (
     HARDENED_FILE,
     REFERENCE_FILE,
@@ -22,6 +22,7 @@ from deepdefense.app.threads import RunThreads
 from deepdefense.errors import InputError
 from deepdefense.evaluation.assessment import assess
 from deepdefense.evaluation.dataset import Dataset
+from deepdefense.evaluation.feature_scales import describe_unequal_scales
 from deepdefense.evaluation.plan import DEFAULT_PLAN, EvaluationPlan
 from deepdefense.evaluation.provenance import NetworkInfo, Provenance
 from deepdefense.evaluation.report import Report
@@ -157,6 +158,8 @@ def run_evaluate(
         if settings["reference"] is not None:
             reference, undefended = _load_network(job, data, settings["reference"])
         data = job.match_labels(data, model)
+        if unequal := describe_unequal_scales(data):
+            watcher.say(f"warning: {unequal}")
         rows = _draw_rows(len(data.x_test), attacks.examples, attacks.seed)
         run = job.open_folder(
             data,
@@ -202,10 +205,10 @@ def find_hardened(folder: Path | None) -> dict[str, Any]:
         )
     if not run.is_finished:
         raise InputError(f"the run in {path} is not finished: resume it first")
-    names = ("data", "data_dir", "network", "backend", "device", "seed")
+    names = ("data", "data_dir", *DATA_OPTIONS, "network", "backend", "device", "seed")
     reference = path / REFERENCE_FILE
     return {
-        **{name: settings[name] for name in names if settings[name] is not None},
+        **{name: settings[name] for name in names if settings.get(name) is not None},
         "weights": str(path / HARDENED_FILE),
         "reference": str(reference) if reference.is_file() else settings["weights"],
     }

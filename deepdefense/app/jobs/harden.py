@@ -14,7 +14,11 @@ from deepdefense.app.jobs.job import Job, open_job
 from deepdefense.app.jobs.settings import CALIBRATED_SETTINGS, HARDEN, choose_fields
 from deepdefense.app.run_folder import REFERENCE_FILE, RunFolder
 from deepdefense.app.threads import fit_training_threads
-from deepdefense.app.training_in_folder import harden_in_folder, train_reference
+from deepdefense.app.training_in_folder import (
+    harden_in_folder,
+    save_preprocessing,
+    train_reference,
+)
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
@@ -154,6 +158,7 @@ def run_harden(
             [model],
             "the data or the initial weights of the run in PATH have changed: start another run",
         )
+        save_preprocessing(run, data)
         job.fit_threads(model, data, recipe, run)
         if origin is None:
             model, origin = _train_reference(job, model, data, recipe, run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepdefense.app.data import load_data
-from deepdefense.app.jobs.settings import Panels, find_defaults
+from deepdefense.app.jobs.settings import DATA_OPTIONS, Panels, find_defaults
 from deepdefense.app.load_network import (
     find_installed_framework,
     load_network_weights,
@@ -45,7 +45,9 @@ class Job:
     def load_data(self) -> Dataset:
         """Load the data that the settings name."""
         settings = self.settings
-        return load_data(settings["data"], data_dir=settings["data_dir"], seed=settings["seed"])
+        names = ("data_dir", "seed", *DATA_OPTIONS)
+        options = {name: settings[name] for name in names if name in settings}
+        return load_data(settings["data"], **options)
 
     def load_network(self, data: Dataset, weights: str | None) -> Any:
         """Return the network that the settings name, with the weights in the file `weights`.

@@ -32,6 +32,7 @@ from deepdefense.zoo import NETWORKS
 __all__ = [
     "CALIBRATED_SETTINGS",
     "DATA_DEFAULTS",
+    "DATA_OPTIONS",
     "EVALUATE",
     "HARDEN",
     "REPRODUCE",
@@ -45,16 +46,37 @@ __all__ = [
 
 SettingsT = TypeVar("SettingsT")
 
+# The settings of `DataOptions` that say how to read the data. Runs of earlier versions lack them.
+DATA_OPTIONS = ("label", "standardize", "resize")
+
 
 @dataclass(frozen=True)
 class DataOptions:
     """The data set, and the architecture of the network."""
 
     data: str = setting(
-        "digits", "one of digits, mnist, cifar10; or FILE.npz, a folder of images, or parquet files"
+        "digits",
+        "one of digits, mnist, cifar10; or a table, FILE.csv or FILE.parquet; or a folder of "
+        "images, a parquet file of them, or FILE.npz with the arrays x_train, y_train, x_test and "
+        "y_test, or x and y",
     )
     data_dir: Path | None = setting(
         None, "folder with a copy of mnist or cifar10", unset="download from the Hugging Face hub"
+    )
+    label: str | None = setting(
+        None,
+        "column of a table that holds the labels",
+        unset="the column label, class, target or y",
+    )
+    standardize: bool = setting(
+        False,
+        "subtract the mean of each feature and divide by its standard deviation, both of the "
+        "training set; for features of unlike scale",
+    )
+    resize: str | None = setting(
+        None,
+        "size of images in pixels, N or HEIGHTxWIDTH, to which all are resized",
+        unset="all must have one size",
     )
     network: str = setting("mlp", f"one of {', '.join(NETWORKS)}; or package.module:factory")
 
