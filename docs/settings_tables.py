@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 from markdown_tables import format_table
 
+from deepdefense.app.jobs.defaults import describe_default, format_default
 from deepdefense.app.jobs.settings import (
     EVALUATE,
     HARDEN,
     REPRODUCE,
     Panels,
-    describe_default,
-    format_default,
 )
 from deepdefense.defenses import baselines
 from deepdefense.seam.settings import Setting, list_settings
@@ -27,7 +26,7 @@ def format_options(panels: Panels) -> str:
         (
             title,
             f"`--{setting.name.replace('_', '-')}`",
-            "off" if setting.type is bool else describe_default(panels, setting),
+            describe_default(panels, setting),
             setting.help,
         )
         for title, kinds in panels.items()

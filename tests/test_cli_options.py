@@ -11,7 +11,8 @@ from cyclopts import App
 
 from commands import run
 from deepdefense.app.cli.options import with_options
-from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE, Panels, find_defaults
+from deepdefense.app.jobs.defaults import find_defaults
+from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE, Panels
 from deepdefense.seam.settings import setting
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -33,7 +34,7 @@ def test_help_names_every_option(
 ) -> None:
     assert run(command, "--help") == 0
     shown = capsys.readouterr().out
-    for name in (*find_defaults(panels), "out"):
+    for name in (*find_defaults(panels, {}), "out"):
         assert f"--{name.replace('_', '-')}" in shown
 
 

@@ -134,6 +134,8 @@ def test_folder_holds_report_page_and_weights(model: Any, tmp_path: Path) -> Non
         "stopped",
         "warnings",
         "notes",
+        "rehearsal",
+        "no_gain",
     ]
     keys = {"accuracy", "rho_2", "rho_2_median", "success", "iterations_mean", "n"}
     assert keys <= set(content["before"])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import deepdefense as dd
-from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE, find_defaults
+from deepdefense.app.jobs.defaults import find_defaults
+from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE
 from deepdefense.defenses import baselines
 from deepdefense.seam.settings import (
     check_settings,
@@ -109,11 +110,30 @@ def test_the_commands_have_defaults_for_their_options() -> None:
             if entry.option
         ]
         assert len(set(names)) == len(names)
-        assert find_defaults(panels).keys() == set(names)
+        assert find_defaults(panels, {}).keys() == set(names)
 
 
 def test_defaults_depend_on_the_data() -> None:
-    names = ("epochs", "lr", "c", "d", "lam")
-    digits, others = find_defaults(HARDEN), find_defaults(HARDEN, "mnist")
-    assert [digits[name] for name in names] == [90, 1e-3, 2.5, 5.0, 15.0]
-    assert [others[name] for name in names] == [5, 5e-4, None, None, 15.0]
+    names = ("epochs", "lr", "c", "d", "lam", "stages")
+    digits = find_defaults(HARDEN, {"epochs": 1})
+    others = find_defaults(HARDEN, {"data": "mnist", "lr": 1.0})
+    assert [digits[name] for name in names] == [90, 1e-3, 2.5, 5.0, 15.0, False]
+    assert [others[name] for name in names] == [5, 5e-4, None, None, 15.0, False]
+
+
+def test_without_training_settings_harden_trains_in_stages() -> None:
+    names = ("stages", "optimizer", "optimizer_steps", "lr", "mode", "gradient")
+    staged = [
+        "staged" if find_defaults(HARDEN, given)["stages"] else "once"
+        for given in (
+            {},
+            {"seed": 3, "batch_size": 7, "flip": True},
+            {"optimizer_steps": 9},
+            {"c": 1.0},
+            {"gradient": "chord"},
+        )
+    ]
+    assert staged == ["staged", "staged", "staged", "once", "once"]
+    values = find_defaults(HARDEN, {"data": "mnist"})
+    assert [values[name] for name in names] == [True, "adam", None, 0.01, "inference", "chord"]
+    assert find_defaults(HARDEN, {"stages": True, "lr": 1.0})["optimizer"] == "adam"

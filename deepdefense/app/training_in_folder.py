@@ -78,6 +78,7 @@ def harden_in_folder(
     defense: Objective,
     recipe: Recipe,
     guard: Guard,
+    validation: tuple[Any, Any] | None = None,
     run: RunFolder | None,
     watcher: Watcher,
 ) -> tuple[Any, HardeningReport]:
@@ -93,6 +94,7 @@ def harden_in_folder(
         defense=defense,
         recipe=recipe,
         guard=guard,
+        validation=validation,
         checkpoint=None if run is None else run.checkpoint,
         watcher=watcher,
     )

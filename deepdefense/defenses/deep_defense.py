@@ -61,12 +61,14 @@ class Terms(NamedTuple):
 
 
 def penalty_from_rho(
-    backend: Backend, rho: Array, correct: Array, *, lam: float, c: float, d: float
+    backend: Backend, rho: Array, correct: Array, *, lam: Any, c: Any, d: Any
 ) -> Array:
     """Return the penalty of each example: rho [b], correct [b] -> [b].
 
         penalty = lam exp(-c rho)   for a correctly classified example
         penalty = lam exp(+d rho)   for a misclassified one
+
+    `lam`, `c` and `d` are numbers or scalar arrays.
 
     To avoid overflow, the second formula is replaced by its tangent where d rho exceeds
     `LARGEST_EXPONENT`.
@@ -189,12 +191,13 @@ class DeepDefense(Objective):
         """Return the `Losses` of a batch: the mean cross-entropy plus the mean penalty.
 
         The cross-entropy is computed with the model in training mode, the penalty with the model in
-        inference mode.
+        inference mode. `points` is empty, or one array [3] of lam, c and d that replace the
+        settings of these names, so that a compiled loss serves for several values.
         """
         xp, logits = backend.xp, forward(x)
         labels = backend.index(y, logits.shape[1], x)
         entropy = mean_cross_entropy(backend, logits, labels)
-        terms = self.terms(model, x, labels)
+        terms = self.terms(model, x, labels, *points)
         penalty = reduce(terms.penalty, "b ->", "mean")
         zeros = xp.zeros_like(terms.penalty)
         unfinished = reduce(xp.where(terms.success, zeros, zeros + 1), "b ->", "mean")
@@ -207,8 +210,10 @@ class DeepDefense(Objective):
             entropy + penalty, entropy, penalty, unfinished, reduce(iterations, "b ->", "mean")
         )
 
-    def terms(self, model: Model, x: Array, y: Array) -> Terms:
+    def terms(self, model: Model, x: Array, y: Array, strength: Array | None = None) -> Terms:
         """Return the penalty of each example and its intermediate values: x [b ...], y [b].
+
+        `strength` is an array [3] of lam, c and d, which replace the settings of these names.
 
         Raises:
             InputError: y is None, or the model, x and y do not fit together.
@@ -229,7 +234,10 @@ class DeepDefense(Objective):
 
         scale = norm(backend, flat, self.p)
         rho = divide(backend, distance, scale, where=scale != 0)
-        penalty = penalty_from_rho(backend, rho, correct, lam=self.lam, c=self.c, d=self.d)
+        lam, c, d = (
+            (self.lam, self.c, self.d) if strength is None else (strength[i] for i in range(3))
+        )
+        penalty = penalty_from_rho(backend, rho, correct, lam=lam, c=c, d=d)
         counts = finite & (scale > 0)
         if self.unfinished == "drop":
             counts = counts & success

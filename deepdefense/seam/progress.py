@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Watcher"]
+__all__ = ["QuietWatcher", "Watcher"]
 
 
 class Watcher:
@@ -19,3 +19,19 @@ class Watcher:
 
     def say(self, line: str) -> None:
         """Report a message for the user, one line of text."""
+
+
+class QuietWatcher(Watcher):
+    """Passes progress on to another watcher, under the name `task`, but no messages."""
+
+    def __init__(self, watcher: Watcher, task: str) -> None:
+        self._watcher = watcher
+        self._task = task
+
+    def begin(self, task: str, total: int) -> None:
+        """Announce the task under the name that this watcher was made with."""
+        self._watcher.begin(self._task, total)
+
+    def advance(self, done: int) -> None:
+        """Pass the report on."""
+        self._watcher.advance(done)

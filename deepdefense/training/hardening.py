@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset
-from deepdefense.evaluation.feature_scales import describe_unequal_scales
 from deepdefense.evaluation.provenance import NetworkInfo, describe_data, describe_environment
 from deepdefense.evaluation.rho_protocol import (
     RHO_ATTACK,
@@ -24,24 +20,18 @@ from deepdefense.evaluation.rho_protocol import (
 from deepdefense.seam.frozen_dict import FrozenDict
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training_contract import TrainingBackend
-from deepdefense.seam.validation import call_model, is_softmax
 from deepdefense.training.augmentation import check_images
-from deepdefense.training.cost import Cost, measure_cost
+from deepdefense.training.fit import Fit, fit_once
 from deepdefense.training.guard import Guard
 from deepdefense.training.held_out_distances import HeldOutDistances
-from deepdefense.training.loop import Checkpoint, run_training
+from deepdefense.training.loop import Checkpoint
 from deepdefense.training.monitor import Monitor
-from deepdefense.training.recipe import LEAST_CLIP, Recipe
+from deepdefense.training.network_checks import check_network, list_warnings
+from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import CurveSample, HardeningReport
+from deepdefense.training.staged_fit import fit_in_stages
 
-__all__ = [
-    "HardeningOutcome",
-    "check_network",
-    "count_logits",
-    "count_weights",
-    "harden_network",
-    "prepare_monitor",
-]
+__all__ = ["HardeningOutcome", "harden_network", "prepare_monitor"]
 
 
 class HardeningOutcome(NamedTuple):
@@ -78,7 +68,9 @@ def prepare_monitor(
     """
     data = data.with_classes(check_network(backend, model, data))
     check_images(data.x_train.shape[1:], **recipe.augmentation)
-    return Monitor.draw(backend, data, recipe.seed, RHO_ATTACK, guard.share)
+    return Monitor.draw(
+        backend, data, recipe.seed, RHO_ATTACK, 0.0 if recipe.stages else guard.share
+    )
 
 
 def harden_network(
@@ -90,14 +82,17 @@ def harden_network(
     defense: Objective,
     recipe: Recipe,
     guard: Guard,
+    validation: tuple[Any, Any] | None,
     checkpoint: Checkpoint | None,
     watcher: Watcher,
 ) -> HardeningOutcome:
     """Measure the network, fine-tune a copy of it with the defence, and measure the copy.
 
-    `network` describes the original network in the report. If the recipe's gradient clip is "auto",
-    the report has the clip that was used: a number, or None for no clipping.
+    `network` describes the original network in the report. `validation` are examples and labels by
+    which `recipe.stages` are judged; without them, a rehearsal judges. If the recipe's gradient
+    clip is "auto", the report has the clip that was used: a number, or None for no clipping.
     """
+    _check_stages(defense, recipe)
     data = monitor.data
     p = float(getattr(defense, "p", 2))  # the report has rho in the norm of the defence too
     warnings: list[str] = []
@@ -107,54 +102,56 @@ def harden_network(
         watcher.say(f"warning: {line}")
 
     before = _measure_network(backend, model, data, p, "before", watcher)
-    for line in _list_warnings(before.summary, data):
+    for line in list_warnings(before.summary, data):
         warn(line)
     held_out = HeldOutDistances.choose(monitor, model, defense, watcher)
     distances = held_out.measure(model, "before")
-    trainer = recipe.make_trainer(backend, backend.copy(model))
-    cost, gradient = measure_cost(backend, trainer, data, defense, recipe)
-    if recipe.clip == "auto":
-        recipe = replace(recipe, clip=_choose_clip(gradient, warn))
-    _announce_cost(cost, recipe, len(monitor.training_rows), watcher)
-    progress = run_training(
-        "harden",
-        trainer,
-        monitor,
-        recipe=recipe,
-        objective=defense,
-        guard=guard,
-        checkpoint=checkpoint,
-        watcher=watcher,
-    )
-    after = _measure_network(backend, trainer.model, data, p, "after", watcher)
+    options: dict[str, Any] = {"recipe": recipe, "guard": guard, "checkpoint": checkpoint}
+    options |= {"watcher": watcher, "warn": warn}
+    if recipe.stages:
+        options["validation"] = validation
+    fit_network: Callable[..., Fit] = fit_in_stages if recipe.stages else fit_once
+    fit = fit_network(backend, model, monitor, defense=defense, **options)
+    after = _measure_network(backend, fit.model, data, p, "after", watcher)
     verdict = held_out.judge(
         distances,
-        held_out.measure(trainer.model, "after"),
+        held_out.measure(fit.model, "after"),
         before.euclidean.correct,
         after.euclidean.correct,
     )
     curve_rho = float(before.euclidean.rho[monitor.curve_rows].mean())
     # `describe_environment` reads the device from an array, so place one on the model's device.
-    one_example = backend.asarray(data.x_test[:1], trainer.model)
+    one_example = backend.asarray(data.x_test[:1], fit.model)
     report = HardeningReport(
         backend=backend.name,
         network=network,
         data=FrozenDict(describe_data(data)),
-        defense=defense,
-        recipe=recipe,
+        defense=fit.defense,
+        recipe=fit.recipe,
         guard=guard,
         environment=FrozenDict(describe_environment(backend.name, one_example)),
         verdict=verdict,
         before=before.summary,
         after=after.summary,
-        history=progress.history,
+        history=fit.history,
         sample=CurveSample(len(monitor.curve_rows), curve_rho),
-        cost=cost,
-        stopped=progress.stopped,
+        cost=fit.cost,
+        stopped=fit.stopped,
         warnings=tuple(warnings),
-        notes=progress.notes,
+        notes=fit.notes,
+        rehearsal=fit.rehearsal,
+        no_gain=fit.no_gain,
     )
-    return HardeningOutcome(trainer.model, report, before.euclidean, after.euclidean)
+    return HardeningOutcome(fit.model, report, before.euclidean, after.euclidean)
+
+
+def _check_stages(defense: Objective, recipe: Recipe) -> None:
+    """Raise `InputError` if the recipe has stages, which need c and d, and the defence has none."""
+    if recipe.stages and not isinstance(defense, DeepDefense):
+        raise InputError(
+            f"stages find c and d of a DeepDefense, and {type(defense).__name__} has none: give a "
+            "recipe without stages, say Recipe.paper()"
+        )
 
 
 def _measure_network(
@@ -183,99 +180,3 @@ def _measure_network(
         f"on {summary.n:,} held-out examples"
     )
     return _NetworkMeasurement(euclidean, summary)
-
-
-def _choose_clip(gradient: float, warn: Callable[[str], None]) -> float | None:
-    """Return the gradient clip to use in place of "auto".
-
-    This is `gradient`, the median 2-norm of the gradients before training, rounded to three digits.
-    If `gradient` is less than `LEAST_CLIP` or not finite, return None (no clipping) and warn.
-    """
-    if not LEAST_CLIP <= gradient < math.inf:
-        warn(f"no clip: the gradient before training has no size to go by ({gradient:g})")
-        return None
-    return float(f"{gradient:.3g}")
-
-
-def _announce_cost(cost: Cost, recipe: Recipe, examples: int, watcher: Watcher) -> None:
-    """Report the relative cost of a hardening step, and the expected duration of training."""
-    seconds = recipe.count_steps(examples, recipe.periods) * cost.hardening_step_seconds
-    steps = recipe.optimizer_steps
-    length = f"{recipe.epochs} epochs" if steps is None else f"{steps:,} steps"
-    watcher.say(
-        f"a hardening step takes {cost.ratio:.1f} times a plain one: "
-        f"about {seconds:.0f} s for {length}"
-    )
-
-
-def count_weights(backend: TrainingBackend, model: Any) -> int:
-    """Return the number of elements in all parameters and batch-norm statistics of a model."""
-    return sum(value.size for value in backend.weights(model).values())
-
-
-def check_network(backend: TrainingBackend, model: Any, data: Dataset) -> int:
-    """Return the number of the model's logits, which may be larger than the number of classes.
-
-    Raises `InputError` unless the model has parameters, accepts the data and returns a logit for
-    each class.
-    """
-    logits = count_logits(backend, model, data)
-    if logits < data.classes:
-        raise InputError(
-            f"the network must return logits [b k] for {data.classes} classes, it returned "
-            f"{logits} for each example, but the labels go up to {data.classes - 1}: relabel, or "
-            "give a network with more logits"
-        )
-    return logits
-
-
-def count_logits(backend: TrainingBackend, model: Any, data: Dataset) -> int:
-    """Return the number k of the logits [b k] that the model returns for training examples.
-
-    Raises `InputError` unless the model has parameters, accepts the data and returns logits.
-    """
-    if not count_weights(backend, model):
-        raise InputError(
-            f"the model has no parameters to train (a {type(model).__name__} that {backend.name} "
-            "sees no weights in): give the module, or in JAX a pytree with them as its leaves, say "
-            "jax.tree_util.Partial(apply, params) or equinox.filter_vmap(module)"
-        )
-    batch = backend.asarray(data.x_train[:2], model)
-    with backend.inference(model) as f:
-        logits = backend.to_numpy(call_model(f, batch))
-    if logits.ndim != 2:
-        raise InputError(
-            f"the network must return logits [b k] for {data.classes} classes, "
-            f"it returned shape {list(logits.shape)} for a batch of {len(batch)}"
-        )
-    if is_softmax(logits):
-        raise InputError(
-            "the network must return logits, it returned probabilities (no output is negative, "
-            "and they sum to 1): leave the softmax out"
-        )
-    return int(logits.shape[1])
-
-
-def _list_warnings(before: Summary, data: Dataset) -> list[str]:
-    """Return a warning for each reason to doubt the measurement of the network before training."""
-    warnings = []
-    if missing := data.name_missing(np.arange(data.classes)):
-        warnings.append(
-            f"the network has {data.classes} classes, of which no training example has {missing}: "
-            "hardening may change what it makes of them"
-        )
-    # Guessing has the accuracy a = 1 / classes. Warn if accuracy is below a + 0.1 * (1 - a).
-    if before.accuracy < 0.1 + 0.9 / data.classes:
-        warnings.append(
-            f"before hardening the network is right on {before.accuracy:.1%} only: were its "
-            "weights trained on this data, preprocessed in this way?"
-        )
-    if before.success < 0.99:
-        warnings.append(
-            f"DeepFool succeeded on {before.success:.1%} of the examples only, so rho says little"
-        )
-    if unequal := describe_unequal_scales(data):
-        warnings.append(unequal)
-    if before.unmeasured:
-        warnings.append(f"{before.unmeasured} examples have no rho (all zero, or not finite)")
-    return warnings

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deepdefense.errors import InputError
+from deepdefense.evaluation.accuracy import measure_accuracy
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.rho_protocol import measure_rho
-from deepdefense.evaluation.statistics import is_correct
 from deepdefense.seam.training_contract import TrainingBackend
 
 __all__ = ["Monitor"]
@@ -85,20 +85,17 @@ class Monitor:
             return x, y  # avoid a copy of all examples
         return x[self.training_rows], y[self.training_rows]
 
-    def measure_accuracy(self, model: Any, x: Any, y: Any, batch_size: int = 500) -> float:
-        """Return the share of the examples x [n ...] whose predicted class is their label y [n]."""
-        count = 0
-        with self.backend.inference(model) as f:
-            for start in range(0, len(x), batch_size):
-                batch = self.backend.asarray(x[start : start + batch_size], model)
-                logits = self.backend.to_numpy(self.backend.forward(f, batch))
-                count += int(is_correct(logits, y[start : start + batch_size]).sum())
-        return count / len(x)
-
     def measure_guard_accuracy(self, model: Any) -> float:
         """Return the accuracy of the model on all of `guard_rows`."""
         rows = self.guard_rows
-        return self.measure_accuracy(model, self.data.x_train[rows], self.data.y_train[rows])
+        return measure_accuracy(
+            self.backend, model, self.data.x_train[rows], self.data.y_train[rows]
+        )
+
+    def measure_training_accuracy(self, model: Any) -> float:
+        """Return the accuracy of the model on at most `GUARD_EXAMPLES` of the `training_rows`."""
+        x, y, rows = self.data.x_train, self.data.y_train, self.training_rows[:GUARD_EXAMPLES]
+        return measure_accuracy(self.backend, model, x[rows], y[rows])
 
     def measure_guard_rho(self, model: Any) -> float:
         """Return the mean rho_2 of the model on at most `CURVE_EXAMPLES` of the `guard_rows`."""
@@ -111,7 +108,7 @@ class Monitor:
         Without `with_rho`, rho_2 is not measured and None is returned in its place.
         """
         x, y, rows = self.data.x_test, self.data.y_test, self.curve_rows
-        accuracy = self.measure_accuracy(model, x, y)
+        accuracy = measure_accuracy(self.backend, model, x, y)
         return accuracy, self._measure_rho(model, x[rows], y[rows]) if with_rho else None
 
     def _measure_rho(self, model: Any, x: Any, y: Any) -> float:

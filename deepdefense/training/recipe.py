@@ -92,7 +92,8 @@ class Recipe:
     clip: float | Literal["auto"] | None = setting(
         None,
         "largest 2-norm of a step's gradient, before weight decay, to which longer gradients are "
-        "scaled down; auto: the median before training, which harden measures",
+        "scaled down; auto: the median before training, which harden measures, or with stages a "
+        "fifth of it",
         none_or(real_number(LEAST_CLIP), "auto"),
         unset="no limit",
     )
@@ -102,6 +103,12 @@ class Recipe:
         "statistics of the batch; or inference, without dropout and with batch norm by its running "
         "statistics, which then stay as they are",
         one_of(*get_args(ModelMode)),
+    )
+    stages: bool = setting(
+        False,
+        "find c and d: train several times, each time with c halved, until a rehearsal on training "
+        "examples set aside shows that accuracy falls or that the distance grows no more",
+        true_or_false,
     )
     flip: bool = setting(
         False, "mirror each training image left to right half of the time", true_or_false
@@ -147,6 +154,35 @@ class Recipe:
             "warmup": 0.0,
             "clip": None,
             "mode": "training",
+        }
+        return cls(**{**settings, **changes})
+
+    @classmethod
+    def staged(cls, examples: int, **changes: Any) -> Recipe:
+        """Return the settings that need no tuning, except for the fields in `changes`.
+
+        `harden` uses them if it gets neither a defence nor a recipe. `examples` is the number of
+        training examples. `optimizer_steps` counts the steps of one stage: 40 passes over the
+        examples, at least 200 steps and at most 500.
+
+        >>> recipe = Recipe.staged(60_000, seed=1)
+        >>> recipe.stages, recipe.optimizer, recipe.optimizer_steps, recipe.lr
+        (True, 'adam', 500, 0.01)
+        >>> Recipe.staged(400).optimizer_steps
+        200
+        """
+        batch_size = changes.get("batch_size", 100)
+        settings: dict[str, Any] = {
+            "stages": True,
+            "optimizer_steps": min(max(40 * examples // batch_size, 200), 500),
+            "optimizer": "adam",
+            "lr": 1e-2,
+            "weight_decay": 0.0,
+            "decay": 0.0,
+            "anneal": True,
+            "warmup": 0.5,
+            "clip": "auto",
+            "mode": "inference",
         }
         return cls(**{**settings, **changes})
 

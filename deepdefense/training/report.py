@@ -13,6 +13,7 @@ from deepdefense.training.cost import Cost
 from deepdefense.training.guard import Guard
 from deepdefense.training.history import EpochRecord
 from deepdefense.training.recipe import Recipe
+from deepdefense.training.rehearsal import Rehearsal
 from deepdefense.training.verdict import HardeningVerdict
 
 __all__ = ["CurveSample", "HardeningReport", "describe_objective"]
@@ -47,6 +48,8 @@ class HardeningReport:
     - `stopped`: the reason, if a rejected period ended training early; None otherwise.
     - `notes`: one line for each other event of training, such as a period that was tried again.
     - `warnings`: reasons to doubt the measurement before training.
+    - `rehearsal`: with stages, the rehearsal that chose the strength of the penalty; else None.
+    - `no_gain`: the reason, if the given network is returned as it is; None otherwise.
     """
 
     backend: str
@@ -65,6 +68,8 @@ class HardeningReport:
     stopped: str | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    rehearsal: Rehearsal | None = None
+    no_gain: str | None = None
 
     def __str__(self) -> str:
         """Return lines of text: the verdict, rho_2 before and after, cost, warnings and notes."""
@@ -72,12 +77,20 @@ class HardeningReport:
             str(self.verdict),
             f"rho_2 {self.before.rho_2:.4f} -> {self.after.rho_2:.4f} by DeepFool alone, an upper "
             f"bound that flatters hardened networks, {self.after.n:,} held-out examples",
-            f"{len(self.history)} of {self.recipe.periods} {self.recipe.period_name}s, "
-            f"each step at {self.cost.ratio:.1f} times a plain one",
+            f"{self._describe_length()}, each step at {self.cost.ratio:.1f} times a plain one",
         ]
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join([*lines, *(f"warning: {line}" for line in self.warnings), *self.notes])
+
+    def _describe_length(self) -> str:
+        """Return how long training was, in words."""
+        if self.rehearsal is None:
+            return f"{len(self.history)} of {self.recipe.periods} {self.recipe.period_name}s"
+        stages = len(self.rehearsal.accepted) if self.history else 0
+        name = "stage" if stages == 1 else "stages"
+        words = f"{stages} {name} of {self.recipe.optimizer_steps:,} steps"
+        return f"{words} after a rehearsal of {len(self.rehearsal.stages)}"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -107,5 +120,7 @@ class HardeningReport:
             "stopped": self.stopped,
             "warnings": self.warnings,
             "notes": self.notes,
+            "rehearsal": self.rehearsal and asdict(self.rehearsal),
+            "no_gain": self.no_gain,
         }
         return {key: to_json(value) for key, value in content.items()}

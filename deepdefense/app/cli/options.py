@@ -8,7 +8,8 @@ from typing import Annotated, TypeVar, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE, Panels, describe_default
+from deepdefense.app.jobs.defaults import describe_default
+from deepdefense.app.jobs.settings import EVALUATE, HARDEN, REPRODUCE, Panels
 from deepdefense.seam.settings import Setting, list_settings
 
 __all__ = ["option", "switch", "with_options"]

@@ -30,7 +30,7 @@ from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.evaluation.subject import HostArray
 from deepdefense.seam.contract import Array, Model
 from deepdefense.seam.progress import Watcher
-from deepdefense.training.hardening import check_network, count_weights
+from deepdefense.training.network_checks import check_network, count_weights
 from deepdefense.zoo import NETWORKS
 
 __all__ = ["evaluate", "find_hardened", "run_evaluate"]

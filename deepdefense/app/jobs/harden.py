@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from deepdefense.app.jobs.defaults import CALIBRATED_SETTINGS
 from deepdefense.app.jobs.job import Job, open_job
-from deepdefense.app.jobs.settings import CALIBRATED_SETTINGS, HARDEN, choose_fields
+from deepdefense.app.jobs.settings import HARDEN, choose_fields
 from deepdefense.app.run_folder import REFERENCE_FILE, RunFolder
 from deepdefense.app.threads import fit_training_threads
 from deepdefense.app.training_in_folder import (
@@ -27,12 +28,15 @@ from deepdefense.evaluation.dataset import DataError, Dataset, dataset_from_arra
 from deepdefense.evaluation.provenance import NetworkInfo
 from deepdefense.seam.choosing import backend_for, current_backend, to_host
 from deepdefense.seam.progress import Watcher
+from deepdefense.seam.settings import list_settings
 from deepdefense.seam.training_contract import training_backend
 from deepdefense.seam.validation import check_kind, check_pair
 from deepdefense.training.guard import Guard
-from deepdefense.training.hardening import count_weights, prepare_monitor
+from deepdefense.training.hardening import prepare_monitor
+from deepdefense.training.network_checks import count_weights
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import HardeningReport, describe_objective
+from deepdefense.training.staged_fit import STAGED_PENALTY
 
 __all__ = ["harden", "run_harden"]
 
@@ -50,6 +54,7 @@ def harden(
     defense: Objective | None = None,
     recipe: Recipe | None = None,
     guard: Guard | None = None,
+    validation: tuple[Any, Any] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
@@ -57,6 +62,10 @@ def harden(
     """Fine-tune a trained classifier to be robust; return a hardened copy and a report.
 
     The report compares the classifier before and after hardening.
+
+    With neither `defense` nor `recipe`, the settings are found: the penalty is strengthened in
+    stages, as long as accuracy holds on examples that were not trained on. If no stage brings a
+    gain, the classifier is returned as it is, and `report.no_gain` says why.
 
     An epoch is rejected if the loss or the gradient is not finite, or if accuracy falls by more
     than `guard` allows. Training then repeats the epoch from the weights of the last good epoch at
@@ -71,8 +80,14 @@ def harden(
             influence neither training nor the choice of weights.
         defense: the training objective: a `DeepDefense`, or one of `deepdefense.baselines`. None: a
             `DeepDefense` whose c and d are fitted to the network, as `calibrate` does.
-        recipe: the settings of training. None: `Recipe()`, the settings of the paper.
-        guard: the limits that reject an epoch or end training. None: `Guard()`.
+        recipe: the settings of training. None: `Recipe.staged`, or with a `defense` the settings of
+            the paper, `Recipe.paper()`.
+        guard: the limits that reject an epoch or end training. None: `Guard()`. With stages,
+            `max_accuracy_drop` is the largest drop of accuracy that a stage may cause, by default
+            one standard error of the accuracy.
+        validation: examples and labels that the network has never seen, to judge the stages by.
+            None: some training examples are set aside, and a network of the same architecture
+            rehearses the stages on the others, from shuffled weights.
         out: a new folder, into which report.json, report.html and hardened.safetensors are written.
             Writing these files needs the extra ``deepdefense[cli]``.
         resume: continue the interrupted run in `out`. The result equals that of an uninterrupted
@@ -86,9 +101,14 @@ def harden(
     check_kind("defense", defense, Objective)
     check_kind("recipe", recipe, Recipe)
     check_kind("guard", guard, Guard)
+    host_validation = None
+    if validation is not None:
+        host_validation = _check_validation(validation, to_host(x_train), to_host(y_train))
     backend = training_backend((current_backend() or backend_for(model, x_train)).name)
     data = dataset_from_arrays(*map(to_host, (x_train, y_train, x_test, y_test)))
-    recipe, guard = recipe or Recipe(), guard or Guard()
+    if recipe is None:
+        recipe = Recipe.staged(len(y_train)) if defense is None else Recipe.paper()
+    guard = guard or Guard()
     monitor = prepare_monitor(backend, model, data, recipe, guard)
     run = None
     if out is not None:
@@ -99,6 +119,7 @@ def harden(
             "defense": None if defense is None else describe_objective(defense),
             "recipe": asdict(recipe),
             "guard": asdict(guard),
+            "validation": host_validation and fingerprint(host_validation),
         }
         run = (RunFolder.resume if resume else RunFolder.create)(Path(out), settings)
     elif resume:
@@ -106,8 +127,12 @@ def harden(
     watcher = watcher or Watcher()
     with fit_training_threads(backend, model, data, recipe, run=run, watcher=watcher):
         if defense is None:
-            defense = fit_penalty(
-                backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed
+            defense = (
+                STAGED_PENALTY
+                if recipe.stages
+                else fit_penalty(
+                    backend, model, data.x_train, data.y_train, DeepDefense(), recipe.seed
+                )
             )
         return harden_in_folder(
             backend,
@@ -117,9 +142,17 @@ def harden(
             defense=defense,
             recipe=recipe,
             guard=guard,
+            validation=host_validation,
             run=run,
             watcher=watcher,
         )
+
+
+def _check_validation(validation: tuple[Any, Any], x_train: Any, y_train: Any) -> tuple[Any, Any]:
+    """Return the validation examples and labels in host memory, checked."""
+    x, y = map(to_host, check_pair("validation", validation))
+    data = dataset_from_arrays(x_train, y_train, x, y)
+    return data.x_test, data.y_test
 
 
 def run_harden(
@@ -135,8 +168,8 @@ def run_harden(
             name: value for name, value in settings.items() if name not in CALIBRATED_SETTINGS
         }
         defense = choose_fields(DeepDefense, {**others, **steepness, "p": float(settings["p"])})
-        recipe, guard = choose_fields(Recipe, settings), choose_fields(Guard, settings)
-        data = job.load_data()
+        guard, data = choose_fields(Guard, settings), job.load_data()
+        recipe = _choose_recipe(settings, len(data.x_train))
         watcher.say(
             f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test examples "
             f"{list(data.x_train.shape[1:])}, {len(data.labels)} classes"
@@ -162,7 +195,7 @@ def run_harden(
         job.fit_threads(model, data, recipe, run)
         if origin is None:
             model, origin = _train_reference(job, model, data, recipe, run)
-        if len(steepness) < len(CALIBRATED_SETTINGS):
+        if len(steepness) < len(CALIBRATED_SETTINGS) and not recipe.stages:
             defense = fit_penalty(backend, model, data.x_train, data.y_train, defense, recipe.seed)
             defense = replace(defense, **steepness)
             watcher.say(f"fitted to the network: c {defense.c:g}, d {defense.d:g}")
@@ -178,6 +211,16 @@ def run_harden(
             watcher=watcher,
         )
         return report, run.path
+
+
+def _choose_recipe(settings: Mapping[str, Any], examples: int) -> Recipe:
+    """Return the recipe for this number of training examples."""
+    if not settings["stages"]:
+        return choose_fields(Recipe, settings)
+    names = {declared.name for declared in list_settings(Recipe) if declared.option}
+    if settings["optimizer_steps"] is None:
+        names.remove("optimizer_steps")
+    return Recipe.staged(examples, **{name: settings[name] for name in names})
 
 
 def _check_classes(data: Dataset) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deepdefense.app.data import load_data
-from deepdefense.app.jobs.settings import DATA_OPTIONS, Panels, find_defaults
+from deepdefense.app.jobs.defaults import find_defaults
+from deepdefense.app.jobs.settings import DATA_OPTIONS, Panels
 from deepdefense.app.load_network import (
     find_installed_framework,
     load_network_weights,
@@ -21,7 +22,7 @@ from deepdefense.errors import InputError
 from deepdefense.evaluation.dataset import Dataset, fingerprint
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training_contract import TrainingBackend, training_backend
-from deepdefense.training.hardening import count_logits
+from deepdefense.training.network_checks import count_logits
 from deepdefense.training.recipe import Recipe
 
 __all__ = ["Job", "open_backend", "open_job", "to_plain_options"]
@@ -119,7 +120,7 @@ def open_job(
         resumed = RunFolder.resume(path, command_setting | plain_options)
         settings = resumed.settings
     else:
-        settings = command_setting | find_defaults(panels, options.get("data")) | plain_options
+        settings = command_setting | find_defaults(panels, options) | plain_options
         settings["backend"] = settings["backend"] or find_installed_framework()
     with open_backend(settings) as backend, ExitStack() as contexts:
         yield Job(settings, backend, resumed, out, watcher, contexts)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from deepdefense.app.data import load_data
+from deepdefense.app.jobs.defaults import find_defaults
 from deepdefense.app.jobs.job import open_backend, to_plain_options
-from deepdefense.app.jobs.settings import REPRODUCE, StudyOptions, choose_fields, find_defaults
+from deepdefense.app.jobs.settings import REPRODUCE, StudyOptions, choose_fields
 from deepdefense.app.run_folder import RunFolder
 from deepdefense.app.study.experiment_runner import ExperimentRunner, StudyPlan
 from deepdefense.app.study.experiments import EXPERIMENTS
@@ -38,7 +39,11 @@ def run_study(
 
     Networks and measurements that the folder `out` already holds are not computed again.
     """
-    settings = {**find_defaults(REPRODUCE), **(QUICK if quick else {}), **to_plain_options(options)}
+    settings = {
+        **find_defaults(REPRODUCE, options),
+        **(QUICK if quick else {}),
+        **to_plain_options(options),
+    }
     check_choice("table", table, tuple(TABLES))
     study = choose_fields(StudyOptions, settings)
     rows: list[dict[str, Any]] = []

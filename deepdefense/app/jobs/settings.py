@@ -17,9 +17,7 @@ from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.errors import InputError
 from deepdefense.evaluation.plan import DEFAULT_PLAN
 from deepdefense.seam.settings import (
-    Setting,
     check_settings,
-    list_settings,
     none_or,
     setting,
     whole_number,
@@ -30,8 +28,6 @@ from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS
 
 __all__ = [
-    "CALIBRATED_SETTINGS",
-    "DATA_DEFAULTS",
     "DATA_OPTIONS",
     "EVALUATE",
     "HARDEN",
@@ -39,9 +35,6 @@ __all__ = [
     "AttackOptions",
     "StudyOptions",
     "choose_fields",
-    "describe_default",
-    "find_defaults",
-    "format_default",
 ]
 
 SettingsT = TypeVar("SettingsT")
@@ -232,59 +225,6 @@ EVALUATE: Panels = {
     "Attacks": (AttackOptions,),
 }
 REPRODUCE: Panels = {"Study": (StudyOptions,), "Framework": (FrameworkOptions,)}
-
-# Defaults of `harden` that apply to one data set only. The digits have fewer examples than MNIST,
-# for which the paper chose its settings, so they need other values. These were chosen on other
-# splits into training and test examples than that of the default seed 0.
-DATA_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "digits": {"epochs": 90, "lr": 1e-3, "c": 2.5, "d": 5.0},
-}
-
-# For each setting that `harden` fits to the network by default, the text that the help shows.
-CALIBRATED_SETTINGS = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
-
-
-def find_defaults(panels: Panels, data: str | None = None) -> dict[str, Any]:
-    """Return the default of every option of a command, by name.
-
-    `data` names the data set. Some defaults of `harden` depend on it (`DATA_DEFAULTS`).
-    """
-    defaults = {
-        declared.name: declared.default
-        for kinds in panels.values()
-        for kind in kinds
-        for declared in list_settings(kind)
-        if declared.option
-    }
-    if panels is HARDEN:
-        defaults |= dict.fromkeys(CALIBRATED_SETTINGS)
-        defaults |= DATA_DEFAULTS.get(data or defaults["data"], {})
-    return defaults
-
-
-def describe_default(panels: Panels, declared: Setting) -> str:
-    """Return the help text for an option's default, also for data sets with another default."""
-    texts = [format_default(declared)]
-    if panels is HARDEN:
-        texts = [CALIBRATED_SETTINGS.get(declared.name, texts[0])]
-        texts += [
-            f"{data}: {defaults[declared.name]:g}"
-            for data, defaults in DATA_DEFAULTS.items()
-            if declared.name in defaults
-        ]
-    return "; ".join(texts)
-
-
-def format_default(declared: Setting) -> str:
-    """Return the help text for the default with which a setting is declared."""
-    value = declared.default
-    if value is None:
-        return declared.unset or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def choose_fields(kind: type[SettingsT], settings: Mapping[str, Any]) -> SettingsT:

@@ -30,7 +30,8 @@ from deepdefense.evaluation.rho_protocol import RHO_ATTACK
 from deepdefense.seam.progress import Watcher
 from deepdefense.seam.training_contract import TrainingBackend
 from deepdefense.training.guard import Guard
-from deepdefense.training.hardening import count_weights, prepare_monitor
+from deepdefense.training.hardening import prepare_monitor
+from deepdefense.training.network_checks import count_weights
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.report import describe_objective
 from deepdefense.zoo import NETWORKS, Network, initial_weights

@@ -35,8 +35,8 @@ class OneLayer(DeepDefense):
 
     layer: str = setting("", "name of the layer, as in ``conv1.weight``", option=False)
 
-    def terms(self, model: Model, x: Array, y: Array) -> Terms:
+    def terms(self, model: Model, x: Array, y: Array, strength: Array | None = None) -> Terms:
         """Return what `DeepDefense.terms` returns, with gradients only for `layer`."""
         backend = training_backend(backend_of(x, model=model).name)
         with backend.inference(model):
-            return super().terms(backend.freeze_except(model, self.layer), x, y)
+            return super().terms(backend.freeze_except(model, self.layer), x, y, strength)

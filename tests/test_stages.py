@@ -1,0 +1,189 @@
+"""Tests of hardening in stages: which stages are accepted, and what comes back without a gain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import deepdefense as dd
+import deepdefense.training.stages as stages_module
+from blobs import TEST, TRAIN, Interrupt, draw_blobs
+from deepdefense.training.network_checks import count_weights
+from deepdefense.training.rehearsal import shuffle_weights
+from deepdefense.training.stages import GENTLE_STRENGTHS, Judge, Measured, Strength, strengthen
+from torch_blobs import have_same_weights, torch, train_network
+
+pytestmark = pytest.mark.only("torch")
+
+RECIPE = dd.Recipe.staged(len(TRAIN[1]), optimizer_steps=80, batch_size=20)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return train_network()
+
+
+def harden_in_stages(model: Any, **options: Any) -> tuple[Any, dd.HardeningReport]:
+    return dd.harden(model, TRAIN, TEST, **{"recipe": RECIPE, **options})
+
+
+def try_stages(*results: tuple[float, float]) -> list[tuple[Strength, str]]:
+    """Return the strength and the rejection of each stage if the stages have these results."""
+    queue = [Measured(*result) for result in results]
+    kept: list[None] = []
+    judge = Judge(floor=0.9, initial=Measured(0.95, 1.0))
+    stages = strengthen(lambda strength: queue.pop(0), lambda: kept.append(None), judge)
+    assert not queue
+    assert len(kept) == sum(stage.accepted for stage in stages)
+    return [(stage.strength, stage.rejection) for stage in stages]
+
+
+def test_stages_go_on_while_distance_grows_and_accuracy_holds() -> None:
+    first, second, third, fourth = stages_module.PENALTY_STRENGTHS
+    assert try_stages((0.95, 1.3), (0.95, 1.35)) == [(first, ""), (second, "distance")]
+    assert try_stages((0.95, 1.3), (0.89, 2.0)) == [(first, ""), (second, "accuracy")]
+    assert try_stages((0.95, 1.01)) == [(first, "distance")]
+    accepted = [(strength, "") for strength in (first, second, third, fourth)]
+    assert try_stages((0.9, 2.0), (0.9, 3.0), (0.9, 4.0), (0.9, 5.0)) == accepted
+
+
+def test_a_first_stage_that_costs_accuracy_is_followed_by_a_gentle_one() -> None:
+    first, (gentle, gentler) = stages_module.PENALTY_STRENGTHS[0], GENTLE_STRENGTHS
+    bad, good = (0.5, 9.0), (0.95, 1.2)
+    assert try_stages(bad, good) == [(first, "accuracy"), (gentle, "")]
+    rejected = [(first, "accuracy"), (gentle, "accuracy")]
+    assert try_stages(bad, bad, good) == [*rejected, (gentler, "")]
+    assert try_stages(bad, bad, bad) == [*rejected, (gentler, "accuracy")]
+
+
+def test_the_allowed_drop_is_one_standard_error_or_as_given() -> None:
+    floor = Judge.from_initial(Measured(0.9, 1.0), 100, None).floor
+    assert floor == pytest.approx(0.9 - np.sqrt(0.9 * 0.1 / 100), abs=0.003)
+    assert 0.97 < Judge.from_initial(Measured(1.0, 1.0), 50, None).floor < 0.99
+    assert Judge.from_initial(Measured(0.9, 1.0), 100, 0.0).floor == 0.9
+
+
+def test_shuffled_weights_keep_their_values_and_lose_their_places() -> None:
+    backend = dd.get_backend("torch")
+    weights = {"kernel": torch.arange(24.0).reshape(2, 3, 4), "bias": torch.arange(3.0)}
+    shuffled = shuffle_weights(backend, weights, 0)
+    assert shuffled.keys() == {"kernel"}
+    assert shuffled["kernel"].shape == (2, 3, 4)
+    assert not torch.equal(shuffled["kernel"], weights["kernel"])
+    assert torch.equal(shuffled["kernel"].flatten().sort().values, torch.arange(24.0))
+
+
+def test_default_settings_are_found_by_a_rehearsal(model: Any) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    hardened, report = harden_in_stages(model)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    rehearsal = report.rehearsal
+    assert rehearsal is not None
+    assert rehearsal.accepted
+    assert rehearsal.from_shuffled_weights
+    # Five folds of 30 examples set each of the 150 training examples aside once.
+    assert rehearsal.examples == 150
+    assert report.no_gain is None
+    assert report.verdict.distance_change == "more"
+    assert report.verdict.accuracy_change != "less"
+    periods = 10 * len(rehearsal.accepted)
+    assert [record.epoch for record in report.history] == list(range(1, periods + 1))
+    assert report.history[-1].steps == 80 * len(rehearsal.accepted)
+    assert isinstance(report.defense, dd.DeepDefense)
+    last = rehearsal.accepted[-1]
+    fitted = dd.calibrate(model, *TRAIN, report.defense, steepness=1.0)
+    assert report.defense.c == pytest.approx(last.steepness * fitted.c)
+    assert not have_same_weights(hardened, model)
+    assert "after a rehearsal of" in str(report)
+
+
+def test_staged_hardening_is_repeatable(model: Any) -> None:
+    (first, one), (second, two) = harden_in_stages(model), harden_in_stages(model)
+    assert have_same_weights(first, second)
+    assert one.rehearsal == two.rehearsal
+
+
+def test_validation_examples_replace_the_rehearsal(model: Any) -> None:
+    validation = draw_blobs(90, 2)
+    hardened, report = harden_in_stages(model, validation=validation)
+    rehearsal = report.rehearsal
+    assert rehearsal is not None
+    assert not rehearsal.from_shuffled_weights
+    assert rehearsal.examples == 90
+    assert report.history[-1].steps == 80 * len(rehearsal.accepted)
+    last = [stage for stage in rehearsal.stages if stage.accepted][-1]
+    x, y = torch.tensor(validation[0], dtype=torch.float32), torch.tensor(validation[1])
+    accuracy = float((hardened.eval()(x).argmax(1) == y).double().mean())
+    assert accuracy == pytest.approx(last.accuracy)
+    with pytest.raises(dd.InputError, match="shapes must agree"):
+        harden_in_stages(model, validation=(np.ones((3, 5)), np.zeros(3, int)))
+    with pytest.raises(dd.InputError, match="validation"):
+        harden_in_stages(model, validation=TEST[0])
+
+
+def test_without_a_gain_the_given_network_comes_back(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages_module, "LEAST_GAIN", 100.0)
+    returned, report = harden_in_stages(model)
+    assert have_same_weights(returned, model)
+    assert returned is not model
+    assert report.history == ()
+    assert report.no_gain is not None
+    assert report.no_gain.endswith("stronger penalties move the boundary no further")
+    assert any(report.no_gain in line for line in report.warnings)
+    assert report.verdict.distance_change == "unclear"
+    assert report.after == report.before
+
+
+def test_accuracy_may_not_fall_further_than_allowed(model: Any) -> None:
+    _, report = harden_in_stages(model, guard=dd.Guard(max_accuracy_drop=0.0))
+    rehearsal = report.rehearsal
+    assert rehearsal is not None
+    for stage in rehearsal.stages:
+        assert stage.accepted == (stage.accuracy >= rehearsal.plain_accuracy) or stage.rejection
+
+
+def test_a_network_that_has_not_learnt_its_data_is_named(model: Any) -> None:
+    torch.manual_seed(3)
+    unlearnt = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    _, report = harden_in_stages(unlearnt)
+    assert any("has not learnt its training data" in line for line in report.warnings)
+
+
+def test_stages_need_a_deep_defense(model: Any) -> None:
+    with pytest.raises(dd.InputError, match="PGDTraining has none: give a recipe without stages"):
+        harden_in_stages(model, defense=dd.baselines.PGDTraining(eps=0.1))
+
+
+@pytest.mark.parametrize("at", [3, 27])
+def test_an_interrupted_stage_resumes_to_the_same_result(
+    model: Any, tmp_path: Path, at: int
+) -> None:
+    expected, report = harden_in_stages(model)
+    assert report.rehearsal is not None
+    stages = len(report.rehearsal.accepted)
+    task = f"harden, stage {stages} of {stages}"
+    with pytest.raises(KeyboardInterrupt):
+        harden_in_stages(model, out=tmp_path / "run", watcher=Interrupt(task, at))
+    rehearse = Interrupt("rehearse c rho 1, part 1 of 5", 1)  # raises if the rehearsal is repeated
+    hardened, resumed = harden_in_stages(model, out=tmp_path / "run", resume=True, watcher=rehearse)
+    assert have_same_weights(hardened, expected)
+    assert resumed.rehearsal == report.rehearsal
+    assert [replace(record, seconds=0) for record in resumed.history] == [
+        replace(record, seconds=0) for record in report.history
+    ]
+
+
+def test_frozen_parameters_are_neither_shuffled_nor_trained(model: Any) -> None:
+    frozen = train_network()
+    frozen[1].requires_grad_(False)
+    hardened, report = harden_in_stages(frozen)
+    assert torch.equal(hardened[1].weight, frozen[1].weight)
+    assert count_weights(dd.get_backend("torch"), hardened) == report.network.parameters
