@@ -123,14 +123,14 @@ def _split_table(name: str, train: Any, test: Any, label: str | None, seed: int)
         note += f"; the row numbers in the column {index[0]!r} left out"
     low, high = raw.x_train.min(0, initial=np.inf), raw.x_train.max(0, initial=-np.inf)
     if len(constant := np.flatnonzero(low == high)):
-        note += f"; constant columns: {_join([features[i] for i in constant])}"
+        note += f"; constant columns: {_join_up([features[i] for i in constant])}"
     return LabelledTable(raw._replace(note=note + raw.note, feature_names=features), class_names)
 
 
 def _find_label(name: str, columns: list[str], label: str | None) -> str:
     """Return the name of the column of labels."""
     if repeated := sorted({column for column in columns if columns.count(column) > 1}):
-        raise DataError(f"{name}: two columns have the same name: {_join(repeated)}")
+        raise DataError(f"{name}: two columns have the same name: {_join_up(repeated)}")
     if label is None:
         lower = {column.strip().lower(): column for column in reversed(columns)}
         found = next((lower[name] for name in LABEL_NAMES if name in lower), None)
@@ -139,7 +139,7 @@ def _find_label(name: str, columns: list[str], label: str | None) -> str:
     else:
         found, expected, remedy = label if label in columns else None, label, "name one of these"
     if found is None:
-        came = f"the columns are {_join([column or repr(column) for column in columns], 50)}"
+        came = f"the columns are {_join_up([column or repr(column) for column in columns], 50)}"
         if any(map(_is_number, columns)):
             remedy += ", and begin a CSV file with a line of the columns' names"
         raise DataError(f"{name}: the labels must be in a column {expected}, {came}: {remedy}")
@@ -171,7 +171,7 @@ def _read_features(name: str, table: Any, columns: Sequence[str]) -> np.ndarray:
             wrong.append(f"{column} lacks {len(gaps)} values (the first in row {gaps[0] + 1})")
     if wrong:
         raise DataError(
-            f"{name}: the features must be numbers without missing values, but {_join(wrong)}: "
+            f"{name}: the features must be numbers without missing values, but {_join_up(wrong)}: "
             "encode text as numbers, fill in what is missing, or drop these columns or rows"
         )
     return x
@@ -235,7 +235,7 @@ def _is_whole(value: Any) -> bool:
     return _is_number(value) and float(value).is_integer()
 
 
-def _join(words: Sequence[str], limit: int = 9) -> str:
+def _join_up(words: Sequence[str], limit: int = 9) -> str:
     """Join words by commas, and leave out all after the first `limit`."""
     more = [f"and {len(words) - limit} more"] if len(words) > limit else []
     return ", ".join([*words[:limit], *more])
