@@ -154,6 +154,16 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-W", "ignore", "-m", "benchmarks", *session.posargs)
 
 
+@nox.session(default=False)
+def battery(session: nox.Session) -> None:
+    """Compare hardening without settings with other methods: `nox -s battery -- --data-dir FOLDER`.
+
+    The runs are kept in runs/battery/. A later call continues an interrupted battery.
+    """
+    install(session, ".[all]", "battery")
+    session.run("python", "-W", "ignore", "-m", "benchmarks.battery", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check the code format, the lint rules, the allowed imports and the generated tables."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from battery_tables import BATTERY_TABLES
 from markdown_tables import format_table
 from settings_tables import SETTINGS_TABLES
 
@@ -199,6 +200,7 @@ SUBJECT_AND_METHOD = {"": show_text("subject"), "method": show_text("way")}
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"results": format_hardening},
     "docs/settings.md": SETTINGS_TABLES,
+    "docs/defaults.md": BATTERY_TABLES,
     "docs/cost.md": {
         "steps": lambda: format_side_by_side(
             read_benchmark("steps"), ["subject"], show_number("ratio")
