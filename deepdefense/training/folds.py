@@ -20,6 +20,7 @@ from deepdefense.training.guard import Guard
 from deepdefense.training.history import Progress
 from deepdefense.training.loop import Checkpoint, run_training
 from deepdefense.training.monitor import Monitor
+from deepdefense.training.parameters import copy_parameters, interpolate_parameters
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.stages import (
     Judge,
@@ -173,21 +174,23 @@ def train_stage(
     watcher: Watcher,
 ) -> Progress:
     """Train one stage. `defense` has the c and d of steepness 1."""
-    stage = apply_strength(defense, strength)
-    return run_training(
+    before = copy_parameters(monitor.backend, trainer)
+    progress = run_training(
         name,
         trainer,
         monitor,
         recipe=recipe,
-        objective=StrengthenedDefense.from_defense(stage),
+        objective=StrengthenedDefense.from_defense(apply_strength(defense, strength)),
         guard=Guard(),  # halves the learning rate if training accuracy collapses
         checkpoint=checkpoint,
         watcher=watcher,
     )
+    if strength.share < 1:
+        interpolate_parameters(monitor.backend, trainer, before, strength.share)
+    return progress
 
 
 def apply_strength(defense: DeepDefense, strength: Strength) -> DeepDefense:
     """Return the penalty of a stage. `defense` has the c and d of steepness 1."""
-    steepness, weight = strength
-    c, d, lam = steepness * defense.c, steepness * defense.d, weight * defense.lam
-    return replace(defense, c=c, d=d, lam=lam)
+    c, d = (strength.steepness * value for value in (defense.c, defense.d))
+    return replace(defense, c=c, d=d, lam=strength.weight * defense.lam)

@@ -12,17 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.objective import Objective
-from deepdefense.seam.contract import Array, Backend
 from deepdefense.seam.progress import QuietWatcher, Watcher
 from deepdefense.seam.training_contract import Trainer, TrainingBackend
 from deepdefense.training.folds import climb, make_fold, split_into_folds
 from deepdefense.training.loop import run_training
 from deepdefense.training.monitor import Monitor
+from deepdefense.training.parameters import shuffle_parameters
 from deepdefense.training.recipe import Recipe
 from deepdefense.training.stages import Stage, Strength
 
@@ -122,7 +119,7 @@ def _train_plainly(
     backend: TrainingBackend, trainer: Trainer, monitor: Monitor, recipe: Recipe, watcher: Watcher
 ) -> None:
     """Shuffle the trainer's weights, and train them by the cross-entropy alone."""
-    trainer.update_weights(lambda weights: shuffle_weights(backend, weights, recipe.seed))
+    shuffle_parameters(backend, trainer, recipe.seed)
     steps = PLAIN_STAGES * (recipe.optimizer_steps or 0)
     run_training(
         "rehearsal",
@@ -133,21 +130,3 @@ def _train_plainly(
         checkpoint=None,
         watcher=watcher,
     )
-
-
-def shuffle_weights(
-    backend: Backend, weights: Mapping[str, Array], seed: int
-) -> Mapping[str, Array]:
-    """Return the weights with the entries of each matrix and kernel in a random order.
-
-    The result has the scale of trained weights and nothing that they have learnt. Vectors, such as
-    biases and the scales of normalisation, stay as they are.
-    """
-    random = np.random.default_rng((seed, 4))
-    shuffled: dict[str, Array] = {}
-    for name, value in weights.items():
-        host: npt.NDArray[Any] = backend.to_numpy(value)
-        if host.ndim > 1:
-            flat = random.permutation(host.reshape(-1))
-            shuffled[name] = backend.asarray(flat.reshape(host.shape), value)
-    return shuffled

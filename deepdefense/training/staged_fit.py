@@ -163,7 +163,6 @@ class _StagedRun:
         if saved and REHEARSED in saved[1]:
             rehearsal = Rehearsal.from_saved(saved[1][REHEARSED])
             finished = tuple(map(Progress.from_saved, saved[1][FINISHED]))
-            self.trainer.restore(saved[0])
         else:
             rehearsal = rehearse(
                 self.backend,

@@ -27,11 +27,13 @@ class Strength(NamedTuple):
     """The strength of the penalty in a stage.
 
     `steepness` is c * (median rho before training): a smaller one reaches further. `weight` is the
-    factor of the penalty's lam: a smaller one spares accuracy.
+    factor of the penalty's lam: a smaller one spares accuracy. `share` is the share of the way, on
+    the line between the weights before and after the stage, at which the weights end.
     """
 
     steepness: float
     weight: float = 1.0
+    share: float = 1.0
 
 
 # The strength of the penalty in each stage.
@@ -39,7 +41,7 @@ PENALTY_STRENGTHS = tuple(Strength(steepness) for steepness in (1.0, 0.5, 0.25, 
 
 # The strengths that are tried instead, until one is accepted, if the first of `PENALTY_STRENGTHS`
 # costs too much accuracy.
-GENTLE_STRENGTHS = Strength(1.0, weight=0.1), Strength(3.0, weight=0.1)
+GENTLE_STRENGTHS = Strength(1.0, weight=0.1), Strength(1.0, weight=0.1, share=0.5)
 
 # A stage is accepted only if the median distance grows at least by this factor. Below it, the
 # growth is within the noise of the measurement.
@@ -88,14 +90,15 @@ class Judge:
     ) -> Judge:
         """Return a judge for networks that are measured on this number of examples.
 
-        `max_accuracy_drop` None allows a drop of one standard error. It is taken from the width of
-        Wilson's interval, which is positive also at an accuracy of 1.
+        `max_accuracy_drop` None allows a drop of one standard error, rounded to whole examples. It
+        is taken from the width of Wilson's interval, which is positive also at an accuracy of 1.
         """
         drop = max_accuracy_drop
         if drop is None:
             low, high = wilson_interval(initial.accuracy, examples)  # of 95 % confidence
-            drop = (high - low) / (2 * 1.96)
-        return cls(initial.accuracy - drop, initial)
+            drop = round(examples * (high - low) / (2 * 1.96)) / examples
+        tolerance = 1e-9  # accuracies are means of folds, with rounding errors
+        return cls(initial.accuracy - drop - tolerance, initial)
 
     def judge(self, strength: Strength, measured: Measured, best: Measured) -> Stage:
         """Accept or reject a stage. `best` is the measurement before the stage."""
@@ -150,4 +153,5 @@ def describe_strength(strength: Strength) -> str:
     'c rho 1, lam x0.2'
     """
     weight = "" if strength.weight == 1 else f", lam x{strength.weight:g}"
-    return f"c rho {strength.steepness:g}{weight}"
+    share = "" if strength.share == 1 else f", {strength.share:.0%} of the way"
+    return f"c rho {strength.steepness:g}{weight}{share}"
