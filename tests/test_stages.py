@@ -137,10 +137,13 @@ def test_validation_examples_replace_the_rehearsal(model: Any) -> None:
 
 
 def test_without_a_gain_the_given_network_comes_back(
-    model: Any, monkeypatch: pytest.MonkeyPatch
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stages_module, "LEAST_GAIN", 100.0)
-    returned, report = harden_in_stages(model)
+    returned, report = harden_in_stages(model, out=tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "No gain: the given network is returned as it is" in page
+    assert "rejected: the distance hardly grew" in page
     assert have_same_weights(returned, model)
     assert returned is not model
     assert report.history == ()

@@ -23,6 +23,7 @@ from deepdefense.app.pages.hardening_tables import (
     list_rho_measures,
     tabulate_comparison,
     tabulate_rho_percentiles,
+    tabulate_stages,
 )
 from deepdefense.app.pages.template import fill_template
 from deepdefense.app.pages.wording import MISSING, format_number, format_percent
@@ -78,6 +79,7 @@ def render_hardening(
         trained_rho=None if report.after.rho_p is None else list_rho_measures(report)[0].name,
         period=report.recipe.period_name,
         curves=_draw_periods(report),
+        stages=tabulate_stages(report),
         distribution=_draw_rho_distribution(before, after),
         percentiles=tabulate_rho_percentiles(before, after),
         examples=[] if gallery is None else _show_gallery(gallery),

@@ -30,6 +30,9 @@ def judge_hardening(report: HardeningReport) -> Verdict:
     )
     if report.stopped:
         return Verdict("The run stopped early", f"Until then: {sentence}", "bad")
+    if report.no_gain:
+        reason = f"{_capitalise(report.no_gain)}."
+        return Verdict("No gain: the given network is returned as it is", reason, "mixed")
     if not report.history:
         return Verdict(
             f"No {report.recipe.period_name} was run, so nothing was hardened", sentence, "mixed"

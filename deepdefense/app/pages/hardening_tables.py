@@ -19,14 +19,17 @@ from deepdefense.app.pages.wording import (
     name_norm,
 )
 from deepdefense.training.report import HardeningReport
+from deepdefense.training.stages import describe_strength
 
 __all__ = [
     "ComparisonRow",
     "RhoMeasure",
+    "StageRow",
     "compute_percentile",
     "list_rho_measures",
     "tabulate_comparison",
     "tabulate_rho_percentiles",
+    "tabulate_stages",
 ]
 
 RHO_PERCENTILES = (5, 10, 25, 50, 75, 90)
@@ -39,6 +42,15 @@ class ComparisonRow(NamedTuple):
     before: str
     after: str
     change: str
+
+
+class StageRow(NamedTuple):
+    """The texts of one row of the table of stages."""
+
+    strength: str
+    distance: str
+    accuracy: str
+    result: str
 
 
 class RhoMeasure(NamedTuple):
@@ -89,6 +101,37 @@ def tabulate_comparison(report: HardeningReport) -> list[ComparisonRow]:
         ComparisonRow("Held-out examples", format_count(before.n), format_count(after.n), ""),
         ComparisonRow(
             "of which with a distance", format_count(verdict.n), format_count(verdict.n), ""
+        ),
+    ]
+
+
+def tabulate_stages(report: HardeningReport) -> list[StageRow]:
+    """Return a row for the network before hardening, and one for each stage that was tried."""
+    rehearsal = report.rehearsal
+    if rehearsal is None:
+        return []
+    n = rehearsal.examples
+    first = StageRow(
+        "before hardening",
+        format_number(rehearsal.distance),
+        format_percent(rehearsal.plain_accuracy, n),
+        "",
+    )
+    results = {
+        "": "accepted",
+        "accuracy": "rejected: accuracy fell too far",
+        "distance": "rejected: the distance hardly grew",
+    }
+    return [
+        first,
+        *(
+            StageRow(
+                describe_strength(stage.strength),
+                format_number(stage.distance),
+                format_percent(stage.accuracy, n),
+                results[stage.rejection],
+            )
+            for stage in rehearsal.stages
         ),
     ]
 
