@@ -46,6 +46,18 @@ def test_hardens_a_copy_natively(backend: TrainingBackend, tmp_path: Path) -> No
     assert backend.name in content["environment"]
 
 
+def test_hardens_in_stages_without_settings(backend: TrainingBackend) -> None:
+    _, model = train_network(backend)
+    recipe = dd.Recipe.staged(len(TRAIN[1]), optimizer_steps=60, batch_size=30)
+    hardened, report = dd.harden(model, TRAIN, TEST, recipe=recipe)
+    assert report.rehearsal is not None
+    assert report.rehearsal.accepted
+    assert report.rehearsal.from_shuffled_weights
+    assert report.verdict.distance_change == "more"
+    assert report.verdict.accuracy_change != "less"
+    assert not have_same_weights(backend, hardened, model)
+
+
 def test_interrupted_run_resumes_to_the_same_result(
     backend: TrainingBackend, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from einops import rearrange
 
 __all__ = ["Arrays", "Weight", "name_weights", "random_states", "to_host"]
@@ -42,7 +43,9 @@ class Weight(NamedTuple):
 
     def tensor(self) -> Any:
         """Return the value as a TensorFlow tensor in PyTorch's layout."""
-        return rearrange(self.variable.value, f"{self.keras_axes} -> {self.torch_axes}")
+        # The value of a Keras variable is a `tf.Variable`, which is no tensor.
+        value = tf.convert_to_tensor(self.variable.value)
+        return rearrange(value, f"{self.keras_axes} -> {self.torch_axes}")
 
     def set(self, value: Any) -> None:
         """Assign the variable a value that has PyTorch's layout."""

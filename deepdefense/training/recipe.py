@@ -162,7 +162,7 @@ class Recipe:
         """Return the settings that need no tuning, except for the fields in `changes`.
 
         `harden` uses them if it gets neither a defence nor a recipe. `examples` is the number of
-        training examples. `optimizer_steps` counts the steps of one stage: 40 passes over the
+        training examples. `optimizer_steps` counts the steps of one stage: 20 passes over the
         examples, at least 200 steps and at most 500.
 
         >>> recipe = Recipe.staged(60_000, seed=1)
@@ -174,7 +174,7 @@ class Recipe:
         batch_size = changes.get("batch_size", 100)
         settings: dict[str, Any] = {
             "stages": True,
-            "optimizer_steps": min(max(40 * examples // batch_size, 200), 500),
+            "optimizer_steps": min(max(20 * examples // batch_size, 200), 500),
             "optimizer": "adam",
             "lr": 1e-2,
             "weight_decay": 0.0,
