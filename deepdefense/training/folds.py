@@ -51,7 +51,7 @@ MOST_FOLDS = 5
 # The largest number of examples of a fold whose distance is measured after a stage.
 DISTANCE_EXAMPLES = 200
 
-# The number of gradients that DDN and FMN compute for each of them. The median hardly depends on it.
+# The number of gradients that DDN and FMN compute for each of them. More hardly change the median.
 STAGE_ATTACK_STEPS = 10
 
 # The number of examples whose rho is recorded in a rehearsal, where nobody reads the records.
