@@ -123,17 +123,15 @@ def test_defaults_depend_on_the_data() -> None:
 
 def test_without_training_settings_harden_trains_in_stages() -> None:
     names = ("stages", "optimizer", "optimizer_steps", "lr", "mode", "gradient")
-    staged = [
-        "staged" if find_defaults(HARDEN, given)["stages"] else "once"
-        for given in (
-            {},
-            {"seed": 3, "batch_size": 7, "flip": True},
-            {"optimizer_steps": 9},
-            {"c": 1.0},
-            {"gradient": "chord"},
-        )
-    ]
-    assert staged == ["staged", "staged", "staged", "once", "once"]
+    for given in (
+        {},
+        {"seed": 3, "batch_size": 7, "flip": True},
+        {"optimizer_steps": 9},
+        {"max_accuracy_drop": 0.1},
+    ):
+        assert find_defaults(HARDEN, given)["stages"]
+    for given in ({"c": 1.0}, {"gradient": "chord"}, {"patience": 2}, {"bounded": True}):
+        assert not find_defaults(HARDEN, given)["stages"]
     values = find_defaults(HARDEN, {"data": "mnist"})
     assert [values[name] for name in names] == [True, "adam", None, 0.01, "inference", "chord"]
     assert find_defaults(HARDEN, {"stages": True, "lr": 1.0})["optimizer"] == "adam"

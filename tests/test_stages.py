@@ -170,7 +170,11 @@ def test_a_network_that_has_not_learnt_its_data_is_named(model: Any) -> None:
     assert any("has not learnt its training data" in line for line in report.warnings)
 
 
-def test_stages_need_a_deep_defense(model: Any) -> None:
+def test_settings_that_do_not_go_with_stages_raise(model: Any) -> None:
+    with pytest.raises(dd.InputError, match="patience ends a single run"):
+        harden_in_stages(model, guard=dd.Guard(patience=2))
+    with pytest.raises(dd.InputError, match="validation examples judge stages"):
+        harden_in_stages(model, recipe=dd.Recipe.paper(), validation=TEST)
     with pytest.raises(dd.InputError, match="PGDTraining has none: give a recipe without stages"):
         harden_in_stages(model, defense=dd.baselines.PGDTraining(eps=0.1))
 

@@ -92,7 +92,7 @@ def harden_network(
     which `recipe.stages` are judged; without them, a rehearsal judges. If the recipe's gradient
     clip is "auto", the report has the clip that was used: a number, or None for no clipping.
     """
-    _check_stages(defense, recipe)
+    _check_stages(defense, recipe, guard, validation)
     data = monitor.data
     p = float(getattr(defense, "p", 2))  # the report has rho in the norm of the defence too
     warnings: list[str] = []
@@ -145,9 +145,23 @@ def harden_network(
     return HardeningOutcome(fit.model, report, before.euclidean, after.euclidean)
 
 
-def _check_stages(defense: Objective, recipe: Recipe) -> None:
-    """Raise `InputError` if the recipe has stages, which need c and d, and the defence has none."""
-    if recipe.stages and not isinstance(defense, DeepDefense):
+def _check_stages(
+    defense: Objective, recipe: Recipe, guard: Guard, validation: tuple[Any, Any] | None
+) -> None:
+    """Raise `InputError` unless these settings go with the stages of the recipe, or with none."""
+    if not recipe.stages:
+        if validation is not None:
+            raise InputError(
+                "validation examples judge stages, and this recipe has none: leave out recipe and "
+                "defense, or give Recipe.staged(...)"
+            )
+        return
+    if guard.patience is not None:
+        raise InputError(
+            "patience ends a single run, and stages end by themselves: leave it out, or give a "
+            "recipe without stages, say Recipe.paper()"
+        )
+    if not isinstance(defense, DeepDefense):
         raise InputError(
             f"stages find c and d of a DeepDefense, and {type(defense).__name__} has none: give a "
             "recipe without stages, say Recipe.paper()"

@@ -40,12 +40,24 @@ STAGED_DEFAULTS: Mapping[str, Any] = {
     **{name: getattr(STAGED_PENALTY, name) for name in ("gradient", "candidates", "steps", "lam")},
 }
 
-# The options of the training and the penalty, except those that stages and a single run share.
+# The options of the training and the penalty that stages share with a single run.
+SHARED_SETTINGS = {
+    "stages",
+    "optimizer_steps",
+    "batch_size",
+    "flip",
+    "shift",
+    "channels_last",
+    "seed",
+    "p",
+}
+# The options that only a single run has.
 SINGLE_RUN_SETTINGS = {
     declared.name
     for kind in (Recipe, DeepDefense, PixelRangeOption)
     for declared in list_settings(kind)
-} - {"stages", "optimizer_steps", "batch_size", "flip", "shift", "channels_last", "seed", "p"}
+    if declared.name not in SHARED_SETTINGS
+} | {"patience"}
 
 # For each setting that `harden` fits to the network by default, the text that the help shows.
 CALIBRATED_SETTINGS = {"c": "fitted to the network's own rho", "d": "c / 5 as fitted"}
