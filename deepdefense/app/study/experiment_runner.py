@@ -196,7 +196,7 @@ class ExperimentRunner:
         recipe = replace(self.experiment.get_hardening(name).recipe, seed=seed)
         if self.epochs is not None:
             recipe = replace(recipe, epochs=self.epochs)
-        recipe = method.adapt_recipe(recipe)
+        recipe = method.adapt_recipe(recipe, len(self.data.x_train))
         objective = method.make_objective(scale) if objective is None else objective
         settings = {
             "command": "reproduce",

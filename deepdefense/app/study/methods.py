@@ -17,6 +17,7 @@ from deepdefense.defenses.baselines import (
 from deepdefense.defenses.deep_defense import FAST, DeepDefense
 from deepdefense.defenses.objective import Objective
 from deepdefense.training.recipe import Recipe
+from deepdefense.training.staged_fit import STAGED_PENALTY
 
 __all__ = ["METHODS", "NEAREST_POINT", "Method", "Scale"]
 
@@ -41,23 +42,31 @@ class Method:
     """A method that fine-tunes a network.
 
     `make_objective` returns the training objective of the method. `adapt_recipe` returns the
-    method's variant of the experiment's recipe.
+    method's variant of the experiment's recipe, for a number of training examples.
     """
 
     label: str
     make_objective: Callable[[Scale], Objective]
-    adapt_recipe: Callable[[Recipe], Recipe] = lambda recipe: recipe
+    adapt_recipe: Callable[[Recipe, int], Recipe] = lambda recipe, examples: recipe
 
 
-def _halve_rate(recipe: Recipe) -> Recipe:
+def _halve_rate(recipe: Recipe, examples: int) -> Recipe:
     """Return `recipe` with half its learning rate."""
     return replace(recipe, lr=recipe.lr / 2)
 
 
-def _use_paper_recipe(recipe: Recipe) -> Recipe:
+def _use_paper_recipe(recipe: Recipe, examples: int) -> Recipe:
     """Return the paper's recipe, with the seed of `recipe` and no more epochs than `recipe` has."""
     paper = Recipe.paper(seed=recipe.seed)
     return replace(paper, epochs=min(recipe.epochs, paper.epochs))
+
+
+def _use_stages(recipe: Recipe, examples: int) -> Recipe:
+    """Return the default recipe of `harden`, whose stages take no more steps than `recipe`."""
+    shared = {"seed": recipe.seed, "batch_size": recipe.batch_size, **recipe.augmentation}
+    staged = Recipe.staged(examples, **shared)
+    steps = recipe.count_steps(examples, recipe.periods)
+    return replace(staged, optimizer_steps=min(staged.optimizer_steps or steps, steps))
 
 
 # With these settings, the penalty searches for the boundary point nearest to the example.
@@ -79,5 +88,6 @@ METHODS: Mapping[str, Method] = {
     "nearest": Method(
         "Deep Defense, nearest point", lambda scale: replace(scale.fitted, **NEAREST_POINT)
     ),
+    "default": Method("Deep Defense, settings found", lambda scale: STAGED_PENALTY, _use_stages),
     "image": Method("Deep Defense, nearest image", lambda scale: scale.image),
 }
