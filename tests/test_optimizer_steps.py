@@ -65,7 +65,7 @@ def test_history_counts_steps(model: Any) -> None:
     assert not have_same_weights(hardened, model)
     assert [record.epoch for record in report.history] == list(range(1, 11))
     assert [record.steps for record in report.history] == [2, 5, 7, 10, 12, 15, 17, 20, 22, 25]
-    assert str(report).splitlines()[1].startswith("10 of 10 periods, each step at ")
+    assert str(report).splitlines()[3].startswith("10 of 10 periods, each step at ")
     assert report.as_dict()["config"]["optimizer_steps"] == 25
     assert report.as_dict()["history"][1]["steps"] == 5
     _, report = harden(model, recipe=replace(RECIPE, batch_size=149))  # 1 step an epoch, not 2
