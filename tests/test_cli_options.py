@@ -44,7 +44,7 @@ def test_help_tells_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     for text in (
         "--epochs INT Passes over the training examples. [default: 5; digits: 90]",
         "[default: fitted to the network's own rho; digits: 2.5]",
-        "[default: no limit]",
+        "[default: no limit; in stages: auto]",
         "gradient chord, candidates 2, steps 1",
     ):
         assert text in shown
