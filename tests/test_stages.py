@@ -56,6 +56,9 @@ def test_stages_go_on_while_distance_grows_and_accuracy_holds() -> None:
     first, second, third, fourth = stages_module.PENALTY_STRENGTHS
     assert try_stages((0.95, 1.3), (0.95, 1.35)) == [(first, ""), (second, "distance")]
     assert try_stages((0.95, 1.3), (0.89, 2.0)) == [(first, ""), (second, "accuracy")]
+    zero, infinite = Measured(0.95, 0.0), Measured(0.95, float("inf"))
+    assert Judge(0.9, zero).judge(first, zero, zero).rejection == "distance"
+    assert Judge(0.9, infinite).judge(first, infinite, infinite).rejection == "distance"
     assert try_stages((0.95, 1.01)) == [(first, "distance")]
     accepted = [(strength, "") for strength in (first, second, third, fourth)]
     assert try_stages((0.9, 2.0), (0.9, 3.0), (0.9, 4.0), (0.9, 5.0)) == accepted
@@ -171,6 +174,11 @@ def test_a_network_that_has_not_learnt_its_data_is_named(model: Any) -> None:
 
 
 def test_settings_that_do_not_go_with_stages_raise(model: Any) -> None:
+    with pytest.raises(dd.InputError, match="a stage needs a number of optimizer steps"):
+        harden_in_stages(model, recipe=dd.Recipe(stages=True))
+    few = (TRAIN[0][:9], TRAIN[1][:9])
+    with pytest.raises(dd.InputError, match="9 training examples are too few to set some aside"):
+        dd.harden(model, few, TEST)
     with pytest.raises(dd.InputError, match="patience ends a single run"):
         harden_in_stages(model, guard=dd.Guard(patience=2))
     with pytest.raises(dd.InputError, match="validation examples judge stages"):

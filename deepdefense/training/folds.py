@@ -11,9 +11,11 @@ import numpy as np
 from deepdefense.defenses.calibration import fit_penalty
 from deepdefense.defenses.deep_defense import DeepDefense
 from deepdefense.defenses.strengthened import StrengthenedDefense
+from deepdefense.errors import InputError
 from deepdefense.evaluation.accuracy import measure_accuracy
 from deepdefense.evaluation.distances import measure_distances
 from deepdefense.evaluation.statistics import quantile
+from deepdefense.evaluation.subject import pick_evenly
 from deepdefense.seam.progress import QuietWatcher, Watcher
 from deepdefense.seam.training_contract import Trainer, TrainingBackend, Weights
 from deepdefense.training.guard import Guard
@@ -43,6 +45,8 @@ __all__ = [
 
 # The share of the training examples that a fold sets aside, and the largest number of them.
 ASIDE_SHARE, MOST_ASIDE = 0.2, 2000
+
+LEAST_EXAMPLES_TO_SPLIT = 20
 
 # Small data sets are rehearsed in several folds, until so many examples have been set aside.
 ENOUGH_ASIDE = 250
@@ -78,8 +82,16 @@ class TrainingFold:
 
 
 def split_into_folds(monitor: Monitor, seed: int) -> list[Monitor]:
-    """Return a monitor for each fold, whose held-out examples are those set aside."""
+    """Return a monitor for each fold, whose held-out examples are those set aside.
+
+    Raises `InputError` if there are too few examples.
+    """
     rows = np.random.default_rng((seed, 3)).permutation(monitor.training_rows)
+    if len(rows) < LEAST_EXAMPLES_TO_SPLIT:
+        raise InputError(
+            f"{len(rows)} training examples are too few to set some aside, which finding the "
+            f"settings needs: give at least {LEAST_EXAMPLES_TO_SPLIT}, or `recipe` and `defense`"
+        )
     aside = min(math.ceil(ASIDE_SHARE * len(rows)), MOST_ASIDE)
     count = min(MOST_FOLDS, math.ceil(ENOUGH_ASIDE / aside))
     folds = []
@@ -92,7 +104,7 @@ def split_into_folds(monitor: Monitor, seed: int) -> list[Monitor]:
                 monitor,
                 data=replace(data, x_test=data.x_train[held], y_test=data.y_train[held]),
                 training_rows=fit,
-                guard_rows=fit[:MOST_ASIDE],
+                guard_rows=pick_evenly(fit, MOST_ASIDE),
                 curve_rows=np.arange(min(aside, REHEARSED_CURVE)),
             )
         )

@@ -156,6 +156,11 @@ def _check_stages(
                 "defense, or give Recipe.staged(...)"
             )
         return
+    if recipe.optimizer_steps is None:
+        raise InputError(
+            "a stage needs a number of optimizer steps: give optimizer_steps, or take "
+            "Recipe.staged(...), which chooses it"
+        )
     if guard.patience is not None:
         raise InputError(
             "patience ends a single run, and stages end by themselves: leave it out, or give a "

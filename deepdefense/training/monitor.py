@@ -14,6 +14,7 @@ from deepdefense.errors import InputError
 from deepdefense.evaluation.accuracy import measure_accuracy
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.evaluation.rho_protocol import measure_rho
+from deepdefense.evaluation.subject import pick_evenly
 from deepdefense.seam.training_contract import TrainingBackend
 
 __all__ = ["Monitor"]
@@ -94,7 +95,8 @@ class Monitor:
 
     def measure_training_accuracy(self, model: Any) -> float:
         """Return the accuracy of the model on at most `GUARD_EXAMPLES` of the `training_rows`."""
-        x, y, rows = self.data.x_train, self.data.y_train, self.training_rows[:GUARD_EXAMPLES]
+        x, y, rows = self.data.x_train, self.data.y_train, self.training_rows
+        rows = pick_evenly(rows, GUARD_EXAMPLES)
         return measure_accuracy(self.backend, model, x[rows], y[rows])
 
     def measure_guard_rho(self, model: Any) -> float:

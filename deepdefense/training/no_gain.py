@@ -59,6 +59,5 @@ def _explain(stage: Stage, rehearsal: Rehearsal) -> str:
     if stage.rejection == "accuracy":
         change = f"accuracy fell from {rehearsal.plain_accuracy:.1%} to {stage.accuracy:.1%}"
     else:
-        ratio = stage.distance / rehearsal.distance
-        change = f"the median distance was {ratio:.2f} times that before"
+        change = f"the median distance went from {rehearsal.distance:.3g} to {stage.distance:.3g}"
     return f"at {describe_strength(stage.strength)}, {change}"

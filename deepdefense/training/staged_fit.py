@@ -40,7 +40,6 @@ __all__ = ["STAGED_PENALTY", "fit_in_stages"]
 # train on few examples.
 STAGED_PENALTY = DeepDefense.fast(steps=3, lam=5.0)
 
-
 # The automatic gradient clip, as a share of the median norm before training. Most gradients are
 # then scaled to one norm, so that a few batches of outliers cannot steer Adam.
 CLIP_SHARE = 0.2
@@ -234,7 +233,7 @@ def _describe_stages(judged_by: str, rehearsal: Rehearsal) -> str:
     """Return a line on the stages that were tried."""
     tried = "; ".join(
         f"{describe_strength(stage.strength)}: "
-        f"distance x{stage.distance / rehearsal.distance:.2f}, "
+        f"distance {rehearsal.distance:.3g} -> {stage.distance:.3g}, "
         f"accuracy {100 * (stage.accuracy - rehearsal.plain_accuracy):+.1f} points, "
         f"{'accepted' if stage.accepted else 'rejected'}"
         for stage in rehearsal.stages

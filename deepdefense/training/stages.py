@@ -105,7 +105,7 @@ class Judge:
         rejection = ""
         if measured.accuracy < self.floor:
             rejection = "accuracy"
-        elif not measured.distance >= LEAST_GAIN * best.distance:
+        elif not measured.distance > LEAST_GAIN * best.distance:  # 0 and inf have no gain
             rejection = "distance"
         return Stage(strength, *measured, rejection)
 
