@@ -74,9 +74,10 @@ def test_a_first_stage_that_costs_accuracy_is_followed_by_a_gentle_one() -> None
 
 
 def test_the_allowed_drop_is_one_standard_error_or_as_given() -> None:
-    floor = Judge.from_initial(Measured(0.9, 1.0), 100, None).floor
-    assert floor == pytest.approx(0.9 - np.sqrt(0.9 * 0.1 / 100), abs=0.003)
-    assert Judge.from_initial(Measured(1.0, 1.0), 50, None).floor == pytest.approx(0.98)
+    floor = Judge.from_initial(Measured(0.95, 1.0), 2000, None).floor
+    assert floor == pytest.approx(0.95 - np.sqrt(0.95 * 0.05 / 2000), abs=0.0005)
+    assert Judge.from_initial(Measured(1.0, 1.0), 200, None).floor == pytest.approx(0.995)
+    assert Judge.from_initial(Measured(0.9, 1.0), 100, None).floor == pytest.approx(0.89)
     assert Judge.from_initial(Measured(0.9, 1.0), 100, 0.0).floor == pytest.approx(0.9)
 
 

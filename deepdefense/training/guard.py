@@ -32,7 +32,8 @@ class Guard:
         "reject an epoch after which accuracy, as a fraction, is lower than before training by "
         "more than this, on training examples set aside; say 0.005",
         none_or(real_number(0, below=1)),
-        unset="reject it only if accuracy has collapsed; in stages: one standard error",
+        unset="reject it only if accuracy has collapsed; in stages: one standard error, at "
+        "most one point",
     )
     patience: int | None = setting(
         None,

@@ -48,6 +48,10 @@ GENTLE_STRENGTHS = Strength(1.0, weight=0.1), Strength(1.0, weight=0.1, share=0.
 LEAST_GAIN = 1.05
 
 
+# The largest drop of accuracy that is allowed by default, also where the standard error is larger.
+LARGEST_DROP = 0.01
+
+
 class Measured(NamedTuple):
     """The accuracy of a network, and its median distance to the decision boundary."""
 
@@ -90,13 +94,14 @@ class Judge:
     ) -> Judge:
         """Return a judge for networks that are measured on this number of examples.
 
-        `max_accuracy_drop` None allows a drop of one standard error, rounded to whole examples. It
-        is taken from the width of Wilson's interval, which is positive also at an accuracy of 1.
+        `max_accuracy_drop` None allows a drop of one standard error, rounded to whole examples, and
+        at most `LARGEST_DROP`. The standard error is taken from the width of Wilson's interval,
+        which is positive also at an accuracy of 1.
         """
         drop = max_accuracy_drop
         if drop is None:
             low, high = wilson_interval(initial.accuracy, examples)  # of 95 % confidence
-            drop = round(examples * (high - low) / (2 * 1.96)) / examples
+            drop = min(round(examples * (high - low) / (2 * 1.96)) / examples, LARGEST_DROP)
         tolerance = 1e-9  # accuracies are means of folds, with rounding errors
         return cls(initial.accuracy - drop - tolerance, initial)
 

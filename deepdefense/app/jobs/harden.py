@@ -83,8 +83,8 @@ def harden(
         recipe: the settings of training. None: `Recipe.staged`, or with a `defense` the settings of
             the paper, `Recipe.paper()`.
         guard: the limits that reject an epoch or end training. None: `Guard()`. With stages,
-            `max_accuracy_drop` is the largest drop of accuracy that a stage may cause, by default
-            one standard error of the accuracy.
+            `max_accuracy_drop` is the largest drop of accuracy that the stages may cause. By
+            default, it is one standard error of the accuracy, and at most one point.
         validation: examples and labels that the network has never seen, to judge the stages by.
             None: some training examples are set aside, and a network of the same architecture
             rehearses the stages on the others, from shuffled weights.
