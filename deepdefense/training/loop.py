@@ -64,7 +64,7 @@ def run_training(
     guard's last retry, training ends with the weights of the last accepted period.
 
     Without a guard, the first period that fails ends training, accuracy may fall by any amount, and
-    rho_2 is not measured.
+    rho_2 is not measured. Nor is it if the monitor has no `curve_rows`.
 
     If the checkpoint has a saved state labelled `name`, training resumes from it, with the same
     result as a run without interruption.
@@ -109,7 +109,8 @@ def run_training(
             watcher.say(f"stopped: {progress.stopped}" if progress.stopped else progress.notes[-1])
         else:
             good_state = state
-            record = _make_record(monitor, trainer.model, progress, result, with_rho=bool(guard))
+            with_rho = bool(guard) and len(monitor.curve_rows) > 0
+            record = _make_record(monitor, trainer.model, progress, result, with_rho=with_rho)
             progress = progress.accept_epoch(record)
             if guard and guard.patience is not None:
                 rho = monitor.measure_guard_rho(trainer.model)
