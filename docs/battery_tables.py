@@ -32,12 +32,13 @@ def read_battery() -> Row:
 
 
 def format_counts() -> str:
-    """Return the table of the numbers of runs with each result."""
+    """Return the command that ran the battery, and the table of the numbers of each result."""
     summary = read_battery()
-    return format_table(
+    table = format_table(
         ("result", "runs"),
         ((title, f"{summary[key]} of {summary[total]}") for key, (title, total) in COUNTS.items()),
     )
+    return f"`{summary['command']}`\n\n{table}"
 
 
 def format_runs() -> str:
