@@ -35,7 +35,7 @@ def explain_no_gain(rehearsal: Rehearsal, data: Dataset) -> str | None:
     if any(stage.rejection == "accuracy" for stage in rehearsal.stages):
         return (
             f"{found}. Robustness costs accuracy here: if you can spare some, give "
-            "`Guard(max_accuracy_drop=...)`"
+            "`Guard(max_accuracy_drop=...)`, or --max-accuracy-drop"
         )
     return f"{found}. There is no headroom: stronger penalties move the boundary no further"
 
