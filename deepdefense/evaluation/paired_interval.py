@@ -18,7 +18,7 @@ def paired_interval(*, both: int, gained: int, lost: int, n: int) -> tuple[float
 
     >>> low, high = paired_interval(both=98, gained=0, lost=2, n=100)
     >>> round(low, 3), round(high, 3)
-    (-0.07, 0.023)
+    (-0.07, 0.02)
 
     Source: Newcombe (1998), "Improved confidence intervals for the difference between binomial
     proportions based on paired data", method 10.
