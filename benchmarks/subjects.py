@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.training import train_network
 from deepdefense.app.run_folder import load_weights
 from deepdefense.defenses.objective import Objective
 from deepdefense.evaluation.dataset import Dataset
 from deepdefense.seam.training_contract import training_backend
-from deepdefense.training.epoch import train_epoch
 from deepdefense.training.recipe import Recipe
 from deepdefense.zoo import NETWORKS, initial_weights
 
@@ -50,18 +50,15 @@ def load_or_train(kind: str, data: Dataset, weights: Path | None) -> Mapping[str
     backend, recipe = training_backend("torch"), Recipe(epochs=EPOCHS, lr=1e-3)
     network = NETWORKS[kind](data.x_train.shape[1:], data.classes)
     start = initial_weights(network, 0, float(data.x_train.std()))
-    trainer = recipe.make_trainer(backend, backend.build(network, start))
-    for epoch in range(EPOCHS):
-        train_epoch(
-            backend,
-            trainer,
-            data.x_train,
-            data.y_train,
-            recipe=recipe,
-            objective=Objective(),
-            epoch=epoch,
-        )
-    return backend.weights(trainer.model)
+    model = train_network(
+        backend,
+        backend.build(network, start),
+        data.x_train,
+        data.y_train,
+        recipe=recipe,
+        objective=Objective(),
+    )
+    return backend.weights(model)
 
 
 def make_zoo_subject(kind: str, weights: Mapping[str, np.ndarray], data: Dataset) -> Subject:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deepdefense.evaluation.accuracy import measure_accuracy
 from deepdefense.evaluation.distances import measure_distances
 from deepdefense.evaluation.statistics import (
     Values,
     compare_distances,
     finite_or_none,
-    is_correct,
     quantile,
     typical_distance,
 )
@@ -92,20 +92,3 @@ class Judge:
         """Return the accuracy of the given network minus one standard error."""
         a = given.accuracy
         return a - math.sqrt(a * (1 - a) / len(self.y))
-
-
-def measure_accuracy(
-    backend: TrainingBackend, model: Any, x: npt.NDArray[Any], y: npt.NDArray[Any]
-) -> float:
-    """Return the accuracy of a network on the examples x [n ...] with labels y [n]."""
-    with backend.inference(model) as f:
-        correct = [
-            is_correct(
-                backend.to_numpy(
-                    backend.forward(f, backend.asarray(x[start : start + BATCH], model))
-                ),
-                y[start : start + BATCH],
-            )
-            for start in range(0, len(x), BATCH)
-        ]
-    return float(np.concatenate(correct).mean())

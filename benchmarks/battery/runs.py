@@ -10,12 +10,14 @@ from typing import Any
 
 import deepdefense as dd
 from benchmarks.battery.data import Examples
-from benchmarks.battery.judge import Judge, Judgement, measure_accuracy
+from benchmarks.battery.judge import Judge, Judgement
 from benchmarks.battery.pairs import Pair
 from benchmarks.battery.rivals import RATES, list_rivals, make_recipe
+from benchmarks.training import train_network
+from deepdefense.evaluation.accuracy import measure_accuracy
 from deepdefense.evaluation.dataset import fingerprint
 from deepdefense.seam.training_contract import TrainingBackend, training_backend
-from deepdefense.training.epoch import RejectedEpochError, train_epoch
+from deepdefense.training.epoch import RejectedEpochError
 
 __all__ = ["RUN_SCHEMA", "Options", "run_pair"]
 
@@ -118,25 +120,9 @@ def _train_plainly(backend: TrainingBackend, pair: Pair, seed: int, data: Exampl
         batch_size=PLAIN_BATCH,
         seed=seed,
     )
-    return _train(backend, model, data, recipe, dd.Objective())
-
-
-def _train(
-    backend: TrainingBackend, model: Any, data: Examples, recipe: dd.Recipe, objective: dd.Objective
-) -> Any:
-    """Train a copy of the network, and return it."""
-    trainer = recipe.make_trainer(backend, backend.copy(model))
-    for period in range(recipe.periods):
-        train_epoch(
-            backend,
-            trainer,
-            data.x_train,
-            data.y_train,
-            recipe=recipe,
-            objective=objective,
-            epoch=period,
-        )
-    return trainer.model
+    return train_network(
+        backend, model, data.x_train, data.y_train, recipe=recipe, objective=dd.Objective()
+    )
 
 
 def _harden(problem: _Problem) -> Row:
@@ -189,7 +175,14 @@ def _judge_rival(
     """Train one rival, and return its measurements, or the reason as "failed"."""
     start = time.perf_counter()
     try:
-        rival = _train(problem.backend, problem.model, problem.data, recipe, make_objective())
+        rival = train_network(
+            problem.backend,
+            problem.model,
+            problem.data.x_train,
+            problem.data.y_train,
+            recipe=recipe,
+            objective=make_objective(),
+        )
     except RejectedEpochError as error:
         return {"failed": str(error)}
     seconds = time.perf_counter() - start

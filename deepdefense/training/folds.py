@@ -134,9 +134,9 @@ def climb(
     """
     attempts: list[tuple[Weights, Progress]] = []
 
-    def measure_all() -> Measured:
+    def measure_all(states: list[Weights]) -> Measured:
         accuracies, distances = [], []
-        for fold, (state, _) in zip(folds, attempts, strict=True):
+        for fold, state in zip(folds, states, strict=True):
             trainer.restore(state)
             x, y = fold.x[:DISTANCE_EXAMPLES], fold.y[:DISTANCE_EXAMPLES]
             accuracies.append(measure_accuracy(backend, trainer.model, fold.x, fold.y))
@@ -164,15 +164,14 @@ def climb(
                 ),
             )
             attempts.append((trainer.state(), progress))
-        return measure_all()
+        return measure_all([state for state, _ in attempts])
 
     def keep() -> None:
         for fold, (state, progress) in zip(folds, attempts, strict=True):
             fold.state = state
             fold.finished = (*fold.finished, progress)
 
-    attempts += [(fold.state, Progress()) for fold in folds]
-    initial = measure_all()
+    initial = measure_all([fold.state for fold in folds])
     examples = sum(len(fold.y) for fold in folds)
     judge = Judge.from_initial(initial, examples, max_accuracy_drop)
     return initial, strengthen(attempt, keep, judge)
@@ -190,7 +189,7 @@ def train_stage(
     watcher: Watcher,
 ) -> Progress:
     """Train one stage. `defense` has the c and d of steepness 1."""
-    before = copy_parameters(monitor.backend, trainer)
+    before = copy_parameters(monitor.backend, trainer) if strength.share < 1 else {}
     progress = run_training(
         name,
         trainer,

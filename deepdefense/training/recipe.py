@@ -154,6 +154,7 @@ class Recipe:
             "warmup": 0.0,
             "clip": None,
             "mode": "training",
+            "stages": False,
         }
         return cls(**{**settings, **changes})
 
