@@ -32,7 +32,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Options:
-    """What to run.
+    """The options of the battery that concern a run.
 
     - `data_dir`: the folder that contains MNIST and CIFAR-10, or None.
     - `only_default`: whether to leave out the rivals.

@@ -46,6 +46,7 @@ __all__ = [
 # The share of the training examples that a fold sets aside, and the largest number of them.
 ASIDE_SHARE, MOST_ASIDE = 0.2, 2000
 
+# With fewer training examples, a fold would set aside less than four of them.
 LEAST_EXAMPLES_TO_SPLIT = 20
 
 # Small data sets are rehearsed in several folds, until so many examples have been set aside.
@@ -102,7 +103,7 @@ def split_into_folds(monitor: Monitor, seed: int) -> list[Monitor]:
                 data=replace(data, x_test=data.x_train[held], y_test=data.y_train[held]),
                 training_rows=fit,
                 guard_rows=pick_evenly(fit, MOST_ASIDE),
-                curve_rows=rows[:0],  # nobody reads the records
+                curve_rows=rows[:0],  # the curve of a rehearsal is not shown
             )
         )
     return folds

@@ -40,7 +40,7 @@ class EpochRecord:
 class Progress:
     """The state of a training run between two attempts at a period, except the weights.
 
-    - `period_name`: what messages call a period, "epoch" or "period".
+    - `period_name`: the word for a period in messages, "epoch" or "period".
     - `history`: the records of the accepted periods.
     - `stopped`: the reason, if a rejected period ended training early; None otherwise.
     - `notes`: one line for each other event, such as a period that is tried again.

@@ -200,7 +200,7 @@ class Recipe:
 
     @property
     def period_name(self) -> str:
-        """What a message calls a period: "epoch" or "period"."""
+        """The word for a period in messages: "epoch" or "period"."""
         return "epoch" if self.optimizer_steps is None else "period"
 
     def count_steps(self, examples: int, periods: int) -> int:
